@@ -1,0 +1,1 @@
+//! Skein's decisions: orchestrators, scheduler, allocator, restart, update, reaper. Pure step functions.

@@ -1,0 +1,16 @@
+//! The gRPC contracts between Skein's daemons, generated from `proto/`.
+//!
+//! - [`network`]: the network state that the leader wants on a node; leader -> agent -> dataplane.
+//! - [`node`]: everything on the mTLS port: identity, dispatcher, logs, Raft, API forwarding.
+
+/// The desired network state of a node and its acknowledgement (`proto/network.proto`).
+#[allow(missing_docs, reason = "generated; documented in the proto file")]
+pub mod network {
+    tonic::include_proto!("skein.network.v1");
+}
+
+/// What nodes and managers say to each other on TCP 2377 (`proto/node.proto`).
+#[allow(missing_docs, reason = "generated; documented in the proto file")]
+pub mod node {
+    tonic::include_proto!("skein.node.v1");
+}

@@ -1,0 +1,1 @@
+//! Names of a Skein cluster: zone model and DNS server, usable on its own.

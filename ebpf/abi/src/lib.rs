@@ -1,0 +1,2 @@
+#![no_std]
+//! The layout of every map that Skein's kernel programs and its dataplane share.

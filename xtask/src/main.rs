@@ -1,0 +1,3 @@
+//! Skein's own tools: setup, eBPF build, clusters on one machine, demo, tests.
+
+fn main() {}
