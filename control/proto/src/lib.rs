@@ -6,11 +6,11 @@
 /// The desired network state of a node and its acknowledgement (`proto/network.proto`).
 #[allow(missing_docs, reason = "generated; documented in the proto file")]
 pub mod network {
-    tonic::include_proto!("skein.network.v1");
+    tonic::include_proto!("skein.network");
 }
 
 /// What nodes and managers say to each other on TCP 2377 (`proto/node.proto`).
 #[allow(missing_docs, reason = "generated; documented in the proto file")]
 pub mod node {
-    tonic::include_proto!("skein.node.v1");
+    tonic::include_proto!("skein.node");
 }

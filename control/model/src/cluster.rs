@@ -1,0 +1,198 @@
+use crate::{Meta, is_default};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The cluster itself: one object, named `default`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Cluster {
+    /// Also the organisation (O) of every certificate.
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(flatten)]
+    #[allow(missing_docs, reason = "see the type")]
+    pub meta: Meta,
+    /// What the user may change.
+    pub spec: ClusterSpec,
+    /// What joining nodes must show.
+    pub join_tokens: JoinTokens,
+    /// CIDRs that subnets of overlays are cut from.
+    pub default_addr_pool: Vec<ipnet::Ipv4Net>,
+    /// Prefix length of those subnets, at most 29.
+    pub subnet_size: u8,
+    /// UDP port of the overlay.
+    pub data_path_port: u16,
+    /// The root of the cluster's certificates.
+    #[serde(rename = "X-Skein-RootCA")]
+    pub root_ca: RootCa,
+    /// The Raft ID that the next manager gets. IDs are never used again.
+    #[serde(rename = "X-Skein-NextRaftID")]
+    pub next_raft_id: u64,
+    /// IDs of removed nodes: their certificates are no longer good.
+    #[serde(rename = "X-Skein-RemovedNodes")]
+    pub removed_nodes: Vec<String>,
+    /// The managers by node ID.
+    #[serde(rename = "X-Skein-Managers")]
+    pub managers: BTreeMap<String, RaftMember>,
+}
+
+/// A manager's place in the Raft group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct RaftMember {
+    /// Its ID in the Raft group.
+    pub raft_id: u64,
+    /// Where managers and agents reach it: `198.18.0.1:2377`.
+    pub addr: String,
+}
+
+/// Certificate and key of the cluster's root, PEM.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct RootCa {
+    /// The root certificate; the digest in the join tokens is of these bytes.
+    pub cert_pem: String,
+    /// Its key. Never leaves the managers.
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for RootCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RootCa")
+            .field("cert_pem", &self.cert_pem)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `SWMTKN-1-<digest>-<secret>` for each role.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct JoinTokens {
+    pub worker: String,
+    pub manager: String,
+}
+
+impl std::fmt::Debug for JoinTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JoinTokens(redacted)")
+    }
+}
+
+/// The part of a cluster that the user may change (`Spec` of `GET /swarm`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct ClusterSpec {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub orchestration: OrchestrationConfig,
+    pub raft: RaftConfig,
+    pub dispatcher: DispatcherConfig,
+    #[serde(rename = "CAConfig")]
+    pub ca_config: CaConfig,
+    pub task_defaults: TaskDefaults,
+    pub encryption_config: EncryptionConfig,
+}
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        Self {
+            name: "default".into(),
+            labels: BTreeMap::new(),
+            orchestration: OrchestrationConfig::default(),
+            raft: RaftConfig::default(),
+            dispatcher: DispatcherConfig::default(),
+            ca_config: CaConfig::default(),
+            task_defaults: TaskDefaults {},
+            encryption_config: EncryptionConfig::default(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct OrchestrationConfig {
+    /// Tasks kept per slot, the live one included; negative: all.
+    pub task_history_retention_limit: i64,
+}
+
+impl Default for OrchestrationConfig {
+    fn default() -> Self {
+        Self {
+            task_history_retention_limit: 5,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct RaftConfig {
+    pub snapshot_interval: u64,
+    pub keep_old_snapshots: u64,
+    pub log_entries_for_slow_followers: u64,
+    /// In units of a second.
+    pub election_tick: i64,
+    /// In units of a second.
+    pub heartbeat_tick: i64,
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        Self {
+            snapshot_interval: 10_000,
+            keep_old_snapshots: 0,
+            log_entries_for_slow_followers: 500,
+            election_tick: 10,
+            heartbeat_tick: 1,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct DispatcherConfig {
+    /// Nanoseconds.
+    pub heartbeat_period: i64,
+}
+
+impl Default for DispatcherConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat_period: 5_000_000_000,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct CaConfig {
+    /// Nanoseconds.
+    pub node_cert_expiry: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub force_rotate: u64,
+}
+
+impl Default for CaConfig {
+    fn default() -> Self {
+        Self {
+            node_cert_expiry: 7_776_000_000_000_000,
+            force_rotate: 0,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "empty in the Docker Engine API")]
+pub struct TaskDefaults {}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct EncryptionConfig {
+    pub auto_lock_managers: bool,
+}

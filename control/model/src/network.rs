@@ -1,0 +1,84 @@
+use crate::Meta;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+/// A network of swarm scope.
+///
+/// Its JSON is the store's own; the API shows networks in the form of `GET /networks`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Network {
+    #[serde(rename = "ID")]
+    #[allow(missing_docs, reason = "the name says it")]
+    pub id: String,
+    #[serde(flatten)]
+    #[allow(missing_docs, reason = "see the type")]
+    pub meta: Meta,
+    /// As the user asked for it.
+    pub spec: NetworkSpec,
+    /// What the allocator gave it; `None` until then.
+    pub allocation: Option<NetworkAllocation>,
+    /// Why it could not be allocated, for the user's eyes.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub allocation_error: String,
+}
+
+/// A network as asked for (`POST /networks/create`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct NetworkSpec {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// `overlay`; or `bridge` and `host` for the two predefined ones.
+    pub driver: String,
+    pub options: BTreeMap<String, String>,
+    pub internal: bool,
+    pub attachable: bool,
+    pub ingress: bool,
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: bool,
+    #[serde(rename = "IPAM")]
+    pub ipam: Ipam,
+    /// The local networks `bridge` and `host` of every node, as the swarm sees them: hidden from
+    /// lists, and never removed.
+    pub predefined: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct Ipam {
+    pub driver: String,
+    pub options: BTreeMap<String, String>,
+    pub config: Vec<IpamConfig>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct IpamConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Ipv4Net>,
+    #[serde(rename = "IPRange", skip_serializing_if = "Option::is_none")]
+    pub ip_range: Option<Ipv4Net>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub auxiliary_addresses: BTreeMap<String, Ipv4Addr>,
+}
+
+/// What the allocator gives an overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkAllocation {
+    /// VXLAN network identifier, 4096 to 2^24-1.
+    pub vni: u32,
+    /// The subnet of the network.
+    pub subnet: Ipv4Net,
+    /// The first address of the subnet unless asked otherwise.
+    pub gateway: Ipv4Addr,
+    /// The part of the subnet that addresses are given from.
+    pub range: Ipv4Net,
+}

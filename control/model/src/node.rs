@@ -1,0 +1,174 @@
+use crate::{GenericResource, Meta, is_default};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A member of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct Node {
+    /// Also the common name (CN) of its certificate.
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(flatten)]
+    pub meta: Meta,
+    pub spec: NodeSpec,
+    pub description: NodeDescription,
+    pub status: NodeStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manager_status: Option<ManagerStatus>,
+    /// The role it has now; `spec.role` is the one wanted.
+    #[serde(rename = "X-Skein-Role")]
+    pub role: NodeRole,
+    /// IPv4 address of the data path; "" until the node registers.
+    #[serde(rename = "X-Skein-DataPathAddr")]
+    pub data_path_addr: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct NodeSpec {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub role: NodeRole,
+    pub availability: Availability,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum NodeRole {
+    #[default]
+    Worker,
+    Manager,
+}
+
+/// Whether a node takes tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    /// Takes tasks.
+    #[default]
+    Active,
+    /// Keeps its tasks, takes no new ones.
+    Pause,
+    /// Its tasks move elsewhere.
+    Drain,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct NodeDescription {
+    pub hostname: String,
+    pub platform: Platform,
+    pub resources: NodeResources,
+    pub engine: EngineDescription,
+    #[serde(rename = "TLSInfo")]
+    pub tls_info: TlsInfo,
+}
+
+/// A node's or an image's platform. Empty strings match anything in a placement.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct Platform {
+    /// As `uname -m` says it.
+    pub architecture: String,
+    #[serde(rename = "OS")]
+    pub os: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct NodeResources {
+    /// Billionths of a CPU.
+    #[serde(rename = "NanoCPUs")]
+    pub nano_cpus: i64,
+    pub memory_bytes: i64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generic_resources: Vec<GenericResource>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct EngineDescription {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub engine_version: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<EnginePlugin>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct EnginePlugin {
+    /// `Network`, `Volume`, `Log`, …
+    #[serde(rename = "Type")]
+    pub kind: String,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct TlsInfo {
+    /// PEM.
+    pub trust_root: String,
+    /// Base64 of the DER subject.
+    pub cert_issuer_subject: String,
+    /// Base64 of the DER public key.
+    pub cert_issuer_public_key: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct NodeStatus {
+    pub state: NodeState,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    pub addr: String,
+}
+
+/// What the managers know of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Not heard of since a change of leader.
+    #[default]
+    Unknown,
+    /// Missed its heartbeats.
+    Down,
+    /// Heard of.
+    Ready,
+    /// Its manager went away; it looks for another.
+    Disconnected,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct ManagerStatus {
+    #[serde(skip_serializing_if = "is_default")]
+    pub leader: bool,
+    pub reachability: Reachability,
+    pub addr: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Reachability {
+    #[default]
+    Unknown,
+    Unreachable,
+    Reachable,
+}

@@ -1,0 +1,211 @@
+//! The store at one Raft index, and how it moves to the next.
+
+mod lookup;
+mod transaction;
+
+pub use lookup::LookupError;
+pub use transaction::{Action, Applied, Event, PROPOSAL_ACTIONS_MAX, Proposal, Rejection};
+
+use crate::{Cluster, Kind, Network, Node, Object, Service, Task};
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Everything the cluster knows, at one Raft index. Clones share what did not change.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    index: u64,
+    cluster: Option<Arc<Cluster>>,
+    nodes: OrdMap<String, Arc<Node>>,
+    services: OrdMap<String, Arc<Service>>,
+    tasks: OrdMap<String, Arc<Task>>,
+    networks: OrdMap<String, Arc<Network>>,
+    /// Lower-case name -> ID.
+    names: OrdMap<(Kind, String), String>,
+    /// (service ID, task ID)
+    tasks_by_service: OrdSet<(String, String)>,
+    /// (node ID, task ID); tasks without a node are under "".
+    tasks_by_node: OrdSet<(String, String)>,
+}
+
+impl State {
+    /// The Raft index of this state.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The cluster object; `None` only before the cluster is initialised.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
+    /// A node by its full ID.
+    pub fn node(&self, id: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(id)
+    }
+
+    /// A service by its full ID.
+    pub fn service(&self, id: &str) -> Option<&Arc<Service>> {
+        self.services.get(id)
+    }
+
+    /// A task by its full ID.
+    pub fn task(&self, id: &str) -> Option<&Arc<Task>> {
+        self.tasks.get(id)
+    }
+
+    /// A network by its full ID.
+    pub fn network(&self, id: &str) -> Option<&Arc<Network>> {
+        self.networks.get(id)
+    }
+
+    /// All nodes, by ID.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// All services, by ID.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// All tasks, by ID.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
+    /// All networks, by ID.
+    pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        self.networks.values()
+    }
+
+    /// The tasks of a service, by ID.
+    pub fn tasks_of_service(&self, service_id: &str) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks_of(&self.tasks_by_service, service_id)
+    }
+
+    /// The tasks of a node, by ID; of "", those that have no node yet.
+    pub fn tasks_of_node(&self, node_id: &str) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks_of(&self.tasks_by_node, node_id)
+    }
+
+    /// The ingress network, if there is one.
+    pub fn ingress_network(&self) -> Option<&Arc<Network>> {
+        self.networks().find(|network| network.spec.ingress)
+    }
+
+    fn tasks_of<'a>(
+        &'a self,
+        index: &'a OrdSet<(String, String)>,
+        owner: &str,
+    ) -> impl Iterator<Item = &'a Arc<Task>> + use<'a> {
+        let owner = owner.to_owned();
+        index
+            .range((owner.clone(), String::new())..)
+            .take_while(move |(of, _)| *of == owner)
+            .map(|(_, task)| &self.tasks[task])
+    }
+
+    fn get(&self, kind: Kind, id: &str) -> Option<Object> {
+        match kind {
+            Kind::Cluster => self
+                .cluster
+                .as_ref()
+                .filter(|cluster| cluster.id == id)
+                .cloned()
+                .map(Object::Cluster),
+            Kind::Node => self.node(id).cloned().map(Object::Node),
+            Kind::Service => self.service(id).cloned().map(Object::Service),
+            Kind::Task => self.task(id).cloned().map(Object::Task),
+            Kind::Network => self.network(id).cloned().map(Object::Network),
+        }
+    }
+
+    /// Puts an object in place of the one with its ID, and keeps the indices.
+    fn insert(&mut self, object: Object) {
+        self.take(object.kind(), object.id());
+        let id = object.id().to_owned();
+        if let Some(name) = object.unique_name() {
+            self.names
+                .insert((object.kind(), name.to_lowercase()), id.clone());
+        }
+        match object {
+            Object::Cluster(cluster) => self.cluster = Some(cluster),
+            Object::Node(node) => drop(self.nodes.insert(id, node)),
+            Object::Service(service) => drop(self.services.insert(id, service)),
+            Object::Network(network) => drop(self.networks.insert(id, network)),
+            Object::Task(task) => {
+                self.tasks_by_service
+                    .insert((task.service_id.clone(), id.clone()));
+                self.tasks_by_node
+                    .insert((task.node_id.clone(), id.clone()));
+                self.tasks.insert(id, task);
+            }
+        }
+    }
+
+    /// Takes an object out, and out of the indices.
+    fn take(&mut self, kind: Kind, id: &str) -> Option<Object> {
+        let object = self.get(kind, id)?;
+        if let Some(name) = object.unique_name() {
+            self.names.remove(&(kind, name.to_lowercase()));
+        }
+        match &object {
+            Object::Cluster(_) => self.cluster = None,
+            Object::Node(_) => drop(self.nodes.remove(id)),
+            Object::Service(_) => drop(self.services.remove(id)),
+            Object::Network(_) => drop(self.networks.remove(id)),
+            Object::Task(task) => {
+                self.tasks_by_service
+                    .remove(&(task.service_id.clone(), task.id.clone()));
+                self.tasks_by_node
+                    .remove(&(task.node_id.clone(), task.id.clone()));
+                self.tasks.remove(id);
+            }
+        }
+        Some(object)
+    }
+
+    fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+        let cluster = self.cluster.iter().cloned().map(Object::Cluster);
+        cluster
+            .chain(self.nodes.values().cloned().map(Object::Node))
+            .chain(self.services.values().cloned().map(Object::Service))
+            .chain(self.tasks.values().cloned().map(Object::Task))
+            .chain(self.networks.values().cloned().map(Object::Network))
+    }
+}
+
+/// What a state is in a snapshot: the indices are made anew.
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    index: u64,
+    objects: Vec<Object>,
+}
+
+impl Serialize for State {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Snapshot {
+            index: self.index,
+            objects: self.objects().collect(),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for State {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let snapshot = Snapshot::deserialize(deserializer)?;
+        let mut state = Self {
+            index: snapshot.index,
+            ..Self::default()
+        };
+        for object in snapshot.objects {
+            state.insert(object);
+        }
+        Ok(state)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+use super::*;
+use crate::{ServiceSpec, Timestamp, Version};
+use proptest::prelude::*;
+
+fn service(id: &str, name: &str) -> Service {
+    Service {
+        id: id.into(),
+        spec: ServiceSpec {
+            name: name.into(),
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+fn task(id: &str, service_id: &str, node_id: &str) -> Task {
+    Task {
+        id: id.into(),
+        service_id: service_id.into(),
+        node_id: node_id.into(),
+        ..Default::default()
+    }
+}
+
+fn at(nanos: i128) -> Timestamp {
+    Timestamp::from_unix_nanos(nanos)
+}
+
+fn propose(state: &mut State, actions: Vec<Action>) -> Result<Applied, Rejection> {
+    let index = state.index() + 1;
+    state.apply(
+        index,
+        &Proposal {
+            at: at(i128::from(index)),
+            actions,
+        },
+    )
+}
+
+#[test]
+fn create_and_update_set_version_and_times() {
+    let mut state = State::default();
+    propose(
+        &mut state,
+        vec![Action::Create(service("s1", "web").into())],
+    )
+    .unwrap();
+    let read = state.service("s1").unwrap().clone();
+    assert_eq!(read.meta.version, Version { index: 1 });
+    let mut changed = (*read).clone();
+    changed.spec.labels.insert("a".into(), "b".into());
+    propose(&mut state, vec![Action::Update(changed.clone().into())]).unwrap();
+    let now = state.service("s1").unwrap();
+    assert_eq!((now.meta.version.index, now.meta.created_at), (2, at(1)));
+    assert_eq!(now.meta.updated_at, at(2));
+    assert_eq!(
+        propose(&mut state, vec![Action::Update(changed.into())]),
+        Err(Rejection::OutOfSequence),
+        "a second writer with the old version"
+    );
+}
+
+#[test]
+fn a_rejected_proposal_changes_nothing_but_the_index() {
+    let mut state = State::default();
+    propose(
+        &mut state,
+        vec![Action::Create(service("s1", "web").into())],
+    )
+    .unwrap();
+    let before = state.clone();
+    let outcome = propose(
+        &mut state,
+        vec![
+            Action::Create(task("t1", "s1", "").into()),
+            Action::Create(service("s2", "WEB").into()),
+        ],
+    );
+    assert_eq!(
+        outcome,
+        Err(Rejection::NameConflict {
+            kind: Kind::Service,
+            name: "WEB".into()
+        })
+    );
+    assert_eq!(state.tasks().count(), 0);
+    let mut expected = before;
+    expected.skip_to(state.index());
+    assert_eq!(state, expected);
+}
+
+#[test]
+fn a_name_is_free_again_after_removal() {
+    let mut state = State::default();
+    propose(
+        &mut state,
+        vec![Action::Create(service("s1", "web").into())],
+    )
+    .unwrap();
+    let remove = Action::Remove {
+        kind: Kind::Service,
+        id: "s1".into(),
+        version: None,
+    };
+    propose(
+        &mut state,
+        vec![remove, Action::Create(service("s2", "web").into())],
+    )
+    .unwrap();
+    assert_eq!(state.find_service("web").unwrap().id, "s2");
+}
+
+#[test]
+fn too_many_actions_are_refused() {
+    let mut state = State::default();
+    let actions = (0..=PROPOSAL_ACTIONS_MAX)
+        .map(|n| Action::Create(task(&format!("t{n}"), "s", "").into()))
+        .collect();
+    let refused = propose(&mut state, actions);
+    assert_eq!(
+        refused,
+        Err(Rejection::TooManyActions(PROPOSAL_ACTIONS_MAX + 1))
+    );
+}
+
+#[test]
+fn look_up_goes_by_id_then_name_then_prefix() {
+    let mut state = State::default();
+    for (id, name) in [("abc1", "x"), ("abc2", "y"), ("d", "abc1"), ("e", "ab")] {
+        propose(&mut state, vec![Action::Create(service(id, name).into())]).unwrap();
+    }
+    assert_eq!(state.find_service("abc1").unwrap().id, "abc1");
+    assert_eq!(state.find_service("ab").unwrap().id, "e");
+    assert_eq!(
+        state.find_service("abc").unwrap_err().to_string(),
+        "service abc is ambiguous (2 matches found)"
+    );
+    assert_eq!(
+        state.find_service("z").unwrap_err().to_string(),
+        "service z not found"
+    );
+    assert!(state.find_service("").is_err());
+}
+
+#[test]
+fn tasks_are_indexed_by_service_and_node_through_changes() {
+    let mut state = State::default();
+    propose(
+        &mut state,
+        vec![Action::Create(task("t1", "s1", "").into())],
+    )
+    .unwrap();
+    let mut moved = (**state.task("t1").unwrap()).clone();
+    moved.node_id = "n1".into();
+    propose(&mut state, vec![Action::Update(moved.into())]).unwrap();
+    assert_eq!(state.tasks_of_node("").count(), 0);
+    assert_eq!(state.tasks_of_node("n1").count(), 1);
+    assert_eq!(state.tasks_of_service("s1").count(), 1);
+    assert_eq!(
+        state.tasks_of_service("s").count(),
+        0,
+        "a prefix of an owner is not the owner"
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create(u8, u8, u8),
+    Move(u8, u8),
+    Remove(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0..8u8, 0..3u8, 0..3u8).prop_map(|(t, s, n)| Step::Create(t, s, n)),
+        (0..8u8, 0..3u8).prop_map(|(t, n)| Step::Move(t, n)),
+        (0..8u8).prop_map(Step::Remove),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    /// Whatever happens, the indices say what a scan of all tasks says, a snapshot brings the same
+    /// state back, and versions never go back.
+    #[test]
+    fn indices_and_snapshots_agree_with_the_objects(steps in steps()) {
+        let mut state = State::default();
+        for step in steps {
+            let before = state.index();
+            let action = match step {
+                Step::Create(t, s, n) => Action::Create(
+                    task(&format!("t{t}"), &format!("s{s}"), &format!("n{n}")).into(),
+                ),
+                Step::Move(t, n) => match state.task(&format!("t{t}")) {
+                    Some(found) => {
+                        let mut moved = (**found).clone();
+                        moved.node_id = format!("n{n}");
+                        Action::Update(moved.into())
+                    }
+                    None => continue,
+                },
+                Step::Remove(t) => {
+                    Action::Remove { kind: Kind::Task, id: format!("t{t}"), version: None }
+                }
+            };
+            // Refusals (an ID taken, nothing to remove) are part of the game.
+            if let Ok(applied) = propose(&mut state, vec![action]) {
+                prop_assert_eq!(applied.index, before + 1);
+            }
+            for owner in 0..3 {
+                let (service, node) = (format!("s{owner}"), format!("n{owner}"));
+                let scan = |f: &dyn Fn(&Task) -> bool| -> Vec<String> {
+                    state.tasks().filter(|t| f(t)).map(|t| t.id.clone()).collect()
+                };
+                let ids = |tasks: Vec<&Arc<Task>>| -> Vec<String> {
+                    tasks.into_iter().map(|t| t.id.clone()).collect()
+                };
+                prop_assert_eq!(
+                    ids(state.tasks_of_service(&service).collect()),
+                    scan(&|t| t.service_id == service)
+                );
+                prop_assert_eq!(
+                    ids(state.tasks_of_node(&node).collect()),
+                    scan(&|t| t.node_id == node)
+                );
+            }
+            prop_assert!(state.tasks().all(|t| t.meta.version.index <= state.index()));
+        }
+        let json = serde_json::to_vec(&state).unwrap();
+        prop_assert_eq!(serde_json::from_slice::<State>(&json).unwrap(), state);
+    }
+}

@@ -1,0 +1,204 @@
+use super::State;
+use crate::{Kind, Object, Timestamp, Version};
+use serde::{Deserialize, Serialize};
+
+/// Actions in one proposal: as many as Swarm changes in one transaction, so that one Raft entry stays
+/// well under the transport's message limit. Larger changes go in several proposals.
+pub const PROPOSAL_ACTIONS_MAX: usize = 200;
+
+/// A transaction. All of its actions apply, or none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The proposer's clock: every member applies the same time.
+    pub at: Timestamp,
+    /// In order; later ones see what earlier ones did.
+    pub actions: Vec<Action>,
+}
+
+/// One change of one object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// A new object; its ID must be free, and its name where names are unique.
+    Create(Object),
+    /// A changed object; its `meta.version` must be that of the object in the store.
+    Update(Object),
+    /// Away with an object; the version must match where one is given.
+    Remove {
+        /// What it is.
+        kind: Kind,
+        /// Its full ID.
+        id: String,
+        /// The version it was read at; `None` removes whatever is there.
+        version: Option<Version>,
+    },
+}
+
+/// Why a proposal changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejection {
+    /// Somebody else changed the object since it was read.
+    #[error("update out of sequence")]
+    OutOfSequence,
+    /// The name is taken.
+    #[error("name conflicts with an existing object: {kind} {name} already exists")]
+    NameConflict {
+        /// Of what kind.
+        kind: Kind,
+        /// As the proposer wrote it.
+        name: String,
+    },
+    /// The ID is taken.
+    #[error("{kind} {id} already exists")]
+    Exists {
+        /// Of what kind.
+        kind: Kind,
+        /// Its full ID.
+        id: String,
+    },
+    /// There is no such object.
+    #[error("{kind} {id} not found")]
+    NotFound {
+        /// Of what kind.
+        kind: Kind,
+        /// Its full ID.
+        id: String,
+    },
+    /// More than [`PROPOSAL_ACTIONS_MAX`] actions.
+    #[error("{0} changes in one transaction: at most {PROPOSAL_ACTIONS_MAX} are allowed")]
+    TooManyActions(usize),
+}
+
+/// What a proposal did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The index it was applied at: the version of every object that it created or updated.
+    pub index: u64,
+    /// One per action.
+    pub events: Vec<Event>,
+}
+
+/// An object before and after one action; at least one is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// `None`: created.
+    pub before: Option<Object>,
+    /// `None`: removed.
+    pub after: Option<Object>,
+}
+
+impl Event {
+    /// The object as it is now, or was last.
+    pub fn object(&self) -> &Object {
+        self.after
+            .as_ref()
+            .or(self.before.as_ref())
+            .expect("an event has a before or an after")
+    }
+}
+
+impl State {
+    /// Applies a committed proposal at a Raft index. Every member computes the same.
+    ///
+    /// # Errors
+    /// A [`Rejection`]; the state then differs only in its index.
+    pub fn apply(&mut self, index: u64, proposal: &Proposal) -> Result<Applied, Rejection> {
+        assert!(
+            index > self.index,
+            "index {index} applied after {}",
+            self.index
+        );
+        self.index = index;
+        if proposal.actions.len() > PROPOSAL_ACTIONS_MAX {
+            return Err(Rejection::TooManyActions(proposal.actions.len()));
+        }
+        // The clone shares all but what the proposal touches; on an error it is dropped.
+        let mut next = self.clone();
+        let mut events = Vec::with_capacity(proposal.actions.len());
+        for action in &proposal.actions {
+            events.push(next.apply_action(proposal.at, action)?);
+        }
+        *self = next;
+        Ok(Applied { index, events })
+    }
+
+    /// Notes that an index passed which holds nothing for the store.
+    pub fn skip_to(&mut self, index: u64) {
+        assert!(
+            index >= self.index,
+            "index {index} seen after {}",
+            self.index
+        );
+        self.index = index;
+    }
+
+    fn apply_action(&mut self, at: Timestamp, action: &Action) -> Result<Event, Rejection> {
+        let missing = |kind, id: &str| Rejection::NotFound {
+            kind,
+            id: id.to_owned(),
+        };
+        match action {
+            Action::Create(object) => {
+                if self.get(object.kind(), object.id()).is_some() {
+                    return Err(Rejection::Exists {
+                        kind: object.kind(),
+                        id: object.id().into(),
+                    });
+                }
+                self.check_name(object)?;
+                Ok(Event {
+                    before: None,
+                    after: Some(self.put(at, at, object)),
+                })
+            }
+            Action::Update(object) => {
+                let before = self
+                    .get(object.kind(), object.id())
+                    .ok_or_else(|| missing(object.kind(), object.id()))?;
+                if before.meta().version != object.meta().version {
+                    return Err(Rejection::OutOfSequence);
+                }
+                self.check_name(object)?;
+                let after = self.put(before.meta().created_at, at, object);
+                Ok(Event {
+                    before: Some(before),
+                    after: Some(after),
+                })
+            }
+            Action::Remove { kind, id, version } => {
+                let before = self.get(*kind, id).ok_or_else(|| missing(*kind, id))?;
+                if version.is_some_and(|version| version != before.meta().version) {
+                    return Err(Rejection::OutOfSequence);
+                }
+                self.take(*kind, id);
+                Ok(Event {
+                    before: Some(before),
+                    after: None,
+                })
+            }
+        }
+    }
+
+    fn put(&mut self, created: Timestamp, updated: Timestamp, object: &Object) -> Object {
+        let mut object = object.clone();
+        let meta = object.meta_mut();
+        meta.version = Version { index: self.index };
+        meta.created_at = created;
+        meta.updated_at = updated;
+        self.insert(object.clone());
+        object
+    }
+
+    fn check_name(&self, object: &Object) -> Result<(), Rejection> {
+        let Some(name) = object.unique_name() else {
+            return Ok(());
+        };
+        match self.names.get(&(object.kind(), name.to_lowercase())) {
+            Some(owner) if owner != object.id() => Err(Rejection::NameConflict {
+                kind: object.kind(),
+                name: name.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}

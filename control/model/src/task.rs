@@ -1,0 +1,204 @@
+use crate::{
+    EndpointSpec, GenericResource, Meta, PortConfig, ServiceMode, TaskSpec, Timestamp, Version,
+    is_default,
+};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One container to be, being, or having been.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct Task {
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(flatten)]
+    pub meta: Meta,
+    pub labels: BTreeMap<String, String>,
+    pub spec: TaskSpec,
+    #[serde(rename = "ServiceID", skip_serializing_if = "String::is_empty")]
+    pub service_id: String,
+    /// 1 to the number of replicas; 0 (left out) for tasks bound to a node.
+    #[serde(skip_serializing_if = "is_default")]
+    pub slot: u64,
+    /// "" until the scheduler has placed the task.
+    #[serde(rename = "NodeID", skip_serializing_if = "String::is_empty")]
+    pub node_id: String,
+    pub status: TaskStatus,
+    pub desired_state: TaskState,
+    #[serde(rename = "NetworksAttachments", skip_serializing_if = "Vec::is_empty")]
+    pub networks_attachments: Vec<TaskNetwork>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generic_resources: Vec<GenericResource>,
+    /// `spec_version` of the service when the task was made.
+    #[serde(
+        rename = "X-Skein-SpecVersion",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub spec_version: Option<Version>,
+    /// Name and labels of the service when the task was made: what the agent labels the container
+    /// with and names it after.
+    #[serde(
+        rename = "X-Skein-ServiceName",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub service_name: String,
+    #[serde(
+        rename = "X-Skein-ServiceLabels",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub service_labels: BTreeMap<String, String>,
+    /// The endpoint of the service when the task was made.
+    #[serde(rename = "X-Skein-Endpoint", skip_serializing_if = "Option::is_none")]
+    pub endpoint_spec: Option<EndpointSpec>,
+    /// The ports of the service, published ones filled in, when the task was allocated.
+    #[serde(rename = "X-Skein-Ports", skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortConfig>,
+    /// Mode of the service when the task was made.
+    #[serde(rename = "X-Skein-Mode")]
+    pub mode: ServiceMode,
+    /// `X-Registry-Auth` for pulling the image.
+    #[serde(
+        rename = "X-Skein-RegistryAuth",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub registry_auth: String,
+}
+
+impl Task {
+    /// `<service>.<slot>.<task ID>`, or with the node's ID in place of the slot where there is none;
+    /// also the name of the container.
+    pub fn name(&self) -> String {
+        let place: &dyn std::fmt::Display = if self.slot == 0 {
+            &self.node_id
+        } else {
+            &self.slot
+        };
+        format!("{}.{}.{}", self.service_name, place, self.id)
+    }
+}
+
+/// A task's place on a network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct TaskNetwork {
+    /// The network; the API shows the whole of it.
+    #[serde(rename = "NetworkID")]
+    pub network_id: String,
+    /// The task's address with the prefix length of the network; `None` on networks whose addresses
+    /// the node gives (`bridge`, `host`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Net>,
+    /// Further names of the task on this network.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+}
+
+/// States in order: an observed state never goes back.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Created by an orchestrator.
+    #[default]
+    New = 0,
+    /// Has its addresses and ports; waits for a node.
+    Pending = 64,
+    /// Has a node.
+    Assigned = 192,
+    /// The node's agent knows it.
+    Accepted = 256,
+    /// Image, networks and container are being made.
+    Preparing = 320,
+    /// Could start; waits until it is wanted running.
+    Ready = 384,
+    /// Starts; or runs and is not healthy for the first time yet.
+    Starting = 448,
+    /// Runs, and is healthy if it has a health check.
+    Running = 512,
+    /// Ended by itself, exit code 0.
+    Complete = 576,
+    /// Ended because it was told to.
+    Shutdown = 640,
+    /// Ended by itself, exit code not 0, or did not become healthy.
+    Failed = 704,
+    /// Could not start.
+    Rejected = 768,
+    /// Only as a desired state: end, and leave no trace.
+    Remove = 800,
+    /// Its node is gone.
+    Orphaned = 832,
+}
+
+impl TaskState {
+    /// Whether a task in this state will never run (again).
+    pub fn is_terminal(self) -> bool {
+        self > Self::Running
+    }
+}
+
+impl std::fmt::Display for TaskState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::New => "new",
+            Self::Pending => "pending",
+            Self::Assigned => "assigned",
+            Self::Accepted => "accepted",
+            Self::Preparing => "preparing",
+            Self::Ready => "ready",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Shutdown => "shutdown",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Remove => "remove",
+            Self::Orphaned => "orphaned",
+        })
+    }
+}
+
+/// Where a task is, as last heard.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct TaskStatus {
+    /// By the clock of whoever set the state.
+    pub timestamp: Timestamp,
+    pub state: TaskState,
+    pub message: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub err: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_status: Option<ContainerStatus>,
+    pub port_status: PortStatus,
+    /// When the leader stored this status: restart windows are counted by one clock.
+    #[serde(
+        rename = "X-Skein-AppliedAt",
+        skip_serializing_if = "Timestamp::is_zero"
+    )]
+    pub applied_at: Timestamp,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct ContainerStatus {
+    #[serde(rename = "ContainerID", skip_serializing_if = "String::is_empty")]
+    pub container_id: String,
+    #[serde(rename = "PID", skip_serializing_if = "is_default")]
+    pub pid: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub exit_code: i64,
+}
+
+/// Ports published in host mode.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct PortStatus {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortConfig>,
+}
