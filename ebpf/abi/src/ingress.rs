@@ -1,0 +1,78 @@
+//! Published ports, and who answers on them.
+
+use crate::{Port, limits::LOCAL_BACKENDS_MAX, pod};
+
+/// An address of this node.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalAddr {
+    /// The device that has it.
+    pub ifindex: u32,
+}
+
+/// Sources that come in by this device are not unique in the cluster: they are translated to the
+/// node's address before they are balanced.
+pub const DEVICE_TRANSLATE: u32 = 1;
+
+/// A published port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PublishedKey {
+    /// As in the packet.
+    pub port: Port,
+    /// IP protocol.
+    pub proto: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// What a published port leads to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Index of the service in `NODE_TABLES`, `OLD_TABLES` and `LOCAL_BACKENDS`.
+    pub service: u32,
+    /// Slots in its node table; 0: no task anywhere.
+    pub slots: u32,
+    /// Slots in its previous node table.
+    pub old_slots: u32,
+    /// The port that its tasks listen on.
+    pub target: Port,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// A member of the cluster.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Data path address; 0: no such node.
+    pub addr: crate::Addr,
+}
+
+/// The tasks of one service on this node, by endpoint index.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalBackends {
+    /// How many of `ready` count.
+    pub ready_len: u32,
+    /// How many of `draining` count.
+    pub draining_len: u32,
+    /// Take new flows.
+    pub ready: [u32; LOCAL_BACKENDS_MAX],
+    /// Keep the flows they have.
+    pub draining: [u32; LOCAL_BACKENDS_MAX],
+}
+
+impl Default for LocalBackends {
+    fn default() -> Self {
+        Self {
+            ready_len: 0,
+            draining_len: 0,
+            ready: [0; LOCAL_BACKENDS_MAX],
+            draining: [0; LOCAL_BACKENDS_MAX],
+        }
+    }
+}
+
+pod!(LocalAddr, PublishedKey, Published, Node, LocalBackends);

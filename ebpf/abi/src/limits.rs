@@ -1,0 +1,37 @@
+//! How large each map is. A full one is a clear error of the dataplane, never silent.
+
+/// Published (protocol, port) pairs of the cluster: all 65,535 TCP ports would fit.
+pub const PUBLISHED_MAX: u32 = 65_536;
+/// Services that publish ports.
+pub const SERVICES_MAX: u32 = 16_384;
+/// Nodes of a cluster, this one included.
+pub const NODES_MAX: u32 = 4_096;
+/// Addresses of this node.
+pub const LOCAL_ADDRS_MAX: u32 = 1_024;
+/// Ready, and draining, tasks of one service on one node.
+pub const LOCAL_BACKENDS_MAX: usize = 64;
+/// Endpoints on this node: a container or two per network and task; far above what one engine runs.
+pub const ENDPOINTS_MAX: u32 = 4_096;
+/// Addresses of all overlays that this node has.
+pub const OVERLAY_ADDRS_MAX: u32 = 131_072;
+/// VIPs of all overlays that this node has.
+pub const VIPS_MAX: u32 = 16_384;
+/// Tasks behind all those VIPs.
+pub const VIP_BACKENDS_MAX: u32 = 131_072;
+/// Flows that this node has forwarded as the entry.
+pub const AFFINITY_MAX: u32 = 262_144;
+/// Flows of which it has seen nothing but a SYN: apart, so that a flood evicts no live flow.
+pub const AFFINITY_SYN_MAX: u32 = 65_536;
+/// Conntrack entries: two per flow.
+pub const CONNTRACK_MAX: u32 = 524_288;
+/// Translated sources: two entries per flow.
+pub const NAT_MAX: u32 = 131_072;
+/// Slots of a node table: 65,521 (prime) carries 655 nodes at the 100 slots each that keep the
+/// shares within 1 %; more nodes share less evenly.
+pub const NODE_TABLE_SLOTS_MAX: u32 = 65_521;
+/// Devices with the uplink program.
+pub const DEVICES_MAX: u32 = 1_024;
+/// Overlays that this node has.
+pub const NETWORKS_MAX: u32 = 4_096;
+/// Host sockets that call published ports of their own node.
+pub const SOCKETS_MAX: u32 = 65_536;

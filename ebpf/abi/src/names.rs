@@ -1,0 +1,65 @@
+//! Names of programs and maps. Maps are pinned by name; at most 15 characters, or the kernel cuts.
+
+/// tc ingress of every device that can carry a packet to an address of the node.
+pub const PROG_UPLINK: &str = "skein_uplink";
+/// Native XDP of an uplink; what it cannot finish goes on to [`PROG_UPLINK`].
+pub const PROG_UPLINK_XDP: &str = "skein_uplink_x";
+/// tc ingress of the external vxlan device.
+pub const PROG_VXLAN: &str = "skein_vxlan";
+/// tc ingress of the host's end of a container's veth pair.
+pub const PROG_VETH: &str = "skein_veth";
+/// tc ingress of `skein1`, the far end of the local pair: what the host sends to `skein0`.
+pub const PROG_LOCAL: &str = "skein_local";
+/// cgroup/connect4 on the host's v2 root.
+pub const PROG_CONNECT4: &str = "skein_connect4";
+/// cgroup/sendmsg4 there.
+pub const PROG_SENDMSG4: &str = "skein_sendmsg4";
+/// cgroup/recvmsg4 there.
+pub const PROG_RECVMSG4: &str = "skein_recvmsg4";
+/// cgroup/getpeername4 there.
+pub const PROG_GETPEER4: &str = "skein_getpeer4";
+
+/// Array of one [`crate::config::Config`].
+pub const MAP_CONFIG: &str = "CONFIG";
+/// Hash: [`crate::Addr`] -> [`crate::ingress::LocalAddr`].
+pub const MAP_LOCAL_ADDRS: &str = "LOCAL_ADDRS";
+/// Array: node index -> [`crate::ingress::Node`].
+pub const MAP_NODES: &str = "NODES";
+/// Hash: ifindex -> flags (`u32`, [`crate::ingress::DEVICE_TRANSLATE`]) of devices with the uplink program.
+pub const MAP_DEVICES: &str = "DEVICES";
+/// Hash: data path address of a member -> node index (`u32`).
+pub const MAP_MEMBERS: &str = "MEMBERS";
+/// Hash: [`crate::ingress::PublishedKey`] -> [`crate::ingress::Published`].
+pub const MAP_PUBLISHED: &str = "PUBLISHED";
+/// Array of maps: service index -> array of node indices (`u32`): the node table.
+pub const MAP_NODE_TABLES: &str = "NODE_TABLES";
+/// The same, as it was before the last change: where mid-stream packets may still belong.
+pub const MAP_OLD_TABLES: &str = "OLD_TABLES";
+/// Array: service index -> [`crate::ingress::LocalBackends`].
+pub const MAP_LOCAL_BACKENDS: &str = "LOCAL_BACKENDS";
+/// Array: endpoint index -> [`crate::overlay::Endpoint`].
+pub const MAP_ENDPOINTS: &str = "ENDPOINTS";
+/// Hash: ifindex of the host's end of a veth pair -> endpoint index (`u32`).
+pub const MAP_VETHS: &str = "VETHS";
+/// Hash: internal address -> endpoint index (`u32`).
+pub const MAP_INTERNAL: &str = "INTERNAL";
+/// Hash: [`crate::overlay::OverlayKey`] -> [`crate::overlay::Location`].
+pub const MAP_OVERLAY: &str = "OVERLAY";
+/// Hash: VNI (`u32`) -> [`crate::overlay::Network`]: the overlays that this node has.
+pub const MAP_NETWORKS: &str = "NETWORKS";
+/// Hash: [`crate::overlay::OverlayKey`] -> [`crate::overlay::Vip`].
+pub const MAP_VIPS: &str = "VIPS";
+/// Hash: [`crate::overlay::VipSlot`] -> address of a task (`u32`).
+pub const MAP_VIP_BACKENDS: &str = "VIP_BACKENDS";
+/// LRU: [`crate::flow::Tuple`] -> [`crate::flow::Affinity`].
+pub const MAP_AFFINITY: &str = "AFFINITY";
+/// LRU, the same, for flows of which only a SYN was seen.
+pub const MAP_AFFINITY_SYN: &str = "AFFINITY_SYN";
+/// LRU: [`crate::flow::CtKey`] -> [`crate::flow::Ct`].
+pub const MAP_CONNTRACK: &str = "CONNTRACK";
+/// LRU: [`crate::flow::NatKey`] -> [`crate::flow::Nat`].
+pub const MAP_NAT: &str = "NAT";
+/// LRU: socket cookie (`u64`) -> [`crate::flow::Tuple`]: what a host socket meant to call.
+pub const MAP_SOCKETS: &str = "SOCKETS";
+/// Per-CPU array: [`crate::verdict::Counter`] -> packets (`u64`).
+pub const MAP_COUNTERS: &str = "COUNTERS";

@@ -1,0 +1,80 @@
+//! Overlays: endpoints, where addresses are, VIPs.
+
+use crate::{Addr, pod};
+
+/// An endpoint on this node.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host's end of its veth pair; 0: no such endpoint.
+    pub ifindex: u32,
+    /// Its overlay.
+    pub vni: u32,
+    /// Its address; its MAC address is [`crate::mac`] of it.
+    pub addr: Addr,
+    /// The address that the host knows it by: unique on the node.
+    pub internal: Addr,
+}
+
+/// An overlay that this node has.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Network address of its subnet.
+    pub net: Addr,
+    /// Mask of its subnet.
+    pub mask: Addr,
+    /// Gateway: answers ARP and ping.
+    pub gateway: Addr,
+    /// [`NETWORK_INTERNAL`] or 0.
+    pub flags: u32,
+}
+
+/// Nothing leaves the network but to Skein's DNS server.
+pub const NETWORK_INTERNAL: u32 = 1;
+
+/// An address in an overlay.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OverlayKey {
+    /// Which overlay.
+    pub vni: u32,
+    /// Which address.
+    pub addr: Addr,
+}
+
+/// Where an address of an overlay is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    /// Data path address of its node; 0: here.
+    pub node: Addr,
+    /// If it is here: the index of its endpoint.
+    pub endpoint: u32,
+}
+
+/// A VIP, balanced at the veth of whoever calls it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vip {
+    /// Which list of backends.
+    pub list: u32,
+    /// Which edition of it: a new one is written whole before this changes.
+    pub edition: u32,
+    /// How many backends it has; 0: connections are refused.
+    pub len: u32,
+}
+
+/// One backend of a VIP.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct VipSlot {
+    /// [`Vip::list`]
+    pub list: u32,
+    /// [`Vip::edition`]
+    pub edition: u32,
+    /// 0 to [`Vip::len`] - 1.
+    pub slot: u32,
+}
+
+pod!(Endpoint, Network, OverlayKey, Location, Vip, VipSlot);

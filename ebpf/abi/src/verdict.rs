@@ -1,0 +1,74 @@
+//! What is counted, and why packets are dropped.
+
+/// Declares the counters once: index, name for metrics, explanation.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $text:literal;)*) => {
+        /// Counters, per CPU. Reasons for drops are those whose name begins with `drop_`.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl Counter {
+            /// All of them, in the order of the map.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Its name in metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+
+            /// What it means, and what to do about it.
+            pub const fn explanation(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
+    };
+}
+
+counters! {
+    EntryLocal = "entry_local", "Came in on a published port; answered by a task of this node.";
+    EntryForwarded = "entry_forwarded", "Came in on a published port; sent to another node.";
+    Delivered = "delivered", "Came from the entry node and was given to a task of this node.";
+    SecondHop = "second_hop", "Came from the entry node, had no task here, and was sent on once: the tables of two nodes differ for a moment.";
+    ReplySent = "reply_sent", "A task's answer, sent back to the node its client came in by.";
+    ReplyOut = "reply_out", "A task's answer, sent out to its client.";
+    Overlay = "overlay", "Between two endpoints of an overlay.";
+    VipPicked = "vip_picked", "A new flow to a VIP.";
+    Egress = "egress", "Left a container for the world outside, by the node's address.";
+    FromHost = "from_host", "The host's own client of a published port.";
+    DropSpoofed = "drop_spoofed", "A container sent with an address or MAC address that is not its own.";
+    DropNotMember = "drop_not_member", "A VXLAN packet from an address that is no member of the cluster.";
+    DropUnknownVni = "drop_unknown_vni", "A VXLAN packet of a network that this node does not have.";
+    DropUnknownAddress = "drop_unknown_address", "To an address of an overlay that nobody has.";
+    DropNoFlow = "drop_no_flow", "An answer for a flow that this node did not forward, or has forgotten.";
+    DropNoTask = "drop_no_task", "To a published port or VIP of a service without a ready task; TCP is reset.";
+    DropInternal = "drop_internal", "From a network without a way out to the world outside.";
+    DropNoRoute = "drop_no_route", "The node has no route to the destination.";
+    DropNoPort = "drop_no_port", "No free port to translate a source to: too many flows to one destination.";
+    DropMalformed = "drop_malformed", "Headers cut short or contradicting each other.";
+    DropTtl = "drop_ttl", "The time to live ran out on the way to another node.";
+    DropTableFull = "drop_table_full", "A flow table could not take another entry.";
+}
+
+impl Counter {
+    /// How many there are: entries of the map.
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stands_at_its_index_under_a_name_of_its_own() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, index);
+            let same = Counter::ALL
+                .iter()
+                .filter(|other| other.name() == counter.name());
+            assert_eq!(same.count(), 1);
+        }
+    }
+}
