@@ -90,6 +90,13 @@ pub struct TaskNetwork {
     /// the node gives (`bridge`, `host`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Net>,
+    /// What every engine calls the network, if it is one of the predefined (`bridge`, `host`); ""
+    /// for overlays. The allocator fills it in, as agents know of overlays only.
+    #[serde(
+        rename = "X-Skein-LocalNetwork",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub local_network: String,
     /// Further names of the task on this network.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,

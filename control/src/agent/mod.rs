@@ -1,0 +1,5 @@
+//! The agent.
+
+pub mod container;
+pub mod task;
+pub mod template;

@@ -1,0 +1,449 @@
+//! What to do next for a task: a pure function of what is wanted and what is.
+//!
+//! It is asked again after every action and every change, so each answer is one small step, and an
+//! agent that died between two of them goes on where it was.
+
+use crate::agent::container::{Container, Health};
+use skein_model::{ContainerStatus, PortStatus, TaskState};
+
+/// All that the next step depends on.
+#[derive(Clone, Debug)]
+pub struct Situation<'a> {
+    /// What the managers want of the task.
+    pub desired: TaskState,
+    /// The managers no longer know the task: nothing of it is to stay.
+    pub removed: bool,
+    /// The state that was last reported.
+    pub state: TaskState,
+    /// The message that was last reported; an error keeps it.
+    pub message: &'a str,
+    /// The container as just seen.
+    pub container: &'a Container,
+    /// The container was stopped because its health check failed.
+    pub unhealthy: bool,
+    /// The task takes connections, or has had the time to: see
+    /// [`listening`](crate::agent::task::listening). Asked only of containers without health check.
+    pub listening: bool,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Nothing until something changes.
+    Wait,
+    /// Record and report a new status.
+    Report(Change),
+    /// Make image, networks and container.
+    Prepare,
+    /// Start the container.
+    Start,
+    /// End the container: its stop signal, the grace period, then SIGKILL.
+    Stop {
+        /// Because its health check failed.
+        unhealthy: bool,
+    },
+    /// Remove the container, which does not run.
+    Remove,
+    /// The task has left no trace: forget it.
+    Forget,
+}
+
+/// A new status of a task; the time of it is the reporter's to add.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// The new state.
+    pub state: TaskState,
+    /// What was done, or was being done when it failed.
+    pub message: String,
+    /// Why it failed; "" if it did not.
+    pub err: String,
+    /// The container, once there is one.
+    pub container: Option<ContainerStatus>,
+    /// Its ports on this node.
+    pub ports: PortStatus,
+}
+
+/// Why a container that no longer exists is a failure.
+const DESTROYED: &str = "dockerexec: container destroyed";
+/// Why a container was stopped whose health check failed.
+const UNHEALTHY: &str = "dockerexec: unhealthy container";
+
+/// The next step.
+pub fn next(now: &Situation<'_>) -> Action {
+    if matches!(now.container, Container::Unknown) {
+        // An engine that is away says nothing about what runs.
+        return Action::Wait;
+    }
+    if now.removed {
+        return match now.container {
+            Container::Running { .. } => Action::Stop { unhealthy: false },
+            Container::Missing => Action::Forget,
+            _ => Action::Remove,
+        };
+    }
+    if now.state.is_terminal() {
+        return match now.container {
+            // An end was reported before the container had one.
+            Container::Running { .. } => Action::Stop { unhealthy: false },
+            _ => Action::Wait,
+        };
+    }
+    if now.desired >= TaskState::Shutdown {
+        return match now.container {
+            Container::Running { .. } => Action::Stop { unhealthy: false },
+            _ => now.report(TaskState::Shutdown, "shutdown"),
+        };
+    }
+    match now.state {
+        TaskState::New | TaskState::Pending | TaskState::Assigned => {
+            now.report(TaskState::Accepted, "accepted")
+        }
+        TaskState::Accepted => now.report(TaskState::Preparing, "preparing"),
+        TaskState::Preparing => Action::Prepare,
+        TaskState::Ready if now.desired < TaskState::Running => Action::Wait,
+        TaskState::Ready => now.report(TaskState::Starting, "starting"),
+        TaskState::Starting => now.starting(),
+        _ => now.running(),
+    }
+}
+
+/// The status of a task of which a step failed for good.
+pub fn failed(state: TaskState, message: &str, err: String, container: &Container) -> Change {
+    Change {
+        state: if state < TaskState::Starting {
+            TaskState::Rejected
+        } else {
+            TaskState::Failed
+        },
+        message: message.to_owned(),
+        err,
+        container: container.status().cloned(),
+        ports: PortStatus::default(),
+    }
+}
+
+impl Situation<'_> {
+    fn starting(&self) -> Action {
+        match self.container {
+            Container::Created { .. } => Action::Start,
+            Container::Running { health, .. } => match health {
+                Health::Healthy => self.report(TaskState::Running, "started"),
+                Health::None if self.listening => self.report(TaskState::Running, "started"),
+                Health::None | Health::Starting => Action::Wait,
+                Health::Unhealthy => Action::Stop { unhealthy: true },
+            },
+            _ => self.ended(),
+        }
+    }
+
+    fn running(&self) -> Action {
+        match self.container {
+            Container::Running { health, .. } => match health {
+                Health::Unhealthy => Action::Stop { unhealthy: true },
+                _ => Action::Wait,
+            },
+            _ => self.ended(),
+        }
+    }
+
+    /// The task was started, and its container does not run.
+    fn ended(&self) -> Action {
+        let Container::Exited { status, error } = self.container else {
+            return self.fail(DESTROYED.to_owned());
+        };
+        let cause = match (self.unhealthy, error.as_str()) {
+            (true, _) => Some(UNHEALTHY),
+            (false, "") => None,
+            (false, error) => Some(error),
+        };
+        match (status.exit_code, cause) {
+            (0, None) => self.report(TaskState::Complete, "finished"),
+            (code, None) => self.fail(format!("task: non-zero exit ({code})")),
+            (0, Some(cause)) => self.fail(cause.to_owned()),
+            (code, Some(cause)) => self.fail(format!("task: non-zero exit ({code}): {cause}")),
+        }
+    }
+
+    fn fail(&self, err: String) -> Action {
+        Action::Report(failed(self.state, self.message, err, self.container))
+    }
+
+    fn report(&self, state: TaskState, message: &str) -> Action {
+        Action::Report(Change {
+            state,
+            message: message.to_owned(),
+            err: String::new(),
+            container: self.container.status().cloned(),
+            ports: match self.container {
+                Container::Running { ports, .. } => ports.clone(),
+                _ => PortStatus::default(),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn status(exit_code: i64) -> ContainerStatus {
+        ContainerStatus {
+            container_id: "c1".into(),
+            pid: 0,
+            exit_code,
+        }
+    }
+
+    fn created() -> Container {
+        Container::Created { status: status(0) }
+    }
+
+    fn running(health: Health) -> Container {
+        Container::Running {
+            status: status(0),
+            health,
+            ports: PortStatus::default(),
+        }
+    }
+
+    fn exited(code: i64, error: &str) -> Container {
+        Container::Exited {
+            status: status(code),
+            error: error.into(),
+        }
+    }
+
+    fn at(state: TaskState, container: &Container) -> Situation<'_> {
+        Situation {
+            desired: TaskState::Running,
+            removed: false,
+            state,
+            message: "before",
+            container,
+            unhealthy: false,
+            listening: true,
+        }
+    }
+
+    /// State, message and error of the report that the next step is.
+    fn reported(now: &Situation<'_>) -> (TaskState, String, String) {
+        match next(now) {
+            Action::Report(change) => (change.state, change.message, change.err),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_way_up() {
+        use TaskState::*;
+        let missing = Container::Missing;
+        for (state, container, expected, message) in [
+            (Assigned, &missing, Accepted, "accepted"),
+            (Accepted, &missing, Preparing, "preparing"),
+            (Ready, &created(), Starting, "starting"),
+            (Starting, &running(Health::None), Running, "started"),
+            (Starting, &running(Health::Healthy), Running, "started"),
+        ] {
+            let (state, said, err) = reported(&at(state, container));
+            assert_eq!(
+                (state, said.as_str(), err.as_str()),
+                (expected, message, "")
+            );
+        }
+        assert_eq!(next(&at(Preparing, &missing)), Action::Prepare);
+        assert_eq!(next(&at(Starting, &created())), Action::Start);
+        assert_eq!(next(&at(Running, &running(Health::None))), Action::Wait);
+    }
+
+    #[test]
+    fn ready_waits_until_the_task_is_wanted_running() {
+        let container = created();
+        let mut now = at(TaskState::Ready, &container);
+        now.desired = TaskState::Ready;
+        assert_eq!(next(&now), Action::Wait);
+        now.desired = TaskState::Complete;
+        assert_eq!(reported(&now).0, TaskState::Starting);
+    }
+
+    #[test]
+    fn running_waits_for_health_or_for_the_port() {
+        let container = running(Health::Starting);
+        assert_eq!(next(&at(TaskState::Starting, &container)), Action::Wait);
+        let container = running(Health::None);
+        let mut now = at(TaskState::Starting, &container);
+        now.listening = false;
+        assert_eq!(next(&now), Action::Wait);
+    }
+
+    #[test]
+    fn endings() {
+        use TaskState::*;
+        for (container, unhealthy, expected, message, err) in [
+            (exited(0, ""), false, Complete, "finished", ""),
+            (
+                exited(3, ""),
+                false,
+                Failed,
+                "before",
+                "task: non-zero exit (3)",
+            ),
+            (
+                exited(127, "no such file"),
+                false,
+                Failed,
+                "before",
+                "task: non-zero exit (127): no such file",
+            ),
+            (
+                exited(137, ""),
+                true,
+                Failed,
+                "before",
+                "task: non-zero exit (137): dockerexec: unhealthy container",
+            ),
+            (
+                exited(0, ""),
+                true,
+                Failed,
+                "before",
+                "dockerexec: unhealthy container",
+            ),
+            (
+                Container::Missing,
+                false,
+                Failed,
+                "before",
+                "dockerexec: container destroyed",
+            ),
+        ] {
+            for state in [Starting, Running] {
+                let mut now = at(state, &container);
+                now.unhealthy = unhealthy;
+                let (state, said, error) = reported(&now);
+                assert_eq!(
+                    (state, said.as_str(), error.as_str()),
+                    (expected, message, err)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn unhealthy_containers_are_stopped() {
+        let container = running(Health::Unhealthy);
+        for state in [TaskState::Starting, TaskState::Running] {
+            assert_eq!(
+                next(&at(state, &container)),
+                Action::Stop { unhealthy: true }
+            );
+        }
+    }
+
+    #[test]
+    fn shutdown_from_every_state() {
+        use TaskState::*;
+        for state in [Assigned, Accepted, Preparing, Ready, Starting, Running] {
+            for desired in [Shutdown, Remove] {
+                let container = running(Health::None);
+                let mut now = at(state, &container);
+                now.desired = desired;
+                assert_eq!(next(&now), Action::Stop { unhealthy: false });
+                for container in [Container::Missing, created(), exited(143, "")] {
+                    let mut now = at(state, &container);
+                    now.desired = desired;
+                    let (state, said, err) = reported(&now);
+                    assert_eq!(
+                        (state, said.as_str(), err.as_str()),
+                        (Shutdown, "shutdown", "")
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_ended_stays_until_it_is_removed() {
+        let container = exited(1, "");
+        let mut now = at(TaskState::Failed, &container);
+        now.desired = TaskState::Shutdown;
+        assert_eq!(next(&now), Action::Wait);
+        now.removed = true;
+        assert_eq!(next(&now), Action::Remove);
+        now.container = &Container::Missing;
+        assert_eq!(next(&now), Action::Forget);
+    }
+
+    #[test]
+    fn errors_before_starting_reject_and_later_ones_fail() {
+        for (state, expected) in [
+            (TaskState::Preparing, TaskState::Rejected),
+            (TaskState::Starting, TaskState::Failed),
+        ] {
+            let change = failed(state, "m", "e".into(), &Container::Missing);
+            assert_eq!(change.state, expected);
+            assert_eq!((change.message.as_str(), change.err.as_str()), ("m", "e"));
+        }
+    }
+
+    fn containers() -> impl Strategy<Value = Container> {
+        prop_oneof![
+            Just(Container::Unknown),
+            Just(Container::Missing),
+            Just(created()),
+            Just(running(Health::None)),
+            Just(running(Health::Starting)),
+            Just(running(Health::Healthy)),
+            Just(running(Health::Unhealthy)),
+            (0..3_i64).prop_map(|code| exited(code, "")),
+        ]
+    }
+
+    fn states() -> impl Strategy<Value = TaskState> {
+        use TaskState::*;
+        prop::sample::select(vec![
+            Assigned, Accepted, Preparing, Ready, Starting, Running, Complete, Shutdown, Failed,
+            Rejected,
+        ])
+    }
+
+    proptest! {
+        /// Whatever is seen: a report goes forward, an engine that is away changes nothing, a
+        /// container is started only from `created`, and removed only when it does not run.
+        #[test]
+        fn invariants(
+            state in states(),
+            desired in states(),
+            container in containers(),
+            removed: bool,
+            unhealthy: bool,
+            listening: bool,
+        ) {
+            let now = Situation {
+                desired, removed, state, message: "", container: &container, unhealthy, listening,
+            };
+            let action = next(&now);
+            if container == Container::Unknown {
+                prop_assert_eq!(&action, &Action::Wait);
+            }
+            match action {
+                Action::Report(change) => prop_assert!(change.state > state && !removed),
+                Action::Start => {
+                    prop_assert!(container == created() && desired < TaskState::Shutdown);
+                    prop_assert!(state == TaskState::Starting);
+                }
+                Action::Stop { .. } => {
+                    let runs = matches!(container, Container::Running { .. });
+                    prop_assert!(runs);
+                }
+                Action::Remove => {
+                    let runs = matches!(container, Container::Running { .. });
+                    prop_assert!(removed && !runs);
+                }
+                Action::Forget => prop_assert!(removed && container == Container::Missing),
+                Action::Prepare => prop_assert_eq!(state, TaskState::Preparing),
+                Action::Wait => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! One task on this node.
+
+pub mod machine;

@@ -1,0 +1,408 @@
+//! Templates in a service's spec: `{{.Task.Slot}}`, `{{index .Service.Labels "k"}}`, …
+//!
+//! Docker evaluates these with Go's `text/template`. This is the part of that language which has a
+//! use here: field paths, string literals, parentheses, and the functions `index` and `join`, plus
+//! comments and the whitespace trimming of `{{-` and `-}}`. Anything else is an error that names
+//! it, never text that is silently passed on.
+
+use skein_model::{NodeDescription, Task};
+use std::collections::BTreeMap;
+
+/// What a template can read.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    service_id: String,
+    service_name: String,
+    service_labels: BTreeMap<String, String>,
+    node_id: String,
+    node_hostname: String,
+    node_os: String,
+    node_architecture: String,
+    task_id: String,
+    task_name: String,
+    task_slot: String,
+}
+
+impl Context {
+    /// The context of a task on the node so described.
+    pub fn new(task: &Task, node: &NodeDescription) -> Self {
+        Self {
+            service_id: task.service_id.clone(),
+            service_name: task.service_name.clone(),
+            service_labels: task.service_labels.clone(),
+            node_id: task.node_id.clone(),
+            node_hostname: node.hostname.clone(),
+            node_os: node.platform.os.clone(),
+            node_architecture: node.platform.architecture.clone(),
+            task_id: task.id.clone(),
+            task_name: task.name(),
+            // A task that is bound to a node has the node for its slot.
+            task_slot: match task.slot {
+                0 => task.node_id.clone(),
+                slot => slot.to_string(),
+            },
+        }
+    }
+
+    fn field(&self, path: &[String]) -> Result<Value, TemplateError> {
+        let names: Vec<&str> = path.iter().map(String::as_str).collect();
+        let text = |value: &String| Ok(Value::Text(value.clone()));
+        match names.as_slice() {
+            ["Service", "ID"] => text(&self.service_id),
+            ["Service", "Name"] => text(&self.service_name),
+            ["Service", "Labels"] => Ok(Value::Map(self.service_labels.clone())),
+            ["Service", "Labels", key] => lookup(&self.service_labels, key),
+            ["Node", "ID"] => text(&self.node_id),
+            ["Node", "Hostname"] => text(&self.node_hostname),
+            ["Node", "Platform", "OS"] => text(&self.node_os),
+            ["Node", "Platform", "Architecture"] => text(&self.node_architecture),
+            ["Task", "ID"] => text(&self.task_id),
+            ["Task", "Name"] => text(&self.task_name),
+            ["Task", "Slot"] => text(&self.task_slot),
+            _ => Err(TemplateError::UnknownField(format!(".{}", names.join(".")))),
+        }
+    }
+}
+
+/// Why a template has no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum TemplateError {
+    #[error("template: unclosed action in {0:?}")]
+    Unclosed(String),
+    #[error("template: unterminated string in {0:?}")]
+    UnterminatedString(String),
+    #[error("template: unexpected {0:?}")]
+    Unexpected(String),
+    #[error("template: missing value for command")]
+    Empty,
+    #[error(
+        "template: can't evaluate field {0}; there are .Service.{{ID,Name,Labels}}, \
+         .Node.{{ID,Hostname,Platform.OS,Platform.Architecture}} and .Task.{{ID,Name,Slot}}"
+    )]
+    UnknownField(String),
+    #[error("template: function {0:?} not defined; there are index and join")]
+    UnknownFunction(String),
+    #[error("template: map has no entry for key {0:?}")]
+    NoEntry(String),
+    #[error("template: {0} wants {1}")]
+    Arguments(&'static str, &'static str),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Text(String),
+    Map(BTreeMap<String, String>),
+}
+
+impl Value {
+    fn text(self, function: &'static str) -> Result<String, TemplateError> {
+        match self {
+            Self::Text(text) => Ok(text),
+            Self::Map(_) => Err(TemplateError::Arguments(function, "strings")),
+        }
+    }
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            // As Go prints a map.
+            Self::Map(map) => {
+                let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{v}")).collect();
+                write!(f, "map[{}]", pairs.join(" "))
+            }
+        }
+    }
+}
+
+fn lookup(map: &BTreeMap<String, String>, key: &str) -> Result<Value, TemplateError> {
+    map.get(key)
+        .map(|value| Value::Text(value.clone()))
+        .ok_or_else(|| TemplateError::NoEntry(key.to_owned()))
+}
+
+/// The text with every `{{…}}` replaced by its value.
+pub fn expand(text: &str, context: &Context) -> Result<String, TemplateError> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(open) = rest.find("{{") {
+        let (before, action) = rest.split_at(open);
+        let action = &action[2..];
+        let (action, trim_left) = match action.strip_prefix('-') {
+            Some(trimmed) if trimmed.starts_with(char::is_whitespace) => (trimmed, true),
+            _ => (action, false),
+        };
+        out.push_str(if trim_left { before.trim_end() } else { before });
+        let close = action_end(action).ok_or_else(|| TemplateError::Unclosed(text.to_owned()))?;
+        let (body, after) = action.split_at(close);
+        let (body, trim_right) = match body.strip_suffix('-') {
+            Some(trimmed) if trimmed.ends_with(char::is_whitespace) => (trimmed, true),
+            _ => (body, false),
+        };
+        let body = body.trim();
+        if !(body.starts_with("/*") && body.ends_with("*/") && body.len() >= 4) {
+            out.push_str(&evaluate(body, context)?.to_string());
+        }
+        rest = &after[2..];
+        if trim_right {
+            rest = rest.trim_start();
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// Where the `}}` that ends an action begins; those inside of string literals do not count.
+fn action_end(action: &str) -> Option<usize> {
+    let bytes = action.as_bytes();
+    let (mut at, mut quote) = (0, None);
+    while at < bytes.len() {
+        match (quote, bytes[at]) {
+            (Some(b'"'), b'\\') => at += 1,
+            (Some(q), c) if q == c => quote = None,
+            (None, c @ (b'"' | b'`')) => quote = Some(c),
+            (None, b'}') if bytes.get(at + 1) == Some(&b'}') => return Some(at),
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Token {
+    Text(String),
+    Field(Vec<String>),
+    Word(String),
+    Open,
+    Close,
+}
+
+fn tokens(body: &str) -> Result<Vec<Token>, TemplateError> {
+    let mut found = Vec::new();
+    let mut chars = body.chars().peekable();
+    let is_name = |c: &char| c.is_alphanumeric() || *c == '_';
+    while let Some(c) = chars.next() {
+        match c {
+            c if c.is_whitespace() => {}
+            '(' => found.push(Token::Open),
+            ')' => found.push(Token::Close),
+            '"' | '`' => {
+                let mut text = String::new();
+                loop {
+                    match chars.next() {
+                        None => return Err(TemplateError::UnterminatedString(body.to_owned())),
+                        Some(end) if end == c => break,
+                        Some('\\') if c == '"' => match chars.next() {
+                            Some('n') => text.push('\n'),
+                            Some('t') => text.push('\t'),
+                            Some(plain @ ('\\' | '"' | '\'')) => text.push(plain),
+                            other => {
+                                let escape: String = std::iter::once('\\').chain(other).collect();
+                                return Err(TemplateError::Unexpected(escape));
+                            }
+                        },
+                        Some(plain) => text.push(plain),
+                    }
+                }
+                found.push(Token::Text(text));
+            }
+            '.' => {
+                let mut path = Vec::new();
+                loop {
+                    let mut name = String::new();
+                    while let Some(c) = chars.next_if(is_name) {
+                        name.push(c);
+                    }
+                    if name.is_empty() {
+                        return Err(TemplateError::Unexpected(".".into()));
+                    }
+                    path.push(name);
+                    if chars.next_if_eq(&'.').is_none() {
+                        break;
+                    }
+                }
+                found.push(Token::Field(path));
+            }
+            c if is_name(&c) => {
+                let mut word = String::from(c);
+                while let Some(c) = chars.next_if(is_name) {
+                    word.push(c);
+                }
+                found.push(Token::Word(word));
+            }
+            other => return Err(TemplateError::Unexpected(other.to_string())),
+        }
+    }
+    Ok(found)
+}
+
+fn evaluate(body: &str, context: &Context) -> Result<Value, TemplateError> {
+    let tokens = tokens(body)?;
+    let mut at = 0;
+    let value = command(&tokens, &mut at, context)?;
+    match tokens.get(at) {
+        None => Ok(value),
+        Some(token) => Err(TemplateError::Unexpected(describe(token))),
+    }
+}
+
+/// A command is an operand, or a function and its operands, up to the end or a `)`.
+fn command(tokens: &[Token], at: &mut usize, context: &Context) -> Result<Value, TemplateError> {
+    if let Some(Token::Word(function)) = tokens.get(*at) {
+        *at += 1;
+        let mut arguments = Vec::new();
+        while !matches!(tokens.get(*at), None | Some(Token::Close)) {
+            arguments.push(operand(tokens, at, context)?);
+        }
+        return call(function, arguments);
+    }
+    operand(tokens, at, context)
+}
+
+fn operand(tokens: &[Token], at: &mut usize, context: &Context) -> Result<Value, TemplateError> {
+    let token = tokens.get(*at).ok_or(TemplateError::Empty)?;
+    *at += 1;
+    match token {
+        Token::Text(text) => Ok(Value::Text(text.clone())),
+        Token::Field(path) => context.field(path),
+        Token::Open => {
+            let value = command(tokens, at, context)?;
+            match tokens.get(*at) {
+                Some(Token::Close) => {
+                    *at += 1;
+                    Ok(value)
+                }
+                Some(token) => Err(TemplateError::Unexpected(describe(token))),
+                None => Err(TemplateError::Unexpected("(".into())),
+            }
+        }
+        Token::Close | Token::Word(_) => Err(TemplateError::Unexpected(describe(token))),
+    }
+}
+
+fn call(function: &str, arguments: Vec<Value>) -> Result<Value, TemplateError> {
+    let mut arguments = arguments.into_iter();
+    match function {
+        "index" => match (arguments.next(), arguments.next(), arguments.next()) {
+            (Some(Value::Map(map)), Some(Value::Text(key)), None) => {
+                // As in Go: `index` of an absent key is the empty string, `.Labels.key` an error.
+                Ok(Value::Text(map.get(&key).cloned().unwrap_or_default()))
+            }
+            _ => Err(TemplateError::Arguments("index", "a map and a key")),
+        },
+        "join" => {
+            let separator = arguments
+                .next()
+                .ok_or(TemplateError::Arguments("join", "a separator and strings"))?
+                .text("join")?;
+            let parts: Vec<String> = arguments
+                .map(|value| value.text("join"))
+                .collect::<Result<_, _>>()?;
+            Ok(Value::Text(parts.join(&separator)))
+        }
+        other => Err(TemplateError::UnknownFunction(other.to_owned())),
+    }
+}
+
+fn describe(token: &Token) -> String {
+    match token {
+        Token::Text(text) => text.clone(),
+        Token::Field(path) => format!(".{}", path.join(".")),
+        Token::Word(word) => word.clone(),
+        Token::Open => "(".into(),
+        Token::Close => ")".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skein_model::Platform;
+
+    fn context(slot: u64) -> Context {
+        let task = Task {
+            id: "t1".into(),
+            service_id: "s1".into(),
+            service_name: "web".into(),
+            service_labels: [("tier".to_owned(), "front".to_owned())].into(),
+            node_id: "n1".into(),
+            slot,
+            ..Task::default()
+        };
+        let node = NodeDescription {
+            hostname: "alpha".into(),
+            platform: Platform {
+                architecture: "x86_64".into(),
+                os: "linux".into(),
+            },
+            ..NodeDescription::default()
+        };
+        Context::new(&task, &node)
+    }
+
+    #[test]
+    fn values() {
+        for (template, expected) in [
+            ("plain } text {", "plain } text {"),
+            ("{{.Task.Slot}}", "3"),
+            ("{{ .Task.Name }}@{{.Node.Hostname}}", "web.3.t1@alpha"),
+            (
+                "{{.Service.ID}}/{{.Service.Name}}/{{.Node.ID}}/{{.Task.ID}}",
+                "s1/web/n1/t1",
+            ),
+            (
+                "{{.Node.Platform.OS}}-{{.Node.Platform.Architecture}}",
+                "linux-x86_64",
+            ),
+            (r#"{{index .Service.Labels "tier"}}"#, "front"),
+            (r#"{{index (.Service.Labels) "none"}}"#, ""),
+            ("{{.Service.Labels.tier}}", "front"),
+            ("{{.Service.Labels}}", "map[tier:front]"),
+            (r#"{{join "-" "a" .Task.Slot `b"`}}"#, "a-3-b\""),
+            (
+                r#"{{join "," (index .Service.Labels "tier") "}}"}}"#,
+                "front,}}",
+            ),
+            ("a {{- /* nothing */ -}} b", "ab"),
+            ("a  {{- .Task.Slot -}}  b", "a3b"),
+            (r#"{{"\"\\\n"}}"#, "\"\\\n"),
+        ] {
+            assert_eq!(
+                expand(template, &context(3)).as_deref(),
+                Ok(expected),
+                "{template}"
+            );
+        }
+        assert_eq!(expand("{{.Task.Slot}}", &context(0)).unwrap(), "n1");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error() {
+        for template in [
+            "{{.Task.Slot",
+            "{{}}",
+            "{{.}}",
+            "{{.Foo}}",
+            "{{.Service}}",
+            "{{.Service.Labels.none}}",
+            "{{printf \"%s\" .Task.ID}}",
+            "{{if .Task.ID}}a{{end}}",
+            "{{.Task.ID | join \",\"}}",
+            "{{.Task.ID .Task.ID}}",
+            "{{index .Task.ID \"a\"}}",
+            "{{index .Service.Labels}}",
+            "{{join}}",
+            "{{join \",\" .Service.Labels}}",
+            "{{(.Task.ID}}",
+            "{{.Task.ID)}}",
+            "{{\"a}}",
+            "{{\"\\x\"}}",
+            "{{$x}}",
+        ] {
+            assert!(expand(template, &context(1)).is_err(), "{template}");
+        }
+    }
+}

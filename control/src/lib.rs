@@ -1,0 +1,3 @@
+//! Skein's control plane.
+
+pub mod agent;
