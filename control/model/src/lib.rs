@@ -30,7 +30,7 @@ pub use object::{Kind, Object};
 pub use service::*;
 pub use spec::*;
 pub use store::{
-    Action, Applied, Event, LookupError, PROPOSAL_ACTIONS_MAX, Proposal, Rejection, State,
+    Action, Applied, Draft, Event, LookupError, PROPOSAL_ACTIONS_MAX, Proposal, Rejection, State,
 };
 pub use task::*;
 pub use timestamp::Timestamp;

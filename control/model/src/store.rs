@@ -1,8 +1,10 @@
 //! The store at one Raft index, and how it moves to the next.
 
+mod draft;
 mod lookup;
 mod transaction;
 
+pub use draft::Draft;
 pub use lookup::LookupError;
 pub use transaction::{Action, Applied, Event, PROPOSAL_ACTIONS_MAX, Proposal, Rejection};
 

@@ -1,0 +1,179 @@
+use super::{Action, PROPOSAL_ACTIONS_MAX, State};
+use crate::{Kind, Object, Timestamp};
+use std::{collections::BTreeSet, ops::Deref};
+
+/// A state with changes that are not proposed yet.
+///
+/// Reads see the changes. Several components write one draft after the other; what comes of it in
+/// the end is one action per object, however often the object changed.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    base: State,
+    work: State,
+    now: Timestamp,
+    /// In the order in which changes are proposed: what others depend on first.
+    touched: BTreeSet<(u8, Kind, String)>,
+}
+
+impl Draft {
+    /// A draft without changes. `now` stamps the objects it creates, until the store does.
+    pub fn new(base: State, now: Timestamp) -> Self {
+        Self {
+            work: base.clone(),
+            base,
+            now,
+            touched: BTreeSet::new(),
+        }
+    }
+
+    /// The moment for which the draft is made.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The state with the changes so far.
+    pub fn state(&self) -> &State {
+        &self.work
+    }
+
+    /// Creates an object, or puts it in place of the one with its ID. An object equal to the one it
+    /// would replace changes nothing.
+    pub fn put(&mut self, object: impl Into<Object>) {
+        let mut object: Object = object.into();
+        match self.work.get(object.kind(), object.id()) {
+            Some(present) if present == object => return,
+            Some(_) => {}
+            None => {
+                let now = self.now;
+                let meta = object.meta_mut();
+                meta.created_at = now;
+                meta.updated_at = now;
+            }
+        }
+        self.touch(object.kind(), object.id());
+        self.work.insert(object);
+    }
+
+    /// Takes an object away, if it is there.
+    pub fn remove(&mut self, kind: Kind, id: &str) {
+        if self.work.take(kind, id).is_some() {
+            self.touch(kind, id);
+        }
+    }
+
+    /// The changes, in proposals of at most [`PROPOSAL_ACTIONS_MAX`] actions.
+    pub fn into_proposals(self) -> Vec<Vec<Action>> {
+        let mut actions = Vec::with_capacity(self.touched.len());
+        for (_, kind, id) in &self.touched {
+            let action = match (self.base.get(*kind, id), self.work.get(*kind, id)) {
+                (None, None) => continue,
+                (None, Some(object)) => Action::Create(object),
+                (Some(before), Some(after)) if before == after => continue,
+                (Some(before), Some(mut after)) => {
+                    *after.meta_mut() = before.meta().clone();
+                    Action::Update(after)
+                }
+                (Some(before), None) => Action::Remove {
+                    kind: *kind,
+                    id: id.clone(),
+                    version: Some(before.meta().version),
+                },
+            };
+            actions.push(action);
+        }
+        actions
+            .chunks(PROPOSAL_ACTIONS_MAX)
+            .map(<[Action]>::to_vec)
+            .collect()
+    }
+
+    fn touch(&mut self, kind: Kind, id: &str) {
+        let order = match kind {
+            Kind::Cluster => 0,
+            Kind::Network => 1,
+            Kind::Node => 2,
+            Kind::Service => 3,
+            Kind::Task => 4,
+        };
+        self.touched.insert((order, kind, id.to_owned()));
+    }
+}
+
+impl Deref for Draft {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.work
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Proposal, Service, Task};
+
+    fn state(objects: Vec<Object>) -> State {
+        let mut state = State::default();
+        let actions = objects.into_iter().map(Action::Create).collect();
+        let at = Timestamp::from_unix_nanos(1);
+        state.apply(1, &Proposal { at, actions }).unwrap();
+        state
+    }
+
+    fn task(id: &str) -> Task {
+        Task {
+            id: id.into(),
+            ..Task::default()
+        }
+    }
+
+    #[test]
+    fn many_changes_of_one_object_are_one_action() {
+        let base = state(vec![task("a").into(), task("b").into()]);
+        let mut draft = Draft::new(base.clone(), Timestamp::from_unix_nanos(2));
+        for slot in 1..4 {
+            let mut a = (**draft.task("a").unwrap()).clone();
+            a.slot = slot;
+            draft.put(a);
+        }
+        draft.put(task("c"));
+        draft.remove(Kind::Task, "c");
+        draft.remove(Kind::Task, "b");
+        draft.put(Service {
+            id: "s".into(),
+            ..Service::default()
+        });
+        let proposals = draft.into_proposals();
+        let [actions] = &proposals[..] else {
+            panic!("{proposals:?}")
+        };
+        assert!(matches!(&actions[0], Action::Create(Object::Service(_))));
+        assert!(matches!(&actions[1], Action::Update(Object::Task(t)) if t.slot == 3));
+        assert!(matches!(&actions[2], Action::Remove { id, .. } if id == "b"));
+        assert_eq!(actions.len(), 3);
+        let (at, actions) = (Timestamp::from_unix_nanos(2), actions.clone());
+        base.clone().apply(2, &Proposal { at, actions }).unwrap();
+    }
+
+    #[test]
+    fn a_change_and_its_undoing_are_no_action() {
+        let base = state(vec![task("a").into()]);
+        let mut draft = Draft::new(base, Timestamp::from_unix_nanos(2));
+        let before = (**draft.task("a").unwrap()).clone();
+        let mut after = before.clone();
+        after.slot = 9;
+        draft.put(before.clone());
+        draft.put(after);
+        draft.put(before);
+        assert!(draft.into_proposals().is_empty());
+    }
+
+    #[test]
+    fn large_changes_are_split() {
+        let mut draft = Draft::new(State::default(), Timestamp::from_unix_nanos(2));
+        for n in 0..PROPOSAL_ACTIONS_MAX * 2 + 1 {
+            draft.put(task(&format!("{n:05}")));
+        }
+        let sizes: Vec<_> = draft.into_proposals().iter().map(Vec::len).collect();
+        assert_eq!(sizes, [PROPOSAL_ACTIONS_MAX, PROPOSAL_ACTIONS_MAX, 1]);
+    }
+}

@@ -1,0 +1,229 @@
+//! Gives out what must be unique in the cluster: VNIs, subnets, addresses and published ports.
+//!
+//! What is taken is read from the store each time, so that a new leader can give nothing twice.
+//! Only where to go on (the last address of each network, the last VNI) is remembered outside it.
+
+mod network;
+mod pool;
+mod ports;
+mod service;
+
+pub use network::{NetworkError, VNI_MAX, VNI_MIN, VNI_OPTION, check_network};
+pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports, publishes_ingress};
+
+use pool::AddressPool;
+use skein_model::{Draft, Service, State, Task, TaskNetwork, TaskState};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
+
+/// The allocator's memory between steps: nothing that matters for uniqueness.
+#[derive(Debug, Default)]
+pub struct Allocator {
+    last_vni: Option<u32>,
+    /// The address given last, by network.
+    last_addresses: BTreeMap<String, u32>,
+}
+
+impl Allocator {
+    /// Gives networks, services and new tasks what they lack. Tasks that have everything go on to
+    /// PENDING; the others, and their services, say what is missing.
+    pub fn run(&mut self, draft: &mut Draft) {
+        self.networks(draft);
+        let mut pools = Pools::default();
+        service::allocate_all(draft, &mut pools, &self.last_addresses);
+        tasks(draft, &mut pools, &self.last_addresses);
+        for (network, pool) in pools.pools {
+            self.last_addresses.insert(network, pool.last());
+        }
+        self.last_addresses
+            .retain(|network, _| draft.network(network).is_some());
+    }
+
+    fn networks(&mut self, draft: &mut Draft) {
+        let waiting: Vec<_> = draft
+            .networks()
+            .filter(|network| network.allocation.is_none() && network.spec.driver == "overlay")
+            .cloned()
+            .collect();
+        let Some(cluster) = draft.cluster().cloned() else {
+            return;
+        };
+        // The ingress network first: it gets the first subnet of the pool.
+        let (ingress, others): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|network| network.spec.ingress);
+        for network in ingress.into_iter().chain(others) {
+            let mut taken = network::Taken::of(draft);
+            let mut network = (*network).clone();
+            match taken.allocate(draft, &cluster, &network, self.last_vni) {
+                Ok(allocation) => {
+                    self.last_vni = Some(allocation.vni);
+                    network.allocation = Some(allocation);
+                    network.allocation_error.clear();
+                }
+                Err(error) => network.allocation_error = error.to_string(),
+            }
+            draft.put(network);
+        }
+    }
+}
+
+/// The pools of the networks that something is given from in this step.
+#[derive(Default)]
+struct Pools {
+    pools: BTreeMap<String, AddressPool>,
+    /// What is in use, by network; gathered when the first address is needed.
+    in_use: Option<BTreeMap<String, BTreeSet<std::net::Ipv4Addr>>>,
+}
+
+impl Pools {
+    /// The pool of a network, or why it has none; `None` for networks whose addresses nodes give.
+    fn of(
+        &mut self,
+        state: &State,
+        network_id: &str,
+        last: &BTreeMap<String, u32>,
+    ) -> Result<Option<(&mut AddressPool, u8)>, String> {
+        let network = state
+            .network(network_id)
+            .ok_or_else(|| format!("network {network_id} not found: it was removed"))?;
+        if network.spec.driver != "overlay" {
+            return Ok(None);
+        }
+        let Some(allocation) = network.allocation else {
+            let (name, error) = (&network.spec.name, &network.allocation_error);
+            return Err(format!("network {name} has no subnet: {error}"));
+        };
+        let pool = match self.pools.entry(network_id.to_owned()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let in_use = self.in_use.get_or_insert_with(|| addresses_in_use(state));
+                let mut pool = AddressPool::new(network, allocation);
+                for address in in_use.get(network_id).into_iter().flatten() {
+                    pool.take(*address);
+                }
+                pool.start_after(last.get(network_id).copied());
+                entry.insert(pool)
+            }
+        };
+        Ok(Some((pool, allocation.subnet.prefix_len())))
+    }
+}
+
+/// The addresses of all services and of all tasks that may still run, by network.
+fn addresses_in_use(state: &State) -> BTreeMap<String, BTreeSet<std::net::Ipv4Addr>> {
+    let mut in_use: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
+    let vips = state
+        .services()
+        .flat_map(|service| &service.endpoint.virtual_ips)
+        .filter_map(|vip| Some((&vip.network_id, vip.addr?)));
+    let tasks = state
+        .tasks()
+        .filter(|task| holds_addresses(task))
+        .flat_map(|task| &task.networks_attachments)
+        .filter_map(|attachment| Some((&attachment.network_id, attachment.address?)));
+    for (network, address) in vips.chain(tasks) {
+        let network = in_use.entry(network.clone()).or_default();
+        network.insert(address.addr());
+    }
+    in_use
+}
+
+/// Whether the task's addresses are its own still.
+fn holds_addresses(task: &Task) -> bool {
+    !task.status.state.is_terminal()
+}
+
+/// The networks of the service's tasks in the order of attachment; the ingress network is first.
+fn networks_of<'a>(
+    state: &'a State,
+    spec: &'a skein_model::TaskSpec,
+    endpoint: Option<&skein_model::EndpointSpec>,
+) -> Result<Vec<(&'a str, &'a [String])>, String> {
+    let mut networks = Vec::with_capacity(spec.networks.len() + 1);
+    if publishes_ingress(endpoint) {
+        let ingress = state
+            .ingress_network()
+            .ok_or("service needs ingress network, but no ingress network is present")?;
+        networks.push((ingress.id.as_str(), &[][..]));
+    }
+    for network in &spec.networks {
+        networks.push((network.target.as_str(), &network.aliases[..]));
+    }
+    Ok(networks)
+}
+
+/// NEW tasks get their addresses and go on to PENDING.
+fn tasks(draft: &mut Draft, pools: &mut Pools, last: &BTreeMap<String, u32>) {
+    let new: Vec<Arc<Task>> = draft
+        .tasks_of_node("")
+        .filter(|task| task.status.state == TaskState::New)
+        // Those of global services have a node from the start.
+        .chain(draft.nodes().flat_map(|node| {
+            let tasks = draft.tasks_of_node(&node.id);
+            tasks.filter(|task| task.status.state == TaskState::New)
+        }))
+        .filter(|task| !task.desired_state.is_terminal())
+        .cloned()
+        .collect();
+    for task in new {
+        let Some(service) = draft.service(&task.service_id).cloned() else {
+            continue;
+        };
+        let mut task = (*task).clone();
+        match attach(draft, &service, &task, pools, last) {
+            Ok(attachments) => {
+                task.networks_attachments = attachments;
+                task.ports = ports_for(&service, &task);
+                task.status.state = TaskState::Pending;
+                task.status.message = "pending task scheduling".into();
+                task.status.err.clear();
+                task.status.timestamp = draft.now();
+                task.status.applied_at = draft.now();
+            }
+            Err(error) => task.status.err = error,
+        }
+        draft.put(task);
+    }
+}
+
+/// The ports of the service as they hold for this task: those of its own spec while an update is on
+/// its way.
+fn ports_for(service: &Service, task: &Task) -> Vec<skein_model::PortConfig> {
+    let own = task.endpoint_spec.as_ref();
+    if own == service.spec.endpoint_spec.as_ref() {
+        service.endpoint.ports.clone()
+    } else {
+        own.map(|spec| spec.ports.clone()).unwrap_or_default()
+    }
+}
+
+fn attach(
+    state: &State,
+    service: &Service,
+    task: &Task,
+    pools: &mut Pools,
+    last: &BTreeMap<String, u32>,
+) -> Result<Vec<TaskNetwork>, String> {
+    if !service.allocation_error.is_empty() {
+        return Err(service.allocation_error.clone());
+    }
+    let networks = networks_of(state, &task.spec, task.endpoint_spec.as_ref())?;
+    let mut attachments = Vec::with_capacity(networks.len());
+    for (network_id, aliases) in networks {
+        let address = match pools.of(state, network_id, last)? {
+            Some((pool, prefix)) => Some(ipnet::Ipv4Net::new_assert(pool.next()?, prefix)),
+            None => None,
+        };
+        attachments.push(TaskNetwork {
+            network_id: network_id.to_owned(),
+            address,
+            aliases: aliases.to_vec(),
+        });
+    }
+    Ok(attachments)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! Published ports: who has which, and what a service may have.
+
+use skein_model::{EndpointSpec, PortConfig, PortProtocol, PublishMode, Service, State};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Ports that are given to services which ask for any: Swarm's range, below the ports that Linux
+/// uses for outgoing connections.
+pub const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+
+/// A published port that another service has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("port '{port}' is already in use by service '{service}' ({id}) as {role} port")]
+pub struct PortConflict {
+    port: u16,
+    service: String,
+    id: String,
+    role: &'static str,
+}
+
+/// Whether a service may publish what `spec` asks for: no other service has one of the ports, asked
+/// for or given. `service_id` is the service itself, if it exists already.
+///
+/// Two services may both publish a port in host mode: the scheduler keeps them on separate nodes.
+///
+/// # Errors
+/// The first conflict, in the order of the ports of `spec`.
+pub fn check_ports(
+    state: &State,
+    service_id: Option<&str>,
+    spec: &EndpointSpec,
+) -> Result<(), PortConflict> {
+    if spec.ports.iter().all(|port| port.published_port == 0) {
+        return Ok(());
+    }
+    let others = state
+        .services()
+        .filter(|other| service_id != Some(other.id.as_str()));
+    let mut taken = BTreeMap::new();
+    for other in others {
+        for port in ports_of(other).filter(|port| port.published_port != 0) {
+            let holder = taken
+                .entry((port.protocol, port.published_port))
+                .or_insert((port.publish_mode, other));
+            // A port in ingress mode excludes more than one in host mode.
+            if port.publish_mode == PublishMode::Ingress {
+                *holder = (port.publish_mode, other);
+            }
+        }
+    }
+    for port in spec.ports.iter().filter(|port| port.published_port != 0) {
+        let Some((mode, other)) = taken.get(&(port.protocol, port.published_port)) else {
+            continue;
+        };
+        let role = match (port.publish_mode, mode) {
+            (PublishMode::Host, PublishMode::Host) => continue,
+            (_, PublishMode::Ingress) => "an ingress",
+            (PublishMode::Ingress, PublishMode::Host) => "a host-published",
+        };
+        return Err(PortConflict {
+            port: port.published_port,
+            service: other.spec.name.clone(),
+            id: other.id.clone(),
+            role,
+        });
+    }
+    Ok(())
+}
+
+/// The ports that a service asks for and those that it was given.
+fn ports_of(service: &Service) -> impl Iterator<Item = &PortConfig> {
+    let asked = service.spec.endpoint_spec.iter().flat_map(|e| &e.ports);
+    asked.chain(&service.endpoint.ports)
+}
+
+/// Whether any port of the spec is published on every node.
+pub fn publishes_ingress(spec: Option<&EndpointSpec>) -> bool {
+    spec.is_some_and(|spec| {
+        spec.ports
+            .iter()
+            .any(|port| port.publish_mode == PublishMode::Ingress)
+    })
+}
+
+/// The published ports of all services but one.
+pub(super) struct TakenPorts {
+    taken: BTreeSet<(PortProtocol, u16)>,
+}
+
+impl TakenPorts {
+    /// What all services but `service_id` have, or ask for by number.
+    pub(super) fn except(state: &State, service_id: &str) -> Self {
+        let taken = state
+            .services()
+            .filter(|service| service.id != service_id)
+            .flat_map(|service| ports_of(service))
+            .filter(|port| port.published_port != 0)
+            .map(|port| (port.protocol, port.published_port))
+            .collect();
+        Self { taken }
+    }
+
+    /// The ports of `spec` with every published one filled in. A port that was chosen before stays
+    /// as long as its name, protocol and target do.
+    pub(super) fn fill(
+        mut self,
+        spec: &EndpointSpec,
+        before: &[PortConfig],
+    ) -> Result<Vec<PortConfig>, String> {
+        let asked = spec.ports.iter().filter(|port| port.published_port != 0);
+        self.taken
+            .extend(asked.map(|port| (port.protocol, port.published_port)));
+        let mut sticky: Vec<_> = before.iter().filter(|port| chosen(port)).collect();
+        let mut ports = spec.ports.clone();
+        for port in ports.iter_mut().filter(|port| {
+            port.published_port == 0 && port.publish_mode == PublishMode::Ingress
+        }) {
+            let same = sticky.iter().position(|old| {
+                (&old.name, old.protocol, old.target_port)
+                    == (&port.name, port.protocol, port.target_port)
+                    && !self.taken.contains(&(old.protocol, old.published_port))
+            });
+            port.published_port = match same {
+                Some(position) => sticky.swap_remove(position).published_port,
+                None => self.lowest_free(port.protocol, &sticky)?,
+            };
+            self.taken.insert((port.protocol, port.published_port));
+        }
+        Ok(ports)
+    }
+
+    /// The lowest dynamic port that nobody has, and none that the service may still keep.
+    fn lowest_free(&self, protocol: PortProtocol, sticky: &[&PortConfig]) -> Result<u16, String> {
+        DYNAMIC_PORTS
+            .into_iter()
+            .filter(|port| !self.taken.contains(&(protocol, *port)))
+            .find(|port| {
+                !sticky
+                    .iter()
+                    .any(|old| (old.protocol, old.published_port) == (protocol, *port))
+            })
+            .ok_or_else(|| {
+                let (first, last) = (DYNAMIC_PORTS.start(), DYNAMIC_PORTS.end());
+                format!(
+                    "no free {} port between {first} and {last}: publish a port by its number, or \
+                     remove a service that has one of these",
+                    name(protocol),
+                )
+            })
+    }
+}
+
+fn chosen(port: &PortConfig) -> bool {
+    port.publish_mode == PublishMode::Ingress && DYNAMIC_PORTS.contains(&port.published_port)
+}
+
+fn name(protocol: PortProtocol) -> &'static str {
+    match protocol {
+        PortProtocol::Tcp => "tcp",
+        PortProtocol::Udp => "udp",
+        PortProtocol::Sctp => "sctp",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fixture;
+    use skein_model::ResolutionMode;
+
+    fn port(published: u16, target: u16, mode: PublishMode) -> PortConfig {
+        PortConfig {
+            target_port: target,
+            published_port: published,
+            publish_mode: mode,
+            ..PortConfig::default()
+        }
+    }
+
+    fn spec(ports: &[PortConfig]) -> EndpointSpec {
+        EndpointSpec {
+            mode: ResolutionMode::Vip,
+            ports: ports.to_vec(),
+        }
+    }
+
+    #[test]
+    fn conflicts_are_worded_as_swarm_does() {
+        let mut fixture = Fixture::default();
+        fixture.service("web", |s| {
+            s.spec.endpoint_spec = Some(spec(&[
+                port(80, 80, PublishMode::Ingress),
+                port(81, 81, PublishMode::Host),
+            ]));
+        });
+        let state = &fixture.state;
+        let check = |published, mode| {
+            check_ports(state, None, &spec(&[port(published, 1, mode)])).map_err(|e| e.to_string())
+        };
+        let ingress = "port '80' is already in use by service 'web' (web) as an ingress port";
+        assert_eq!(check(80, PublishMode::Ingress).unwrap_err(), ingress);
+        assert_eq!(check(80, PublishMode::Host).unwrap_err(), ingress);
+        assert_eq!(
+            check(81, PublishMode::Ingress).unwrap_err(),
+            "port '81' is already in use by service 'web' (web) as a host-published port"
+        );
+        check(81, PublishMode::Host).unwrap();
+        check(82, PublishMode::Ingress).unwrap();
+        check_ports(state, Some("web"), &spec(&[port(80, 1, PublishMode::Ingress)])).unwrap();
+    }
+
+    #[test]
+    fn chosen_ports_stay_and_never_collide() {
+        let asked = spec(&[
+            port(0, 80, PublishMode::Ingress),
+            port(30_000, 81, PublishMode::Ingress),
+            port(0, 82, PublishMode::Host),
+        ]);
+        let free = || TakenPorts {
+            taken: BTreeSet::from([(PortProtocol::Tcp, 30_001)]),
+        };
+        let first = free().fill(&asked, &[]).unwrap();
+        let published: Vec<_> = first.iter().map(|port| port.published_port).collect();
+        assert_eq!(published, [30_002, 30_000, 0]);
+        let more = spec(&[
+            port(0, 90, PublishMode::Ingress),
+            port(0, 80, PublishMode::Ingress),
+        ]);
+        let second = free().fill(&more, &first).unwrap();
+        let published: Vec<_> = second.iter().map(|port| port.published_port).collect();
+        assert_eq!(published, [30_003, 30_002]);
+    }
+
+    #[test]
+    fn exhaustion_says_what_to_do() {
+        let taken = DYNAMIC_PORTS.map(|port| (PortProtocol::Tcp, port)).collect();
+        let error = TakenPorts { taken }
+            .fill(&spec(&[port(0, 80, PublishMode::Ingress)]), &[])
+            .unwrap_err();
+        assert!(error.starts_with("no free tcp port between 30000 and 32767"), "{error}");
+    }
+}

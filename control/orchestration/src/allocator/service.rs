@@ -1,0 +1,82 @@
+//! What a service gets: its VIPs and published ports.
+
+use super::{Pools, networks_of, ports::TakenPorts};
+use skein_model::{Draft, ResolutionMode, Service, ServiceEndpoint, State, VirtualIp};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Allocates for every service whose spec is newer than what it has.
+pub(super) fn allocate_all(draft: &mut Draft, pools: &mut Pools, last: &BTreeMap<String, u32>) {
+    let waiting: Vec<Arc<Service>> = draft
+        .services()
+        .filter(|service| service.allocated_version != Some(service.spec_version))
+        .cloned()
+        .collect();
+    for service in waiting {
+        let mut service = (*service).clone();
+        match allocate(draft, &service, pools, last) {
+            Ok(endpoint) => {
+                service.endpoint = endpoint;
+                service.allocated_version = Some(service.spec_version);
+                service.allocation_error.clear();
+            }
+            Err(error) => service.allocation_error = error,
+        }
+        draft.put(service);
+    }
+}
+
+fn allocate(
+    state: &State,
+    service: &Service,
+    pools: &mut Pools,
+    last: &BTreeMap<String, u32>,
+) -> Result<ServiceEndpoint, String> {
+    let spec = service.spec.endpoint_spec.clone().unwrap_or_default();
+    super::check_ports(state, Some(&service.id), &spec).map_err(|conflict| conflict.to_string())?;
+    let ports = TakenPorts::except(state, &service.id).fill(&spec, &service.endpoint.ports)?;
+    let networks = networks_of(state, &service.spec.task_template, Some(&spec))?;
+    check_overlap(state, &networks)?;
+    let mut virtual_ips = Vec::new();
+    if spec.mode == ResolutionMode::Vip {
+        for (network_id, _) in networks {
+            let before = service.endpoint.virtual_ips.iter();
+            let mut before = before.filter(|vip| vip.network_id == network_id);
+            let addr = match (before.next(), pools.of(state, network_id, last)?) {
+                (Some(kept), Some(_)) if kept.addr.is_some() => kept.addr,
+                (_, Some((pool, prefix))) => {
+                    Some(ipnet::Ipv4Net::new_assert(pool.next()?, prefix))
+                }
+                (_, None) => None,
+            };
+            virtual_ips.push(VirtualIp {
+                network_id: network_id.to_owned(),
+                addr,
+            });
+        }
+    }
+    Ok(ServiceEndpoint {
+        spec,
+        ports,
+        virtual_ips,
+    })
+}
+
+/// Networks may overlap each other, but not those of one task: its kernel could not tell them apart.
+fn check_overlap(state: &State, networks: &[(&str, &[String])]) -> Result<(), String> {
+    let subnets: Vec<_> = networks
+        .iter()
+        .filter_map(|(id, _)| state.network(id))
+        .filter_map(|network| Some((&network.spec.name, network.allocation?.subnet)))
+        .collect();
+    for (position, (name, subnet)) in subnets.iter().enumerate() {
+        for (other, before) in &subnets[..position] {
+            if before.contains(subnet) || subnet.contains(before) {
+                return Err(format!(
+                    "networks {other} ({before}) and {name} ({subnet}) of the service overlap: one \
+                     task cannot be on both"
+                ));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+use super::*;
+use crate::testing::Fixture;
+use proptest::prelude::*;
+use skein_model::{
+    EndpointSpec, IpamConfig, NetworkAttachmentConfig, PortConfig, ResolutionMode, Version,
+};
+
+fn on(networks: &[&str]) -> Vec<NetworkAttachmentConfig> {
+    let attach = |network: &&str| NetworkAttachmentConfig {
+        target: (*network).into(),
+        ..NetworkAttachmentConfig::default()
+    };
+    networks.iter().map(attach).collect()
+}
+
+fn publish(target_port: u16, published_port: u16) -> Option<EndpointSpec> {
+    Some(EndpointSpec {
+        mode: ResolutionMode::Vip,
+        ports: vec![PortConfig {
+            target_port,
+            published_port,
+            ..PortConfig::default()
+        }],
+    })
+}
+
+impl Fixture {
+    fn allocate(&mut self, allocator: &mut Allocator) {
+        let mut draft = self.draft();
+        allocator.run(&mut draft);
+        self.commit(draft);
+    }
+
+    fn task_of(&mut self, service: &str, id: &str) {
+        let service = self.state.service(service).unwrap().clone();
+        self.task(id, |task| {
+            task.service_id = service.id.clone();
+            task.spec = service.spec.task_template.clone();
+            task.endpoint_spec = service.spec.endpoint_spec.clone();
+        });
+    }
+
+    fn addresses(&self, task: &str) -> Vec<String> {
+        let task = self.state.task(task).unwrap();
+        let attachments = task.networks_attachments.iter();
+        attachments.map(|a| a.address.unwrap().to_string()).collect()
+    }
+}
+
+#[test]
+fn a_published_service_gets_port_vips_and_addresses_on_ingress_and_its_networks() {
+    let mut fixture = Fixture::default();
+    fixture.network("front", |_| {});
+    fixture.service("web", |s| {
+        s.spec.task_template.networks = on(&["front"]);
+        s.spec.endpoint_spec = publish(8080, 0);
+    });
+    fixture.task_of("web", "t1");
+    fixture.allocate(&mut Allocator::default());
+
+    let ingress = fixture.state.ingress_network().unwrap().allocation.unwrap();
+    assert_eq!((ingress.vni, ingress.subnet.to_string().as_str()), (4096, "10.0.0.0/24"));
+    let front = fixture.state.network("front").unwrap().allocation.unwrap();
+    assert_eq!((front.vni, front.gateway.to_string().as_str()), (4097, "10.0.1.1"));
+    let web = fixture.state.service("web").unwrap();
+    assert_eq!(web.endpoint.ports[0].published_port, 30_000);
+    let vips = web.endpoint.virtual_ips.iter();
+    let vips: Vec<_> = vips.map(|v| (v.network_id.as_str(), v.addr.unwrap().to_string())).collect();
+    assert_eq!(vips, [("ingress", "10.0.0.2/24".into()), ("front", "10.0.1.2/24".into())]);
+    assert_eq!(fixture.addresses("t1"), ["10.0.0.3/24", "10.0.1.3/24"]);
+    let task = fixture.state.task("t1").unwrap();
+    assert_eq!(task.status.state, TaskState::Pending);
+    assert_eq!(task.status.message, "pending task scheduling");
+    assert_eq!(task.ports[0].published_port, 30_000);
+}
+
+#[test]
+fn what_cannot_be_given_is_said_on_the_task_and_given_once_it_can() {
+    let mut fixture = Fixture::default();
+    fixture.service("first", |s| s.spec.endpoint_spec = publish(80, 8080));
+    fixture.service("second", |s| s.spec.endpoint_spec = publish(80, 8080));
+    fixture.task_of("second", "t");
+    let mut allocator = Allocator::default();
+    // The API refuses this; it happens when two requests race.
+    fixture.state.service("first").unwrap();
+    fixture.allocate(&mut allocator);
+    let task = fixture.state.task("t").unwrap();
+    assert_eq!(task.status.state, TaskState::New);
+    assert_eq!(
+        task.status.err,
+        "port '8080' is already in use by service 'first' (first) as an ingress port"
+    );
+    let mut draft = fixture.draft();
+    draft.remove(skein_model::Kind::Service, "first");
+    fixture.commit(draft);
+    fixture.allocate(&mut allocator);
+    let task = fixture.state.task("t").unwrap();
+    assert_eq!((task.status.state, task.status.err.as_str()), (TaskState::Pending, ""));
+}
+
+#[test]
+fn vips_and_ports_stay_over_updates() {
+    let mut fixture = Fixture::default();
+    fixture.network("a", |_| {});
+    fixture.network("b", |_| {});
+    fixture.service("web", |s| {
+        s.spec.task_template.networks = on(&["a"]);
+        s.spec.endpoint_spec = publish(80, 0);
+    });
+    let mut allocator = Allocator::default();
+    fixture.allocate(&mut allocator);
+    let before = fixture.state.service("web").unwrap().endpoint.clone();
+    fixture.service("web", |s| s.spec.task_template.networks = on(&["a", "b"]));
+    fixture.allocate(&mut Allocator::default());
+    let after = &fixture.state.service("web").unwrap().endpoint;
+    assert_eq!(after.ports, before.ports);
+    assert_eq!(after.virtual_ips[..2], before.virtual_ips[..]);
+    assert_eq!(after.virtual_ips[2].network_id, "b");
+    fixture.service("web", |s| {
+        s.spec.endpoint_spec = Some(EndpointSpec {
+            mode: ResolutionMode::Dnsrr,
+            ports: Vec::new(),
+        });
+    });
+    fixture.allocate(&mut allocator);
+    assert!(fixture.state.service("web").unwrap().endpoint.virtual_ips.is_empty());
+}
+
+#[test]
+fn subnets_may_overlap_but_not_those_of_one_service() {
+    let mut fixture = Fixture::default();
+    for name in ["a", "b"] {
+        fixture.network(name, |network| {
+            network.spec.ipam.config.push(IpamConfig {
+                subnet: Some("192.168.7.0/24".parse().unwrap()),
+                ..IpamConfig::default()
+            });
+        });
+        fixture.service(name, |s| s.spec.task_template.networks = on(&[name]));
+    }
+    fixture.service("both", |s| s.spec.task_template.networks = on(&["a", "b"]));
+    fixture.allocate(&mut Allocator::default());
+    for name in ["a", "b"] {
+        assert!(fixture.state.network(name).unwrap().allocation.is_some());
+        assert!(!fixture.state.service(name).unwrap().endpoint.virtual_ips.is_empty());
+    }
+    let both = fixture.state.service("both").unwrap();
+    assert!(both.allocation_error.contains("overlap"), "{}", both.allocation_error);
+}
+
+proptest! {
+    /// Tasks come and go and leaders change: no two live tasks (or VIPs) share an address.
+    #[test]
+    fn no_address_is_given_twice(steps in prop::collection::vec((0u8..4, 0usize..12), 1..60)) {
+        let mut fixture = Fixture::default();
+        fixture.network("small", |network| network.spec.ipam.config.push(IpamConfig {
+            subnet: Some("10.9.0.0/28".parse().unwrap()),
+            ..IpamConfig::default()
+        }));
+        fixture.service("web", |s| s.spec.task_template.networks = on(&["small"]));
+        let mut allocator = Allocator::default();
+        for (serial, (step, victim)) in steps.into_iter().enumerate() {
+            match step {
+                0 | 1 => fixture.task_of("web", &format!("t{serial:03}")),
+                2 => {
+                    let id = fixture.state.tasks().nth(victim).map(|task| task.id.clone());
+                    if let Some(id) = id {
+                        fixture.task(&id, |task| {
+                            task.status.state = TaskState::Failed;
+                            task.desired_state = TaskState::Shutdown;
+                        });
+                    }
+                }
+                _ => allocator = Allocator::default(),
+            }
+            fixture.allocate(&mut allocator);
+            let mut seen = BTreeSet::new();
+            let vip = fixture.state.service("web").unwrap().endpoint.virtual_ips[0].addr;
+            seen.extend(vip);
+            for task in fixture.state.tasks().filter(|task| holds_addresses(task)) {
+                for attachment in &task.networks_attachments {
+                    prop_assert!(seen.insert(attachment.address.unwrap()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_service_is_left_alone_once_it_has_everything() {
+    let mut fixture = Fixture::default();
+    fixture.service("web", |s| s.spec_version = Version { index: 7 });
+    let mut allocator = Allocator::default();
+    fixture.allocate(&mut allocator);
+    let mut draft = fixture.draft();
+    allocator.run(&mut draft);
+    assert_eq!(fixture.commit(draft), 0);
+}

@@ -1,0 +1,5 @@
+//! Places tasks on nodes.
+
+mod constraint;
+
+pub use constraint::{Constraint, ConstraintError};

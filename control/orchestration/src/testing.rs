@@ -1,0 +1,176 @@
+//! Small clusters for the tests of this crate.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use skein_model::{
+    Cluster, ContainerSpec, Draft, Network, NetworkSpec, Node, NodeDescription, NodeState,
+    NodeStatus, Object, Proposal, Service, ServiceMode, ServiceSpec, State, Task, TaskState,
+    Timestamp, Version,
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// A cluster under test: its state, its clock, and its randomness.
+pub(crate) struct Fixture {
+    pub state: State,
+    pub now: Timestamp,
+    pub rng: ChaCha8Rng,
+}
+
+impl Default for Fixture {
+    /// A cluster with an ingress network and no nodes.
+    fn default() -> Self {
+        let mut fixture = Self {
+            state: State::default(),
+            now: Timestamp::from_unix_nanos(1_800_000_000_000_000_000),
+            rng: ChaCha8Rng::seed_from_u64(1),
+        };
+        fixture.put(Cluster {
+            id: "cluster".into(),
+            default_addr_pool: vec!["10.0.0.0/8".parse().unwrap()],
+            subnet_size: 24,
+            data_path_port: 4789,
+            ..Cluster::default()
+        });
+        fixture.network("ingress", |network| network.spec.ingress = true);
+        fixture
+    }
+}
+
+impl Fixture {
+    pub fn put(&mut self, object: impl Into<Object>) {
+        let mut draft = self.draft();
+        draft.put(object);
+        self.commit(draft);
+    }
+
+    pub fn draft(&self) -> Draft {
+        Draft::new(self.state.clone(), self.now)
+    }
+
+    /// Applies a draft as the store would; the number of its actions.
+    pub fn commit(&mut self, draft: Draft) -> usize {
+        let mut actions_applied = 0;
+        for actions in draft.into_proposals() {
+            actions_applied += actions.len();
+            let proposal = Proposal {
+                at: self.now,
+                actions,
+            };
+            let index = self.state.index() + 1;
+            self.state.apply(index, &proposal).unwrap();
+        }
+        actions_applied
+    }
+
+    pub fn pass(&mut self, seconds: f64) {
+        self.now = self.now + Duration::from_secs_f64(seconds);
+    }
+
+    pub fn network(&mut self, name: &str, change: impl FnOnce(&mut Network)) {
+        let mut network = Network {
+            id: name.into(),
+            spec: NetworkSpec {
+                name: name.into(),
+                driver: "overlay".into(),
+                ..NetworkSpec::default()
+            },
+            ..Network::default()
+        };
+        change(&mut network);
+        self.put(network);
+    }
+
+    pub fn node(&mut self, name: &str, change: impl FnOnce(&mut Node)) {
+        let mut node = self.state.node(name).map_or_else(
+            || Node {
+                id: name.into(),
+                description: NodeDescription {
+                    hostname: name.into(),
+                    ..NodeDescription::default()
+                },
+                status: NodeStatus {
+                    state: NodeState::Ready,
+                    ..NodeStatus::default()
+                },
+                data_path_addr: "198.18.0.1".into(),
+                ..Node::default()
+            },
+            |node| (**node).clone(),
+        );
+        node.description.resources.nano_cpus = 4_000_000_000;
+        node.description.resources.memory_bytes = 8 << 30;
+        change(&mut node);
+        self.put(node);
+    }
+
+    /// Creates a service of one replica, or changes the one there is as a user's update does.
+    pub fn service(&mut self, name: &str, change: impl FnOnce(&mut Service)) {
+        let mut service = match self.state.service(name) {
+            Some(service) => {
+                let mut service = (**service).clone();
+                service.previous_spec = Some(service.spec.clone());
+                service.previous_spec_version = service.spec_version;
+                service.update_status = None;
+                service
+            }
+            None => Service {
+                id: name.into(),
+                spec: ServiceSpec {
+                    name: name.into(),
+                    labels: BTreeMap::new(),
+                    mode: ServiceMode::default(),
+                    ..ServiceSpec::default()
+                },
+                ..Service::default()
+            },
+        };
+        if service.spec.task_template.container_spec.image.is_empty() {
+            service.spec.task_template.container_spec = ContainerSpec {
+                image: "demo:1".into(),
+                ..ContainerSpec::default()
+            };
+        }
+        service.spec_version = Version {
+            index: self.state.index() + 1,
+        };
+        change(&mut service);
+        self.put(service);
+    }
+
+    pub fn replicas(&mut self, name: &str, replicas: u64) {
+        self.service(name, |s| s.spec.mode = ServiceMode::Replicated { replicas });
+    }
+
+    pub fn task(&mut self, id: &str, change: impl FnOnce(&mut Task)) {
+        let mut task = self.state.task(id).map_or_else(
+            || Task {
+                id: id.into(),
+                desired_state: TaskState::Running,
+                ..Task::default()
+            },
+            |task| (**task).clone(),
+        );
+        change(&mut task);
+        task.status.applied_at = self.now;
+        self.put(task);
+    }
+
+    /// Puts every task that is live on a node into the state its node would bring it to: live ones
+    /// to RUNNING (those held back to READY), ended ones to SHUTDOWN.
+    pub fn agents_obey(&mut self) {
+        let tasks: Vec<Task> = self.state.tasks().map(|task| (**task).clone()).collect();
+        for task in tasks {
+            if task.node_id.is_empty() || task.status.state.is_terminal() {
+                continue;
+            }
+            let state = match task.desired_state {
+                TaskState::Ready => TaskState::Ready,
+                wanted if wanted.is_terminal() => TaskState::Shutdown,
+                _ => TaskState::Running,
+            };
+            if state > task.status.state {
+                self.task(&task.id, |task| task.status.state = state);
+            }
+        }
+    }
+}
