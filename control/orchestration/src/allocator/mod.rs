@@ -51,8 +51,9 @@ impl Allocator {
             return;
         };
         // The ingress network first: it gets the first subnet of the pool.
-        let (ingress, others): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|network| network.spec.ingress);
+        let (ingress, others): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|network| network.spec.ingress);
         for network in ingress.into_iter().chain(others) {
             let mut taken = network::Taken::of(draft);
             let mut network = (*network).clone();
@@ -220,6 +221,10 @@ fn attach(
             network_id: network_id.to_owned(),
             address,
             aliases: aliases.to_vec(),
+            local_network: match (address, state.network(network_id)) {
+                (None, Some(network)) => network.spec.name.clone(),
+                _ => String::new(),
+            },
         });
     }
     Ok(attachments)

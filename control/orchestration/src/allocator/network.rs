@@ -25,13 +25,17 @@ pub enum NetworkError {
          ones are kept for the mesh itself"
     )]
     Vni(String),
-    #[error("VNI {vni} is already in use by network {name}: choose another, or leave the choice to the cluster")]
+    #[error(
+        "VNI {vni} is already in use by network {name}: choose another, or leave the choice to the cluster"
+    )]
     VniTaken { vni: u32, name: String },
     #[error("no free VNI: remove a network")]
     NoVni,
     #[error("ipam configuration: only one subnet per network is supported, {0} are given")]
     Subnets(usize),
-    #[error("ipam configuration: invalid subnet {0}: a prefix of at most {PREFIX_MAX} bits is expected")]
+    #[error(
+        "ipam configuration: invalid subnet {0}: a prefix of at most {PREFIX_MAX} bits is expected"
+    )]
     Prefix(Ipv4Net),
     #[error("ipam configuration: subnet {subnet} does not contain range {range}")]
     Range { subnet: Ipv4Net, range: Ipv4Net },
@@ -40,7 +44,9 @@ pub enum NetworkError {
         subnet: Ipv4Net,
         gateway: std::net::Ipv4Addr,
     },
-    #[error("no free subnet of /{size} in the default address pools ({pools}): give the network a subnet of its own, or remove a network")]
+    #[error(
+        "no free subnet of /{size} in the default address pools ({pools}): give the network a subnet of its own, or remove a network"
+    )]
     NoSubnet { size: u8, pools: String },
 }
 
@@ -175,7 +181,12 @@ fn pinned_vni(spec: &NetworkSpec) -> Result<Option<u32>, NetworkError> {
 }
 
 fn asked_subnet(spec: &NetworkSpec) -> Result<Option<&IpamConfig>, NetworkError> {
-    let asked: Vec<_> = spec.ipam.config.iter().filter(|c| c.subnet.is_some()).collect();
+    let asked: Vec<_> = spec
+        .ipam
+        .config
+        .iter()
+        .filter(|c| c.subnet.is_some())
+        .collect();
     let config = match asked[..] {
         [] => return Ok(None),
         [config] => config,

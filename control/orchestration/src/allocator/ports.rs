@@ -111,9 +111,10 @@ impl TakenPorts {
             .extend(asked.map(|port| (port.protocol, port.published_port)));
         let mut sticky: Vec<_> = before.iter().filter(|port| chosen(port)).collect();
         let mut ports = spec.ports.clone();
-        for port in ports.iter_mut().filter(|port| {
-            port.published_port == 0 && port.publish_mode == PublishMode::Ingress
-        }) {
+        for port in ports
+            .iter_mut()
+            .filter(|port| port.published_port == 0 && port.publish_mode == PublishMode::Ingress)
+        {
             let same = sticky.iter().position(|old| {
                 (&old.name, old.protocol, old.target_port)
                     == (&port.name, port.protocol, port.target_port)
@@ -205,7 +206,12 @@ mod tests {
         );
         check(81, PublishMode::Host).unwrap();
         check(82, PublishMode::Ingress).unwrap();
-        check_ports(state, Some("web"), &spec(&[port(80, 1, PublishMode::Ingress)])).unwrap();
+        check_ports(
+            state,
+            Some("web"),
+            &spec(&[port(80, 1, PublishMode::Ingress)]),
+        )
+        .unwrap();
     }
 
     #[test]
@@ -232,10 +238,15 @@ mod tests {
 
     #[test]
     fn exhaustion_says_what_to_do() {
-        let taken = DYNAMIC_PORTS.map(|port| (PortProtocol::Tcp, port)).collect();
+        let taken = DYNAMIC_PORTS
+            .map(|port| (PortProtocol::Tcp, port))
+            .collect();
         let error = TakenPorts { taken }
             .fill(&spec(&[port(0, 80, PublishMode::Ingress)]), &[])
             .unwrap_err();
-        assert!(error.starts_with("no free tcp port between 30000 and 32767"), "{error}");
+        assert!(
+            error.starts_with("no free tcp port between 30000 and 32767"),
+            "{error}"
+        );
     }
 }

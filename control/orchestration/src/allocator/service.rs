@@ -43,9 +43,7 @@ fn allocate(
             let mut before = before.filter(|vip| vip.network_id == network_id);
             let addr = match (before.next(), pools.of(state, network_id, last)?) {
                 (Some(kept), Some(_)) if kept.addr.is_some() => kept.addr,
-                (_, Some((pool, prefix))) => {
-                    Some(ipnet::Ipv4Net::new_assert(pool.next()?, prefix))
-                }
+                (_, Some((pool, prefix))) => Some(ipnet::Ipv4Net::new_assert(pool.next()?, prefix)),
                 (_, None) => None,
             };
             virtual_ips.push(VirtualIp {

@@ -43,7 +43,9 @@ impl Fixture {
     fn addresses(&self, task: &str) -> Vec<String> {
         let task = self.state.task(task).unwrap();
         let attachments = task.networks_attachments.iter();
-        attachments.map(|a| a.address.unwrap().to_string()).collect()
+        attachments
+            .map(|a| a.address.unwrap().to_string())
+            .collect()
     }
 }
 
@@ -59,14 +61,28 @@ fn a_published_service_gets_port_vips_and_addresses_on_ingress_and_its_networks(
     fixture.allocate(&mut Allocator::default());
 
     let ingress = fixture.state.ingress_network().unwrap().allocation.unwrap();
-    assert_eq!((ingress.vni, ingress.subnet.to_string().as_str()), (4096, "10.0.0.0/24"));
+    assert_eq!(
+        (ingress.vni, ingress.subnet.to_string().as_str()),
+        (4096, "10.0.0.0/24")
+    );
     let front = fixture.state.network("front").unwrap().allocation.unwrap();
-    assert_eq!((front.vni, front.gateway.to_string().as_str()), (4097, "10.0.1.1"));
+    assert_eq!(
+        (front.vni, front.gateway.to_string().as_str()),
+        (4097, "10.0.1.1")
+    );
     let web = fixture.state.service("web").unwrap();
     assert_eq!(web.endpoint.ports[0].published_port, 30_000);
     let vips = web.endpoint.virtual_ips.iter();
-    let vips: Vec<_> = vips.map(|v| (v.network_id.as_str(), v.addr.unwrap().to_string())).collect();
-    assert_eq!(vips, [("ingress", "10.0.0.2/24".into()), ("front", "10.0.1.2/24".into())]);
+    let vips: Vec<_> = vips
+        .map(|v| (v.network_id.as_str(), v.addr.unwrap().to_string()))
+        .collect();
+    assert_eq!(
+        vips,
+        [
+            ("ingress", "10.0.0.2/24".into()),
+            ("front", "10.0.1.2/24".into())
+        ]
+    );
     assert_eq!(fixture.addresses("t1"), ["10.0.0.3/24", "10.0.1.3/24"]);
     let task = fixture.state.task("t1").unwrap();
     assert_eq!(task.status.state, TaskState::Pending);
@@ -95,7 +111,10 @@ fn what_cannot_be_given_is_said_on_the_task_and_given_once_it_can() {
     fixture.commit(draft);
     fixture.allocate(&mut allocator);
     let task = fixture.state.task("t").unwrap();
-    assert_eq!((task.status.state, task.status.err.as_str()), (TaskState::Pending, ""));
+    assert_eq!(
+        (task.status.state, task.status.err.as_str()),
+        (TaskState::Pending, "")
+    );
 }
 
 #[test]
@@ -123,7 +142,15 @@ fn vips_and_ports_stay_over_updates() {
         });
     });
     fixture.allocate(&mut allocator);
-    assert!(fixture.state.service("web").unwrap().endpoint.virtual_ips.is_empty());
+    assert!(
+        fixture
+            .state
+            .service("web")
+            .unwrap()
+            .endpoint
+            .virtual_ips
+            .is_empty()
+    );
 }
 
 #[test]
@@ -142,10 +169,22 @@ fn subnets_may_overlap_but_not_those_of_one_service() {
     fixture.allocate(&mut Allocator::default());
     for name in ["a", "b"] {
         assert!(fixture.state.network(name).unwrap().allocation.is_some());
-        assert!(!fixture.state.service(name).unwrap().endpoint.virtual_ips.is_empty());
+        assert!(
+            !fixture
+                .state
+                .service(name)
+                .unwrap()
+                .endpoint
+                .virtual_ips
+                .is_empty()
+        );
     }
     let both = fixture.state.service("both").unwrap();
-    assert!(both.allocation_error.contains("overlap"), "{}", both.allocation_error);
+    assert!(
+        both.allocation_error.contains("overlap"),
+        "{}",
+        both.allocation_error
+    );
 }
 
 proptest! {

@@ -111,7 +111,9 @@ impl std::str::FromStr for Constraint {
 /// `[a-z_][a-z0-9\-_.]+`, in any case
 fn is_key(key: &str) -> bool {
     let mut chars = key.chars();
-    let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    let first = chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     let rest = chars.as_str();
     let in_key = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     first && !rest.is_empty() && rest.chars().all(in_key)
@@ -173,7 +175,10 @@ mod tests {
     #[test]
     fn what_is_no_expression_is_refused_in_swarms_words() {
         for (text, error) in [
-            ("node.role=manager", "constraint expected one operator from ==, !="),
+            (
+                "node.role=manager",
+                "constraint expected one operator from ==, !=",
+            ),
             ("", "constraint expected one operator from ==, !="),
             ("n==1", "key 'n' is invalid"),
             ("1node==1", "key '1node' is invalid"),
