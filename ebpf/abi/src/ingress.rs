@@ -14,6 +14,9 @@ pub struct LocalAddr {
 /// node's address before they are balanced.
 pub const DEVICE_TRANSLATE: u32 = 1;
 
+/// The member answers: flows may be sent to it. Without the flag it is only listened to.
+pub const MEMBER_UP: u32 = 1;
+
 /// A published port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

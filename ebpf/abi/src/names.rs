@@ -27,7 +27,7 @@ pub const MAP_LOCAL_ADDRS: &str = "LOCAL_ADDRS";
 pub const MAP_NODES: &str = "NODES";
 /// Hash: ifindex -> flags (`u32`, [`crate::ingress::DEVICE_TRANSLATE`]) of devices with the uplink program.
 pub const MAP_DEVICES: &str = "DEVICES";
-/// Hash: data path address of a member -> node index (`u32`).
+/// Hash: data path address of a member -> flags (`u32`, [`crate::ingress::MEMBER_UP`]).
 pub const MAP_MEMBERS: &str = "MEMBERS";
 /// Hash: [`crate::ingress::PublishedKey`] -> [`crate::ingress::Published`].
 pub const MAP_PUBLISHED: &str = "PUBLISHED";

@@ -1,0 +1,53 @@
+//! The decisions of Skein's packet path, free of any hook.
+//!
+//! A hook parses a packet into a [`Packet`], asks one of the functions below, and carries out the
+//! [`Verdict`]. All they know comes through [`Tables`]: kernel maps in the programs, plain maps in
+//! the tests on the host.
+//!
+//! | packet seen at | function |
+//! |---|---|
+//! | an uplink, a bridge of the engine | [`uplink`] |
+//! | the external vxlan device | [`from_tunnel`] |
+//! | the host's end of a container's veth pair | [`from_container`] |
+//! | `skein1`, coming from the host itself | [`from_host`] |
+//!
+//! What they return goes through [`settle`] before it is carried out.
+//!
+//! Translation never changes a packet step by step: every function carries a whole [`Tuple`]
+//! forward, and the hook replaces the packet's own once, at the end.
+#![no_std]
+
+mod conntrack;
+mod ingress;
+mod nat;
+mod overlay;
+mod packet;
+mod subprogram;
+mod tables;
+
+pub use ingress::{Outer, from_host, from_tunnel, settle, uplink};
+pub use overlay::from_container;
+pub use packet::{Action, Packet, Verdict};
+pub use tables::Tables;
+
+use skein_abi::flow::Tuple;
+
+/// A hash of a tuple, the same on every node: it picks the slot of a node table.
+///
+/// Three rounds of a 32-bit finalizer (multiply, xor-shift), enough to spread neighbouring ports.
+#[inline(always)]
+pub const fn hash(tuple: &Tuple) -> u32 {
+    const fn mix(mut h: u32, v: u32) -> u32 {
+        h ^= v;
+        h ^= h >> 16;
+        h = h.wrapping_mul(0x7feb_352d);
+        h ^= h >> 15;
+        h = h.wrapping_mul(0x846c_a68b);
+        h ^ (h >> 16)
+    }
+    let ports = ((tuple.sport as u32) << 16) | tuple.dport as u32;
+    mix(mix(mix(tuple.proto as u32, tuple.src), tuple.dst), ports)
+}
+
+#[cfg(test)]
+mod tests;

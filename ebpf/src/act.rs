@@ -1,0 +1,337 @@
+//! Carries verdicts out at tc hooks.
+
+use crate::parse::{ETH_LEN, IP_CSUM, IP_DST, IP_SRC, IP_TTL, Parsed};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_ZERO_CSUM_TX,
+        BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_OK, TC_ACT_SHOT,
+        bpf_fib_lookup as FibLookup, bpf_tunnel_key,
+    },
+    helpers::{
+        bpf_csum_diff, bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+        bpf_skb_change_tail, bpf_skb_set_tunnel_key,
+    },
+    programs::TcContext,
+};
+use core::ffi::c_long;
+use skein_abi::{
+    Addr, ICMP, TCP, UDP, VNI_FORWARD, VNI_SECOND_HOP, flow::Tuple, mac, verdict::Counter,
+};
+use skein_packet::{Action, Packet, Tables, Verdict};
+
+const AF_INET: u8 = 2;
+/// The packet is for this host (include/uapi/linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
+/// Time to live of what Skein itself sends: the Internet's usual value.
+const TTL: u8 = 64;
+const ICMP_ECHO_REPLY: u8 = 0;
+
+/// Why a verdict could not be carried out: a [`Counter`], as a number (see [`Verdict`]).
+pub struct Failed(u32);
+
+impl Failed {
+    const fn because(counter: Counter) -> Self {
+        Self(counter as u32)
+    }
+}
+
+/// A helper refused: the packet is malformed, or the kernel is out of memory.
+impl From<c_long> for Failed {
+    #[inline(always)]
+    fn from(_: c_long) -> Self {
+        Self::because(Counter::DropMalformed)
+    }
+}
+
+/// Carries a verdict out and returns the program's own.
+#[inline(never)]
+pub fn act<T: Tables>(t: &T, ctx: &TcContext, parsed: &Parsed, verdict: &Verdict) -> i32 {
+    let mut reset = *parsed;
+    let done = match verdict.reset {
+        0 => try_act(t, ctx, parsed, verdict),
+        _ => {
+            make_reset(ctx, &mut reset, &verdict.to).and_then(|()| try_act(t, ctx, &reset, verdict))
+        }
+    };
+    match done {
+        Ok(code) => code,
+        Err(Failed(counter)) => {
+            t.count_index(counter);
+            TC_ACT_SHOT as i32
+        }
+    }
+}
+
+#[inline(always)]
+fn try_act<T: Tables>(
+    t: &T,
+    ctx: &TcContext,
+    parsed: &Parsed,
+    verdict: &Verdict,
+) -> Result<i32, Failed> {
+    let config = t.config();
+    match verdict.action {
+        Action::Pass => Ok(TC_ACT_OK as i32),
+        Action::Echo => {
+            rewrite(ctx, parsed, &verdict.to)?;
+            ctx.l4_csum_replace(parsed.l4 + 2, 8_u64, u64::from(ICMP_ECHO_REPLY), 2)?;
+            ctx.store(parsed.l4, &ICMP_ECHO_REPLY, 0)?;
+            answer_by_device(ctx)
+        }
+        Action::Endpoint => {
+            rewrite(ctx, parsed, &verdict.to)?;
+            let Some(endpoint) = t.endpoint(verdict.endpoint) else {
+                return Err(Failed::because(Counter::DropUnknownAddress));
+            };
+            let Some(network) = t.network(endpoint.vni) else {
+                return Err(Failed::because(Counter::DropUnknownVni));
+            };
+            ctx.store(0, &mac(endpoint.addr), 0)?;
+            ctx.store(6, &mac(network.gateway), 0)?;
+            ctx.change_type(PACKET_HOST)?;
+            // SAFETY: takes numbers only.
+            Ok(unsafe { bpf_redirect_peer(endpoint.ifindex, 0) } as i32)
+        }
+        Action::Host => {
+            rewrite(ctx, parsed, &verdict.to)?;
+            ctx.store(0, &mac(config.dns_addr), 0)?;
+            // SAFETY: takes numbers only.
+            Ok(unsafe { bpf_redirect(config.local_ifindex, u64::from(BPF_F_INGRESS)) } as i32)
+        }
+        Action::Tunnel => {
+            if matches!(verdict.vni, VNI_FORWARD | VNI_SECOND_HOP) {
+                lower_ttl(ctx, parsed)?;
+            }
+            rewrite(ctx, parsed, &verdict.to)?;
+            tunnel(ctx, config.vxlan_ifindex, verdict)
+        }
+        Action::Out => {
+            lower_ttl(ctx, parsed)?;
+            rewrite(ctx, parsed, &verdict.to)?;
+            out(ctx, config.local_peer_ifindex, &verdict.to)
+        }
+        _ => Err(Failed(verdict.reason)),
+    }
+}
+
+/// Sends a frame back by the device that it came in by.
+#[inline(always)]
+pub fn answer_by_device(ctx: &TcContext) -> Result<i32, Failed> {
+    let [to, from]: [[u8; 6]; 2] = ctx.load(0)?;
+    ctx.store(0, &[from, to], 0)?;
+    // SAFETY: the context's own device.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    // SAFETY: takes numbers only.
+    Ok(unsafe { bpf_redirect(ifindex, 0) } as i32)
+}
+
+/// Puts `to` in place of the packet's tuple, checksums included.
+#[inline(never)]
+pub fn rewrite(ctx: &TcContext, parsed: &Parsed, to: &Tuple) -> Result<(), Failed> {
+    let from = &parsed.packet.tuple;
+    rewrite_address(ctx, parsed, IP_SRC, from.src, to.src)?;
+    rewrite_address(ctx, parsed, IP_DST, from.dst, to.dst)?;
+    if parsed.is_tail != 0 {
+        return Ok(());
+    }
+    if from.proto == ICMP {
+        // The identifier of an echo; ICMP's checksum covers no addresses.
+        if from.sport != to.sport {
+            ctx.l4_csum_replace(parsed.l4 + 2, from.sport.into(), to.sport.into(), 2)?;
+            ctx.store(parsed.l4 + 4, &to.sport, 0)?;
+        }
+        return Ok(());
+    }
+    rewrite_port(ctx, parsed, 0, from.sport, to.sport)?;
+    rewrite_port(ctx, parsed, 2, from.dport, to.dport)
+}
+
+/// Offset of the checksum that covers addresses and ports, and the flags to change it with.
+#[inline(always)]
+fn checksum(parsed: &Parsed) -> Option<(usize, u64)> {
+    match parsed.packet.tuple.proto {
+        _ if parsed.is_tail != 0 => None,
+        TCP => Some((parsed.l4 + 16, 0)),
+        // A checksum of zero is none (RFC 768), and stays.
+        UDP => Some((parsed.l4 + 6, u64::from(BPF_F_MARK_MANGLED_0))),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn rewrite_address(
+    ctx: &TcContext,
+    parsed: &Parsed,
+    offset: usize,
+    from: Addr,
+    to: Addr,
+) -> Result<(), Failed> {
+    if from == to {
+        return Ok(());
+    }
+    if let Some((csum, flags)) = checksum(parsed) {
+        let flags = flags | u64::from(BPF_F_PSEUDO_HDR) | 4;
+        ctx.l4_csum_replace(csum, from.into(), to.into(), flags)?;
+    }
+    ctx.l3_csum_replace(IP_CSUM, from.into(), to.into(), 4)?;
+    Ok(ctx.store(offset, &to, 0)?)
+}
+
+#[inline(always)]
+fn rewrite_port(
+    ctx: &TcContext,
+    parsed: &Parsed,
+    offset: usize,
+    from: u16,
+    to: u16,
+) -> Result<(), Failed> {
+    if from == to {
+        return Ok(());
+    }
+    if let Some((csum, flags)) = checksum(parsed) {
+        ctx.l4_csum_replace(csum, from.into(), to.into(), flags | 2)?;
+    }
+    Ok(ctx.store(parsed.l4 + offset, &to, 0)?)
+}
+
+#[inline(always)]
+fn lower_ttl(ctx: &TcContext, parsed: &Parsed) -> Result<(), Failed> {
+    if parsed.ttl <= 1 {
+        return Err(Failed::because(Counter::DropTtl));
+    }
+    // TTL and protocol share a checksum word; on a little-endian machine TTL is its low byte.
+    let word = |ttl: u8| u64::from(u16::from_ne_bytes([ttl, parsed.packet.tuple.proto]));
+    ctx.l3_csum_replace(IP_CSUM, word(parsed.ttl), word(parsed.ttl - 1), 2)?;
+    Ok(ctx.store(IP_TTL, &(parsed.ttl - 1), 0)?)
+}
+
+#[inline(never)]
+fn tunnel(ctx: &TcContext, ifindex: u32, verdict: &Verdict) -> Result<i32, Failed> {
+    if verdict.entry != 0 {
+        ctx.store(6, &mac(verdict.entry), 0)?;
+    }
+    // SAFETY: plain data, all zero is a value of it.
+    let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+    key.tunnel_id = verdict.vni;
+    key.tunnel_ttl = TTL;
+    // The helper wants host byte order.
+    key.__bindgen_anon_1.remote_ipv4 = u32::from_be(verdict.node);
+    let size = size_of::<bpf_tunnel_key>() as u32;
+    // SAFETY: the key lives through the call.
+    let refused = unsafe {
+        bpf_skb_set_tunnel_key(
+            ctx.skb.skb,
+            &raw mut key,
+            size,
+            u64::from(BPF_F_ZERO_CSUM_TX),
+        )
+    };
+    if refused != 0 {
+        return Err(Failed::because(Counter::DropMalformed));
+    }
+    // SAFETY: takes numbers only.
+    Ok(unsafe { bpf_redirect(ifindex, 0) } as i32)
+}
+
+/// Out by the routing table, as if the packet had come in by `from_ifindex` (a device of Skein's
+/// own, on which forwarding is on).
+#[inline(never)]
+fn out(ctx: &TcContext, from_ifindex: u32, to: &Tuple) -> Result<i32, Failed> {
+    // SAFETY: plain data, all zero is a value of it.
+    let mut fib: FibLookup = unsafe { core::mem::zeroed() };
+    fib.family = AF_INET;
+    fib.l4_protocol = to.proto;
+    fib.ifindex = from_ifindex;
+    fib.__bindgen_anon_3.ipv4_src = to.src;
+    fib.__bindgen_anon_4.ipv4_dst = to.dst;
+    // SAFETY: the parameters live through the call.
+    let found =
+        unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut fib, size_of::<FibLookup>() as i32, 0) };
+    if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) && found != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH)
+    {
+        return Err(Failed::because(Counter::DropNoRoute));
+    }
+    // SAFETY: no parameters: the kernel finds the neighbour, and resolves it if need be.
+    Ok(unsafe { bpf_redirect_neigh(fib.ifindex, core::ptr::null_mut(), 0, 0) } as i32)
+}
+
+/// Bytes of IPv4 and TCP headers without options.
+const RST_LEN: usize = 40;
+
+/// Turns a TCP packet into the reset that answers it (RFC 9293, section 3.5.2), with the tuple `to`.
+#[inline(never)]
+fn make_reset(ctx: &TcContext, parsed: &mut Parsed, to: &Tuple) -> Result<(), Failed> {
+    const FIN: u8 = 1;
+    const SYN: u8 = 2;
+    const RST: u8 = 4;
+    const ACK: u8 = 16;
+    let flags = parsed.packet.tcp_flags;
+    let [seq, ack]: [u32; 2] = ctx.load(parsed.l4 + 4)?;
+    let data_offset: u8 = ctx.load(parsed.l4 + 12)?;
+    let headers = (parsed.l4 - ETH_LEN) as u32 + u32::from(data_offset >> 4) * 4;
+    let payload = u32::from(parsed.len).wrapping_sub(headers);
+    let consumed = payload + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+    let (seq, ack, flags) = match flags & ACK != 0 {
+        true => (ack, 0, RST),
+        false => (
+            0,
+            u32::from_be(seq).wrapping_add(consumed).to_be(),
+            RST | ACK,
+        ),
+    };
+    // SAFETY: takes numbers only.
+    if unsafe { bpf_skb_change_tail(ctx.skb.skb, (ETH_LEN + RST_LEN) as u32, 0) } != 0 {
+        return Err(Failed::because(Counter::DropMalformed));
+    }
+    let word = |a: u8, b: u8, c: u8, d: u8| u32::from_ne_bytes([a, b, c, d]);
+    let [s0, s1] = to.sport.to_ne_bytes();
+    let [d0, d1] = to.dport.to_ne_bytes();
+    let mut ip = [
+        word(0x45, 0, 0, RST_LEN as u8),
+        0,
+        word(TTL, TCP, 0, 0),
+        to.src,
+        to.dst,
+    ];
+    let mut tcp = [word(s0, s1, d0, d1), seq, ack, word(5 << 4, flags, 0, 0), 0];
+    let mut pseudo = [to.src, to.dst, word(0, TCP, 0, 20)];
+    ip[2] |= u32::from(fold(sum(&mut ip, 0))) << 16;
+    let pseudo = sum(&mut pseudo, 0);
+    tcp[4] = u32::from(fold(sum(&mut tcp, pseudo)));
+    ctx.store(ETH_LEN, &ip, 0)?;
+    ctx.store(ETH_LEN + 20, &tcp, 0)?;
+    let packet = Packet {
+        tuple: *to,
+        tcp_flags: flags,
+        icmp_type: 0,
+    };
+    *parsed = Parsed {
+        packet,
+        l4: ETH_LEN + 20,
+        ttl: TTL,
+        is_tail: 0,
+        len: RST_LEN as u16,
+    };
+    Ok(())
+}
+
+#[inline(always)]
+fn sum<const N: usize>(words: &mut [u32; N], seed: u32) -> u32 {
+    // SAFETY: the words live through the call.
+    unsafe {
+        bpf_csum_diff(
+            core::ptr::null_mut(),
+            0,
+            words.as_mut_ptr(),
+            (N * 4) as u32,
+            seed,
+        ) as u32
+    }
+}
+
+#[inline(always)]
+fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum + (sum >> 16)) as u16)
+}

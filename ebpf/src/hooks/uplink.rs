@@ -1,0 +1,33 @@
+//! tc ingress of every device that can carry a packet to an address of the node.
+
+use crate::{
+    act::act,
+    maps::{DEVICES, Maps, Scratch, scratch},
+    parse::parse,
+};
+use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
+use skein_packet::{settle, uplink};
+
+/// See [`skein_abi::names::PROG_UPLINK`].
+#[classifier]
+pub fn skein_uplink(ctx: TcContext) -> i32 {
+    const PASS: i32 = TC_ACT_OK as i32;
+    let Some(maps) = Maps::open(ctx.as_ptr()) else {
+        return PASS;
+    };
+    let Some(scratch) = scratch() else {
+        return PASS;
+    };
+    if !parse(&ctx, &mut scratch.parsed) {
+        return PASS;
+    }
+    let Scratch { parsed, verdict } = scratch;
+    // SAFETY: the context's own device; the flags are copied at once.
+    let device = unsafe {
+        let ifindex = (*ctx.skb.skb).ifindex;
+        DEVICES.get(&ifindex).copied().unwrap_or(0)
+    };
+    *verdict = uplink(&maps, &parsed.packet, device);
+    *verdict = settle(&maps, &parsed.packet, *verdict);
+    act(&maps, &ctx, parsed, verdict)
+}

@@ -1,0 +1,100 @@
+//! tc ingress of the host's end of a container's veth pair: what the container sends.
+
+use crate::{
+    act::{act, answer_by_device},
+    maps::{Maps, Scratch, VETHS, scratch},
+    parse::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ethertype, parse},
+};
+use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
+use skein_abi::{mac, overlay::Endpoint, verdict::Counter};
+use skein_packet::{Tables as _, from_container, settle};
+
+const DROP: i32 = TC_ACT_SHOT as i32;
+
+/// See [`skein_abi::names::PROG_VETH`].
+#[classifier]
+pub fn skein_veth(ctx: TcContext) -> i32 {
+    let Some(maps) = Maps::open(ctx.as_ptr()) else {
+        return DROP;
+    };
+    // SAFETY: the context's own device; the index is copied at once.
+    let index = unsafe {
+        let ifindex = (*ctx.skb.skb).ifindex;
+        VETHS.get(&ifindex).copied()
+    };
+    let Some((index, endpoint)) = index.and_then(|index| Some((index, maps.endpoint(index)?)))
+    else {
+        maps.count(Counter::DropSpoofed);
+        return DROP;
+    };
+    match ethertype(&ctx) {
+        Some(ETH_P_IP) => {}
+        Some(ETH_P_ARP) => return arp(&maps, &ctx, &endpoint),
+        _ => return DROP,
+    }
+    let Some(scratch) = scratch() else {
+        return DROP;
+    };
+    if !parse(&ctx, &mut scratch.parsed) {
+        maps.count(Counter::DropMalformed);
+        return DROP;
+    }
+    let Scratch { parsed, verdict } = scratch;
+    let own_mac = ctx.load::<[u8; 6]>(6) == Ok(mac(endpoint.addr));
+    if parsed.packet.tuple.src != endpoint.addr || !own_mac {
+        maps.count(Counter::DropSpoofed);
+        return DROP;
+    }
+    *verdict = from_container(&maps, &parsed.packet, index, &endpoint);
+    *verdict = settle(&maps, &parsed.packet, *verdict);
+    act(&maps, &ctx, parsed, verdict)
+}
+
+/// An ARP packet for Ethernet and IPv4 (RFC 826), behind the Ethernet header.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct Arp {
+    hardware: u16,
+    protocol: u16,
+    lengths: [u8; 2],
+    operation: u16,
+    sender_mac: [u8; 6],
+    sender: u32,
+    target_mac: [u8; 6],
+    target: u32,
+}
+
+const REQUEST: u16 = 1_u16.to_be();
+const REPLY: u16 = 2_u16.to_be();
+
+/// Answers for every other address of the overlay: nothing is ever flooded.
+fn arp(maps: &Maps, ctx: &TcContext, endpoint: &Endpoint) -> i32 {
+    let Ok(request) = ctx.load::<Arp>(ETH_LEN) else {
+        return DROP;
+    };
+    // No answer is the answer for the own address: that is how duplicates are looked for (RFC 5227).
+    if request.operation != REQUEST || request.target == endpoint.addr {
+        return DROP;
+    }
+    let Some(network) = maps.network(endpoint.vni) else {
+        return DROP;
+    };
+    if request.target & network.mask != network.net {
+        return DROP;
+    }
+    let target_mac = mac(request.target);
+    let reply = Arp {
+        operation: REPLY,
+        sender_mac: target_mac,
+        sender: request.target,
+        target_mac: request.sender_mac,
+        target: request.sender,
+        ..request
+    };
+    let sent = ctx
+        .store(ETH_LEN, &reply, 0)
+        .and_then(|()| ctx.store(0, &target_mac, 0))
+        .map_err(crate::act::Failed::from)
+        .and_then(|()| answer_by_device(ctx));
+    sent.unwrap_or(DROP)
+}

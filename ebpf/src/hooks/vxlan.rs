@@ -1,0 +1,56 @@
+//! tc ingress of the external vxlan device: what other nodes send.
+
+use crate::{
+    act::act,
+    maps::{Maps, Scratch, scratch},
+    parse::parse,
+};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{TC_ACT_SHOT, bpf_tunnel_key},
+    helpers::bpf_skb_get_tunnel_key,
+    macros::classifier,
+    programs::TcContext,
+};
+use skein_abi::verdict::Counter;
+use skein_packet::{Outer, Tables as _, from_tunnel, settle};
+
+/// See [`skein_abi::names::PROG_VXLAN`].
+#[classifier]
+pub fn skein_vxlan(ctx: TcContext) -> i32 {
+    const DROP: i32 = TC_ACT_SHOT as i32;
+    let Some(maps) = Maps::open(ctx.as_ptr()) else {
+        return DROP;
+    };
+    let Some(scratch) = scratch() else {
+        return DROP;
+    };
+    if !parse(&ctx, &mut scratch.parsed) {
+        maps.count(Counter::DropMalformed);
+        return DROP;
+    }
+    let Scratch { parsed, verdict } = scratch;
+    // SAFETY: plain data, all zero is a value of it.
+    let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+    let size = size_of::<bpf_tunnel_key>() as u32;
+    // SAFETY: the key lives through the call.
+    if unsafe { bpf_skb_get_tunnel_key(ctx.skb.skb, &raw mut key, size, 0) } != 0 {
+        maps.count(Counter::DropMalformed);
+        return DROP;
+    }
+    // SAFETY: the helper filled in the IPv4 form, in host byte order.
+    let remote = unsafe { key.__bindgen_anon_1.remote_ipv4 }.to_be();
+    // `mac(entry)` stands in the source of the frame.
+    let entry = match ctx.load::<[u8; 6]>(6) {
+        Ok([0x02, 0x42, a, b, c, d]) => u32::from_ne_bytes([a, b, c, d]),
+        _ => 0,
+    };
+    let outer = Outer {
+        vni: key.tunnel_id,
+        remote,
+        entry,
+    };
+    *verdict = from_tunnel(&maps, &parsed.packet, &outer);
+    *verdict = settle(&maps, &parsed.packet, *verdict);
+    act(&maps, &ctx, parsed, verdict)
+}

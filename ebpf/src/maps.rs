@@ -1,0 +1,334 @@
+//! The maps, by the names of `skein_abi::names`, and the [`Tables`] that decisions see of them.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_ANY, BPF_F_INNER_MAP, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+    },
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray},
+    helpers::{bpf_ktime_get_ns, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
+    macros::btf_map,
+};
+use core::ffi::c_void;
+use skein_abi::{
+    Addr, TCP, UDP, config::Config, flow::*, ingress::*, limits::*, overlay::*, verdict::Counter,
+};
+use skein_packet::Tables;
+
+#[btf_map]
+pub static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map]
+pub static LOCAL_ADDRS: HashMap<Addr, LocalAddr, { LOCAL_ADDRS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static DEVICES: HashMap<u32, u32, { DEVICES_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static MEMBERS: HashMap<Addr, u32, { NODES_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static PUBLISHED: HashMap<PublishedKey, Published, { PUBLISHED_MAX as usize }> = HashMap::new();
+type NodeTable = Array<Addr, 1, { BPF_F_INNER_MAP as usize }>;
+#[btf_map]
+pub static NODE_TABLES: ArrayOfMaps<NodeTable, { SERVICES_MAX as usize }> = ArrayOfMaps::new();
+#[btf_map]
+pub static OLD_TABLES: ArrayOfMaps<NodeTable, { SERVICES_MAX as usize }> = ArrayOfMaps::new();
+#[btf_map]
+pub static LOCAL_BACKENDS: HashMap<u32, LocalBackends, { SERVICES_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static ENDPOINTS: Array<Endpoint, { ENDPOINTS_MAX as usize }> = Array::new();
+#[btf_map]
+pub static VETHS: HashMap<u32, u32, { ENDPOINTS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static INTERNAL: HashMap<Addr, u32, { ENDPOINTS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static NETWORKS: HashMap<u32, Network, { NETWORKS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static OVERLAY: HashMap<OverlayKey, Location, { OVERLAY_ADDRS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static VIPS: HashMap<OverlayKey, Vip, { VIPS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static VIP_BACKENDS: HashMap<VipSlot, Addr, { VIP_BACKENDS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static AFFINITY: LruHashMap<Tuple, Affinity, { AFFINITY_MAX as usize }> = LruHashMap::new();
+#[btf_map]
+pub static AFFINITY_SYN: LruHashMap<Tuple, Affinity, { AFFINITY_SYN_MAX as usize }> =
+    LruHashMap::new();
+#[btf_map]
+pub static CONNTRACK: LruHashMap<CtKey, Ct, { CONNTRACK_MAX as usize }> = LruHashMap::new();
+#[btf_map]
+pub static NAT: LruHashMap<NatKey, Nat, { NAT_MAX as usize }> = LruHashMap::new();
+#[btf_map]
+pub static SOCKETS: LruHashMap<u64, Tuple, { SOCKETS_MAX as usize }> = LruHashMap::new();
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
+#[btf_map]
+static NEW_FLOWS: PerCpuArray<Window, 1> = PerCpuArray::new();
+
+/// One packet's parse and verdict: kernel programs have too little stack for them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Scratch {
+    pub parsed: crate::parse::Parsed,
+    pub verdict: skein_packet::Verdict,
+}
+
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// This CPU's scratch. A program has it to itself until it ends: nothing of Skein's runs nested.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: per CPU, one user at a time (see above).
+    SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// New flows that one CPU has remembered in the current second.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Window {
+    started: u64,
+    flows: u64,
+}
+
+const SECOND: u64 = 1_000_000_000;
+/// State of a listening TCP socket (include/net/tcp_states.h).
+const TCP_LISTEN: u32 = 10;
+/// The network namespace of the program's device.
+const THIS_NETNS: u64 = u64::MAX;
+
+/// The kernel's maps as decisions see them, for one packet.
+pub struct Maps {
+    /// The context of the program, for helpers that look up sockets.
+    ctx: *mut c_void,
+    config: &'static Config,
+}
+
+impl Maps {
+    /// `None` until the dataplane has written its settings.
+    #[inline(always)]
+    pub fn open(ctx: *mut c_void) -> Option<Self> {
+        Some(Self {
+            ctx,
+            config: CONFIG.get(0)?,
+        })
+    }
+}
+
+/// A copy of a map value.
+macro_rules! look_up {
+    ($map:ident, $key:expr) => {
+        // SAFETY: the value is copied at once; a concurrent writer at worst mixes two versions of
+        // it, which the readers of these maps bear.
+        unsafe { $map.get($key).copied() }
+    };
+}
+
+/// Writes a value in place, or inserts it.
+macro_rules! put {
+    ($map:ident, $key:expr, $value:expr) => {
+        match $map.get_ptr_mut($key) {
+            // SAFETY: the pointer is to a live value of the map's own type; see `look_up`.
+            Some(slot) => {
+                unsafe { *slot = *$value };
+                true
+            }
+            None => $map.insert($key, $value, u64::from(BPF_ANY)).is_ok(),
+        }
+    };
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: takes nothing, always allowed.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn config(&self) -> &Config {
+        self.config
+    }
+
+    #[inline(always)]
+    fn is_local(&self, address: Addr) -> bool {
+        LOCAL_ADDRS.get_ptr(&address).is_some()
+    }
+
+    #[inline(always)]
+    fn member(&self, address: Addr) -> Option<u32> {
+        look_up!(MEMBERS, &address)
+    }
+
+    #[inline(always)]
+    fn published(&self, key: PublishedKey) -> Option<Published> {
+        look_up!(PUBLISHED, &key)
+    }
+
+    #[inline(always)]
+    fn table_node(&self, service: u32, slot: u32, previous: bool) -> Option<Addr> {
+        let node = match previous {
+            false => NODE_TABLES.get_value(service, &slot).copied(),
+            true => OLD_TABLES.get_value(service, &slot).copied(),
+        };
+        node.filter(|node| *node != 0)
+    }
+
+    #[inline(always)]
+    fn local_backend(&self, service: u32, hash: u32, draining: bool) -> Option<u32> {
+        let backends = LOCAL_BACKENDS.get_ptr(&service)?;
+        // SAFETY: a live value; the index is below the array's length.
+        unsafe {
+            let (len, list) = match draining {
+                false => ((*backends).ready_len, &raw const (*backends).ready),
+                true => ((*backends).draining_len, &raw const (*backends).draining),
+            };
+            if len == 0 || len as usize > LOCAL_BACKENDS_MAX {
+                return None;
+            }
+            // The mask shows the verifier the bound. Read as volatile, or the compiler, which knows
+            // that `len` bounds it already, takes the mask away.
+            let nth = (hash % len) as usize;
+            let nth = (&raw const nth).read_volatile() & (LOCAL_BACKENDS_MAX - 1);
+            Some(*list.cast::<u32>().add(nth))
+        }
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, index: u32) -> Option<Endpoint> {
+        ENDPOINTS
+            .get(index)
+            .copied()
+            .filter(|endpoint| endpoint.ifindex != 0)
+    }
+
+    #[inline(always)]
+    fn internal(&self, address: Addr) -> Option<u32> {
+        look_up!(INTERNAL, &address)
+    }
+
+    #[inline(always)]
+    fn network(&self, vni: u32) -> Option<Network> {
+        look_up!(NETWORKS, &vni)
+    }
+
+    #[inline(always)]
+    fn location(&self, key: OverlayKey) -> Option<Location> {
+        look_up!(OVERLAY, &key)
+    }
+
+    #[inline(always)]
+    fn vip(&self, key: OverlayKey) -> Option<Vip> {
+        look_up!(VIPS, &key)
+    }
+
+    #[inline(always)]
+    fn vip_backend(&self, slot: VipSlot) -> Option<Addr> {
+        look_up!(VIP_BACKENDS, &slot)
+    }
+
+    #[inline(always)]
+    fn affinity(&self, tuple: &Tuple) -> Option<Affinity> {
+        look_up!(AFFINITY, tuple).or_else(|| look_up!(AFFINITY_SYN, tuple))
+    }
+
+    #[inline(always)]
+    fn set_affinity(&self, tuple: &Tuple, affinity: &Affinity, opening: bool) {
+        if let Some(slot) = AFFINITY.get_ptr_mut(tuple) {
+            // SAFETY: see `put`.
+            unsafe { *slot = *affinity };
+        } else if !opening {
+            let _ = AFFINITY.insert(tuple, affinity, u64::from(BPF_ANY));
+            let _ = AFFINITY_SYN.remove(tuple);
+        } else if let Some(slot) = AFFINITY_SYN.get_ptr_mut(tuple) {
+            // SAFETY: see `put`.
+            unsafe { *slot = *affinity };
+        } else if self.admit() {
+            let _ = AFFINITY_SYN.insert(tuple, affinity, u64::from(BPF_ANY));
+        }
+    }
+
+    #[inline(always)]
+    fn conntrack(&self, key: &CtKey) -> Option<Ct> {
+        look_up!(CONNTRACK, key)
+    }
+
+    #[inline(always)]
+    fn set_conntrack(&self, key: &CtKey, ct: &Ct) -> bool {
+        put!(CONNTRACK, key, ct)
+    }
+
+    #[inline(always)]
+    fn nat(&self, key: &NatKey) -> Option<Nat> {
+        look_up!(NAT, key)
+    }
+
+    #[inline(always)]
+    fn set_nat(&self, key: &NatKey, nat: &Nat) -> bool {
+        put!(NAT, key, nat)
+    }
+
+    #[inline(always)]
+    fn host_has(&self, tuple: &Tuple) -> bool {
+        if tuple.proto != TCP && tuple.proto != UDP {
+            return false;
+        }
+        // SAFETY: plain data, all zero is a value of it.
+        let mut sought: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+        sought.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+            saddr: tuple.src,
+            daddr: tuple.dst,
+            sport: tuple.sport,
+            dport: tuple.dport,
+        };
+        let len = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32;
+        // SAFETY: the context is this program's; the tuple lives through the call; what is found is
+        // released on every path.
+        unsafe {
+            let found = match tuple.proto {
+                TCP => bpf_skc_lookup_tcp(self.ctx, &raw mut sought, len, THIS_NETNS, 0),
+                _ => bpf_sk_lookup_udp(self.ctx, &raw mut sought, len, THIS_NETNS, 0),
+            };
+            if found.is_null() {
+                return false;
+            }
+            let has = match tuple.proto {
+                TCP => (*found).state != TCP_LISTEN,
+                // A connected socket has this flow; an unconnected one is refused its port by the
+                // dataplane, if it is a published one.
+                _ => (*found).dst_port != 0,
+            };
+            bpf_sk_release(found.cast());
+            has
+        }
+    }
+
+    #[inline(always)]
+    fn count_index(&self, counter: u32) {
+        if let Some(slot) = COUNTERS.get_ptr_mut(counter) {
+            // SAFETY: per CPU, and programs are not preempted by themselves.
+            unsafe { *slot += 1 };
+        }
+    }
+}
+
+impl Maps {
+    /// Whether one more new flow is to be remembered: in a flood the hash alone decides, which
+    /// names the same node anyway.
+    #[inline(always)]
+    fn admit(&self) -> bool {
+        let Some(window) = NEW_FLOWS.get_ptr_mut(0) else {
+            return true;
+        };
+        let now = self.now();
+        // SAFETY: per CPU.
+        unsafe {
+            if now.wrapping_sub((*window).started) > SECOND {
+                *window = Window {
+                    started: now,
+                    flows: 0,
+                };
+            }
+            (*window).flows += 1;
+            (*window).flows <= u64::from(self.config.flood_rate)
+        }
+    }
+}
