@@ -64,6 +64,13 @@ pub struct Task {
         skip_serializing_if = "String::is_empty"
     )]
     pub registry_auth: String,
+    /// A task that is held back (desired READY) is not started before this moment: the end of its
+    /// restart delay.
+    #[serde(
+        rename = "X-Skein-NotBefore",
+        skip_serializing_if = "Timestamp::is_zero"
+    )]
+    pub not_before: Timestamp,
 }
 
 impl Task {
@@ -187,6 +194,13 @@ pub struct TaskStatus {
         skip_serializing_if = "Timestamp::is_zero"
     )]
     pub applied_at: Timestamp,
+    /// When the leader stored that the task runs; zero until then. Stays when the task has ended, so
+    /// that one which ended early can be told from one that ran for long.
+    #[serde(
+        rename = "X-Skein-RunningSince",
+        skip_serializing_if = "Timestamp::is_zero"
+    )]
+    pub running_since: Timestamp,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
