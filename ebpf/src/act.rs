@@ -1,6 +1,9 @@
 //! Carries verdicts out at tc hooks.
 
-use crate::parse::{ETH_LEN, IP_CSUM, IP_DST, IP_SRC, IP_TTL, Parsed};
+use crate::{
+    maps::Scratch,
+    parse::{ETH_LEN, IP_CSUM, IP_DST, IP_SRC, IP_TTL, Layout},
+};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
@@ -15,9 +18,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use core::ffi::c_long;
-use skein_abi::{
-    Addr, ICMP, TCP, UDP, VNI_FORWARD, VNI_SECOND_HOP, flow::Tuple, mac, verdict::Counter,
-};
+use skein_abi::{ICMP, TCP, UDP, VNI_FORWARD, VNI_SECOND_HOP, flow::Tuple, mac, verdict::Counter};
 use skein_packet::{Action, Packet, Tables, Verdict};
 
 const AF_INET: u8 = 2;
@@ -46,15 +47,8 @@ impl From<c_long> for Failed {
 
 /// Carries a verdict out and returns the program's own.
 #[inline(never)]
-pub fn act<T: Tables>(t: &T, ctx: &TcContext, parsed: &Parsed, verdict: &Verdict) -> i32 {
-    let mut reset = *parsed;
-    let done = match verdict.reset {
-        0 => try_act(t, ctx, parsed, verdict),
-        _ => {
-            make_reset(ctx, &mut reset, &verdict.to).and_then(|()| try_act(t, ctx, &reset, verdict))
-        }
-    };
-    match done {
+pub fn act<T: Tables>(t: &T, ctx: &TcContext, scratch: &mut Scratch) -> i32 {
+    match try_act(t, ctx, scratch) {
         Ok(code) => code,
         Err(Failed(counter)) => {
             t.count_index(counter);
@@ -64,23 +58,23 @@ pub fn act<T: Tables>(t: &T, ctx: &TcContext, parsed: &Parsed, verdict: &Verdict
 }
 
 #[inline(always)]
-fn try_act<T: Tables>(
-    t: &T,
-    ctx: &TcContext,
-    parsed: &Parsed,
-    verdict: &Verdict,
-) -> Result<i32, Failed> {
+fn try_act<T: Tables>(t: &T, ctx: &TcContext, scratch: &mut Scratch) -> Result<i32, Failed> {
+    if scratch.work.verdict.reset != 0 {
+        done(make_reset(ctx, scratch))?;
+    }
     let config = t.config();
+    let Scratch { layout, work } = scratch;
+    let (from, verdict) = (&work.packet.tuple, &work.verdict);
     match verdict.action {
         Action::Pass => Ok(TC_ACT_OK as i32),
         Action::Echo => {
-            rewrite(ctx, parsed, &verdict.to)?;
-            ctx.l4_csum_replace(parsed.l4 + 2, 8_u64, u64::from(ICMP_ECHO_REPLY), 2)?;
-            ctx.store(parsed.l4, &ICMP_ECHO_REPLY, 0)?;
+            done(rewrite(ctx, layout, from, &verdict.to))?;
+            ctx.l4_csum_replace(layout.l4 + 2, 8_u64, u64::from(ICMP_ECHO_REPLY), 2)?;
+            ctx.store(layout.l4, &ICMP_ECHO_REPLY, 0)?;
             answer_by_device(ctx)
         }
         Action::Endpoint => {
-            rewrite(ctx, parsed, &verdict.to)?;
+            done(rewrite(ctx, layout, from, &verdict.to))?;
             let Some(endpoint) = t.endpoint(verdict.endpoint) else {
                 return Err(Failed::because(Counter::DropUnknownAddress));
             };
@@ -94,24 +88,41 @@ fn try_act<T: Tables>(
             Ok(unsafe { bpf_redirect_peer(endpoint.ifindex, 0) } as i32)
         }
         Action::Host => {
-            rewrite(ctx, parsed, &verdict.to)?;
+            done(rewrite(ctx, layout, from, &verdict.to))?;
             ctx.store(0, &mac(config.dns_addr), 0)?;
             // SAFETY: takes numbers only.
             Ok(unsafe { bpf_redirect(config.local_ifindex, u64::from(BPF_F_INGRESS)) } as i32)
         }
         Action::Tunnel => {
             if matches!(verdict.vni, VNI_FORWARD | VNI_SECOND_HOP) {
-                lower_ttl(ctx, parsed)?;
+                lower_ttl(ctx, layout, from.proto)?;
             }
-            rewrite(ctx, parsed, &verdict.to)?;
-            tunnel(ctx, config.vxlan_ifindex, verdict)
+            done(rewrite(ctx, layout, from, &verdict.to))?;
+            done(set_tunnel(ctx, verdict))?;
+            // SAFETY: takes numbers only.
+            Ok(unsafe { bpf_redirect(config.vxlan_ifindex, 0) } as i32)
         }
         Action::Out => {
-            lower_ttl(ctx, parsed)?;
-            rewrite(ctx, parsed, &verdict.to)?;
+            lower_ttl(ctx, layout, from.proto)?;
+            done(rewrite(ctx, layout, from, &verdict.to))?;
             out(ctx, config.local_peer_ifindex, &verdict.to)
         }
         _ => Err(Failed(verdict.reason)),
+    }
+}
+
+/// What functions that only may fail return: 0 for a failure. (A number that the optimiser cannot
+/// foresee: see `subprogram` in `skein-packet`.)
+#[inline(always)]
+fn outcome(result: Result<(), c_long>) -> u32 {
+    core::hint::black_box(result.is_ok() as u32)
+}
+
+#[inline(always)]
+fn done(outcome: u32) -> Result<(), Failed> {
+    match core::hint::black_box(outcome) {
+        0 => Err(Failed::because(Counter::DropMalformed)),
+        _ => Ok(()),
     }
 }
 
@@ -128,86 +139,68 @@ pub fn answer_by_device(ctx: &TcContext) -> Result<i32, Failed> {
 
 /// Puts `to` in place of the packet's tuple, checksums included.
 #[inline(never)]
-pub fn rewrite(ctx: &TcContext, parsed: &Parsed, to: &Tuple) -> Result<(), Failed> {
-    let from = &parsed.packet.tuple;
-    rewrite_address(ctx, parsed, IP_SRC, from.src, to.src)?;
-    rewrite_address(ctx, parsed, IP_DST, from.dst, to.dst)?;
-    if parsed.is_tail != 0 {
-        return Ok(());
-    }
-    if from.proto == ICMP {
-        // The identifier of an echo; ICMP's checksum covers no addresses.
-        if from.sport != to.sport {
-            ctx.l4_csum_replace(parsed.l4 + 2, from.sport.into(), to.sport.into(), 2)?;
-            ctx.store(parsed.l4 + 4, &to.sport, 0)?;
-        }
-        return Ok(());
-    }
-    rewrite_port(ctx, parsed, 0, from.sport, to.sport)?;
-    rewrite_port(ctx, parsed, 2, from.dport, to.dport)
+fn rewrite(ctx: &TcContext, layout: &Layout, from: &Tuple, to: &Tuple) -> u32 {
+    outcome(try_rewrite(ctx, layout, from, to))
 }
 
-/// Offset of the checksum that covers addresses and ports, and the flags to change it with.
 #[inline(always)]
-fn checksum(parsed: &Parsed) -> Option<(usize, u64)> {
-    match parsed.packet.tuple.proto {
-        _ if parsed.is_tail != 0 => None,
-        TCP => Some((parsed.l4 + 16, 0)),
+fn try_rewrite(ctx: &TcContext, layout: &Layout, from: &Tuple, to: &Tuple) -> Result<(), c_long> {
+    let l4 = layout.l4;
+    // Offset of the checksum that covers addresses and ports (0: there is none), and the flags to
+    // change it with.
+    let (csum, flags) = match from.proto {
+        _ if layout.is_tail != 0 => (0, 0),
+        TCP => (l4 + 16, 0),
         // A checksum of zero is none (RFC 768), and stays.
-        UDP => Some((parsed.l4 + 6, u64::from(BPF_F_MARK_MANGLED_0))),
-        _ => None,
+        UDP => (l4 + 6, u64::from(BPF_F_MARK_MANGLED_0)),
+        _ => (0, 0),
+    };
+    for (offset, from, to) in [(IP_SRC, from.src, to.src), (IP_DST, from.dst, to.dst)] {
+        if from == to {
+            continue;
+        }
+        if csum != 0 {
+            let flags = flags | u64::from(BPF_F_PSEUDO_HDR) | 4;
+            ctx.l4_csum_replace(csum, from.into(), to.into(), flags)?;
+        }
+        ctx.l3_csum_replace(IP_CSUM, from.into(), to.into(), 4)?;
+        ctx.store(offset, &to, 0)?;
     }
-}
-
-#[inline(always)]
-fn rewrite_address(
-    ctx: &TcContext,
-    parsed: &Parsed,
-    offset: usize,
-    from: Addr,
-    to: Addr,
-) -> Result<(), Failed> {
-    if from == to {
+    if from.proto == ICMP && from.sport != to.sport && layout.is_tail == 0 {
+        // The identifier of an echo; ICMP's checksum covers no addresses.
+        ctx.l4_csum_replace(l4 + 2, from.sport.into(), to.sport.into(), 2)?;
+        ctx.store(l4 + 4, &to.sport, 0)?;
+    }
+    if csum == 0 {
         return Ok(());
     }
-    if let Some((csum, flags)) = checksum(parsed) {
-        let flags = flags | u64::from(BPF_F_PSEUDO_HDR) | 4;
-        ctx.l4_csum_replace(csum, from.into(), to.into(), flags)?;
+    for (offset, from, to) in [(l4, from.sport, to.sport), (l4 + 2, from.dport, to.dport)] {
+        if from != to {
+            ctx.l4_csum_replace(csum, from.into(), to.into(), flags | 2)?;
+            ctx.store(offset, &to, 0)?;
+        }
     }
-    ctx.l3_csum_replace(IP_CSUM, from.into(), to.into(), 4)?;
-    Ok(ctx.store(offset, &to, 0)?)
+    Ok(())
 }
 
 #[inline(always)]
-fn rewrite_port(
-    ctx: &TcContext,
-    parsed: &Parsed,
-    offset: usize,
-    from: u16,
-    to: u16,
-) -> Result<(), Failed> {
-    if from == to {
-        return Ok(());
-    }
-    if let Some((csum, flags)) = checksum(parsed) {
-        ctx.l4_csum_replace(csum, from.into(), to.into(), flags | 2)?;
-    }
-    Ok(ctx.store(parsed.l4 + offset, &to, 0)?)
-}
-
-#[inline(always)]
-fn lower_ttl(ctx: &TcContext, parsed: &Parsed) -> Result<(), Failed> {
-    if parsed.ttl <= 1 {
+fn lower_ttl(ctx: &TcContext, layout: &Layout, proto: u8) -> Result<(), Failed> {
+    if layout.ttl <= 1 {
         return Err(Failed::because(Counter::DropTtl));
     }
     // TTL and protocol share a checksum word; on a little-endian machine TTL is its low byte.
-    let word = |ttl: u8| u64::from(u16::from_ne_bytes([ttl, parsed.packet.tuple.proto]));
-    ctx.l3_csum_replace(IP_CSUM, word(parsed.ttl), word(parsed.ttl - 1), 2)?;
-    Ok(ctx.store(IP_TTL, &(parsed.ttl - 1), 0)?)
+    let word = |ttl: u8| u64::from(u16::from_ne_bytes([ttl, proto]));
+    ctx.l3_csum_replace(IP_CSUM, word(layout.ttl), word(layout.ttl - 1), 2)?;
+    Ok(ctx.store(IP_TTL, &(layout.ttl - 1), 0)?)
 }
 
 #[inline(never)]
-fn tunnel(ctx: &TcContext, ifindex: u32, verdict: &Verdict) -> Result<i32, Failed> {
+fn set_tunnel(ctx: &TcContext, verdict: &Verdict) -> u32 {
+    outcome(try_set_tunnel(ctx, verdict))
+}
+
+#[inline(always)]
+fn try_set_tunnel(ctx: &TcContext, verdict: &Verdict) -> Result<(), c_long> {
     if verdict.entry != 0 {
         ctx.store(6, &mac(verdict.entry), 0)?;
     }
@@ -218,25 +211,17 @@ fn tunnel(ctx: &TcContext, ifindex: u32, verdict: &Verdict) -> Result<i32, Faile
     // The helper wants host byte order.
     key.__bindgen_anon_1.remote_ipv4 = u32::from_be(verdict.node);
     let size = size_of::<bpf_tunnel_key>() as u32;
+    let flags = u64::from(BPF_F_ZERO_CSUM_TX);
     // SAFETY: the key lives through the call.
-    let refused = unsafe {
-        bpf_skb_set_tunnel_key(
-            ctx.skb.skb,
-            &raw mut key,
-            size,
-            u64::from(BPF_F_ZERO_CSUM_TX),
-        )
-    };
-    if refused != 0 {
-        return Err(Failed::because(Counter::DropMalformed));
+    match unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, &raw mut key, size, flags) } {
+        0 => Ok(()),
+        refused => Err(refused),
     }
-    // SAFETY: takes numbers only.
-    Ok(unsafe { bpf_redirect(ifindex, 0) } as i32)
 }
 
 /// Out by the routing table, as if the packet had come in by `from_ifindex` (a device of Skein's
 /// own, on which forwarding is on).
-#[inline(never)]
+#[inline(always)]
 fn out(ctx: &TcContext, from_ifindex: u32, to: &Tuple) -> Result<i32, Failed> {
     // SAFETY: plain data, all zero is a value of it.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
@@ -259,18 +244,25 @@ fn out(ctx: &TcContext, from_ifindex: u32, to: &Tuple) -> Result<i32, Failed> {
 /// Bytes of IPv4 and TCP headers without options.
 const RST_LEN: usize = 40;
 
-/// Turns a TCP packet into the reset that answers it (RFC 9293, section 3.5.2), with the tuple `to`.
+/// Turns a TCP packet into the reset that answers it (RFC 9293, section 3.5.2), with the verdict's
+/// tuple.
 #[inline(never)]
-fn make_reset(ctx: &TcContext, parsed: &mut Parsed, to: &Tuple) -> Result<(), Failed> {
+fn make_reset(ctx: &TcContext, scratch: &mut Scratch) -> u32 {
+    outcome(try_make_reset(ctx, scratch))
+}
+
+#[inline(always)]
+fn try_make_reset(ctx: &TcContext, scratch: &mut Scratch) -> Result<(), c_long> {
     const FIN: u8 = 1;
     const SYN: u8 = 2;
     const RST: u8 = 4;
     const ACK: u8 = 16;
-    let flags = parsed.packet.tcp_flags;
-    let [seq, ack]: [u32; 2] = ctx.load(parsed.l4 + 4)?;
-    let data_offset: u8 = ctx.load(parsed.l4 + 12)?;
-    let headers = (parsed.l4 - ETH_LEN) as u32 + u32::from(data_offset >> 4) * 4;
-    let payload = u32::from(parsed.len).wrapping_sub(headers);
+    let Scratch { layout, work } = scratch;
+    let (to, flags) = (&work.verdict.to, work.packet.tcp_flags);
+    let [seq, ack]: [u32; 2] = ctx.load(layout.l4 + 4)?;
+    let data_offset: u8 = ctx.load(layout.l4 + 12)?;
+    let headers = (layout.l4 - ETH_LEN) as u32 + u32::from(data_offset >> 4) * 4;
+    let payload = u32::from(layout.len).wrapping_sub(headers);
     let consumed = payload + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
     let (seq, ack, flags) = match flags & ACK != 0 {
         true => (ack, 0, RST),
@@ -281,8 +273,9 @@ fn make_reset(ctx: &TcContext, parsed: &mut Parsed, to: &Tuple) -> Result<(), Fa
         ),
     };
     // SAFETY: takes numbers only.
-    if unsafe { bpf_skb_change_tail(ctx.skb.skb, (ETH_LEN + RST_LEN) as u32, 0) } != 0 {
-        return Err(Failed::because(Counter::DropMalformed));
+    let resized = unsafe { bpf_skb_change_tail(ctx.skb.skb, (ETH_LEN + RST_LEN) as u32, 0) };
+    if resized != 0 {
+        return Err(resized);
     }
     let word = |a: u8, b: u8, c: u8, d: u8| u32::from_ne_bytes([a, b, c, d]);
     let [s0, s1] = to.sport.to_ne_bytes();
@@ -301,13 +294,12 @@ fn make_reset(ctx: &TcContext, parsed: &mut Parsed, to: &Tuple) -> Result<(), Fa
     tcp[4] = u32::from(fold(sum(&mut tcp, pseudo)));
     ctx.store(ETH_LEN, &ip, 0)?;
     ctx.store(ETH_LEN + 20, &tcp, 0)?;
-    let packet = Packet {
+    work.packet = Packet {
         tuple: *to,
         tcp_flags: flags,
         icmp_type: 0,
     };
-    *parsed = Parsed {
-        packet,
+    *layout = Layout {
         l4: ETH_LEN + 20,
         ttl: TTL,
         is_tail: 0,

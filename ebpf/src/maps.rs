@@ -12,7 +12,7 @@ use core::ffi::c_void;
 use skein_abi::{
     Addr, TCP, UDP, config::Config, flow::*, ingress::*, limits::*, overlay::*, verdict::Counter,
 };
-use skein_packet::Tables;
+use skein_packet::{Live, Tables};
 
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();
@@ -61,12 +61,12 @@ pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray
 #[btf_map]
 static NEW_FLOWS: PerCpuArray<Window, 1> = PerCpuArray::new();
 
-/// One packet's parse and verdict: kernel programs have too little stack for them.
+/// One packet's layout and decisions: kernel programs have too little stack for them.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Scratch {
-    pub parsed: crate::parse::Parsed,
-    pub verdict: skein_packet::Verdict,
+    pub layout: crate::parse::Layout,
+    pub work: skein_packet::Work,
 }
 
 #[btf_map]
@@ -122,17 +122,12 @@ macro_rules! look_up {
     };
 }
 
-/// Writes a value in place, or inserts it.
-macro_rules! put {
-    ($map:ident, $key:expr, $value:expr) => {
-        match $map.get_ptr_mut($key) {
-            // SAFETY: the pointer is to a live value of the map's own type; see `look_up`.
-            Some(slot) => {
-                unsafe { *slot = *$value };
-                true
-            }
-            None => $map.insert($key, $value, u64::from(BPF_ANY)).is_ok(),
-        }
+/// An entry in place.
+macro_rules! live {
+    ($map:ident, $key:expr) => {
+        // SAFETY: the kernel frees no entry before the program ends, and makes no Rust reference.
+        $map.get_ptr_mut($key)
+            .map(|entry| unsafe { Live::new(entry) })
     };
 }
 
@@ -226,44 +221,41 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn affinity(&self, tuple: &Tuple) -> Option<Affinity> {
-        look_up!(AFFINITY, tuple).or_else(|| look_up!(AFFINITY_SYN, tuple))
+    fn affinity(&self, tuple: &Tuple) -> Option<Live<Affinity>> {
+        live!(AFFINITY, tuple).or_else(|| live!(AFFINITY_SYN, tuple))
     }
 
     #[inline(always)]
-    fn set_affinity(&self, tuple: &Tuple, affinity: &Affinity, opening: bool) {
-        if let Some(slot) = AFFINITY.get_ptr_mut(tuple) {
-            // SAFETY: see `put`.
-            unsafe { *slot = *affinity };
-        } else if !opening {
-            let _ = AFFINITY.insert(tuple, affinity, u64::from(BPF_ANY));
+    fn insert_affinity(&self, tuple: &Tuple, affinity: &Affinity, opening: bool) {
+        let any = u64::from(BPF_ANY);
+        // Without the entry the hash decides, which names the same node until the tables change.
+        if !opening {
+            let _ = AFFINITY.insert(tuple, affinity, any);
             let _ = AFFINITY_SYN.remove(tuple);
-        } else if let Some(slot) = AFFINITY_SYN.get_ptr_mut(tuple) {
-            // SAFETY: see `put`.
-            unsafe { *slot = *affinity };
         } else if self.admit() {
-            let _ = AFFINITY_SYN.insert(tuple, affinity, u64::from(BPF_ANY));
+            let _ = AFFINITY.remove(tuple);
+            let _ = AFFINITY_SYN.insert(tuple, affinity, any);
         }
     }
 
     #[inline(always)]
-    fn conntrack(&self, key: &CtKey) -> Option<Ct> {
-        look_up!(CONNTRACK, key)
+    fn conntrack(&self, key: &CtKey) -> Option<Live<Ct>> {
+        live!(CONNTRACK, key)
     }
 
     #[inline(always)]
-    fn set_conntrack(&self, key: &CtKey, ct: &Ct) -> bool {
-        put!(CONNTRACK, key, ct)
+    fn insert_conntrack(&self, key: &CtKey, ct: &Ct) -> bool {
+        CONNTRACK.insert(key, ct, u64::from(BPF_ANY)).is_ok()
     }
 
     #[inline(always)]
-    fn nat(&self, key: &NatKey) -> Option<Nat> {
-        look_up!(NAT, key)
+    fn nat(&self, key: &NatKey) -> Option<Live<Nat>> {
+        live!(NAT, key)
     }
 
     #[inline(always)]
-    fn set_nat(&self, key: &NatKey, nat: &Nat) -> bool {
-        put!(NAT, key, nat)
+    fn insert_nat(&self, key: &NatKey, nat: &Nat) -> bool {
+        NAT.insert(key, nat, u64::from(BPF_ANY)).is_ok()
     }
 
     #[inline(always)]

@@ -1,8 +1,8 @@
-//! Headers to [`Packet`]s. IPv4 without extension of the parser's own: options are skipped.
+//! Headers to [`skein_packet::Packet`]s. IPv4 without extension of the parser's own: options are skipped.
 
+use crate::maps::Scratch;
 use aya_ebpf::programs::TcContext;
-use skein_abi::{ICMP, TCP, UDP, flow::Tuple};
-use skein_packet::Packet;
+use skein_abi::{ICMP, TCP, UDP};
 
 /// Length of an Ethernet header: Skein attaches to Ethernet devices only.
 pub const ETH_LEN: usize = 14;
@@ -31,27 +31,26 @@ struct Ipv4 {
     dst: u32,
 }
 
-/// A packet, and where its parts are.
+/// Where the parts of a packet are, and what carrying a verdict out needs besides.
 #[derive(Clone, Copy)]
-pub struct Parsed {
-    pub packet: Packet,
+pub struct Layout {
     /// Offset of the header behind IPv4.
     pub l4: usize,
-    pub ttl: u8,
     /// Bytes of the IPv4 packet, header included.
     pub len: u16,
+    pub ttl: u8,
     /// 1: a fragment behind the first: it has no ports.
     pub is_tail: u8,
 }
 
-/// Fills in `parsed`; false: not IPv4, or cut short.
+/// Fills in layout and packet; false: not IPv4, or cut short.
 #[inline(never)]
-pub fn parse(ctx: &TcContext, parsed: &mut Parsed) -> bool {
-    try_parse(ctx, parsed).is_some()
+pub fn parse(ctx: &TcContext, scratch: &mut Scratch) -> bool {
+    try_parse(ctx, scratch).is_some()
 }
 
 #[inline(always)]
-fn try_parse(ctx: &TcContext, parsed: &mut Parsed) -> Option<()> {
+fn try_parse(ctx: &TcContext, scratch: &mut Scratch) -> Option<()> {
     if ethertype(ctx)? != ETH_P_IP {
         return None;
     }
@@ -62,15 +61,21 @@ fn try_parse(ctx: &TcContext, parsed: &mut Parsed) -> Option<()> {
     }
     let is_tail = u16::from_be(ip.fragment) & 0x1fff != 0;
     let l4 = ETH_LEN + ihl;
-    let mut packet = Packet {
-        tuple: Tuple {
-            src: ip.src,
-            dst: ip.dst,
-            proto: ip.proto,
-            ..Tuple::default()
-        },
-        ..Packet::default()
+    scratch.layout = Layout {
+        l4,
+        len: u16::from_be(ip.len),
+        ttl: ip.ttl,
+        is_tail: u8::from(is_tail),
     };
+    let packet = &mut scratch.work.packet;
+    packet.tuple.src = ip.src;
+    packet.tuple.dst = ip.dst;
+    packet.tuple.sport = 0;
+    packet.tuple.dport = 0;
+    packet.tuple.proto = ip.proto;
+    packet.tuple.pad = [0; 3];
+    packet.tcp_flags = 0;
+    packet.icmp_type = 0;
     match ip.proto {
         _ if is_tail => {}
         TCP | UDP => {
@@ -92,13 +97,6 @@ fn try_parse(ctx: &TcContext, parsed: &mut Parsed) -> Option<()> {
         }
         _ => {}
     }
-    *parsed = Parsed {
-        packet,
-        l4,
-        len: u16::from_be(ip.len),
-        ttl: ip.ttl,
-        is_tail: u8::from(is_tail),
-    };
     Some(())
 }
 

@@ -33,8 +33,8 @@ pub struct Config {
     pub vxlan_port: Port,
     /// Largest IP packet that fits the uplink, bytes.
     pub uplink_mtu: u16,
-    /// Index of this node in `NODES`.
-    pub node_index: u32,
+    /// Zero.
+    pub pad: u32,
     /// New flows per second and CPU above which the affinity cache takes no more SYN entries.
     pub flood_rate: u32,
     /// How long each kind of entry lives after its last packet.

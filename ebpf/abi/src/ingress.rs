@@ -45,14 +45,6 @@ pub struct Published {
     pub pad: u16,
 }
 
-/// A member of the cluster.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Node {
-    /// Data path address; 0: no such node.
-    pub addr: crate::Addr,
-}
-
 /// The tasks of one service on this node, by endpoint index.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,4 +70,4 @@ impl Default for LocalBackends {
     }
 }
 
-pod!(LocalAddr, PublishedKey, Published, Node, LocalBackends);
+pod!(LocalAddr, PublishedKey, Published, LocalBackends);

@@ -23,19 +23,17 @@ pub const PROG_GETPEER4: &str = "skein_getpeer4";
 pub const MAP_CONFIG: &str = "CONFIG";
 /// Hash: [`crate::Addr`] -> [`crate::ingress::LocalAddr`].
 pub const MAP_LOCAL_ADDRS: &str = "LOCAL_ADDRS";
-/// Array: node index -> [`crate::ingress::Node`].
-pub const MAP_NODES: &str = "NODES";
 /// Hash: ifindex -> flags (`u32`, [`crate::ingress::DEVICE_TRANSLATE`]) of devices with the uplink program.
 pub const MAP_DEVICES: &str = "DEVICES";
 /// Hash: data path address of a member -> flags (`u32`, [`crate::ingress::MEMBER_UP`]).
 pub const MAP_MEMBERS: &str = "MEMBERS";
 /// Hash: [`crate::ingress::PublishedKey`] -> [`crate::ingress::Published`].
 pub const MAP_PUBLISHED: &str = "PUBLISHED";
-/// Array of maps: service index -> array of node indices (`u32`): the node table.
+/// Array of maps: service index -> array of data path addresses (`u32`): the node table.
 pub const MAP_NODE_TABLES: &str = "NODE_TABLES";
 /// The same, as it was before the last change: where mid-stream packets may still belong.
 pub const MAP_OLD_TABLES: &str = "OLD_TABLES";
-/// Array: service index -> [`crate::ingress::LocalBackends`].
+/// Hash: service index -> [`crate::ingress::LocalBackends`].
 pub const MAP_LOCAL_BACKENDS: &str = "LOCAL_BACKENDS";
 /// Array: endpoint index -> [`crate::overlay::Endpoint`].
 pub const MAP_ENDPOINTS: &str = "ENDPOINTS";

@@ -1,8 +1,8 @@
 //! Flows with a task of this node: both directions, how long they are kept, what happens when two
 //! would look the same to the task.
 
-use crate::{Packet, Tables, Verdict, hash, subprogram::subprogram};
-use skein_abi::{Addr, ICMP, Port, UDP, config::Timeouts, flow::*, verdict::Counter};
+use crate::{Live, Tables, Verdict, Work, hash, subprogram::subprogram};
+use skein_abi::{ICMP, Port, UDP, config::Timeouts, flow::*, verdict::Counter};
 
 /// Local tasks that are tried for a flow whose tuple is taken at the first one.
 const TASK_TRIES: u32 = 4;
@@ -25,76 +25,121 @@ pub fn is_alive(timeouts: &Timeouts, proto: u8, marks: u8, seen: u64, now: u64) 
     now.saturating_sub(seen) < timeout
 }
 
-/// Where a client's packet came from. (The kernel passes at most five arguments.)
-pub struct Client {
-    /// The packet's tuple, as it arrived at the node that the client came in by.
-    pub tuple: Tuple,
-    /// Data path address of that node, 0 for this one.
-    pub entry: Addr,
+/// The entry of one direction of a flow, if it is to be believed.
+#[inline(always)]
+pub fn alive<T: Tables>(t: &T, key: &CtKey, now: u64) -> Option<Live<Ct>> {
+    let ct = t.conntrack(key)?;
+    let timeouts = &t.config().timeouts;
+    is_alive(timeouts, key.tuple.proto, ct.marks(), ct.seen(), now).then_some(ct)
 }
 
 subprogram! {
-    /// A packet from the client of a published port whose flow is known here.
-    pub fn follow(t, packet: &Packet, client: &Client) -> Option<Verdict> {
-        let tuple = &client.tuple;
-        let key = CtKey {
-            scope: SCOPE_PUBLISHED,
-            tuple: *tuple,
-        };
-        let mut ct = t.conntrack(&key)?;
+    /// A packet from the client of a published port (`client`, `entry`): decided if its flow is known
+    /// here.
+    pub fn follow(t, w) -> bool {
+        w.key.scope = SCOPE_PUBLISHED;
+        w.key.tuple = w.client;
         let now = t.now();
-        if !is_alive(&t.config().timeouts, tuple.proto, ct.marks, ct.seen, now)
-            || packet.is_syn() && is_closed(ct.marks)
-            || t.endpoint(ct.endpoint)?.addr != ct.to.dst
-        {
-            return None;
+        let Some(ct) = alive(t, &w.key, now) else {
+            return false;
+        };
+        let (marks, index) = (ct.marks(), ct.endpoint());
+        w.to = ct.to();
+        let is_there = match t.endpoint(index) {
+            Some(endpoint) => endpoint.addr == w.to.dst,
+            None => false,
+        };
+        if !is_there || w.packet.is_syn() && is_closed(marks) {
+            return false;
         }
-        ct.seen = now;
+        ct.set_seen(now);
         // A SYN that follows an entry is a retransmission, or the task's to answer (RFC 5961).
-        ct.marks |= packet.marks(true);
-        ct.return_node = client.entry;
-        t.set_conntrack(&key, &ct);
-        Some(Verdict::endpoint(&ct.to, ct.endpoint))
+        ct.set_marks(marks | w.packet.marks(true));
+        ct.set_return_node(w.entry);
+        w.verdict = Verdict::endpoint(&w.to, index);
+        true
     }
-}
 
-subprogram! {
-    /// Gives a flow to a ready task of this node, or, in mid-stream, to a draining one.
-    pub fn begin(t, packet: &Packet, client: &Client) -> Option<Verdict> {
-        let published = crate::ingress::published(t, &client.tuple)?;
-        let tuple = &client.tuple;
-        let hash = hash(tuple);
+    /// Gives a flow (`client`, `entry`) to a ready task of this node, or, in mid-stream, to a draining
+    /// one. Not decided: there is none.
+    pub fn begin(t, w) -> bool {
+        let Some(published) = crate::ingress::published(t, &w.client) else {
+            return false;
+        };
+        let hash = hash(&w.client);
         let draining = match t.local_backend(published.service, hash, false) {
             Some(_) => false,
-            None if packet.is_mid_stream() => true,
-            None => return None,
+            None if w.packet.is_mid_stream() => true,
+            None => return false,
         };
-        let mut first = None;
+        w.to = w.client;
+        w.to.dport = published.target;
         for attempt in 0..TASK_TRIES {
-            let index = t.local_backend(published.service, hash.wrapping_add(attempt), draining)?;
-            let to = Tuple {
-                dst: t.endpoint(index)?.addr,
-                dport: published.target,
-                ..*tuple
+            let nth = hash.wrapping_add(attempt);
+            let Some(index) = t.local_backend(published.service, nth, draining) else {
+                return false;
             };
-            if is_free(t, index, &to, tuple) {
-                return Some(remember(t, packet.marks(true), client, &to, index));
+            let Some(endpoint) = t.endpoint(index) else {
+                return false;
+            };
+            w.to.dst = endpoint.addr;
+            if is_free(t, w, index) {
+                return remember(t, w, index);
             }
-            first = first.or(Some((index, to)));
         }
         // The same client port came in by another address or published port of the service, and every
         // task tried has it. The client's address is what the task is promised; its port is not.
-        let (index, to) = first?;
+        let Some(index) = t.local_backend(published.service, hash, draining) else {
+            return false;
+        };
+        let Some(endpoint) = t.endpoint(index) else {
+            return false;
+        };
+        w.to.dst = endpoint.addr;
         for attempt in 0..PORT_TRIES {
-            let to = Tuple {
-                sport: other_port(hash, attempt),
-                ..to
-            };
-            if is_free(t, index, &to, tuple) {
-                return Some(remember(t, packet.marks(true), client, &to, index));
+            w.to.sport = other_port(hash, attempt);
+            if is_free(t, w, index) {
+                return remember(t, w, index);
             }
         }
-        Some(Verdict::drop(tuple, Counter::DropNoPort))
+        w.verdict = Verdict::drop(&w.client, Counter::DropNoPort);
+        true
+    }
+
+    /// Whether answers to `to` from a task would be this flow's alone.
+    fn is_free(t, w, endpoint: u32) -> bool {
+        w.key.scope = scope_of(endpoint);
+        w.key.tuple = w.to.reversed();
+        let Some(other) = t.conntrack(&w.key) else {
+            return true;
+        };
+        other.to() == w.client.reversed() || !is_answered(t, w, &other, t.now())
+    }
+
+    /// Makes both entries of the flow from `client` to the task that is `to` at `endpoint`.
+    fn remember(t, w, endpoint: u32) -> bool {
+        w.ct = Ct {
+            seen: t.now(),
+            to: w.to,
+            route: Route::Endpoint,
+            endpoint,
+            return_node: w.entry,
+            marks: w.packet.marks(true),
+            pad: [0; 3],
+        };
+        w.key.scope = SCOPE_PUBLISHED;
+        w.key.tuple = w.client;
+        let forward = t.insert_conntrack(&w.key, &w.ct);
+        w.ct.to = w.client.reversed();
+        w.ct.route = Route::Reply;
+        w.key.scope = scope_of(endpoint);
+        w.key.tuple = w.to.reversed();
+        let back = t.insert_conntrack(&w.key, &w.ct);
+        w.verdict = match forward && back {
+            true => Verdict::endpoint(&w.to, endpoint),
+            false => Verdict::drop(&w.to, Counter::DropTableFull),
+        };
+        true
     }
 }
 
@@ -105,78 +150,51 @@ fn other_port(hash: u32, attempt: u32) -> Port {
     ((PORT_MIN + spread % (65_536 - PORT_MIN)) as u16).to_be()
 }
 
-/// Whether answers to `to` would be this flow's alone.
-#[inline(never)]
-fn is_free<T: Tables>(t: &T, endpoint: u32, to: &Tuple, tuple: &Tuple) -> bool {
-    let key = CtKey {
-        scope: scope_of(endpoint),
-        tuple: to.reversed(),
-    };
-    let Some(other) = t.conntrack(&key) else {
-        return true;
-    };
-    other.to.reversed() == *tuple
-        || !is_alive(
-            &t.config().timeouts,
-            tuple.proto,
-            other.marks,
-            other.seen,
-            t.now(),
-        )
-}
-
+/// Whether the flow of which `back` is the task's direction is to be believed. Clients may send for
+/// long without an answer (UDP), so either direction will do.
 #[inline(always)]
-fn remember<T: Tables>(t: &T, marks: u8, client: &Client, to: &Tuple, endpoint: u32) -> Verdict {
-    let mut ct = Ct {
-        seen: t.now(),
-        to: *to,
-        route: Route::Endpoint,
-        endpoint,
-        return_node: client.entry,
-        marks,
-        pad: [0; 3],
-    };
-    let forward = t.set_conntrack(
-        &CtKey {
-            scope: SCOPE_PUBLISHED,
-            tuple: client.tuple,
-        },
-        &ct,
-    );
-    ct.to = client.tuple.reversed();
-    ct.route = Route::Reply;
-    let back = t.set_conntrack(
-        &CtKey {
-            scope: scope_of(endpoint),
-            tuple: to.reversed(),
-        },
-        &ct,
-    );
-    match forward && back {
-        true => Verdict::endpoint(to, endpoint),
-        false => Verdict::drop(to, Counter::DropTableFull),
+fn is_answered<T: Tables>(t: &T, w: &mut Work, back: &Live<Ct>, now: u64) -> bool {
+    w.key.scope = SCOPE_PUBLISHED;
+    w.key.tuple = back.to().reversed();
+    let (mut marks, mut seen) = (back.marks(), back.seen());
+    if let Some(forward) = t.conntrack(&w.key) {
+        marks |= forward.marks();
+        seen = seen.max(forward.seen());
     }
+    is_alive(&t.config().timeouts, w.key.tuple.proto, marks, seen, now)
 }
 
-subprogram! {
-    /// A task's answer to the client of a published port: the tuple that the client expects, and the
-    /// node it came in by.
-    pub fn answer(t, packet: &Packet, key: &CtKey, back: &Ct) -> (Tuple, Addr) {
-        let mut back = *back;
-        let now = t.now();
-        let forward_key = CtKey {
-            scope: SCOPE_PUBLISHED,
-            tuple: back.to.reversed(),
-        };
-        if let Some(mut forward) = t.conntrack(&forward_key) {
-            forward.marks |= packet.marks(false);
-            forward.seen = now;
-            back.return_node = forward.return_node;
-            back.marks = forward.marks;
-            t.set_conntrack(&forward_key, &forward);
-        }
-        back.seen = now;
-        t.set_conntrack(key, &back);
-        (back.to, back.return_node)
+/// A task's answer to the client of a published port, by its entry `back`: fills in `to`, the tuple
+/// that the client expects, and `entry`, the node that it came in by. False: the flow is over.
+#[inline(always)]
+pub fn answer<T: Tables>(t: &T, w: &mut Work, back: &Live<Ct>, now: u64) -> bool {
+    if !is_answered(t, w, back, now) {
+        return false;
+    }
+    w.to = back.to();
+    w.entry = back.return_node();
+    // `key` is the forward direction's, from above.
+    if let Some(forward) = t.conntrack(&w.key) {
+        let marks = forward.marks() | w.packet.marks(false);
+        forward.set_marks(marks);
+        forward.set_seen(now);
+        w.entry = forward.return_node();
+        back.set_marks(marks);
+    }
+    back.set_seen(now);
+    true
+}
+
+/// An answer, `to`, from behind a VIP, by its entry `back`: puts the VIP's tuple in its place, if the
+/// flow is to be believed.
+#[inline(always)]
+pub fn answer_of_vip<T: Tables>(t: &T, w: &mut Work, back: &Live<Ct>) {
+    w.key.tuple = back.to().reversed();
+    let now = t.now();
+    if let Some(forward) = alive(t, &w.key, now) {
+        forward.set_marks(forward.marks() | w.packet.marks(false));
+        forward.set_seen(now);
+        back.set_seen(now);
+        w.to = back.to();
     }
 }

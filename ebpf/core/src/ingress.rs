@@ -4,75 +4,67 @@
 //! [`uplink`] and [`from_host`] send with `VNI_FORWARD`, [`from_tunnel`] sends what came with that
 //! on with `VNI_SECOND_HOP` at most, and never sends on what came with any other.
 
-use crate::{
-    Action, Packet, Tables, Verdict,
-    conntrack::{self, Client},
-    hash, nat, overlay,
-    subprogram::subprogram,
-};
+use crate::{Action, Tables, Verdict, Work, conntrack, hash, nat, overlay, subprogram::subprogram};
 use skein_abi::{
     Addr, ICMP, UDP, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, VNI_SECOND_HOP,
-    flow::{Affinity, NAT_HOST, NAT_ROUTED, Tuple, is_closed},
+    flow::{Affinity, ESTABLISHED, NAT_HOST, NAT_ROUTED, Tuple, is_closed},
     ingress::{DEVICE_TRANSLATE, MEMBER_UP, Published, PublishedKey},
     verdict::Counter,
 };
 
 subprogram! {
     /// A packet that came in by an uplink, or by a bridge of the engine (`device` has its flags).
-    pub fn uplink(t, packet: &Packet, device: u32) -> Verdict {
-        let tuple = packet.tuple;
-        let pass = Verdict::pass(&tuple);
-        if !t.is_local(tuple.dst) {
-            return pass;
+    pub fn uplink(t, w, device: u32) -> bool {
+        let (dst, dport, proto) = (w.packet.tuple.dst, w.packet.tuple.dport, w.packet.tuple.proto);
+        w.verdict = Verdict::pass(&w.packet.tuple);
+        if !t.is_local(dst) {
+            return true;
         }
-        if tuple.proto == UDP && tuple.dport == t.config().vxlan_port {
-            return match t.member(tuple.src) {
-                Some(_) => pass,
-                None => Verdict::drop(&tuple, Counter::DropNotMember),
-            };
+        if proto == UDP && dport == t.config().vxlan_port {
+            if t.member(w.packet.tuple.src).is_none() {
+                w.verdict = Verdict::drop(&w.packet.tuple, Counter::DropNotMember);
+            }
+            return true;
         }
-        if let Some(back) = nat::untranslate(t, &tuple) {
-            return back;
+        w.to = w.packet.tuple;
+        if nat::untranslate(t, w) || published(t, &w.packet.tuple).is_none() {
+            return true;
         }
-        if published(t, &tuple).is_none() {
-            return pass;
-        }
-        if device & DEVICE_TRANSLATE == 0 {
-            return Verdict::enter(&tuple);
-        }
-        match nat::translate(t, NAT_ROUTED, &tuple, tuple.dst) {
-            Some(to) => Verdict::enter(&to),
-            None => Verdict::drop(&tuple, Counter::DropNoPort),
-        }
+        w.verdict = if device & DEVICE_TRANSLATE == 0 {
+            Verdict::enter(&w.packet.tuple)
+        } else if nat::translate(t, w, NAT_ROUTED, dst) {
+            Verdict::enter(&w.to)
+        } else {
+            Verdict::drop(&w.packet.tuple, Counter::DropNoPort)
+        };
+        true
     }
-}
 
-subprogram! {
     /// A packet that the host itself sends through the local pair: to an endpoint by its internal
     /// address, or to a published port by the reserved address.
-    pub fn from_host(t, packet: &Packet) -> Verdict {
-        let tuple = packet.tuple;
-        if let Some(index) = t.internal(tuple.dst) {
-            return match t.endpoint(index) {
-                Some(endpoint) => Verdict::endpoint(
-                    &Tuple {
-                        dst: endpoint.addr,
-                        ..tuple
-                    },
-                    index,
-                ),
-                None => Verdict::drop(&tuple, Counter::DropUnknownAddress),
+    pub fn from_host(t, w) -> bool {
+        let dst = w.packet.tuple.dst;
+        if let Some(index) = t.internal(dst) {
+            w.to = w.packet.tuple;
+            w.verdict = match t.endpoint(index) {
+                Some(endpoint) => {
+                    w.to.dst = endpoint.addr;
+                    Verdict::endpoint(&w.to, index)
+                }
+                None => Verdict::drop(&w.to, Counter::DropUnknownAddress),
             };
+            return true;
         }
-        let config = t.config();
-        if tuple.dst != config.local_addr || published(t, &tuple).is_none() {
-            return Verdict::drop(&tuple, Counter::DropUnknownAddress);
+        if dst != t.config().local_addr || published(t, &w.packet.tuple).is_none() {
+            w.verdict = Verdict::drop(&w.packet.tuple, Counter::DropUnknownAddress);
+            return true;
         }
         t.count(Counter::FromHost);
-        match nat::translate(t, NAT_HOST, &tuple, config.node_addr) {
-            Some(to) => Verdict::enter(&to),
-            None => Verdict::drop(&tuple, Counter::DropNoPort),
-        }
+        w.verdict = match nat::translate(t, w, NAT_HOST, t.config().node_addr) {
+            true => Verdict::enter(&w.to),
+            false => Verdict::drop(&w.packet.tuple, Counter::DropNoPort),
+        };
+        true
     }
 }
 
@@ -93,212 +85,206 @@ pub fn published<T: Tables>(t: &T, tuple: &Tuple) -> Option<Published> {
 ///
 /// In steps, because the stack of a kernel program, calls included, has 512 bytes.
 #[inline(always)]
-pub fn settle<T: Tables>(t: &T, packet: &Packet, verdict: Verdict) -> Verdict {
-    let verdict = match verdict.action {
-        Action::Enter => enter(t, packet, &verdict.to),
-        _ => verdict,
-    };
-    if verdict.action != Action::Begin {
-        return verdict;
+pub fn settle<T: Tables>(t: &T, w: &mut Work) {
+    if w.verdict.action == Action::Enter {
+        w.client = w.verdict.to;
+        w.entry = 0;
+        w.vni = 0;
+        enter(t, w);
     }
-    let client = Client {
-        tuple: verdict.to,
-        entry: verdict.entry,
-    };
-    match conntrack::begin(t, packet, &client) {
-        Some(new) => {
-            t.count(if client.entry == 0 {
-                Counter::EntryLocal
-            } else {
-                Counter::Delivered
-            });
-            new
-        }
-        None => elsewhere(t, packet, &verdict),
+    if w.verdict.action != Action::Begin {
+        return;
+    }
+    if conntrack::begin(t, w) {
+        t.count(match w.vni {
+            0 => Counter::EntryLocal,
+            _ => Counter::Delivered,
+        });
+    } else {
+        elsewhere(t, w);
     }
 }
 
 subprogram! {
     /// This node is the one that the client came in by.
-    fn enter(t, packet: &Packet, tuple: &Tuple) -> Verdict {
-        let Some(published) = published(t, tuple) else {
-            return Verdict::pass(tuple);
-        };
-        let client = Client { tuple: *tuple, entry: 0 };
-        if let Some(known) = conntrack::follow(t, packet, &client) {
+    fn enter(t, w) -> bool {
+        if conntrack::follow(t, w) {
             t.count(Counter::EntryLocal);
-            return known;
+            return true;
         }
-        if let Some(node) = follow_affinity(t, packet, tuple) {
-            return forward(t, tuple, node);
+        if follow_affinity(t, w) {
+            return true;
         }
-        if t.host_has(tuple) {
-            return Verdict::pass(tuple);
+        if t.host_has(&w.client) {
+            w.verdict = Verdict::pass(&w.client);
+            return true;
         }
-        match pick(t, tuple, &published, false) {
-            Some(node) if node != t.config().node_addr => {
-                let affinity = Affinity { seen: t.now(), node, marks: packet.marks(true), pad: [0; 3] };
-                t.set_affinity(tuple, &affinity, true);
-                forward(t, tuple, node)
-            }
-            _ => Verdict::begin(tuple, 0, 0),
+        let node = pick(t, &w.client, false);
+        if node == 0 || node == t.config().node_addr {
+            w.verdict = Verdict::begin(&w.client);
+            return true;
         }
+        w.affinity = Affinity {
+            seen: t.now(),
+            node,
+            marks: w.packet.marks(true),
+            pad: [0; 3],
+        };
+        t.insert_affinity(&w.client, &w.affinity, w.affinity.marks & ESTABLISHED == 0);
+        forward(t, w, node);
+        true
     }
 
     /// No task of this node takes the flow, though a table named this node.
     ///
     /// A node that the client's packet was forwarded to sends it on once; the entry node asks the
     /// previous table, where a connection may still belong.
-    fn elsewhere(t, packet: &Packet, begin: &Verdict) -> Verdict {
-        let tuple = &begin.to;
+    fn elsewhere(t, w) -> bool {
         let own = t.config().node_addr;
-        if let Some(published) = published(t, tuple).filter(|_| begin.vni != VNI_SECOND_HOP) {
-            let now = pick(t, tuple, &published, false).filter(|node| *node != own);
-            let before = match packet.is_mid_stream() {
-                true => pick(t, tuple, &published, true).filter(|node| *node != own),
-                false => None,
-            };
-            if let Some(node) = now.or(before) {
-                if begin.vni == 0 {
-                    return forward(t, tuple, node);
-                }
-                t.count(Counter::SecondHop);
-                return Verdict::tunnel(tuple, node, VNI_SECOND_HOP, begin.entry);
+        let mut node = 0;
+        if w.vni != VNI_SECOND_HOP {
+            node = pick(t, &w.client, false);
+            if node == own || node == 0 {
+                node = match w.packet.is_mid_stream() {
+                    true => pick(t, &w.client, true),
+                    false => 0,
+                };
             }
         }
-        refuse(t, packet, tuple, begin.entry)
+        if node == 0 || node == own {
+            return refuse(t, w);
+        }
+        if w.vni == 0 {
+            forward(t, w, node);
+        } else {
+            t.count(Counter::SecondHop);
+            w.verdict = Verdict::tunnel(&w.client, node, VNI_SECOND_HOP, w.entry);
+        }
+        true
     }
-}
 
-/// The node that this flow was sent to before, if it may be sent there again.
-#[inline(never)]
-fn follow_affinity<T: Tables>(t: &T, packet: &Packet, tuple: &Tuple) -> Option<Addr> {
-    let mut affinity = t.affinity(tuple)?;
-    let now = t.now();
-    let alive = conntrack::is_alive(
-        &t.config().timeouts,
-        tuple.proto,
-        affinity.marks,
-        affinity.seen,
-        now,
-    );
-    if !alive
-        || packet.is_syn() && is_closed(affinity.marks)
-        || t.member(affinity.node)? & MEMBER_UP == 0
-    {
-        return None;
+    /// Decided if this flow was sent to a node before, and may be sent there again.
+    fn follow_affinity(t, w) -> bool {
+        let Some(affinity) = t.affinity(&w.client) else {
+            return false;
+        };
+        let now = t.now();
+        let (node, before) = (affinity.node(), affinity.marks());
+        let timeouts = &t.config().timeouts;
+        if !conntrack::is_alive(timeouts, w.client.proto, before, affinity.seen(), now)
+            || w.packet.is_syn() && is_closed(before)
+            || t.member(node).unwrap_or(0) & MEMBER_UP == 0
+        {
+            return false;
+        }
+        let marks = before | w.packet.marks(true);
+        affinity.set_seen(now);
+        affinity.set_marks(marks);
+        if (before ^ marks) & ESTABLISHED != 0 {
+            // Out of the table of flows that only opened, before a flood evicts it there.
+            w.affinity = Affinity { seen: now, node, marks, pad: [0; 3] };
+            t.insert_affinity(&w.client, &w.affinity, false);
+        }
+        forward(t, w, node);
+        true
     }
-    affinity.seen = now;
-    affinity.marks |= packet.marks(true);
-    t.set_affinity(tuple, &affinity, packet.is_syn());
-    Some(affinity.node)
 }
 
 #[inline(always)]
-fn forward<T: Tables>(t: &T, tuple: &Tuple, node: Addr) -> Verdict {
+fn forward<T: Tables>(t: &T, w: &mut Work, node: Addr) {
     t.count(Counter::EntryForwarded);
-    let entry = t.config().node_addr;
-    Verdict::tunnel(tuple, node, VNI_FORWARD, entry)
+    w.verdict = Verdict::tunnel(&w.client, node, VNI_FORWARD, t.config().node_addr);
 }
 
-/// The node that a table names for a flow.
+/// The node that a table names for a flow; 0: none.
 #[inline(always)]
-fn pick<T: Tables>(t: &T, tuple: &Tuple, published: &Published, previous: bool) -> Option<Addr> {
-    let slots = if previous {
-        published.old_slots
-    } else {
-        published.slots
+fn pick<T: Tables>(t: &T, tuple: &Tuple, previous: bool) -> Addr {
+    let Some(published) = published(t, tuple) else {
+        return 0;
+    };
+    let slots = match previous {
+        true => published.old_slots,
+        false => published.slots,
     };
     if slots == 0 {
-        return None;
+        return 0;
     }
-    t.table_node(published.service, hash(tuple) % slots, previous)
-}
-
-/// What a tunnelled packet came in.
-pub struct Outer {
-    /// Network identifier.
-    pub vni: u32,
-    /// Outer source address.
-    pub remote: Addr,
-    /// The address in the inner source MAC address, if that has the form of [`skein_abi::mac`]; else 0.
-    pub entry: Addr,
+    let slot = hash(tuple) % slots;
+    let node = t.table_node(published.service, slot, previous);
+    node.unwrap_or(0)
 }
 
 subprogram! {
-    /// A packet that came by the external vxlan device.
-    pub fn from_tunnel(t, packet: &Packet, outer: &Outer) -> Verdict {
-        let Outer { vni, remote, entry } = *outer;
-        if t.member(remote).is_none() {
-            return Verdict::drop(&packet.tuple, Counter::DropNotMember);
+    /// A packet that came by the external vxlan device: in `vni`, with the outer source `remote`.
+    /// `entry` is the address in the inner source MAC address, if that has the form of
+    /// [`skein_abi::mac`]; else 0.
+    pub fn from_tunnel(t, w, vni: u32, remote: Addr, entry: Addr) -> bool {
+        w.client = w.packet.tuple;
+        w.vni = vni;
+        w.entry = match vni {
+            VNI_SECOND_HOP => entry,
+            _ => remote,
+        };
+        if t.member(remote).is_none() || t.member(w.entry).is_none() {
+            w.verdict = Verdict::drop(&w.client, Counter::DropNotMember);
+            return true;
         }
         match vni {
-            VNI_FORWARD => forwarded(t, packet, vni, remote),
-            VNI_SECOND_HOP if t.member(entry).is_some() => forwarded(t, packet, vni, entry),
-            VNI_SECOND_HOP => Verdict::drop(&packet.tuple, Counter::DropNotMember),
-            VNI_REPLY => replied(t, packet),
-            VNI_OVERLAY_MIN.. => overlay::arrived(t, packet, vni),
-            _ => Verdict::drop(&packet.tuple, Counter::DropUnknownVni),
+            VNI_FORWARD | VNI_SECOND_HOP => {
+                if conntrack::follow(t, w) {
+                    t.count(Counter::Delivered);
+                } else {
+                    w.verdict = Verdict::begin(&w.client);
+                }
+                true
+            }
+            VNI_REPLY => replied(t, w),
+            VNI_OVERLAY_MIN.. => overlay::arrived(t, w, vni),
+            _ => {
+                w.verdict = Verdict::drop(&w.client, Counter::DropUnknownVni);
+                true
+            }
         }
     }
-}
 
-/// A client's packet that came in by the node `entry`.
-#[inline(always)]
-fn forwarded<T: Tables>(t: &T, packet: &Packet, vni: u32, entry: Addr) -> Verdict {
-    let client = Client {
-        tuple: packet.tuple,
-        entry,
-    };
-    match conntrack::follow(t, packet, &client) {
-        Some(known) => {
-            t.count(Counter::Delivered);
-            known
-        }
-        None => Verdict::begin(&packet.tuple, vni, entry),
-    }
-}
-
-subprogram! {
     /// Nobody takes the flow: TCP is reset, by the node that the client came in by; the rest is dropped.
-    fn refuse(t, packet: &Packet, tuple: &Tuple, entry: Addr) -> Verdict {
-        if !packet.may_be_reset() {
-            return Verdict::drop(tuple, Counter::DropNoTask);
+    fn refuse(t, w) -> bool {
+        if !w.packet.may_be_reset() {
+            w.verdict = Verdict::drop(&w.client, Counter::DropNoTask);
+            return true;
         }
         t.count(Counter::DropNoTask);
-        let back = tuple.reversed();
-        let answer = match entry {
-            0 => out(t, &back),
-            node => Verdict::tunnel(&back, node, VNI_REPLY, 0),
-        };
-        Verdict { reset: 1, ..answer }
-    }
-}
-
-subprogram! {
-    /// A finished answer, back at the node that its client came in by.
-    fn replied(t, packet: &Packet) -> Verdict {
-        let tuple = packet.tuple;
-        let client = tuple.reversed();
-        let Some(mut affinity) = t.affinity(&client) else {
-            return Verdict::drop(&tuple, Counter::DropNoFlow);
-        };
-        let opening = affinity.marks & skein_abi::flow::ESTABLISHED == 0;
-        affinity.seen = t.now();
-        affinity.marks |= packet.marks(false);
-        t.set_affinity(&client, &affinity, opening);
-        out(t, &tuple)
-    }
-}
-
-subprogram! {
-    /// Sends a finished answer to the client that came in by this node.
-    pub fn out(t, tuple: &Tuple) -> Verdict {
-        t.count(Counter::ReplyOut);
-        if !t.is_local(tuple.dst) {
-            return Verdict::out(tuple);
+        w.to = w.client.reversed();
+        match w.entry {
+            0 => drop(out(t, w)),
+            node => w.verdict = Verdict::tunnel(&w.to, node, VNI_REPLY, 0),
         }
-        // The client is on this node: behind a translation, or one of its own sockets.
-        nat::untranslate(t, tuple).unwrap_or(Verdict::host(tuple))
+        w.verdict.reset = 1;
+        true
+    }
+
+    /// A finished answer, back at the node that its client came in by.
+    fn replied(t, w) -> bool {
+        w.to = w.packet.tuple;
+        w.client = w.packet.tuple.reversed();
+        let Some(affinity) = t.affinity(&w.client) else {
+            w.verdict = Verdict::drop(&w.to, Counter::DropNoFlow);
+            return true;
+        };
+        affinity.set_seen(t.now());
+        affinity.set_marks(affinity.marks() | w.packet.marks(false));
+        out(t, w)
+    }
+
+    /// Sends a finished answer, `to`, to the client that came in by this node.
+    pub fn out(t, w) -> bool {
+        t.count(Counter::ReplyOut);
+        if !t.is_local(w.to.dst) {
+            w.verdict = Verdict::out(&w.to);
+        } else if !nat::untranslate(t, w) {
+            // The client is a socket of this node's own.
+            w.verdict = Verdict::host(&w.to);
+        }
+        true
     }
 }

@@ -1,7 +1,7 @@
 //! The decisions of Skein's packet path, free of any hook.
 //!
-//! A hook parses a packet into a [`Packet`], asks one of the functions below, and carries out the
-//! [`Verdict`]. All they know comes through [`Tables`]: kernel maps in the programs, plain maps in
+//! A hook parses a packet into [`Work`], calls one of the functions below, which fills in the
+//! [`Verdict`], and carries that out. All they know comes through [`Tables`]: kernel maps in the programs, plain maps in
 //! the tests on the host.
 //!
 //! | packet seen at | function |
@@ -11,7 +11,7 @@
 //! | the host's end of a container's veth pair | [`from_container`] |
 //! | `skein1`, coming from the host itself | [`from_host`] |
 //!
-//! What they return goes through [`settle`] before it is carried out.
+//! Then comes [`settle`], which goes on where a verdict is half a decision.
 //!
 //! Translation never changes a packet step by step: every function carries a whole [`Tuple`]
 //! forward, and the hook replaces the packet's own once, at the end.
@@ -19,16 +19,20 @@
 
 mod conntrack;
 mod ingress;
+mod live;
 mod nat;
 mod overlay;
 mod packet;
 mod subprogram;
 mod tables;
+mod work;
 
-pub use ingress::{Outer, from_host, from_tunnel, settle, uplink};
+pub use ingress::{from_host, from_tunnel, settle, uplink};
+pub use live::Live;
 pub use overlay::from_container;
 pub use packet::{Action, Packet, Verdict};
 pub use tables::Tables;
+pub use work::Work;
 
 use skein_abi::flow::Tuple;
 

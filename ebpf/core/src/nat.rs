@@ -1,79 +1,112 @@
 //! Sources that are not unique in the cluster leave by the node's address and a port of a range of
 //! its own: what containers send to the world outside, and local clients of published ports.
 
-use crate::{Tables, Verdict, conntrack::is_alive, hash, subprogram::subprogram};
-use skein_abi::{Addr, Port, flow::*, verdict::Counter};
+use crate::{Tables, Verdict, Work, conntrack::is_alive, hash, subprogram::subprogram};
+use skein_abi::{Addr, ICMP, Port, flow::*, verdict::Counter};
 
 /// Ports that are tried for one flow. With the range half full, 16 misses in a row happen to one
 /// flow in 65,536.
 const PORT_TRIES: u32 = 16;
 
 subprogram! {
-    /// The tuple by which a flow leaves the node, towards `dst`; `None`: no port was free.
-    pub fn translate(t, scope: u32, tuple: &Tuple, dst: Addr) -> Option<Tuple> {
+    /// Fills in `to`: the tuple by which the packet leaves the node, towards `dst`; false: no port was
+    /// free.
+    pub fn translate(t, w, scope: u32, dst: Addr) -> bool {
         let now = t.now();
-        let key = NatKey {
-            scope,
-            tuple: *tuple,
-        };
-        if let Some(mut out) = t.nat(&key) {
-            let back_key = NatKey {
-                scope: NAT_INCOMING,
-                tuple: out.to.reversed(),
-            };
-            if let Some(mut back) = t.nat(&back_key)
-                && back.scope == scope
-                && back.to.reversed() == *tuple
-            {
-                out.seen = now;
-                back.seen = now;
-                t.set_nat(&key, &out);
-                t.set_nat(&back_key, &back);
-                return Some(out.to);
-            }
+        w.nat_key.scope = scope;
+        w.nat_key.tuple = w.packet.tuple;
+        let mut known = false;
+        if let Some(out) = t.nat(&w.nat_key) {
+            w.to = out.to();
+            out.set_seen(now);
+            known = true;
         }
-        let config = t.config();
-        let range = u32::from(config.nat_port_max.saturating_sub(config.nat_port_min)) + 1;
-        let spread = hash(tuple);
+        if known && answers_come_back(t, w, scope, now) {
+            return true;
+        }
+        let (min, max) = (t.config().nat_port_min, t.config().nat_port_max);
+        let range = u32::from(max.saturating_sub(min)) + 1;
+        let spread = hash(&w.packet.tuple);
         for attempt in 0..PORT_TRIES {
             let nth = spread.wrapping_add(attempt.wrapping_mul(40_503)) % range;
-            let port: Port = (config.nat_port_min + nth as u16).to_be();
-            // The identifier of an echo stands in for both ports.
-            let dport = if tuple.proto == skein_abi::ICMP {
-                port
-            } else {
-                tuple.dport
-            };
-            let to = Tuple {
-                src: config.node_addr,
-                dst,
-                sport: port,
-                dport,
-                ..*tuple
-            };
-            let back_key = NatKey {
-                scope: NAT_INCOMING,
-                tuple: to.reversed(),
-            };
-            if let Some(other) = t.nat(&back_key)
-                && is_alive(&config.timeouts, tuple.proto, ESTABLISHED, other.seen, now)
-            {
-                continue;
+            let port: Port = (min + nth as u16).to_be();
+            w.to = w.packet.tuple;
+            w.to.src = t.config().node_addr;
+            w.to.dst = dst;
+            w.to.sport = port;
+            if w.to.proto == ICMP {
+                // The identifier of an echo stands in for both ports.
+                w.to.dport = port;
             }
-            let back = Nat {
-                seen: now,
-                to: tuple.reversed(),
-                scope,
-            };
-            let out = Nat {
-                seen: now,
-                to,
-                scope,
-            };
-            return (t.set_nat(&back_key, &back) && t.set_nat(&key, &out)).then_some(to);
+            if claim(t, w, scope, now) {
+                return true;
+            }
         }
-        None
+        false
     }
+
+    /// Whether the answers to `to` are (still) this flow's.
+    fn answers_come_back(t, w, scope: u32, now: u64) -> bool {
+        w.nat_key.scope = NAT_INCOMING;
+        w.nat_key.tuple = w.to.reversed();
+        let Some(back) = t.nat(&w.nat_key) else {
+            return false;
+        };
+        back.set_seen(now);
+        back.scope() == scope && back.to().reversed() == w.packet.tuple
+    }
+
+    /// Takes `to` for this flow, if nobody has it.
+    fn claim(t, w, scope: u32, now: u64) -> bool {
+        w.nat_key.scope = NAT_INCOMING;
+        w.nat_key.tuple = w.to.reversed();
+        if let Some(other) = t.nat(&w.nat_key)
+            && is_alive(&t.config().timeouts, w.to.proto, ESTABLISHED, other.seen(), now)
+        {
+            return false;
+        }
+        w.nat.seen = now;
+        w.nat.scope = scope;
+        w.nat.to = w.packet.tuple.reversed();
+        let back = t.insert_nat(&w.nat_key, &w.nat);
+        w.nat.to = w.to;
+        w.nat_key.scope = scope;
+        w.nat_key.tuple = w.packet.tuple;
+        back && t.insert_nat(&w.nat_key, &w.nat)
+    }
+
+    /// `to` is an answer as it arrives at the node's address: decided if it belongs to a translated
+    /// source.
+    pub fn untranslate(t, w) -> bool {
+        if !is_nat_port(t, w.to.dport) {
+            return false;
+        }
+        w.nat_key.scope = NAT_INCOMING;
+        w.nat_key.tuple = w.to;
+        let Some(back) = t.nat(&w.nat_key) else {
+            return false;
+        };
+        back.set_seen(t.now());
+        w.to = back.to();
+        give_back(t, w, back.scope());
+        true
+    }
+}
+
+/// Decides where the answer `to` of a translated source of `scope` goes.
+#[inline(always)]
+fn give_back<T: Tables>(t: &T, w: &mut Work, scope: u32) {
+    w.verdict = match scope {
+        NAT_HOST => Verdict::host(&w.to),
+        NAT_ROUTED => Verdict::out(&w.to),
+        scope => {
+            let index = scope.wrapping_sub(scope_of(0));
+            match t.endpoint(index) {
+                Some(found) if found.addr == w.to.dst => Verdict::endpoint(&w.to, index),
+                _ => Verdict::drop(&w.to, Counter::DropNoFlow),
+            }
+        }
+    };
 }
 
 /// Whether a port (as in a packet) is of the range that translated sources have.
@@ -81,31 +114,4 @@ subprogram! {
 pub fn is_nat_port<T: Tables>(t: &T, port: Port) -> bool {
     let (config, port) = (t.config(), u16::from_be(port));
     config.nat_port_min <= port && port <= config.nat_port_max
-}
-
-subprogram! {
-    /// An answer to a translated source: back to whom it belongs; `None`: to nobody that we know.
-    pub fn untranslate(t, tuple: &Tuple) -> Option<Verdict> {
-        if !is_nat_port(t, tuple.dport) {
-            return None;
-        }
-        let key = NatKey {
-            scope: NAT_INCOMING,
-            tuple: *tuple,
-        };
-        let mut back = t.nat(&key)?;
-        back.seen = t.now();
-        t.set_nat(&key, &back);
-        Some(match back.scope {
-            NAT_HOST => Verdict::host(&back.to),
-            NAT_ROUTED => Verdict::out(&back.to),
-            scope => {
-                let endpoint = scope - scope_of(0);
-                match t.endpoint(endpoint) {
-                    Some(found) if found.addr == back.to.dst => Verdict::endpoint(&back.to, endpoint),
-                    _ => Verdict::drop(tuple, Counter::DropNoFlow),
-                }
-            }
-        })
-    }
 }

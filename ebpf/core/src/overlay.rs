@@ -1,238 +1,230 @@
 //! What containers send: to each other, to VIPs, to their node, to the world outside.
 
-use crate::{Packet, Tables, Verdict, conntrack, hash, ingress, nat, subprogram::subprogram};
+use crate::{Tables, Verdict, Work, conntrack, hash, ingress, nat, subprogram::subprogram};
 use skein_abi::{
-    ICMP, TCP, UDP, VNI_REPLY,
-    flow::{Ct, CtKey, Route, Tuple, scope_of},
-    overlay::{Endpoint, NETWORK_INTERNAL, OverlayKey, Vip, VipSlot},
+    Addr, ICMP, TCP, UDP, VNI_REPLY,
+    flow::{Ct, Route, is_closed, scope_of},
+    overlay::{Endpoint, Location, NETWORK_INTERNAL, OverlayKey, Vip, VipSlot},
     verdict::Counter,
 };
 
 subprogram! {
     /// A packet that the container behind the local endpoint `index` sends. Its source is its own: the
     /// hook has checked address and MAC address.
-    pub fn from_container(t, packet: &Packet, index: u32, endpoint: &Endpoint) -> Verdict {
-        let tuple = packet.tuple;
-        let drop = |reason| Verdict::drop(&tuple, reason);
+    pub fn from_container(t, w, index: u32, endpoint: &Endpoint) -> bool {
         // Known flows come before anything else: a client of a published port may well have an address
         // that the overlay has, too.
-        if let Some(known) = follow(t, packet, index, endpoint) {
-            return known;
+        if follow(t, w, index, endpoint.vni) {
+            return true;
         }
-        let Some(network) = t.network(endpoint.vni) else {
-            return drop(Counter::DropUnknownVni);
+        let dst = w.packet.tuple.dst;
+        let vni = endpoint.vni;
+        let Some(network) = t.network(vni) else {
+            return dropped(w, Counter::DropUnknownVni);
         };
-        let key = OverlayKey {
-            vni: endpoint.vni,
-            addr: tuple.dst,
-        };
-        if let Some(vip) = t.vip(key) {
-            return match packet.is_echo_request() {
-                true => Verdict::echo(&tuple.reversed()),
-                false => balance(t, packet, index, &vip),
+        w.to = w.packet.tuple;
+        if let Some(vip) = t.vip(OverlayKey { vni, addr: dst }) {
+            return match w.packet.is_echo_request() {
+                true => echo(w),
+                false => balance(t, w, index, endpoint, &vip),
             };
         }
-        if tuple.dst & network.mask == network.net {
-            return match packet.is_echo_request() && tuple.dst == network.gateway {
-                true => Verdict::echo(&tuple.reversed()),
-                false => route(t, endpoint.vni, tuple),
+        if dst & network.mask == network.net {
+            return match w.packet.is_echo_request() && dst == network.gateway {
+                true => echo(w),
+                false => route(t, w, vni),
             };
         }
-        let config = t.config();
-        if tuple.dst == config.dns_addr {
-            return Verdict::host(&Tuple {
-                src: endpoint.internal,
-                ..tuple
-            });
+        let to_published = t.is_local(dst) && ingress::published(t, &w.to).is_some();
+        if dst == t.config().dns_addr
+            || t.is_local(dst) && !to_published && network.flags & NETWORK_INTERNAL == 0
+        {
+            w.to.src = endpoint.internal;
+            w.verdict = Verdict::host(&w.to);
+            return true;
         }
         if network.flags & NETWORK_INTERNAL != 0 {
-            return drop(Counter::DropInternal);
+            return dropped(w, Counter::DropInternal);
         }
-        if t.is_local(tuple.dst) {
-            if ingress::published(t, &tuple).is_none() {
-                return Verdict::host(&Tuple {
-                    src: endpoint.internal,
-                    ..tuple
-                });
+        if !matches!(w.to.proto, TCP | UDP) && !w.packet.is_echo_request() {
+            return dropped(w, Counter::DropNoRoute);
+        }
+        if !nat::translate(t, w, scope_of(index), dst) {
+            return dropped(w, Counter::DropNoPort);
+        }
+        w.verdict = match to_published {
+            true => Verdict::enter(&w.to),
+            false => {
+                t.count(Counter::Egress);
+                Verdict::out(&w.to)
             }
-            return match nat::translate(t, scope_of(index), &tuple, tuple.dst) {
-                Some(to) => Verdict::enter(&to),
-                None => drop(Counter::DropNoPort),
-            };
-        }
-        if !matches!(tuple.proto, TCP | UDP) && !packet.is_echo_request() {
-            return drop(Counter::DropNoRoute);
-        }
-        t.count(Counter::Egress);
-        match nat::translate(t, scope_of(index), &tuple, tuple.dst) {
-            Some(to) => Verdict::out(&to),
-            None => drop(Counter::DropNoPort),
-        }
+        };
+        true
     }
 }
 
+#[inline(always)]
+fn dropped(w: &mut Work, reason: Counter) -> bool {
+    w.verdict = Verdict::drop(&w.packet.tuple, reason);
+    true
+}
+
+#[inline(always)]
+fn echo(w: &mut Work) -> bool {
+    w.verdict = Verdict::echo(&w.packet.tuple.reversed());
+    true
+}
+
 subprogram! {
-    /// A packet of a flow that is known at this endpoint: an answer to the client of a published port,
-    /// or a flow to a VIP.
-    fn follow(t, packet: &Packet, index: u32, endpoint: &Endpoint) -> Option<Verdict> {
-        let key = CtKey {
-            scope: scope_of(index),
-            tuple: packet.tuple,
-        };
-        let mut ct = t.conntrack(&key)?;
+    /// Decided if the packet's flow is known at this endpoint: an answer to the client of a published
+    /// port, or a flow to a VIP.
+    fn follow(t, w, index: u32, vni: u32) -> bool {
+        w.key.scope = scope_of(index);
+        w.key.tuple = w.packet.tuple;
         let now = t.now();
-        if !conntrack::is_alive(
-            &t.config().timeouts,
-            key.tuple.proto,
-            ct.marks,
-            ct.seen,
-            now,
-        ) {
-            return None;
+        let Some(ct) = t.conntrack(&w.key) else {
+            return false;
+        };
+        let (marks, known) = (ct.marks(), ct.route());
+        if known == Route::Reply {
+            return conntrack::answer(t, w, &ct, now) && reply(t, w);
         }
-        match ct.route {
-            Route::Reply => {
-                let (to, return_node) = conntrack::answer(t, packet, &key, &ct);
-                if return_node == 0 {
-                    return Some(ingress::out(t, &to));
-                }
-                t.count(Counter::ReplySent);
-                Some(Verdict::tunnel(&to, return_node, VNI_REPLY, 0))
-            }
-            Route::Overlay | Route::Endpoint => {
-                let gone = || {
-                    t.location(OverlayKey {
-                        vni: endpoint.vni,
-                        addr: ct.to.dst,
-                    })
-                    .is_none()
-                };
-                if packet.is_syn() && skein_abi::flow::is_closed(ct.marks) || gone() {
-                    return None;
-                }
-                ct.seen = now;
-                ct.marks |= packet.marks(true);
-                t.set_conntrack(&key, &ct);
-                Some(match ct.route {
-                    Route::Endpoint => Verdict::endpoint(&ct.to, ct.endpoint),
-                    _ => route(t, endpoint.vni, ct.to),
-                })
-            }
+        let timeouts = &t.config().timeouts;
+        if !conntrack::is_alive(timeouts, w.key.tuple.proto, marks, ct.seen(), now) {
+            return false;
         }
+        w.to = ct.to();
+        let key = OverlayKey { vni, addr: w.to.dst };
+        if w.packet.is_syn() && is_closed(marks) || t.location(key).is_none() {
+            return false;
+        }
+        ct.set_seen(now);
+        ct.set_marks(marks | w.packet.marks(true));
+        if known == Route::Endpoint {
+            w.verdict = Verdict::endpoint(&w.to, ct.endpoint());
+            return true;
+        }
+        route(t, w, vni)
     }
-}
 
-subprogram! {
+    /// Sends the finished answer `to` by the node `entry`.
+    fn reply(t, w) -> bool {
+        if w.entry == 0 {
+            return ingress::out(t, w);
+        }
+        t.count(Counter::ReplySent);
+        w.verdict = Verdict::tunnel(&w.to, w.entry, VNI_REPLY, 0);
+        true
+    }
+
     /// A new flow to a VIP. The server sees the address of the task that calls.
-    fn balance(t, packet: &Packet, index: u32, vip: &Vip) -> Verdict {
-        let Some(endpoint) = t.endpoint(index) else {
-            return Verdict::drop(&packet.tuple, Counter::DropUnknownAddress);
-        };
-        let tuple = packet.tuple;
-        let slot = VipSlot {
-            list: vip.list,
-            edition: vip.edition,
-            slot: hash(&tuple) % vip.len.max(1),
-        };
-        let Some(backend) = t.vip_backend(slot).filter(|_| vip.len > 0) else {
-            if !packet.may_be_reset() {
-                return Verdict::drop(&tuple, Counter::DropNoTask);
+    fn balance(t, w, index: u32, endpoint: &Endpoint, vip: &Vip) -> bool {
+        let backend = pick(t, w, vip);
+        if backend == 0 {
+            if !w.packet.may_be_reset() {
+                return dropped(w, Counter::DropNoTask);
             }
             t.count(Counter::DropNoTask);
-            let answer = Verdict::endpoint(&tuple.reversed(), index);
-            return Verdict { reset: 1, ..answer };
-        };
+            w.to = w.packet.tuple.reversed();
+            w.verdict = Verdict::endpoint(&w.to, index);
+            w.verdict.reset = 1;
+            return true;
+        }
         t.count(Counter::VipPicked);
         let to_itself = backend == endpoint.addr;
-        // A task that reaches itself sees the VIP as its peer: its answer must come by here again.
-        let src = if to_itself { tuple.dst } else { tuple.src };
-        let to = Tuple {
-            src,
-            dst: backend,
-            ..tuple
-        };
-        let mut ct = Ct {
+        w.to = w.packet.tuple;
+        w.to.dst = backend;
+        if to_itself {
+            // A task that reaches itself sees the VIP as its peer: its answer must come by here again.
+            w.to.src = w.packet.tuple.dst;
+        }
+        w.ct = Ct {
             seen: t.now(),
-            to,
-            route: if to_itself {
-                Route::Endpoint
-            } else {
-                Route::Overlay
+            to: w.to,
+            route: match to_itself {
+                true => Route::Endpoint,
+                false => Route::Overlay,
             },
             endpoint: index,
             return_node: 0,
-            marks: packet.marks(true),
+            marks: w.packet.marks(true),
             pad: [0; 3],
         };
-        let scope = scope_of(index);
-        let forward = t.set_conntrack(&CtKey { scope, tuple }, &ct);
-        ct.to = tuple.reversed();
-        ct.route = Route::Endpoint;
-        let back = t.set_conntrack(
-            &CtKey {
-                scope,
-                tuple: to.reversed(),
-            },
-            &ct,
-        );
-        if !forward || !back {
-            return Verdict::drop(&tuple, Counter::DropTableFull);
+        if !remember(t, w, index) {
+            return dropped(w, Counter::DropTableFull);
         }
-        match to_itself {
-            true => Verdict::endpoint(&to, index),
-            false => route(t, endpoint.vni, to),
+        if to_itself {
+            w.verdict = Verdict::endpoint(&w.to, index);
+            return true;
         }
+        route(t, w, endpoint.vni)
+    }
+
+    /// Makes both entries of the flow to the backend that is `to`, of which `ct` is the first.
+    fn remember(t, w, index: u32) -> bool {
+        w.key.scope = scope_of(index);
+        w.key.tuple = w.packet.tuple;
+        let forward = t.insert_conntrack(&w.key, &w.ct);
+        w.ct.to = w.packet.tuple.reversed();
+        w.ct.route = Route::Endpoint;
+        w.key.tuple = w.to.reversed();
+        forward && t.insert_conntrack(&w.key, &w.ct)
     }
 }
 
-/// To an address of an overlay.
+/// A backend of a VIP for this packet; 0: there is none.
 #[inline(always)]
-fn route<T: Tables>(t: &T, vni: u32, tuple: Tuple) -> Verdict {
-    match t.location(OverlayKey {
-        vni,
-        addr: tuple.dst,
-    }) {
-        None => Verdict::drop(&tuple, Counter::DropUnknownAddress),
-        Some(location) if location.node == 0 => deliver(t, tuple, location.endpoint),
-        Some(location) => {
-            t.count(Counter::Overlay);
-            Verdict::tunnel(&tuple, location.node, vni, 0)
-        }
+fn pick<T: Tables>(t: &T, w: &Work, vip: &Vip) -> Addr {
+    if vip.len == 0 {
+        return 0;
     }
-}
-
-/// A packet of an overlay from another node: for a local endpoint, or for nobody.
-#[inline(always)]
-pub fn arrived<T: Tables>(t: &T, packet: &Packet, vni: u32) -> Verdict {
-    let tuple = packet.tuple;
-    if t.network(vni).is_none() {
-        return Verdict::drop(&tuple, Counter::DropUnknownVni);
-    }
-    match t.location(OverlayKey {
-        vni,
-        addr: tuple.dst,
-    }) {
-        Some(location) if location.node == 0 => deliver(t, tuple, location.endpoint),
-        _ => Verdict::drop(&tuple, Counter::DropUnknownAddress),
-    }
+    let slot = VipSlot {
+        list: vip.list,
+        edition: vip.edition,
+        slot: hash(&w.packet.tuple) % vip.len,
+    };
+    t.vip_backend(slot).unwrap_or(0)
 }
 
 subprogram! {
-    /// To a local endpoint; answers from behind a VIP get the VIP's address back.
-    fn deliver(t, tuple: Tuple, index: u32) -> Verdict {
+    /// `to`, to an address of an overlay.
+    fn route(t, w, vni: u32) -> bool {
+        let Location { node, endpoint } = match t.location(OverlayKey { vni, addr: w.to.dst }) {
+            Some(location) => location,
+            None => return dropped(w, Counter::DropUnknownAddress),
+        };
+        if node == 0 {
+            return deliver(t, w, endpoint);
+        }
         t.count(Counter::Overlay);
-        let key = CtKey {
-            scope: scope_of(index),
-            tuple,
-        };
-        let to = match t.conntrack(&key) {
-            Some(mut ct) if ct.route == Route::Endpoint && tuple.proto != ICMP => {
-                ct.seen = t.now();
-                t.set_conntrack(&key, &ct);
-                ct.to
-            }
-            _ => tuple,
-        };
-        Verdict::endpoint(&to, index)
+        w.verdict = Verdict::tunnel(&w.to, node, vni, 0);
+        true
+    }
+
+    /// A packet of an overlay from another node: for a local endpoint, or for nobody.
+    pub fn arrived(t, w, vni: u32) -> bool {
+        if t.network(vni).is_none() {
+            return dropped(w, Counter::DropUnknownVni);
+        }
+        w.to = w.packet.tuple;
+        match t.location(OverlayKey { vni, addr: w.to.dst }) {
+            Some(location) if location.node == 0 => deliver(t, w, location.endpoint),
+            _ => dropped(w, Counter::DropUnknownAddress),
+        }
+    }
+
+    /// `to`, to a local endpoint; answers from behind a VIP get the VIP's address back.
+    fn deliver(t, w, index: u32) -> bool {
+        t.count(Counter::Overlay);
+        w.key.scope = scope_of(index);
+        w.key.tuple = w.to;
+        if let Some(ct) = t.conntrack(&w.key)
+            && ct.route() == Route::Endpoint
+            && w.to.proto != ICMP
+        {
+            conntrack::answer_of_vip(t, w, &ct);
+        }
+        w.verdict = Verdict::endpoint(&w.to, index);
+        true
     }
 }

@@ -62,7 +62,7 @@ impl Packet {
 ///
 /// Flat, with every field set, whatever the action: the verifier refuses the undefined payloads that
 /// an enumeration with fields would have. Numbers alone, too: where a field has values that it never
-/// takes, `Option<Verdict>` is laid out in a way for which BTF has no form. Made by the constructors
+/// takes, options of it are laid out in a way for which BTF has no form. Made by the constructors
 /// below alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -113,8 +113,6 @@ impl Action {
     pub const Enter: Self = Self(7);
     /// Half a decision: no flow is known; a task of this node takes it, or somebody else does.
     pub const Begin: Self = Self(8);
-    /// No decision.
-    pub const Unknown: Self = Self(9);
 }
 
 impl Verdict {
@@ -185,29 +183,10 @@ impl Verdict {
         Self::new(to, Action::Enter)
     }
 
-    /// [`Action::Begin`]: `entry` is the node that the client came in by, 0 for this one; `vni` is
-    /// what the packet came in, 0 if in none.
+    /// [`Action::Begin`]
     #[inline(always)]
-    pub(crate) const fn begin(tuple: &Tuple, vni: u32, entry: Addr) -> Self {
-        Self {
-            vni,
-            entry,
-            ..Self::new(tuple, Action::Begin)
-        }
-    }
-
-    /// [`Action::Unknown`]
-    #[inline(always)]
-    pub(crate) const fn unknown() -> Self {
-        const NOBODY: Tuple = Tuple {
-            src: 0,
-            dst: 0,
-            sport: 0,
-            dport: 0,
-            proto: 0,
-            pad: [0; 3],
-        };
-        Self::new(&NOBODY, Action::Unknown)
+    pub(crate) const fn begin(tuple: &Tuple) -> Self {
+        Self::new(tuple, Action::Begin)
     }
 
     /// [`Action::Echo`]

@@ -1,3 +1,4 @@
+use crate::Live;
 use skein_abi::{Addr, config::Config, flow::*, ingress::*, overlay::*, verdict::Counter};
 
 /// Everything that decisions look up or remember.
@@ -32,17 +33,17 @@ pub trait Tables {
     fn vip_backend(&self, slot: VipSlot) -> Option<Addr>;
 
     /// The node that a flow was sent to.
-    fn affinity(&self, tuple: &Tuple) -> Option<Affinity>;
+    fn affinity(&self, tuple: &Tuple) -> Option<Live<Affinity>>;
     /// Remembers it; `opening` flows are kept apart, and not at all in a flood.
-    fn set_affinity(&self, tuple: &Tuple, affinity: &Affinity, opening: bool);
+    fn insert_affinity(&self, tuple: &Tuple, affinity: &Affinity, opening: bool);
     /// One direction of a known flow.
-    fn conntrack(&self, key: &CtKey) -> Option<Ct>;
+    fn conntrack(&self, key: &CtKey) -> Option<Live<Ct>>;
     /// Remembers it; false: there was no room.
-    fn set_conntrack(&self, key: &CtKey, ct: &Ct) -> bool;
+    fn insert_conntrack(&self, key: &CtKey, ct: &Ct) -> bool;
     /// A translated source.
-    fn nat(&self, key: &NatKey) -> Option<Nat>;
+    fn nat(&self, key: &NatKey) -> Option<Live<Nat>>;
     /// Remembers it; false: there was no room.
-    fn set_nat(&self, key: &NatKey, nat: &Nat) -> bool;
+    fn insert_nat(&self, key: &NatKey, nat: &Nat) -> bool;
     /// Whether a socket of the host already has this connection: its packets are not Skein's.
     fn host_has(&self, tuple: &Tuple) -> bool;
     /// Counts a packet.

@@ -2,7 +2,7 @@
 
 use crate::{
     act::act,
-    maps::{Maps, Scratch, scratch},
+    maps::{Maps, scratch},
     parse::parse,
 };
 use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
@@ -18,11 +18,10 @@ pub fn skein_local(ctx: TcContext) -> i32 {
     let Some(scratch) = scratch() else {
         return DROP;
     };
-    if !parse(&ctx, &mut scratch.parsed) {
+    if !parse(&ctx, scratch) {
         return DROP;
     }
-    let Scratch { parsed, verdict } = scratch;
-    *verdict = from_host(&maps, &parsed.packet);
-    *verdict = settle(&maps, &parsed.packet, *verdict);
-    act(&maps, &ctx, parsed, verdict)
+    from_host(&maps, &mut scratch.work);
+    settle(&maps, &mut scratch.work);
+    act(&maps, &ctx, scratch)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     act::act,
-    maps::{DEVICES, Maps, Scratch, scratch},
+    maps::{DEVICES, Maps, scratch},
     parse::parse,
 };
 use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
@@ -18,16 +18,15 @@ pub fn skein_uplink(ctx: TcContext) -> i32 {
     let Some(scratch) = scratch() else {
         return PASS;
     };
-    if !parse(&ctx, &mut scratch.parsed) {
+    if !parse(&ctx, scratch) {
         return PASS;
     }
-    let Scratch { parsed, verdict } = scratch;
     // SAFETY: the context's own device; the flags are copied at once.
     let device = unsafe {
         let ifindex = (*ctx.skb.skb).ifindex;
         DEVICES.get(&ifindex).copied().unwrap_or(0)
     };
-    *verdict = uplink(&maps, &parsed.packet, device);
-    *verdict = settle(&maps, &parsed.packet, *verdict);
-    act(&maps, &ctx, parsed, verdict)
+    uplink(&maps, &mut scratch.work, device);
+    settle(&maps, &mut scratch.work);
+    act(&maps, &ctx, scratch)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     act::{act, answer_by_device},
-    maps::{Maps, Scratch, VETHS, scratch},
+    maps::{Maps, VETHS, scratch},
     parse::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ethertype, parse},
 };
 use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
@@ -35,19 +35,18 @@ pub fn skein_veth(ctx: TcContext) -> i32 {
     let Some(scratch) = scratch() else {
         return DROP;
     };
-    if !parse(&ctx, &mut scratch.parsed) {
+    if !parse(&ctx, scratch) {
         maps.count(Counter::DropMalformed);
         return DROP;
     }
-    let Scratch { parsed, verdict } = scratch;
     let own_mac = ctx.load::<[u8; 6]>(6) == Ok(mac(endpoint.addr));
-    if parsed.packet.tuple.src != endpoint.addr || !own_mac {
+    if scratch.work.packet.tuple.src != endpoint.addr || !own_mac {
         maps.count(Counter::DropSpoofed);
         return DROP;
     }
-    *verdict = from_container(&maps, &parsed.packet, index, &endpoint);
-    *verdict = settle(&maps, &parsed.packet, *verdict);
-    act(&maps, &ctx, parsed, verdict)
+    from_container(&maps, &mut scratch.work, index, &endpoint);
+    settle(&maps, &mut scratch.work);
+    act(&maps, &ctx, scratch)
 }
 
 /// An ARP packet for Ethernet and IPv4 (RFC 826), behind the Ethernet header.

@@ -2,7 +2,7 @@
 
 use crate::{
     act::act,
-    maps::{Maps, Scratch, scratch},
+    maps::{Maps, scratch},
     parse::parse,
 };
 use aya_ebpf::{
@@ -13,7 +13,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use skein_abi::verdict::Counter;
-use skein_packet::{Outer, Tables as _, from_tunnel, settle};
+use skein_packet::{Tables as _, from_tunnel, settle};
 
 /// See [`skein_abi::names::PROG_VXLAN`].
 #[classifier]
@@ -25,11 +25,10 @@ pub fn skein_vxlan(ctx: TcContext) -> i32 {
     let Some(scratch) = scratch() else {
         return DROP;
     };
-    if !parse(&ctx, &mut scratch.parsed) {
+    if !parse(&ctx, scratch) {
         maps.count(Counter::DropMalformed);
         return DROP;
     }
-    let Scratch { parsed, verdict } = scratch;
     // SAFETY: plain data, all zero is a value of it.
     let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
     let size = size_of::<bpf_tunnel_key>() as u32;
@@ -45,12 +44,7 @@ pub fn skein_vxlan(ctx: TcContext) -> i32 {
         Ok([0x02, 0x42, a, b, c, d]) => u32::from_ne_bytes([a, b, c, d]),
         _ => 0,
     };
-    let outer = Outer {
-        vni: key.tunnel_id,
-        remote,
-        entry,
-    };
-    *verdict = from_tunnel(&maps, &parsed.packet, &outer);
-    *verdict = settle(&maps, &parsed.packet, *verdict);
-    act(&maps, &ctx, parsed, verdict)
+    from_tunnel(&maps, &mut scratch.work, key.tunnel_id, remote, entry);
+    settle(&maps, &mut scratch.work);
+    act(&maps, &ctx, scratch)
 }
