@@ -19,7 +19,7 @@ pub const MEMBER_UP: u32 = 1;
 
 /// A published port.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublishedKey {
     /// As in the packet.
     pub port: Port,

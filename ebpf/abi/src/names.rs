@@ -61,3 +61,28 @@ pub const MAP_NAT: &str = "NAT";
 pub const MAP_SOCKETS: &str = "SOCKETS";
 /// Per-CPU array: [`crate::verdict::Counter`] -> packets (`u64`).
 pub const MAP_COUNTERS: &str = "COUNTERS";
+
+/// The maps that outlive the dataplane: they are pinned.
+pub const PINNED_MAPS: &[&str] = &[
+    MAP_CONFIG,
+    MAP_LOCAL_ADDRS,
+    MAP_DEVICES,
+    MAP_MEMBERS,
+    MAP_PUBLISHED,
+    MAP_NODE_TABLES,
+    MAP_OLD_TABLES,
+    MAP_LOCAL_BACKENDS,
+    MAP_ENDPOINTS,
+    MAP_VETHS,
+    MAP_INTERNAL,
+    MAP_OVERLAY,
+    MAP_NETWORKS,
+    MAP_VIPS,
+    MAP_VIP_BACKENDS,
+    MAP_AFFINITY,
+    MAP_AFFINITY_SYN,
+    MAP_CONNTRACK,
+    MAP_NAT,
+    MAP_SOCKETS,
+    MAP_COUNTERS,
+];

@@ -35,7 +35,7 @@ pub const NETWORK_INTERNAL: u32 = 1;
 
 /// An address in an overlay.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OverlayKey {
     /// Which overlay.
     pub vni: u32,
@@ -67,7 +67,7 @@ pub struct Vip {
 
 /// One backend of a VIP.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VipSlot {
     /// [`Vip::list`]
     pub list: u32,
