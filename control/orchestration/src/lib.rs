@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod scheduler;
+pub mod validate;
 
 #[cfg(test)]
 mod testing;

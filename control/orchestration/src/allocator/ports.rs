@@ -132,7 +132,6 @@ impl TakenPorts {
     /// The lowest dynamic port that nobody has, and none that the service may still keep.
     fn lowest_free(&self, protocol: PortProtocol, sticky: &[&PortConfig]) -> Result<u16, String> {
         DYNAMIC_PORTS
-            .into_iter()
             .filter(|port| !self.taken.contains(&(protocol, *port)))
             .find(|port| {
                 !sticky

@@ -1,0 +1,79 @@
+//! What a spec must be before it may enter the store, in the reference's words.
+//!
+//! The API calls this on what users send, so that nothing that can be known to be wrong is ever
+//! proposed.
+
+mod container;
+mod image;
+mod network;
+mod service;
+
+pub use image::is_image_reference;
+pub use network::{check_network, check_network_removal};
+pub use service::{check_service, check_service_update, resolve_networks, with_defaults};
+
+/// Which answer of the API an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecErrorKind {
+    /// 400
+    Invalid,
+    /// 403
+    Forbidden,
+    /// 409
+    Conflict,
+    /// 500: what the reference answers where its own error has no type, and clients know it so.
+    Internal,
+    /// 501
+    Unimplemented,
+}
+
+/// Why a spec is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SpecError {
+    /// What answer it is.
+    pub kind: SpecErrorKind,
+    /// For the user, in the reference's words where it has any.
+    pub message: String,
+}
+
+impl SpecError {
+    fn invalid(message: impl Into<String>) -> Self {
+        Self {
+            kind: SpecErrorKind::Invalid,
+            message: message.into(),
+        }
+    }
+
+    fn with(kind: SpecErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
+/// The longest name of a service or network: that of a DNS label.
+const NAME_MAX: usize = 63;
+
+/// Names of services and networks are DNS labels: they are resolved inside tasks.
+///
+/// # Errors
+/// It is none.
+pub fn check_name(name: &str) -> Result<(), SpecError> {
+    let inside = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+    let edge = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    if !edge(bytes.first()) || !edge(bytes.last()) || !bytes.iter().all(|c| inside(*c)) {
+        return Err(SpecError::invalid(
+            "name must be valid as a DNS name component",
+        ));
+    }
+    if name.len() > NAME_MAX {
+        return Err(SpecError::invalid("name must be 63 characters or fewer"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

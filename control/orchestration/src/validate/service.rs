@@ -1,0 +1,206 @@
+//! Services: what is refused, and the defaults of what is left out.
+
+use super::{SpecError, SpecErrorKind, check_name, container};
+use crate::{
+    allocator::{check_ports, publishes_ingress},
+    scheduler::Constraint,
+};
+use skein_model::{
+    ContainerSpec, DnsConfig, EndpointSpec, LookupError, Placement, PublishMode, ResolutionMode,
+    ResourceRequirements, RestartPolicy, Service, ServiceMode, ServiceSpec, State, TaskSpec,
+    UpdateConfig,
+};
+use std::collections::BTreeSet;
+
+/// Time between the stop signal and SIGKILL unless the spec names one, in nanoseconds.
+pub const STOP_GRACE_PERIOD_DEFAULT: i64 = 10_000_000_000;
+/// Time before a task is replaced, in nanoseconds.
+pub const RESTART_DELAY_DEFAULT: i64 = 5_000_000_000;
+/// Time that an update watches each new task, in nanoseconds.
+pub const MONITOR_DEFAULT: i64 = 5_000_000_000;
+
+/// Checks all that can be said of a service that is to be created (`current` is `None`) or updated.
+/// Its networks must be IDs already: see [`resolve_networks`].
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn check_service(
+    state: &State,
+    current: Option<&Service>,
+    spec: &ServiceSpec,
+) -> Result<(), SpecError> {
+    check_name(&spec.name)?;
+    check_mode(spec)?;
+    check_task(&spec.task_template)?;
+    if let Some(config) = &spec.update_config {
+        check_update_config(config)?;
+    }
+    let Some(endpoint) = &spec.endpoint_spec else {
+        return Ok(());
+    };
+    check_endpoint(endpoint)?;
+    if publishes_ingress(Some(endpoint)) && state.ingress_network().is_none() {
+        return Err(SpecError::invalid(
+            "service needs ingress network, but no ingress network is present",
+        ));
+    }
+    let id = current.map(|service| service.id.as_str());
+    if current.is_none_or(|current| current.spec.endpoint_spec.as_ref() != Some(endpoint)) {
+        check_ports(state, id, endpoint).map_err(|error| SpecError::invalid(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Checks what an update may not change. [`check_service`] checks the rest.
+///
+/// # Errors
+/// Name or mode differ.
+pub fn check_service_update(current: &ServiceSpec, next: &ServiceSpec) -> Result<(), SpecError> {
+    use SpecErrorKind::Unimplemented;
+    if current.name != next.name {
+        return Err(SpecError::with(
+            Unimplemented,
+            "renaming services is not supported",
+        ));
+    }
+    if std::mem::discriminant(&current.mode) != std::mem::discriminant(&next.mode) {
+        return Err(SpecError::with(
+            Unimplemented,
+            "service mode change is not allowed",
+        ));
+    }
+    Ok(())
+}
+
+/// Puts IDs in place of the names (or prefixes) of the networks of a spec.
+///
+/// # Errors
+/// There is no such network, or services cannot be on it.
+pub fn resolve_networks(state: &State, spec: &mut ServiceSpec) -> Result<(), SpecError> {
+    for attachment in &mut spec.task_template.networks {
+        let name = &attachment.target;
+        let network = state.find_network(name).map_err(|error| match error {
+            // The reference's error has no type here.
+            LookupError::NotFound { .. } => {
+                SpecError::with(SpecErrorKind::Internal, format!("network {name} not found"))
+            }
+            LookupError::Ambiguous { .. } => SpecError::invalid(error.to_string()),
+        })?;
+        if network.spec.ingress {
+            return Err(SpecError::invalid(format!(
+                "Service cannot be explicitly attached to the ingress network \"{}\"",
+                network.spec.name
+            )));
+        }
+        attachment.target = network.id.clone();
+    }
+    Ok(())
+}
+
+fn check_mode(spec: &ServiceSpec) -> Result<(), SpecError> {
+    let kind = match spec.mode {
+        ServiceMode::Replicated { .. } | ServiceMode::Global {} => return Ok(()),
+        ServiceMode::ReplicatedJob { .. } => "replicated-job",
+        ServiceMode::GlobalJob {} => "global-job",
+    };
+    if spec.update_config.is_some() {
+        return Err(SpecError::invalid("Jobs may not have an update config"));
+    }
+    Err(SpecError::with(
+        SpecErrorKind::Unimplemented,
+        format!("mode {kind} is not supported: use replicated or global"),
+    ))
+}
+
+fn check_task(spec: &TaskSpec) -> Result<(), SpecError> {
+    container::check(&spec.container_spec)?;
+    if let Some(resources) = &spec.resources {
+        container::check_resources(resources)?;
+    }
+    if let Some(policy) = &spec.restart_policy {
+        container::check_restart(policy)?;
+    }
+    if let Some(placement) = &spec.placement {
+        Constraint::parse_all(&placement.constraints).map_err(|error| {
+            // A quirk that clients know: the reference's error has no type.
+            let message = format!("rpc error: code = Unknown desc = {error}");
+            SpecError::with(SpecErrorKind::Internal, message)
+        })?;
+    }
+    let mut networks = BTreeSet::new();
+    for attachment in &spec.networks {
+        if !networks.insert(attachment.target.as_str()) {
+            return Err(SpecError::invalid(format!(
+                "network {} is attached twice",
+                attachment.target
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_update_config(config: &UpdateConfig) -> Result<(), SpecError> {
+    if config.delay < 0 {
+        return Err(SpecError::invalid(
+            "TaskSpec: update-delay cannot be negative",
+        ));
+    }
+    if config.monitor.is_some_and(|monitor| monitor < 0) {
+        return Err(SpecError::invalid(
+            "TaskSpec: update-monitor cannot be negative",
+        ));
+    }
+    if !(0.0..=1.0).contains(&config.max_failure_ratio) {
+        return Err(SpecError::invalid(
+            "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1",
+        ));
+    }
+    Ok(())
+}
+
+fn check_endpoint(spec: &EndpointSpec) -> Result<(), SpecError> {
+    let mut published = BTreeSet::new();
+    for port in &spec.ports {
+        if spec.mode == ResolutionMode::Dnsrr && port.publish_mode == PublishMode::Ingress {
+            return Err(SpecError::invalid(
+                "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+            ));
+        }
+        let taken =
+            port.published_port != 0 && !published.insert((port.published_port, port.protocol));
+        if taken {
+            return Err(SpecError::invalid(
+                "EndpointSpec: duplicate published ports provided",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The spec with everything filled in that holds where nothing is said (`insertDefaults`).
+pub fn with_defaults(spec: &ServiceSpec) -> ServiceSpec {
+    let mut spec = spec.clone();
+    let task = &mut spec.task_template;
+    let container: &mut ContainerSpec = &mut task.container_spec;
+    container
+        .stop_grace_period
+        .get_or_insert(STOP_GRACE_PERIOD_DEFAULT);
+    container.dns_config.get_or_insert_with(DnsConfig::default);
+    task.resources
+        .get_or_insert_with(ResourceRequirements::default);
+    task.placement.get_or_insert_with(Placement::default);
+    task.restart_policy
+        .get_or_insert_with(RestartPolicy::default)
+        .delay
+        .get_or_insert(RESTART_DELAY_DEFAULT);
+    for config in [&mut spec.update_config, &mut spec.rollback_config] {
+        config
+            .get_or_insert_with(|| UpdateConfig {
+                parallelism: 1,
+                ..UpdateConfig::default()
+            })
+            .monitor
+            .get_or_insert(MONITOR_DEFAULT);
+    }
+    spec
+}

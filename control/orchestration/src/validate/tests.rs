@@ -1,0 +1,293 @@
+use super::*;
+use crate::testing::Fixture;
+use proptest::prelude::*;
+use skein_model::{
+    EndpointSpec, Healthcheck, Limits, Mount, NetworkAttachmentConfig, NetworkSpec, Placement,
+    PortConfig, PublishMode, Reservations, ResolutionMode, ResourceRequirements, RestartPolicy,
+    SecretReference, ServiceMode, ServiceSpec, UpdateConfig,
+};
+
+fn spec() -> ServiceSpec {
+    let mut spec = ServiceSpec {
+        name: "web".into(),
+        ..ServiceSpec::default()
+    };
+    spec.task_template.container_spec.image = "demo:1".into();
+    spec
+}
+
+fn port(published_port: u16, publish_mode: PublishMode) -> PortConfig {
+    PortConfig {
+        target_port: 80,
+        published_port,
+        publish_mode,
+        ..PortConfig::default()
+    }
+}
+
+/// What the API would say of a service spec that was changed like this.
+fn refusal(change: impl FnOnce(&mut ServiceSpec)) -> (SpecErrorKind, String) {
+    let mut spec = spec();
+    change(&mut spec);
+    let error = check_service(&Fixture::default().state, None, &spec).unwrap_err();
+    (error.kind, error.message)
+}
+
+fn invalid(change: impl FnOnce(&mut ServiceSpec)) -> String {
+    let (kind, message) = refusal(change);
+    assert_eq!(kind, SpecErrorKind::Invalid, "{message}");
+    message
+}
+
+#[test]
+fn a_plain_service_passes() {
+    check_service(&Fixture::default().state, None, &spec()).unwrap();
+}
+
+#[test]
+fn services_are_refused_in_the_references_words() {
+    let name = "name must be valid as a DNS name component";
+    assert_eq!(invalid(|s| s.name = "a.b".into()), name);
+    assert_eq!(invalid(|s| s.name = String::new()), name);
+    assert_eq!(invalid(|s| s.name = "web-".into()), name);
+    assert_eq!(
+        invalid(|s| s.name = "a".repeat(64)),
+        "name must be 63 characters or fewer"
+    );
+    assert_eq!(
+        invalid(|s| s.task_template.container_spec.image.clear()),
+        "ContainerSpec: image reference must be provided"
+    );
+    assert_eq!(
+        invalid(|s| s.task_template.container_spec.image = "A b".into()),
+        "ContainerSpec: \"A b\" is not a valid repository/tag"
+    );
+    let mount = Mount {
+        target: "/x".into(),
+        ..Mount::default()
+    };
+    assert_eq!(
+        invalid(|s| s.task_template.container_spec.mounts = vec![mount.clone(), mount]),
+        "ContainerSpec: duplicate mount point: /x"
+    );
+    assert_eq!(
+        invalid(
+            |s| s.task_template.container_spec.healthcheck = Some(Healthcheck {
+                timeout: 5,
+                ..Healthcheck::default()
+            })
+        ),
+        "ContainerSpec: Timeout in HealthConfig cannot be less than 1ms"
+    );
+    let secret = |name: &str| SecretReference {
+        secret_id: "id".into(),
+        secret_name: name.into(),
+        file: None,
+    };
+    assert_eq!(
+        invalid(|s| s.task_template.container_spec.secrets = vec![secret("a"), secret("b")]),
+        "secrets not found: a, b"
+    );
+    assert_eq!(
+        invalid(|s| s.task_template.restart_policy = Some(RestartPolicy {
+            window: Some(-1),
+            ..RestartPolicy::default()
+        })),
+        "TaskSpec: restart-window cannot be negative"
+    );
+    assert_eq!(
+        invalid(|s| s.update_config = Some(UpdateConfig {
+            max_failure_ratio: 1.5,
+            ..UpdateConfig::default()
+        })),
+        "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1"
+    );
+    let (kind, message) = refusal(|s| {
+        s.task_template.placement = Some(Placement {
+            constraints: vec!["n==1".into()],
+            ..Placement::default()
+        });
+    });
+    assert_eq!(kind, SpecErrorKind::Internal);
+    assert_eq!(
+        message,
+        "rpc error: code = Unknown desc = key 'n' is invalid"
+    );
+    let (kind, _) = refusal(|s| s.mode = ServiceMode::GlobalJob {});
+    assert_eq!(kind, SpecErrorKind::Unimplemented);
+}
+
+#[test]
+fn resources_have_lower_bounds() {
+    let resources = |limits, reservations| {
+        invalid(move |s| {
+            s.task_template.resources = Some(ResourceRequirements {
+                limits,
+                reservations,
+                ..ResourceRequirements::default()
+            });
+        })
+    };
+    let cpu = Some(Limits {
+        nano_cpus: 500_000,
+        ..Limits::default()
+    });
+    assert_eq!(
+        resources(cpu, None),
+        "invalid cpu value 0.0005: Must be at least 0.001"
+    );
+    let memory = Some(Reservations {
+        memory_bytes: 4096,
+        ..Reservations::default()
+    });
+    assert_eq!(
+        resources(None, memory),
+        "invalid memory value 4096: Must be at least 4MiB"
+    );
+}
+
+#[test]
+fn ports_of_one_service_and_of_others_conflict() {
+    let publish = |mode, ports: &[PortConfig]| {
+        let ports = ports.to_vec();
+        Some(EndpointSpec { mode, ports })
+    };
+    let twice = [port(80, PublishMode::Ingress), port(80, PublishMode::Host)];
+    assert_eq!(
+        invalid(|s| s.endpoint_spec = publish(ResolutionMode::Vip, &twice)),
+        "EndpointSpec: duplicate published ports provided"
+    );
+    let ingress = [port(0, PublishMode::Ingress)];
+    assert_eq!(
+        invalid(|s| s.endpoint_spec = publish(ResolutionMode::Dnsrr, &ingress)),
+        "EndpointSpec: port published with ingress mode can't be used with dnsrr mode"
+    );
+    let mut fixture = Fixture::default();
+    let taken = publish(ResolutionMode::Vip, &[port(80, PublishMode::Ingress)]);
+    fixture.service("first", |s| s.spec.endpoint_spec = taken.clone());
+    let mut second = spec();
+    second.endpoint_spec = taken;
+    let error = check_service(&fixture.state, None, &second).unwrap_err();
+    assert_eq!(
+        error.message,
+        "port '80' is already in use by service 'first' (first) as an ingress port"
+    );
+    // The service itself may keep what it has.
+    let first = fixture.state.service("first").unwrap().clone();
+    check_service(&fixture.state, Some(&first), &first.spec).unwrap();
+}
+
+#[test]
+fn networks_of_a_service_become_ids() {
+    let mut fixture = Fixture::default();
+    fixture.network("id-of-front", |n| n.spec.name = "front".into());
+    let attach = |target: &str| {
+        let mut spec = spec();
+        spec.task_template.networks.push(NetworkAttachmentConfig {
+            target: target.into(),
+            ..NetworkAttachmentConfig::default()
+        });
+        spec
+    };
+    let mut by_name = attach("front");
+    resolve_networks(&fixture.state, &mut by_name).unwrap();
+    assert_eq!(by_name.task_template.networks[0].target, "id-of-front");
+    let unknown = resolve_networks(&fixture.state, &mut attach("back")).unwrap_err();
+    assert_eq!(unknown.message, "network back not found");
+    let ingress = resolve_networks(&fixture.state, &mut attach("ingress")).unwrap_err();
+    assert_eq!(
+        ingress.message,
+        "Service cannot be explicitly attached to the ingress network \"ingress\""
+    );
+}
+
+#[test]
+fn updates_keep_name_and_mode() {
+    let (before, mut after) = (spec(), spec());
+    after.mode = ServiceMode::Replicated { replicas: 7 };
+    check_service_update(&before, &after).unwrap();
+    after.mode = ServiceMode::Global {};
+    let error = check_service_update(&before, &after).unwrap_err();
+    assert_eq!(error.message, "service mode change is not allowed");
+    after.name = "other".into();
+    let error = check_service_update(&before, &after).unwrap_err();
+    assert_eq!(error.kind, SpecErrorKind::Unimplemented);
+    assert_eq!(error.message, "renaming services is not supported");
+}
+
+#[test]
+fn networks_are_refused_in_the_references_words() {
+    let mut fixture = Fixture::default();
+    let refusal = |fixture: &Fixture, change: &dyn Fn(&mut NetworkSpec)| {
+        let mut spec = NetworkSpec {
+            name: "front".into(),
+            driver: "overlay".into(),
+            ..NetworkSpec::default()
+        };
+        change(&mut spec);
+        check_network(&fixture.state, &spec).map_err(|error| error.message)
+    };
+    refusal(&fixture, &|_| {}).unwrap();
+    assert_eq!(
+        refusal(&fixture, &|n| n.ingress = true).unwrap_err(),
+        "ingress network (ingress) is already present"
+    );
+    assert_eq!(
+        refusal(&fixture, &|n| (n.ingress, n.attachable) = (true, true)).unwrap_err(),
+        "ingress network cannot be attachable"
+    );
+    assert_eq!(
+        refusal(&fixture, &|n| n.name = "a b".into()).unwrap_err(),
+        "name must be valid as a DNS name component"
+    );
+    fixture.network("back", |_| {});
+    fixture.service("web", |s| {
+        s.spec.task_template.networks.push(NetworkAttachmentConfig {
+            target: "back".into(),
+            ..NetworkAttachmentConfig::default()
+        });
+    });
+    let back = fixture.state.network("back").unwrap();
+    let error = check_network_removal(&fixture.state, back).unwrap_err();
+    assert_eq!(error.message, "network back is in use by service web");
+    let ingress = fixture.state.ingress_network().unwrap();
+    check_network_removal(&fixture.state, ingress).unwrap();
+}
+
+#[test]
+fn defaults_fill_in_only_what_is_left_out() {
+    let mut spec = spec();
+    spec.update_config = Some(UpdateConfig {
+        parallelism: 3,
+        ..UpdateConfig::default()
+    });
+    let full = with_defaults(&spec);
+    let update = full.update_config.as_ref().unwrap();
+    assert_eq!(
+        (update.parallelism, update.monitor),
+        (3, Some(5_000_000_000))
+    );
+    assert_eq!(full.rollback_config.as_ref().unwrap().parallelism, 1);
+    let restart = full.task_template.restart_policy.as_ref().unwrap();
+    assert_eq!(restart.delay, Some(5_000_000_000));
+    assert_eq!(full.endpoint_spec, None);
+    assert_eq!(with_defaults(&full), full);
+}
+
+proptest! {
+    /// The rule of the reference, `[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*`, said another way.
+    #[test]
+    fn names_are_dns_labels(name in "[-_a-zA-Z0-9.é]{0,6}") {
+        let mut rest = name.chars().peekable();
+        let mut ok = rest.next().is_some_and(|c| c.is_ascii_alphanumeric());
+        while ok && rest.peek().is_some() {
+            while rest.next_if(|c| "-_".contains(*c)).is_some() {}
+            let mut word = 0;
+            while rest.next_if(char::is_ascii_alphanumeric).is_some() {
+                word += 1;
+            }
+            ok = word > 0;
+        }
+        prop_assert_eq!(check_name(&name).is_ok(), ok);
+    }
+}
