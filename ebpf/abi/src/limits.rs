@@ -23,7 +23,6 @@ pub const NAT_PORTS: (u16, u16) = (61_000, 65_535);
 /// CPU is expected to open in earnest.
 pub const FLOOD_RATE: u32 = 100_000;
 
-
 /// Published (protocol, port) pairs of the cluster: all 65,535 TCP ports would fit.
 pub const PUBLISHED_MAX: u32 = 65_536;
 /// Services that publish ports.

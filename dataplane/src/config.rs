@@ -1,0 +1,22 @@
+//! Command line.
+
+use clap::Parser;
+use std::path::PathBuf;
+
+/// Skein's dataplane: endpoints, overlays, published ports, names, and Docker's network plugin.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub struct Config {
+    /// Where to keep what must survive a restart.
+    #[arg(long, default_value = "/var/lib/skein/dataplane")]
+    pub state_dir: PathBuf,
+    /// Unix socket for skein-control.
+    #[arg(long, default_value = "/run/skein/dataplane.sock")]
+    pub socket: PathBuf,
+    /// Unix socket on which the container engine finds its network plugin.
+    #[arg(long, default_value = "/run/docker/plugins/skein.sock")]
+    pub plugin_socket: PathBuf,
+    /// The BPF filesystem; mounted if it is not.
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+}

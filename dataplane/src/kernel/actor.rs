@@ -1,0 +1,384 @@
+//! Owns everything of the kernel's side and does one thing at a time.
+
+use super::{
+    Asker, Askers, AttachError, Attachment, Command,
+    devices::{Device, Devices, LOCAL_PEER, OwnDevices, VXLAN, VethPair},
+    plan::{Local, Plan, plan},
+    ports::{ReservedPorts, listening},
+    probe,
+    programs::{Hook, Programs},
+    requirements,
+    tables::{Tables, internal_address},
+};
+use crate::{config::Config, desired::Desired};
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use rtnetlink::{MulticastGroup, new_multicast_connection};
+use skein_abi::{
+    VXLAN_OVERHEAD, addr, from_addr,
+    ingress::{DEVICE_TRANSLATE, LocalAddr, PublishedKey},
+};
+use skein_proto::network::{Kind, Problem};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+
+/// Changes of devices and addresses come in bursts: they are looked at together, this long after the
+/// first.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Largest packet of the Internet at large, for when no uplink has the node's address.
+const DEFAULT_MTU: u32 = 1_500;
+
+/// See the module.
+pub struct Actor {
+    devices: Devices,
+    programs: Programs,
+    tables: Tables,
+    reserved: ReservedPorts,
+    askers: Askers,
+    own: OwnDevices,
+    host_cookie: u64,
+    uplink_mtu: u32,
+    desired: Arc<Desired>,
+    suspects: BTreeSet<String>,
+    attached: BTreeMap<String, Attached>,
+    /// Where the search for a free endpoint index begins.
+    next_index: u32,
+    /// UDP port of the vxlan device that is there.
+    vxlan_port: Option<u16>,
+    /// Ports that host programs listen on, which are therefore not published here.
+    refused: BTreeSet<PublishedKey>,
+    published: BTreeSet<PublishedKey>,
+    watched: watch::Sender<probe::Watched>,
+}
+
+struct Attached {
+    attachment: Attachment,
+    ifindex: u32,
+    index: u32,
+}
+
+impl Actor {
+    /// Loads, adopts, attaches: after this, packets flow as an earlier dataplane left it.
+    pub async fn new(config: &Config, askers: Askers) -> anyhow::Result<Self> {
+        let devices = Devices::open()?;
+        let mut programs = Programs::load(&config.bpffs)?;
+        let tables = Tables::open(&mut programs, &config.state_dir)?;
+        let (local, local_peer) = devices.make_local_pair().await?;
+        let present = devices.list().await?;
+        programs.adopt(|ifindex| present.contains_key(&ifindex))?;
+        programs.attach(Hook::Local, LOCAL_PEER, local_peer)?;
+        programs.attach_sockets(&requirements::cgroup_root()?)?;
+        let mut actor = Self {
+            devices,
+            programs,
+            tables,
+            reserved: ReservedPorts::open(config.state_dir.join("reserved-ports")),
+            askers,
+            own: OwnDevices {
+                vxlan: 0,
+                local,
+                local_peer,
+            },
+            host_cookie: netns_cookie()?,
+            uplink_mtu: DEFAULT_MTU,
+            desired: Arc::default(),
+            suspects: BTreeSet::new(),
+            attached: BTreeMap::new(),
+            next_index: 0,
+            vxlan_port: None,
+            refused: BTreeSet::new(),
+            published: BTreeSet::new(),
+            watched: watch::channel(probe::Watched::new()).0,
+        };
+        actor.forget_gone_endpoints(&present)?;
+        Ok(actor)
+    }
+
+    /// Works until all handles are gone.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr];
+        let (connection, _handle, mut changes) = match new_multicast_connection(&groups) {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::error!(%error, "cannot watch the network devices");
+                return;
+            }
+        };
+        tokio::spawn(connection);
+        // A change of suspects that waits is newer than none: a handful is plenty.
+        let (tell, mut suspects) = mpsc::channel(4);
+        let watched = self.watched.subscribe();
+        tokio::spawn(async move {
+            if let Err(error) = probe::run(watched, tell).await {
+                tracing::error!("nodes are not probed: {error:#}");
+            }
+        });
+        self.look_at_host().await;
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command).await,
+                    None => return,
+                },
+                Some(now) = suspects.recv() => {
+                    self.suspects = now;
+                    self.program().await;
+                }
+                Some(_) = changes.next() => {
+                    tokio::time::sleep(SETTLE).await;
+                    while futures::FutureExt::now_or_never(changes.next()).flatten().is_some() {}
+                    self.look_at_host().await;
+                }
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        // Whoever asked may be gone: then nobody wants the answer.
+        match command {
+            Command::Program(desired, answer) => {
+                self.desired = desired;
+                let problems = self.program().await;
+                let _ = answer.send(problems);
+            }
+            Command::Attach(attachment, answer) => {
+                let _ = answer.send(self.attach(attachment).await);
+            }
+            Command::Detach(endpoint, answer) => {
+                let _ = answer.send(self.detach(&endpoint).await);
+            }
+        }
+    }
+
+    /// Makes the kernel equal to what is wanted and what is here.
+    async fn program(&mut self) -> Vec<Problem> {
+        let mut plan = plan(&self.desired, &self.local());
+        let mut problems = std::mem::take(&mut plan.problems);
+        self.refuse_taken_ports(&plan, &mut problems);
+        if let Err(error) = self.try_program(&plan).await {
+            tracing::error!("cannot program the kernel: {error:#}");
+            problems.push(Problem {
+                kind: Kind::Settings.into(),
+                id: "settings".to_owned(),
+                message: format!("{error:#}"),
+            });
+        }
+        problems
+    }
+
+    async fn try_program(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        self.watch_nodes();
+        if plan.vxlan_port != 0 && self.vxlan_port != Some(plan.vxlan_port) {
+            let replace = self.vxlan_port.is_some();
+            self.own.vxlan = self.devices.make_vxlan(plan.vxlan_port, replace).await?;
+            self.programs.attach(Hook::Vxlan, VXLAN, self.own.vxlan)?;
+            self.vxlan_port = Some(plan.vxlan_port);
+        }
+        let mtu = u16::try_from(self.uplink_mtu).unwrap_or(u16::MAX);
+        self.tables
+            .configure(plan, &self.own, self.host_cookie, mtu)?;
+        let refused = &self.refused;
+        self.tables.program(plan, &|key| refused.contains(key))?;
+        self.published = plan.published.keys().copied().collect();
+        self.reserved
+            .reserve(self.published.iter())
+            .context("cannot reserve the published ports")
+    }
+
+    fn local(&self) -> Local {
+        let endpoints = self.attached.values().map(|attached| {
+            let attachment = &attached.attachment;
+            let at = (attachment.network_id.clone(), attachment.address);
+            (at, attached.index)
+        });
+        Local {
+            endpoints: endpoints.collect(),
+            suspects: self.suspects.clone(),
+        }
+    }
+
+    /// A port that becomes published while a program of the host listens on it stays the program's.
+    fn refuse_taken_ports(&mut self, plan: &Plan, problems: &mut Vec<Problem>) {
+        let listening = listening();
+        let is_new =
+            |key: &PublishedKey| !self.published.contains(key) || self.refused.contains(key);
+        let refused: BTreeSet<PublishedKey> = plan
+            .published
+            .keys()
+            .filter(|key| is_new(key) && listening.contains(key))
+            .copied()
+            .collect();
+        for key in &refused {
+            let port = u16::from_be(key.port);
+            problems.push(Problem {
+                kind: Kind::Service.into(),
+                id: plan.published[key].0.clone(),
+                message: format!(
+                    "port {port} is not published on this node: a program of the host listens on it; stop it, or publish another port"
+                ),
+            });
+        }
+        self.refused = refused;
+    }
+
+    fn watch_nodes(&self) {
+        let Some(settings) = &self.desired.settings else {
+            self.watched.send_replace(probe::Watched::new());
+            return;
+        };
+        let others = self.desired.nodes.values();
+        let others = others.filter(|node| node.id != settings.node_id);
+        let watched = others.filter_map(|node| Some((node.id.clone(), node.address.parse().ok()?)));
+        self.watched.send_replace(watched.collect());
+    }
+
+    async fn attach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
+        let unknown = || AttachError::UnknownNetwork(attachment.network_id.clone());
+        let network = self.desired.networks.get(&attachment.network_id);
+        let vni = network.ok_or_else(unknown)?.vni;
+        if !self.tables.has_network(vni) {
+            return Err(unknown());
+        }
+        let pair = VethPair {
+            host: &attachment.host_ifname,
+            container: &attachment.container_ifname,
+            mac: skein_abi::mac(addr(attachment.address)),
+            mtu: self.uplink_mtu.saturating_sub(VXLAN_OVERHEAD.into()),
+        };
+        let ifindex = self.devices.make_veth(&pair).await?;
+        let given = self
+            .tables
+            .add_endpoint(ifindex, vni, attachment.address, self.next_index)?;
+        let index = given.context(
+            "this node has as many endpoints as Skein supports: remove containers, or add a node",
+        )?;
+        self.next_index = index + 1;
+        self.programs
+            .attach(Hook::Veth, &attachment.host_ifname, ifindex)?;
+        let asker = Asker {
+            network_ids: vec![attachment.network_id.clone()],
+        };
+        self.askers.write().insert(internal_address(index), asker);
+        let attached = Attached {
+            attachment,
+            ifindex,
+            index,
+        };
+        self.attached
+            .insert(attached.attachment.endpoint_id.clone(), attached);
+        self.program().await;
+        Ok(())
+    }
+
+    async fn detach(&mut self, endpoint: &str) -> anyhow::Result<()> {
+        let Some(attached) = self.attached.remove(endpoint) else {
+            return Ok(());
+        };
+        self.forget(attached.ifindex, attached.index)?;
+        self.devices
+            .remove(&attached.attachment.host_ifname)
+            .await?;
+        self.program().await;
+        Ok(())
+    }
+
+    fn forget(&mut self, ifindex: u32, index: u32) -> anyhow::Result<()> {
+        self.askers.write().remove(&internal_address(index));
+        self.tables.remove_endpoint(ifindex)?;
+        self.programs.detach(Hook::Veth, ifindex)
+    }
+
+    /// Endpoints whose containers ended while no dataplane ran.
+    fn forget_gone_endpoints(&mut self, present: &BTreeMap<u32, Device>) -> anyhow::Result<()> {
+        for ifindex in self.tables.veths() {
+            if !present.contains_key(&ifindex) {
+                self.tables.remove_endpoint(ifindex)?;
+                self.programs.detach(Hook::Veth, ifindex)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches to every device that can carry a packet to an address of the host.
+    async fn look_at_host(&mut self) {
+        if let Err(error) = self.try_look_at_host().await {
+            tracing::error!("cannot follow the host's devices: {error:#}");
+        }
+    }
+
+    async fn try_look_at_host(&mut self) -> anyhow::Result<()> {
+        let present = self.devices.list().await?;
+        let mut uplinks = BTreeMap::new();
+        for device in present.values() {
+            if device.is_own() || device.is_port || !device.is_ethernet {
+                continue;
+            }
+            self.programs
+                .attach(Hook::Uplink, &device.name, device.ifindex)?;
+            let flags = match is_engine_bridge(device) {
+                true => DEVICE_TRANSLATE,
+                false => 0,
+            };
+            uplinks.insert(device.ifindex, flags);
+        }
+        // Devices are made before they become ports of a bridge; and they go.
+        for ifindex in self.tables.uplinks() {
+            if !uplinks.contains_key(&ifindex) {
+                self.programs.detach(Hook::Uplink, ifindex)?;
+            }
+        }
+        let mut addresses = BTreeMap::new();
+        let node_addr = plan(&self.desired, &Local::default()).node_addr;
+        for (address, ifindex) in self.devices.addresses().await? {
+            let own = present.get(&ifindex).is_none_or(Device::is_own);
+            if address.is_loopback() || own {
+                continue;
+            }
+            addresses.insert(addr(address), LocalAddr { ifindex });
+            if address == from_addr(node_addr) {
+                self.uplink_mtu = present[&ifindex].mtu;
+            }
+        }
+        self.tables.set_host(&addresses, &uplinks)
+    }
+}
+
+/// A bridge of the container engine: addresses behind it mean nothing on other nodes.
+fn is_engine_bridge(device: &Device) -> bool {
+    let is_generated = |name: &str| {
+        name.strip_prefix("br-")
+            .is_some_and(|id| id.len() == 12 && id.bytes().all(|c| c.is_ascii_hexdigit()))
+    };
+    device.is_bridge
+        && (matches!(device.name.as_str(), "docker0" | "docker_gwbridge")
+            || is_generated(&device.name))
+}
+
+/// The kernel's number of the host's network namespace.
+fn netns_cookie() -> anyhow::Result<u64> {
+    use std::os::fd::AsRawFd as _;
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        .context("cannot open a socket on loopback: is the device lo up?")?;
+    let mut cookie = 0_u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `cookie`, which lives through the call.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    match got {
+        0 => Ok(cookie),
+        _ => Err(std::io::Error::last_os_error())
+            .context("cannot ask the kernel for the cookie of the network namespace"),
+    }
+}

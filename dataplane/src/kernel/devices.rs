@@ -1,0 +1,294 @@
+//! Network devices, by rtnetlink: Skein's own, containers' veth pairs, and what the host has.
+
+use anyhow::Context as _;
+use futures::TryStreamExt as _;
+use netlink_packet_route::{
+    address::AddressAttribute,
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, LinkVxlan};
+use skein_abi::limits::{DNS_ADDRESS, INTERNAL_PREFIX};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+
+/// The external vxlan device of the overlay and the mesh.
+pub const VXLAN: &str = "skein-vxlan";
+/// The host's end of the local pair: has the DNS server's address.
+pub const LOCAL: &str = "skein0";
+/// The far end of the local pair, where the host's packets are picked up.
+pub const LOCAL_PEER: &str = "skein1";
+/// Host ends of containers' veth pairs begin with this.
+pub const VETH_PREFIX: &str = "skv";
+/// Their other ends begin with this, until the engine takes them.
+pub const CONTAINER_PREFIX: &str = "skc";
+
+/// A device of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The kernel's number of it.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Largest IP packet, bytes.
+    pub mtu: u32,
+    /// Frames have Ethernet headers.
+    pub is_ethernet: bool,
+    /// What it carries is seen at its bridge or bond.
+    pub is_port: bool,
+    /// A bridge.
+    pub is_bridge: bool,
+}
+
+impl Device {
+    /// Whether one of Skein's own.
+    pub fn is_own(&self) -> bool {
+        [VXLAN, LOCAL, LOCAL_PEER].contains(&self.name.as_str())
+            || self.name.starts_with(VETH_PREFIX)
+            || self.name.starts_with(CONTAINER_PREFIX)
+    }
+}
+
+/// What Skein sends and receives by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnDevices {
+    /// [`VXLAN`]; 0 while the node is no member.
+    pub vxlan: u32,
+    /// [`LOCAL`]
+    pub local: u32,
+    /// [`LOCAL_PEER`]
+    pub local_peer: u32,
+}
+
+/// A connection to the kernel's routing interface.
+#[derive(Clone)]
+pub struct Devices {
+    handle: Handle,
+}
+
+impl Devices {
+    /// Opens the connection; it lives as long as this runtime.
+    ///
+    /// # Errors
+    /// No netlink socket.
+    pub fn open() -> anyhow::Result<Self> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().context("cannot open a netlink socket")?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// All devices, by index.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn list(&self) -> anyhow::Result<BTreeMap<u32, Device>> {
+        let links: Vec<LinkMessage> = self
+            .handle
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .context("cannot list the network devices")?;
+        let devices = links.iter().map(device);
+        Ok(devices.map(|device| (device.ifindex, device)).collect())
+    }
+
+    /// All IPv4 addresses of the host, and the devices that have them.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn addresses(&self) -> anyhow::Result<Vec<(Ipv4Addr, u32)>> {
+        let messages: Vec<_> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .context("cannot list the network addresses")?;
+        let mut addresses = Vec::new();
+        for message in messages {
+            for attribute in &message.attributes {
+                // The address itself; `Address` would be the far end of a point-to-point link.
+                if let AddressAttribute::Local(std::net::IpAddr::V4(address)) = attribute {
+                    addresses.push((*address, message.header.index));
+                }
+            }
+        }
+        Ok(addresses)
+    }
+
+    async fn find(&self, name: &str) -> anyhow::Result<Option<Device>> {
+        let devices = self.list().await?;
+        Ok(devices.into_values().find(|device| device.name == name))
+    }
+
+    async fn add(&self, message: LinkMessage, name: &str) -> anyhow::Result<()> {
+        let added = self.handle.link().add(message).execute().await;
+        added.with_context(|| format!("cannot make the device {name}"))
+    }
+
+    async fn set(&self, message: LinkMessage, name: &str) -> anyhow::Result<()> {
+        let set = self.handle.link().set(message).execute().await;
+        set.with_context(|| format!("cannot configure the device {name}"))
+    }
+
+    /// Makes the local pair, if it is not there, and sets it up. The indices of its two ends.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn make_local_pair(&self) -> anyhow::Result<(u32, u32)> {
+        if self.find(LOCAL).await?.is_none() {
+            self.add(LinkVeth::new(LOCAL, LOCAL_PEER).build(), LOCAL)
+                .await?;
+        }
+        let find = async |name: &str| {
+            let found = self.find(name).await?;
+            found.with_context(|| format!("the device {name} is gone: another program removes it"))
+        };
+        let (local, peer) = (find(LOCAL).await?, find(LOCAL_PEER).await?);
+        for (device, address) in [(&local, DNS_ADDRESS), (&peer, Ipv4Addr::UNSPECIFIED)] {
+            forbid_ipv6(&device.name);
+            // The kernel takes frames that the programs send in for the host by this address.
+            let mac = skein_abi::mac(skein_abi::addr(address));
+            let message = LinkUnspec::new_with_index(device.ifindex)
+                .address(mac.to_vec())
+                .arp(false)
+                .up()
+                .build();
+            self.set(message, &device.name).await?;
+        }
+        let address = self
+            .handle
+            .address()
+            .add(local.ifindex, DNS_ADDRESS.into(), INTERNAL_PREFIX)
+            .replace()
+            .execute()
+            .await;
+        address.with_context(|| format!("cannot give {DNS_ADDRESS} to {LOCAL}"))?;
+        // Routes are looked up as if packets came in here, which the kernel refuses without this.
+        set_sysctl(&format!("net/ipv4/conf/{LOCAL_PEER}/forwarding"), "1")?;
+        Ok((local.ifindex, peer.ifindex))
+    }
+
+    /// Makes the external vxlan device with a UDP port; one with another port is replaced.
+    ///
+    /// # Errors
+    /// The kernel refuses: above all, another program has the port.
+    pub async fn make_vxlan(&self, port: u16, replace: bool) -> anyhow::Result<u32> {
+        if let Some(present) = self.find(VXLAN).await? {
+            if !replace {
+                return Ok(present.ifindex);
+            }
+            let deleted = self.handle.link().del(present.ifindex).execute().await;
+            deleted.with_context(|| format!("cannot remove the device {VXLAN}"))?;
+        }
+        let message = LinkVxlan::new(VXLAN, 0)
+            .collect_metadata(true)
+            .port(port)
+            .learning(false)
+            .build();
+        self.add(message, VXLAN).await.with_context(|| {
+            format!("is another VXLAN on UDP port {port}? Give the cluster another data path port")
+        })?;
+        let found = self.find(VXLAN).await?;
+        let ifindex = found.context("the vxlan device vanished")?.ifindex;
+        forbid_ipv6(VXLAN);
+        let message = LinkUnspec::new_with_index(ifindex).up().build();
+        self.set(message, VXLAN).await?;
+        Ok(ifindex)
+    }
+
+    /// Makes a container's veth pair, if it is not there; both ends still lie in the host's namespace.
+    /// The index of the host's end.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn make_veth(&self, pair: &VethPair<'_>) -> anyhow::Result<u32> {
+        if let Some(present) = self.find(pair.host).await? {
+            return Ok(present.ifindex);
+        }
+        self.add(LinkVeth::new(pair.host, pair.container).build(), pair.host)
+            .await?;
+        let made = self.find(pair.host).await?;
+        let ifindex = made.context("a veth pair vanished")?.ifindex;
+        forbid_ipv6(pair.host);
+        let container = LinkUnspec::new_with_name(pair.container)
+            .address(pair.mac.to_vec())
+            .mtu(pair.mtu)
+            .build();
+        self.set(container, pair.container).await?;
+        let host = LinkUnspec::new_with_index(ifindex)
+            .mtu(pair.mtu)
+            .up()
+            .build();
+        self.set(host, pair.host).await?;
+        Ok(ifindex)
+    }
+
+    /// Removes a device; one that is not there is no error.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let Some(device) = self.find(name).await? else {
+            return Ok(());
+        };
+        let deleted = self.handle.link().del(device.ifindex).execute().await;
+        deleted.with_context(|| format!("cannot remove the device {name}"))
+    }
+}
+
+/// A container's veth pair.
+pub struct VethPair<'a> {
+    /// Name of the host's end.
+    pub host: &'a str,
+    /// Name of the container's end, until the engine renames it.
+    pub container: &'a str,
+    /// MAC address of the container's end.
+    pub mac: [u8; 6],
+    /// Of both ends, bytes.
+    pub mtu: u32,
+}
+
+fn device(message: &LinkMessage) -> Device {
+    let mut device = Device {
+        ifindex: message.header.index,
+        name: String::new(),
+        mtu: 0,
+        is_ethernet: message.header.link_layer_type == LinkLayerType::Ether
+            && !message.header.flags.contains(LinkFlags::Loopback),
+        is_port: false,
+        is_bridge: false,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::Controller(_) => device.is_port = true,
+            LinkAttribute::LinkInfo(infos) => {
+                device.is_bridge = infos.iter().any(|info| {
+                    matches!(
+                        info,
+                        LinkInfo::Kind(netlink_packet_route::link::InfoKind::Bridge)
+                    )
+                });
+            }
+            _ => {}
+        }
+    }
+    device
+}
+
+/// Keeps the kernel from sending router solicitations and the like where nobody answers.
+fn forbid_ipv6(device: &str) {
+    // A kernel without IPv6 has no such file, and needs none.
+    let _ = set_sysctl(&format!("net/ipv6/conf/{device}/disable_ipv6"), "1");
+}
+
+/// Sets a kernel parameter of this network namespace.
+pub fn set_sysctl(name: &str, value: &str) -> anyhow::Result<()> {
+    let path = Path::new("/proc/sys").join(name);
+    std::fs::write(&path, value)
+        .with_context(|| format!("cannot write {value:?} to {}", path.display()))
+}

@@ -1,0 +1,159 @@
+//! The kernel's side of the node: programs, maps, devices, kept equal to what is wanted.
+//!
+//! - [`plan`]: from the wanted state to the contents of the maps (pure).
+//! - [`maglev`]: from the nodes of a service to its table (pure).
+//! - `tables`: writes a plan into the maps, in an order in which no packet meets a half-written one.
+//! - `programs`: loads and attaches; what is pinned outlives the process.
+//! - `devices`: links and addresses, by netlink. `ports`: the host's own. `probe`: silent nodes.
+//! - `actor`: owns all of it, and does one thing at a time.
+
+mod actor;
+mod devices;
+mod indices;
+mod maglev;
+mod node_tables;
+mod plan;
+mod ports;
+mod probe;
+mod programs;
+mod requirements;
+mod synced;
+mod tables;
+
+use crate::{config::Config, desired::Desired};
+use anyhow::{Context as _, bail};
+use parking_lot::RwLock;
+use skein_proto::network::Problem;
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that wait for the actor: far more than containers start at the same time.
+const COMMANDS_MAX: usize = 256;
+/// How long an attachment waits for its network to become known here: the engine waits a little
+/// longer for its plugin.
+const NETWORK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two tries.
+const NETWORK_RETRY: Duration = Duration::from_millis(100);
+
+/// A container's place on a network, as the engine asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The engine's ID of it.
+    pub endpoint_id: String,
+    /// The network's ID in the cluster.
+    pub network_id: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Name of the host's end of its veth pair: must begin with [`VETH_PREFIX`].
+    pub host_ifname: String,
+    /// Name of the container's end, until the engine renames it: must begin with
+    /// [`CONTAINER_PREFIX`].
+    pub container_ifname: String,
+}
+
+pub use devices::{CONTAINER_PREFIX, VETH_PREFIX};
+
+/// Who asks a question: a container, by the networks that it is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asker {
+    /// IDs of its networks.
+    pub network_ids: Vec<String>,
+}
+
+/// By internal address.
+type Askers = Arc<RwLock<BTreeMap<Ipv4Addr, Asker>>>;
+
+enum Command {
+    Program(Arc<Desired>, oneshot::Sender<Vec<Problem>>),
+    Attach(Attachment, oneshot::Sender<Result<(), AttachError>>),
+    Detach(String, oneshot::Sender<anyhow::Result<()>>),
+}
+
+/// Why an attachment failed.
+#[derive(Debug, thiserror::Error)]
+enum AttachError {
+    /// The managers have not told of it yet, or never will.
+    #[error("network {0} is not known on this node: is the node connected to a manager?")]
+    UnknownNetwork(String),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// A handle to the kernel's side.
+#[derive(Clone)]
+pub struct Kernel {
+    commands: mpsc::Sender<Command>,
+    askers: Askers,
+}
+
+impl Kernel {
+    /// Checks the kernel, loads the programs, takes over what an earlier dataplane left, attaches to
+    /// every device.
+    ///
+    /// # Errors
+    /// What the kernel lacks or refuses.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        requirements::check(&config.bpffs)?;
+        let askers = Askers::default();
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let actor = actor::Actor::new(config, Arc::clone(&askers)).await?;
+        tokio::spawn(actor.run(inbox));
+        Ok(Self { commands, askers })
+    }
+
+    /// Makes the maps equal to the wanted state. What could not be done is in the answer.
+    ///
+    /// # Errors
+    /// The kernel's side has stopped.
+    pub async fn program(&self, desired: Arc<Desired>) -> anyhow::Result<Vec<Problem>> {
+        self.ask(|answer| Command::Program(desired, answer)).await
+    }
+
+    /// Makes the veth pair of a container's endpoint; its container's end lies in the host's namespace
+    /// for the engine to take. Nothing happens if it is there already.
+    ///
+    /// # Errors
+    /// The network does not become known within [`NETWORK_TIMEOUT`], or the kernel refuses.
+    pub async fn attach(&self, attachment: &Attachment) -> anyhow::Result<()> {
+        let deadline = tokio::time::Instant::now() + NETWORK_TIMEOUT;
+        loop {
+            let attachment = attachment.clone();
+            let answer = self
+                .ask(|answer| Command::Attach(attachment, answer))
+                .await?;
+            match answer {
+                Err(AttachError::UnknownNetwork(_)) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(NETWORK_RETRY).await;
+                }
+                answer => return Ok(answer?),
+            }
+        }
+    }
+
+    /// Removes an endpoint and its devices; an unknown one is no error.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn detach(&self, endpoint_id: &str) -> anyhow::Result<()> {
+        let id = endpoint_id.to_owned();
+        self.ask(|answer| Command::Detach(id, answer)).await?
+    }
+
+    /// Who has an internal address.
+    pub fn asker(&self, internal: Ipv4Addr) -> Option<Asker> {
+        self.askers.read().get(&internal).cloned()
+    }
+
+    async fn ask<A>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<A>) -> Command,
+    ) -> anyhow::Result<A> {
+        let (answer, answered) = oneshot::channel();
+        if self.commands.send(command(answer)).await.is_err() {
+            bail!("the kernel's side of the dataplane has stopped: see its log");
+        }
+        answered
+            .await
+            .context("the kernel's side of the dataplane stopped on the way: see its log")
+    }
+}

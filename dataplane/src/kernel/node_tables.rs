@@ -1,0 +1,107 @@
+//! The node tables of services: `NODE_TABLES`, and `OLD_TABLES` with what was there before.
+
+use super::maglev;
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError};
+use skein_abi::Addr;
+use std::collections::BTreeMap;
+
+type Table = Array<MapData, u32>;
+type Tables = ArrayOfMaps<MapData, Table>;
+
+/// BPF_F_INNER_MAP: tables of different sizes may stand in one array of maps.
+const INNER_MAP: u32 = 1 << 12;
+
+/// See the module.
+pub struct NodeTables {
+    current: Tables,
+    previous: Tables,
+    held: BTreeMap<u32, Held>,
+}
+
+/// What is in the kernel for one service.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    nodes: Vec<(Addr, u32)>,
+    slots: Vec<Addr>,
+    old_slots: Vec<Addr>,
+}
+
+/// How many slots a service's tables have: what `PUBLISHED` says of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// In the current table.
+    pub current: u32,
+    /// In the previous one.
+    pub previous: u32,
+}
+
+impl NodeTables {
+    /// Takes over both maps.
+    ///
+    /// # Errors
+    /// They are not arrays of maps.
+    pub fn new(current: Map, previous: Map) -> Result<Self, MapError> {
+        Ok(Self {
+            current: current.try_into()?,
+            previous: previous.try_into()?,
+            held: BTreeMap::new(),
+        })
+    }
+
+    /// The size of the tables that a service will have with these nodes, without writing them. Readers
+    /// must never see a size above that of the table: announce a smaller size before [`Self::write`],
+    /// a larger one after it.
+    pub fn upcoming(&self, service: u32, nodes: &[(Addr, u32)]) -> Slots {
+        match self.held.get(&service) {
+            Some(held) if held.nodes == nodes => held.sizes(),
+            held => Slots {
+                current: maglev::table(nodes).len() as u32,
+                previous: held.map_or(0, |held| held.slots.len() as u32),
+            },
+        }
+    }
+
+    /// Writes a service's table; what was there becomes the previous one.
+    ///
+    /// # Errors
+    /// The kernel refuses a new map.
+    pub fn write(&mut self, service: u32, nodes: &[(Addr, u32)]) -> Result<(), MapError> {
+        let held = self.held.entry(service).or_default();
+        if held.nodes == nodes && !held.slots.is_empty() {
+            return Ok(());
+        }
+        let slots = maglev::table(nodes);
+        if !held.slots.is_empty() {
+            set(&mut self.previous, service, &held.slots)?;
+        }
+        if !slots.is_empty() {
+            set(&mut self.current, service, &slots)?;
+        }
+        held.nodes = nodes.to_vec();
+        held.old_slots = std::mem::replace(&mut held.slots, slots);
+        Ok(())
+    }
+
+    /// Forgets services that are gone. Their maps stay until their index is given again: nothing
+    /// leads to them.
+    pub fn retain(&mut self, keep: impl Fn(u32) -> bool) {
+        self.held.retain(|service, _| keep(*service));
+    }
+}
+
+impl Held {
+    fn sizes(&self) -> Slots {
+        Slots {
+            current: self.slots.len() as u32,
+            previous: self.old_slots.len() as u32,
+        }
+    }
+}
+
+fn set(tables: &mut Tables, service: u32, slots: &[Addr]) -> Result<(), MapError> {
+    let mut table = Table::create(slots.len() as u32, INNER_MAP)?;
+    for (slot, node) in slots.iter().enumerate() {
+        table.set(slot as u32, node, 0)?;
+    }
+    tables.set(service, &table, 0)
+}

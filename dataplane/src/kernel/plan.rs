@@ -1,0 +1,332 @@
+//! What the maps must hold, from the state that the managers want and what is attached here. Pure.
+
+use crate::desired::Desired;
+use skein_abi::{
+    Addr, ICMP, TCP, UDP, addr,
+    ingress::{LocalBackends, MEMBER_UP, PublishedKey},
+    limits::LOCAL_BACKENDS_MAX,
+    overlay::{Location, NETWORK_INTERNAL, Network, OverlayKey},
+};
+use skein_proto::network::{Endpoint, EndpointState, Kind, Problem, Transport};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+/// The contents of the maps. Services are by ID here; the kernel side gives them indices.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The data path address of this node; 0 if it is not a member.
+    pub node_addr: Addr,
+    /// UDP port of the overlay, host byte order; 0 if the node is not a member.
+    pub vxlan_port: u16,
+    /// Data path addresses of all members, and their flags.
+    pub members: BTreeMap<Addr, u32>,
+    /// By VNI.
+    pub networks: BTreeMap<u32, Network>,
+    /// Where each address of each overlay is.
+    pub overlay: BTreeMap<OverlayKey, Location>,
+    /// Published ports: the service, and the port its tasks listen on (host byte order).
+    pub published: BTreeMap<PublishedKey, (String, u16)>,
+    /// By service: how many ready tasks each node has, for services that publish ports.
+    pub nodes: BTreeMap<String, Vec<(Addr, u32)>>,
+    /// By service: its tasks on this node, for services that publish ports.
+    pub local: BTreeMap<String, LocalBackends>,
+    /// Backends of each VIP.
+    pub vips: BTreeMap<OverlayKey, Vec<Addr>>,
+    /// What could not be planned.
+    pub problems: Vec<Problem>,
+}
+
+/// What is so on this node, whatever the managers want.
+#[derive(Clone, Debug, Default)]
+pub struct Local {
+    /// Attached endpoints: (network ID, address) -> index.
+    pub endpoints: BTreeMap<(String, Ipv4Addr), u32>,
+    /// Nodes that do not answer: no new flow is sent to them.
+    pub suspects: BTreeSet<String>,
+}
+
+/// Plans the maps.
+pub fn plan(desired: &Desired, local: &Local) -> Plan {
+    let mut plan = Plan::default();
+    let Some(settings) = &desired.settings else {
+        return plan;
+    };
+    plan.vxlan_port = u16::try_from(settings.vxlan_port).unwrap_or_default();
+    let mut nodes: BTreeMap<&str, Node> = BTreeMap::new();
+    for node in desired.nodes.values() {
+        let Some(address) = address(&mut plan, Kind::Node, &node.id, &node.address) else {
+            continue;
+        };
+        let own = node.id == settings.node_id;
+        let up = own || node.up && !local.suspects.contains(&node.id);
+        plan.members.insert(address, if up { MEMBER_UP } else { 0 });
+        nodes.insert(&node.id, Node { address, own, up });
+        if own {
+            plan.node_addr = address;
+        }
+    }
+    let networks = plan_networks(&mut plan, desired);
+    for ((network, address), index) in &local.endpoints {
+        if let Some(vni) = networks.get(network.as_str()) {
+            let location = Location {
+                node: 0,
+                endpoint: *index,
+            };
+            let addr = addr(*address);
+            plan.overlay
+                .insert(OverlayKey { vni: *vni, addr }, location);
+        }
+    }
+    let endpoints = Endpoints::gather(&mut plan, desired, local, &nodes, &networks);
+    plan_services(
+        &mut plan,
+        desired,
+        &settings.ingress_network_id,
+        &networks,
+        &endpoints,
+    );
+    plan
+}
+
+struct Node {
+    address: Addr,
+    own: bool,
+    up: bool,
+}
+
+fn address(plan: &mut Plan, kind: Kind, id: &str, text: &str) -> Option<Addr> {
+    // A node has no address until it has registered: nothing to complain of.
+    if text.is_empty() {
+        return None;
+    }
+    match text.parse::<Ipv4Addr>() {
+        Ok(address) => Some(addr(address)),
+        Err(error) => {
+            let message = format!("address {text:?} is not an IPv4 address: {error}");
+            plan.problem(kind, id, message);
+            None
+        }
+    }
+}
+
+impl Plan {
+    fn problem(&mut self, kind: Kind, id: &str, message: String) {
+        self.problems.push(Problem {
+            kind: kind.into(),
+            id: id.to_owned(),
+            message,
+        });
+    }
+}
+
+/// VNIs by network ID.
+fn plan_networks<'a>(plan: &mut Plan, desired: &'a Desired) -> BTreeMap<&'a str, u32> {
+    let mut vnis = BTreeMap::new();
+    for network in desired.networks.values() {
+        let subnet: Result<ipnet::Ipv4Net, _> = network.subnet.parse();
+        let gateway: Result<Ipv4Addr, _> = network.gateway.parse();
+        let (Ok(subnet), Ok(gateway)) = (subnet, gateway) else {
+            let (subnet, gateway) = (&network.subnet, &network.gateway);
+            let message = format!("subnet {subnet:?} with gateway {gateway:?} is not IPv4");
+            plan.problem(Kind::Network, &network.id, message);
+            continue;
+        };
+        let flags = match network.internal {
+            true => NETWORK_INTERNAL,
+            false => 0,
+        };
+        let network_entry = Network {
+            net: addr(subnet.network()),
+            mask: addr(subnet.netmask()),
+            gateway: addr(gateway),
+            flags,
+        };
+        plan.networks.insert(network.vni, network_entry);
+        vnis.insert(network.id.as_str(), network.vni);
+    }
+    vnis
+}
+
+/// The endpoints of each service on each network, in the order of their addresses: the same on every
+/// node.
+#[derive(Default)]
+struct Endpoints<'a> {
+    by_service: BTreeMap<(&'a str, &'a str), Vec<Placed>>,
+}
+
+struct Placed {
+    address: Addr,
+    state: EndpointState,
+    node: Addr,
+    node_up: bool,
+    /// Its index, if it is attached here.
+    local: Option<u32>,
+}
+
+impl<'a> Endpoints<'a> {
+    fn gather(
+        plan: &mut Plan,
+        desired: &'a Desired,
+        local: &Local,
+        nodes: &BTreeMap<&str, Node>,
+        networks: &BTreeMap<&str, u32>,
+    ) -> Self {
+        let mut gathered = Self::default();
+        for endpoint in desired.endpoints.values() {
+            let placed = networks.get(endpoint.network_id.as_str()).and_then(|vni| {
+                let node = nodes.get(endpoint.node_id.as_str())?;
+                gathered.place(plan, endpoint, *vni, node, local)
+            });
+            if let Some(placed) = placed {
+                let service = (endpoint.service_id.as_str(), endpoint.network_id.as_str());
+                gathered.by_service.entry(service).or_default().push(placed);
+            }
+        }
+        for placed in gathered.by_service.values_mut() {
+            placed.sort_by_key(|placed| u32::from_be(placed.address));
+        }
+        gathered
+    }
+
+    fn place(
+        &self,
+        plan: &mut Plan,
+        endpoint: &Endpoint,
+        vni: u32,
+        node: &Node,
+        local: &Local,
+    ) -> Option<Placed> {
+        let address = address(plan, Kind::Endpoint, &endpoint.id, &endpoint.address)?;
+        let at = (endpoint.network_id.clone(), skein_abi::from_addr(address));
+        let index = local.endpoints.get(&at).copied().filter(|_| node.own);
+        if !node.own {
+            let location = Location {
+                node: node.address,
+                endpoint: 0,
+            };
+            let key = OverlayKey { vni, addr: address };
+            plan.overlay.insert(key, location);
+        }
+        Some(Placed {
+            address,
+            state: endpoint.state(),
+            node: node.address,
+            node_up: node.up,
+            local: index,
+        })
+    }
+
+    fn of(&self, service: &'a str, network: &'a str) -> &[Placed] {
+        let found = self.by_service.get(&(service, network));
+        found.map_or(&[], Vec::as_slice)
+    }
+}
+
+fn plan_services<'a>(
+    plan: &mut Plan,
+    desired: &'a Desired,
+    ingress: &'a str,
+    networks: &BTreeMap<&str, u32>,
+    endpoints: &Endpoints<'a>,
+) {
+    for service in desired.services.values() {
+        for network in &service.networks {
+            let Some(vni) = networks.get(network.network_id.as_str()) else {
+                continue;
+            };
+            let Some(vip) = address(plan, Kind::Service, &service.id, &network.vip) else {
+                continue;
+            };
+            let backends = endpoints.of(&service.id, &network.network_id);
+            let ready = backends.iter().filter(|backend| backend.takes_flows());
+            let key = OverlayKey {
+                vni: *vni,
+                addr: vip,
+            };
+            plan.vips
+                .insert(key, ready.map(|backend| backend.address).collect());
+        }
+        if service.ports.is_empty() {
+            continue;
+        }
+        for port in &service.ports {
+            match published_key(port.transport(), port.published) {
+                Ok(key) => {
+                    let target = u16::try_from(port.target).unwrap_or_default();
+                    plan.published.insert(key, (service.id.clone(), target));
+                }
+                Err(message) => plan.problem(Kind::Service, &service.id, message),
+            }
+        }
+        let backends = endpoints.of(&service.id, ingress);
+        let mut weights: BTreeMap<Addr, u32> = BTreeMap::new();
+        for backend in backends.iter().filter(|backend| backend.takes_flows()) {
+            *weights.entry(backend.node).or_default() += 1;
+        }
+        plan.nodes
+            .insert(service.id.clone(), weights.into_iter().collect());
+        let local = local_backends(plan, &service.id, backends);
+        plan.local.insert(service.id.clone(), local);
+    }
+}
+
+impl Placed {
+    fn takes_flows(&self) -> bool {
+        self.state == EndpointState::Ready && self.node_up
+    }
+}
+
+fn published_key(transport: Transport, port: u32) -> Result<PublishedKey, String> {
+    let proto = match transport {
+        Transport::Tcp => TCP,
+        Transport::Udp => UDP,
+        Transport::Sctp | Transport::Unspecified => {
+            return Err(format!(
+                "published port {port}: the mesh carries TCP and UDP; publish it in host mode"
+            ));
+        }
+    };
+    debug_assert!(proto != ICMP);
+    match u16::try_from(port) {
+        Ok(port) if port != 0 => Ok(PublishedKey {
+            port: skein_abi::port(port),
+            proto,
+            pad: 0,
+        }),
+        _ => Err(format!("published port {port} is not from 1 to 65535")),
+    }
+}
+
+fn local_backends(plan: &mut Plan, service: &str, backends: &[Placed]) -> LocalBackends {
+    let mut local = LocalBackends::default();
+    let mut too_many = false;
+    for (index, state) in backends
+        .iter()
+        .filter_map(|backend| Some((backend.local?, backend.state)))
+    {
+        let (list, len) = match state {
+            EndpointState::Ready => (&mut local.ready, &mut local.ready_len),
+            EndpointState::Draining => (&mut local.draining, &mut local.draining_len),
+            EndpointState::Starting | EndpointState::Unspecified => continue,
+        };
+        match list.get_mut(*len as usize) {
+            Some(slot) => {
+                *slot = index;
+                *len += 1;
+            }
+            None => too_many = true,
+        }
+    }
+    if too_many {
+        let message = format!(
+            "more than {LOCAL_BACKENDS_MAX} tasks of the service on this node: those above take no published traffic; spread them over more nodes"
+        );
+        plan.problem(Kind::Service, service, message);
+    }
+    local
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+use super::*;
+use skein_proto::network::{
+    Network as WantedNetwork, NetworkUpdate, Node as WantedNode, Object, PublishedPort, Service,
+    ServiceNetwork, Settings, object::Object as Kinds,
+};
+
+const READY: EndpointState = EndpointState::Ready;
+const DRAINING: EndpointState = EndpointState::Draining;
+
+fn ip(text: &str) -> Addr {
+    addr(text.parse().unwrap())
+}
+
+/// This node is "a"; service "web" publishes 30000 -> 80 on the ingress network "in" (VNI 4096) and
+/// has the VIP 10.0.1.2 on "net" (VNI 4097).
+fn desired(endpoints: &[(&str, &str, &str, EndpointState)]) -> Desired {
+    let node = |id: &str, address: &str| WantedNode {
+        id: id.into(),
+        hostname: id.into(),
+        address: address.into(),
+        up: true,
+    };
+    let network = |id: &str, vni, subnet: &str, gateway: &str| WantedNetwork {
+        id: id.into(),
+        vni,
+        subnet: subnet.into(),
+        gateway: gateway.into(),
+        ..WantedNetwork::default()
+    };
+    let service = Service {
+        id: "web".into(),
+        name: "web".into(),
+        networks: vec![ServiceNetwork {
+            network_id: "net".into(),
+            vip: "10.0.1.2".into(),
+            aliases: vec![],
+        }],
+        ports: vec![PublishedPort {
+            transport: Transport::Tcp.into(),
+            published: 30_000,
+            target: 80,
+        }],
+    };
+    let mut objects = vec![
+        Kinds::Settings(Settings {
+            node_id: "a".into(),
+            vxlan_port: 4789,
+            ingress_network_id: "in".into(),
+        }),
+        Kinds::Node(node("a", "198.18.0.1")),
+        Kinds::Node(node("b", "198.18.0.2")),
+        Kinds::Network(network("in", 4096, "10.0.0.0/24", "10.0.0.1")),
+        Kinds::Network(network("net", 4097, "10.0.1.0/24", "10.0.1.1")),
+        Kinds::Service(service),
+    ];
+    for (network, node, address, state) in endpoints {
+        objects.push(Kinds::Endpoint(Endpoint {
+            id: format!("{address}.{network}"),
+            task_id: (*address).into(),
+            service_id: "web".into(),
+            network_id: (*network).into(),
+            node_id: (*node).into(),
+            address: (*address).into(),
+            state: (*state).into(),
+            names: vec![],
+        }));
+    }
+    let upsert = objects.into_iter().map(|object| Object {
+        object: Some(object),
+    });
+    let update = NetworkUpdate {
+        version: 1,
+        complete: true,
+        upsert: upsert.collect(),
+        remove: vec![],
+    };
+    Desired::default().after(&update).unwrap()
+}
+
+fn attached(endpoints: &[(&str, &str, u32)]) -> Local {
+    let endpoints = endpoints
+        .iter()
+        .map(|(network, address, index)| (((*network).into(), address.parse().unwrap()), *index));
+    Local {
+        endpoints: endpoints.collect(),
+        suspects: BTreeSet::new(),
+    }
+}
+
+#[test]
+fn a_node_outside_a_cluster_has_nothing() {
+    assert_eq!(
+        plan(&Desired::default(), &Local::default()),
+        Plan::default()
+    );
+}
+
+#[test]
+fn ready_tasks_count_for_their_node_and_take_flows_here() {
+    let desired = desired(&[
+        ("in", "a", "10.0.0.5", READY),
+        ("in", "a", "10.0.0.6", DRAINING),
+        ("in", "b", "10.0.0.7", READY),
+        ("in", "b", "10.0.0.8", READY),
+        ("in", "b", "10.0.0.9", EndpointState::Starting),
+    ]);
+    let local = attached(&[("in", "10.0.0.5", 3), ("in", "10.0.0.6", 4)]);
+    let plan = plan(&desired, &local);
+    assert_eq!(plan.problems, []);
+    let (a, b) = (ip("198.18.0.1"), ip("198.18.0.2"));
+    assert_eq!(plan.node_addr, a);
+    let mut nodes = plan.nodes["web"].clone();
+    nodes.sort_by_key(|(_, weight)| *weight);
+    assert_eq!(nodes, [(a, 1), (b, 2)]);
+    let backends = &plan.local["web"];
+    assert_eq!((backends.ready_len, backends.ready[0]), (1, 3));
+    assert_eq!((backends.draining_len, backends.draining[0]), (1, 4));
+    let key = PublishedKey {
+        port: 30_000_u16.to_be(),
+        proto: TCP,
+        pad: 0,
+    };
+    assert_eq!(plan.published[&key], ("web".to_owned(), 80));
+    let at = |address| {
+        plan.overlay[&OverlayKey {
+            vni: 4096,
+            addr: ip(address),
+        }]
+    };
+    assert_eq!(
+        at("10.0.0.5"),
+        Location {
+            node: 0,
+            endpoint: 3
+        }
+    );
+    assert_eq!(
+        at("10.0.0.7"),
+        Location {
+            node: b,
+            endpoint: 0
+        }
+    );
+}
+
+#[test]
+fn a_local_task_without_its_interface_takes_nothing_yet() {
+    let desired = desired(&[("in", "a", "10.0.0.5", READY)]);
+    let plan = plan(&desired, &Local::default());
+    assert_eq!(plan.local["web"].ready_len, 0);
+    assert!(plan.overlay.is_empty());
+}
+
+#[test]
+fn an_interface_is_reachable_before_the_managers_know_of_its_task() {
+    let plan = plan(&desired(&[]), &attached(&[("net", "10.0.1.9", 7)]));
+    let key = OverlayKey {
+        vni: 4097,
+        addr: ip("10.0.1.9"),
+    };
+    assert_eq!(plan.overlay[&key].endpoint, 7);
+}
+
+#[test]
+fn vips_have_the_ready_tasks_of_their_network_in_order() {
+    let desired = desired(&[
+        ("net", "b", "10.0.1.20", READY),
+        ("net", "a", "10.0.1.3", READY),
+        ("net", "a", "10.0.1.4", DRAINING),
+        ("in", "a", "10.0.0.5", READY),
+    ]);
+    let plan = plan(&desired, &Local::default());
+    let key = OverlayKey {
+        vni: 4097,
+        addr: ip("10.0.1.2"),
+    };
+    assert_eq!(plan.vips[&key], [ip("10.0.1.3"), ip("10.0.1.20")]);
+}
+
+#[test]
+fn a_silent_or_lost_node_takes_no_new_flows_but_stays_a_member() {
+    let mut wanted = desired(&[
+        ("in", "b", "10.0.0.7", READY),
+        ("net", "b", "10.0.1.7", READY),
+    ]);
+    let silent = Local {
+        suspects: BTreeSet::from(["b".to_owned(), "a".to_owned()]),
+        ..Local::default()
+    };
+    let by_probe = plan(&wanted, &silent);
+    wanted.nodes.get_mut("b").unwrap().up = false;
+    let by_managers = plan(&wanted, &Local::default());
+    for plan in [by_probe, by_managers] {
+        assert_eq!(plan.members[&ip("198.18.0.2")], 0);
+        assert_eq!(plan.members[&ip("198.18.0.1")], MEMBER_UP, "never itself");
+        assert!(plan.nodes["web"].is_empty());
+        assert!(plan.vips.values().all(Vec::is_empty));
+    }
+}
+
+#[test]
+fn what_cannot_be_planned_is_said_and_the_rest_is_done() {
+    let mut wanted = desired(&[("in", "b", "10.0.0.7", READY)]);
+    wanted.nodes.get_mut("a").unwrap().address = "fe80::1".into();
+    let service = wanted.services.get_mut("web").unwrap();
+    service.ports.push(PublishedPort {
+        transport: Transport::Sctp.into(),
+        published: 30_001,
+        target: 80,
+    });
+    let plan = plan(&wanted, &Local::default());
+    let said: Vec<_> = plan
+        .problems
+        .iter()
+        .map(|problem| problem.id.as_str())
+        .collect();
+    assert_eq!(said, ["a", "web"]);
+    assert_eq!(plan.published.len(), 1);
+    assert_eq!(plan.nodes["web"].len(), 1);
+}
+
+#[test]
+fn tasks_above_what_the_map_holds_are_said() {
+    let addresses: Vec<String> = (0..=LOCAL_BACKENDS_MAX)
+        .map(|n| format!("10.0.0.{}", n + 2))
+        .collect();
+    let endpoints: Vec<_> = addresses
+        .iter()
+        .map(|a| ("in", "a", a.as_str(), READY))
+        .collect();
+    let local: Vec<_> = addresses
+        .iter()
+        .zip(0..)
+        .map(|(a, n)| ("in", a.as_str(), n))
+        .collect();
+    let plan = plan(&desired(&endpoints), &attached(&local));
+    assert_eq!(plan.local["web"].ready_len as usize, LOCAL_BACKENDS_MAX);
+    assert_eq!(plan.problems.len(), 1);
+}

@@ -1,0 +1,231 @@
+//! Kernel programs: loaded once at start, attached by links that are pinned.
+//!
+//! What is pinned under `<bpffs>/skein/v<N>` outlives the process: while no dataplane runs, packets
+//! keep flowing by the programs that the last one attached. The next one opens the same maps and puts
+//! its own programs into the links, one atomic update each, so that no packet meets none.
+
+use anyhow::{Context as _, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::Map,
+    programs::{
+        CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
+        tc::TcAttachOptions,
+    },
+};
+use skein_abi::names::{
+    PINNED_MAPS, PROG_CONNECT4, PROG_GETPEER4, PROG_LOCAL, PROG_RECVMSG4, PROG_SENDMSG4,
+    PROG_UPLINK, PROG_VETH, PROG_VXLAN,
+};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+/// Layout of the maps. A dataplane never opens maps of another layout: raise it when one changes.
+const LAYOUT: u32 = 1;
+
+/// The programs, built by `cargo xtask ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/skein.bpf.o");
+
+/// See the module.
+pub struct Programs {
+    ebpf: Ebpf,
+    links: PathBuf,
+}
+
+/// The tc ingress programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Devices that can carry a packet to an address of the node.
+    Uplink,
+    /// The external vxlan device.
+    Vxlan,
+    /// The host's end of a container's veth pair.
+    Veth,
+    /// The far end of the local pair.
+    Local,
+}
+
+impl Hook {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Uplink => PROG_UPLINK,
+            Self::Vxlan => PROG_VXLAN,
+            Self::Veth => PROG_VETH,
+            Self::Local => PROG_LOCAL,
+        }
+    }
+
+    fn from_program(name: &str) -> Option<Self> {
+        [Self::Uplink, Self::Vxlan, Self::Veth, Self::Local]
+            .into_iter()
+            .find(|hook| hook.program() == name)
+    }
+}
+
+impl Programs {
+    /// Loads the programs, with the maps that an earlier dataplane pinned or with new ones.
+    ///
+    /// # Errors
+    /// The kernel refuses them.
+    pub fn load(bpffs: &Path) -> anyhow::Result<Self> {
+        let root = bpffs.join("skein").join(format!("v{LAYOUT}"));
+        let (maps, links) = (root.join("maps"), root.join("links"));
+        for dir in [&maps, &links] {
+            std::fs::create_dir_all(dir)
+                .with_context(|| format!("cannot make {} on the BPF filesystem", dir.display()))?;
+        }
+        let mut loader = EbpfLoader::new();
+        for name in PINNED_MAPS {
+            loader.map_pin_path(name, maps.join(name));
+        }
+        let mut ebpf = loader
+            .load(OBJECT)
+            .context("the kernel refused Skein's maps or their types")?;
+        for hook in [Hook::Uplink, Hook::Vxlan, Hook::Veth, Hook::Local] {
+            classifier(&mut ebpf, hook)?
+                .load()
+                .with_context(|| format!("the kernel refused program {}", hook.program()))?;
+        }
+        for name in SOCKET_PROGRAMS {
+            socket_program(&mut ebpf, name)?
+                .load()
+                .with_context(|| format!("the kernel refused program {name}"))?;
+        }
+        Ok(Self { ebpf, links })
+    }
+
+    /// Takes a map, to be wrapped in its type.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn take_map(&mut self, name: &str) -> anyhow::Result<Map> {
+        let map = self.ebpf.take_map(name);
+        map.with_context(|| format!("the kernel programs have no map {name}"))
+    }
+
+    /// Puts the programs just loaded into every link that an earlier dataplane left, and clears away
+    /// the links of devices that are gone.
+    ///
+    /// # Errors
+    /// A link cannot be updated.
+    pub fn adopt(&mut self, exists: impl Fn(u32) -> bool) -> anyhow::Result<()> {
+        let entries = std::fs::read_dir(&self.links)
+            .with_context(|| format!("cannot list {}", self.links.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // "<program>-<ifindex>"; those of the sockets have no index.
+            let Some((program, ifindex)) = name.rsplit_once('-') else {
+                continue;
+            };
+            let (Some(hook), Ok(ifindex)) = (Hook::from_program(program), ifindex.parse()) else {
+                continue;
+            };
+            if exists(ifindex) {
+                self.update(hook, &path)?;
+            } else {
+                remove_pin(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, hook: Hook, pin: &Path) -> anyhow::Result<()> {
+        let link = PinnedLink::from_pin(pin)
+            .with_context(|| format!("cannot open the link {}", pin.display()))?;
+        let link: FdLink = link.into();
+        let program = classifier(&mut self.ebpf, hook)?;
+        let link = program
+            .attach_to_link(link.try_into()?)
+            .with_context(|| format!("cannot update the link {}", pin.display()))?;
+        // The pin keeps it; ours may go.
+        drop(program.take_link(link)?);
+        Ok(())
+    }
+
+    fn pin_of(&self, hook: Hook, ifindex: u32) -> PathBuf {
+        self.links.join(format!("{}-{ifindex}", hook.program()))
+    }
+
+    /// Attaches a program to tc ingress of a device; nothing happens if it is attached already.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the device is gone.
+    pub fn attach(&mut self, hook: Hook, device: &str, ifindex: u32) -> anyhow::Result<()> {
+        let pin = self.pin_of(hook, ifindex);
+        if pin.exists() {
+            return Ok(());
+        }
+        let program = classifier(&mut self.ebpf, hook)?;
+        let link = program
+            .attach_with_options(
+                device,
+                TcAttachType::Ingress,
+                TcAttachOptions::TcxOrder(LinkOrder::default()),
+            )
+            .with_context(|| format!("cannot attach {} to {device}", hook.program()))?;
+        let link: FdLink = program.take_link(link)?.try_into()?;
+        link.pin(&pin)
+            .with_context(|| format!("cannot pin the link {}", pin.display()))?;
+        Ok(())
+    }
+
+    /// Forgets the link of a device; the program is detached, if the device is there still.
+    ///
+    /// # Errors
+    /// The pin cannot be removed.
+    pub fn detach(&mut self, hook: Hook, ifindex: u32) -> anyhow::Result<()> {
+        remove_pin(&self.pin_of(hook, ifindex))
+    }
+
+    /// Attaches the programs for the host's own sockets to its cgroup root. Those of an earlier
+    /// dataplane go when ours are there: for that moment both act, the second on what the first left,
+    /// which changes nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn attach_sockets(&mut self, cgroup: &Path) -> anyhow::Result<()> {
+        let root = File::open(cgroup)
+            .with_context(|| format!("cannot open the cgroup {}", cgroup.display()))?;
+        for name in SOCKET_PROGRAMS {
+            let program = socket_program(&mut self.ebpf, name)?;
+            let link = program
+                .attach(&root, CgroupAttachMode::AllowMultiple)
+                .with_context(|| format!("cannot attach {name} to {}", cgroup.display()))?;
+            let link: FdLink = program.take_link(link)?.try_into()?;
+            let pin = self.links.join(name);
+            remove_pin(&pin)?;
+            link.pin(&pin)
+                .with_context(|| format!("cannot pin the link {}", pin.display()))?;
+        }
+        Ok(())
+    }
+}
+
+const SOCKET_PROGRAMS: [&str; 4] = [PROG_CONNECT4, PROG_SENDMSG4, PROG_RECVMSG4, PROG_GETPEER4];
+
+fn classifier(ebpf: &mut Ebpf, hook: Hook) -> anyhow::Result<&mut SchedClassifier> {
+    let name = hook.program();
+    let Some(program) = ebpf.program_mut(name) else {
+        bail!("the object has no program {name}: rebuild it with `cargo xtask ebpf`");
+    };
+    Ok(program.try_into()?)
+}
+
+fn socket_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut CgroupSockAddr> {
+    let Some(program) = ebpf.program_mut(name) else {
+        bail!("the object has no program {name}: rebuild it with `cargo xtask ebpf`");
+    };
+    Ok(program.try_into()?)
+}
+
+fn remove_pin(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}

@@ -1,0 +1,107 @@
+//! What the kernel must have, checked at start, so that what is missing is said by its name.
+
+use anyhow::{Context as _, bail};
+use nix::{
+    mount::MsFlags,
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+use std::path::{Path, PathBuf};
+
+/// The oldest kernel: the first with tcx links, which are what lets a restart lose no packet.
+const KERNEL_MIN: (u32, u32) = (6, 6);
+
+/// Checks kernel and permissions, and mounts the BPF filesystem if it is not there.
+///
+/// # Errors
+/// Says what is missing, and what the user can do.
+pub fn check(bpffs: &Path) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("skein-dataplane loads kernel programs and needs root: run it as root");
+    }
+    let uname = nix::sys::utsname::uname().context("cannot ask the kernel for its version")?;
+    let release = uname.release().to_string_lossy().into_owned();
+    match version(&release) {
+        Some(version) if version >= KERNEL_MIN => {}
+        _ => bail!(
+            "the kernel is {release}; Skein needs {}.{} or later (tcx, BPF links): upgrade the kernel",
+            KERNEL_MIN.0,
+            KERNEL_MIN.1
+        ),
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        bail!(
+            "the kernel has no BTF (/sys/kernel/btf/vmlinux is not there): boot one built with CONFIG_DEBUG_INFO_BTF=y"
+        );
+    }
+    if !is_bpffs(bpffs) {
+        std::fs::create_dir_all(bpffs)
+            .with_context(|| format!("cannot make the mount point {}", bpffs.display()))?;
+        nix::mount::mount(
+            Some("bpf"),
+            bpffs,
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .with_context(|| {
+            format!(
+                "{} is no BPF filesystem, and mounting one failed: try `mount -t bpf bpf {0}`",
+                bpffs.display()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Where this host's cgroup v2 hierarchy is mounted.
+///
+/// # Errors
+/// It is not.
+pub fn cgroup_root() -> anyhow::Result<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+        .context("cannot read /proc/self/mountinfo")?;
+    find_cgroup2(&mounts).context(
+        "no cgroup v2 hierarchy is mounted, which local clients of published ports need: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`",
+    )
+}
+
+/// The last one mounted hides those before it.
+fn find_cgroup2(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().rev().find_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        (filesystem.split(' ').next()? == "cgroup2")
+            .then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_versions_are_numbers() {
+        assert_eq!(version("6.18.5"), Some((6, 18)));
+        assert_eq!(version("6.6-rc1+"), Some((6, 6)));
+        assert_eq!(version("odd"), None);
+        assert!(version("6.10.0-amd64") >= Some(KERNEL_MIN));
+        assert!(version("6.1.0") < Some(KERNEL_MIN));
+    }
+
+    #[test]
+    fn the_v2_hierarchy_is_found_beside_v1() {
+        let mounts = "30 23 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                      31 23 0:27 /a /sys/fs/cgroup/unified rw,nosuid shared:4 - cgroup2 none rw\n";
+        let found = find_cgroup2(mounts);
+        assert_eq!(found, Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(find_cgroup2("30 23 0:26 / /x rw - cgroup cgroup rw"), None);
+    }
+}

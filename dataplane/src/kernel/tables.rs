@@ -1,0 +1,343 @@
+//! Writes plans into the maps.
+//!
+//! Programs read while this writes. So what is pointed to is written before what points to it, and
+//! removed after: tables before published ports, backends before VIPs.
+
+use super::{
+    devices::OwnDevices, indices::Indices, node_tables::NodeTables, plan::Plan, programs::Programs,
+    synced::Synced,
+};
+use anyhow::Context as _;
+use aya::maps::{Array, MapData};
+use skein_abi::{
+    Addr, addr,
+    config::{Config, Timeouts},
+    ingress::{LocalAddr, LocalBackends, Published, PublishedKey},
+    limits::{
+        DNS_ADDRESS, FLOOD_RATE, INTERNAL_FIRST, INTERNAL_NET, INTERNAL_PREFIX, LOCAL_ADDRESS,
+        NAT_PORTS, SERVICES_MAX, VIPS_MAX,
+    },
+    names::*,
+    overlay::{Endpoint, Location, Network, OverlayKey, Vip, VipSlot},
+};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+
+/// The maps that the dataplane writes.
+pub struct Tables {
+    config: Array<MapData, Config>,
+    written: Config,
+    local_addrs: Synced<Addr, LocalAddr>,
+    devices: Synced<u32, u32>,
+    members: Synced<Addr, u32>,
+    published: Synced<PublishedKey, Published>,
+    node_tables: NodeTables,
+    local_backends: Synced<u32, LocalBackends>,
+    endpoints: Array<MapData, Endpoint>,
+    veths: Synced<u32, u32>,
+    internal: Synced<Addr, u32>,
+    networks: Synced<u32, Network>,
+    overlay: Synced<OverlayKey, Location>,
+    vips: Synced<OverlayKey, Vip>,
+    vip_backends: Synced<VipSlot, Addr>,
+    services: Indices,
+    vip_lists: Indices,
+}
+
+/// The address by which the host knows the endpoint with an index.
+pub fn internal_address(index: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(INTERNAL_NET.to_bits() + INTERNAL_FIRST + index)
+}
+
+impl Tables {
+    /// Takes the maps over from the programs, with what an earlier dataplane wrote into them.
+    ///
+    /// # Errors
+    /// A map is missing, of another type, or cannot be read.
+    pub fn open(programs: &mut Programs, state_dir: &Path) -> anyhow::Result<Self> {
+        macro_rules! take {
+            ($name:ident) => {{
+                let map = Synced::new(programs.take_map($name)?);
+                map.with_context(|| format!("cannot read the kernel's map {}", $name))?
+            }};
+        }
+        Ok(Self {
+            config: programs.take_map(MAP_CONFIG)?.try_into()?,
+            written: Config::default(),
+            local_addrs: take!(MAP_LOCAL_ADDRS),
+            devices: take!(MAP_DEVICES),
+            members: take!(MAP_MEMBERS),
+            published: take!(MAP_PUBLISHED),
+            node_tables: NodeTables::new(
+                programs.take_map(MAP_NODE_TABLES)?,
+                programs.take_map(MAP_OLD_TABLES)?,
+            )?,
+            local_backends: take!(MAP_LOCAL_BACKENDS),
+            endpoints: programs.take_map(MAP_ENDPOINTS)?.try_into()?,
+            veths: take!(MAP_VETHS),
+            internal: take!(MAP_INTERNAL),
+            networks: take!(MAP_NETWORKS),
+            overlay: take!(MAP_OVERLAY),
+            vips: take!(MAP_VIPS),
+            vip_backends: take!(MAP_VIP_BACKENDS),
+            services: Indices::open(state_dir.join("services.json"))?,
+            vip_lists: Indices::open(state_dir.join("vips.json"))?,
+        })
+    }
+
+    /// The node's own settings.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn configure(
+        &mut self,
+        plan: &Plan,
+        devices: &OwnDevices,
+        host_cookie: u64,
+        uplink_mtu: u16,
+    ) -> anyhow::Result<()> {
+        let mask = u32::MAX << (32 - u32::from(INTERNAL_PREFIX));
+        let config = Config {
+            node_addr: plan.node_addr,
+            vxlan_ifindex: devices.vxlan,
+            local_ifindex: devices.local,
+            local_peer_ifindex: devices.local_peer,
+            local_addr: addr(LOCAL_ADDRESS),
+            dns_addr: addr(DNS_ADDRESS),
+            internal_net: addr(INTERNAL_NET),
+            internal_mask: addr(Ipv4Addr::from_bits(mask)),
+            host_cookie,
+            nat_port_min: NAT_PORTS.0,
+            nat_port_max: NAT_PORTS.1,
+            vxlan_port: skein_abi::port(plan.vxlan_port),
+            uplink_mtu,
+            pad: 0,
+            flood_rate: FLOOD_RATE,
+            timeouts: Timeouts::default(),
+        };
+        if config != self.written {
+            self.config
+                .set(0, config, 0)
+                .context("cannot write the node's settings into the kernel")?;
+            self.written = config;
+        }
+        Ok(())
+    }
+
+    /// Addresses of the host, and the flags of the devices that have the uplink program.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_host(
+        &mut self,
+        addresses: &BTreeMap<Addr, LocalAddr>,
+        devices: &BTreeMap<u32, u32>,
+    ) -> anyhow::Result<()> {
+        self.local_addrs
+            .make(addresses)
+            .context("cannot write the host's addresses into the kernel")?;
+        self.devices
+            .make(devices)
+            .context("cannot write the host's devices into the kernel")
+    }
+
+    /// Makes everything else equal to the plan. `refused` ports are not published here.
+    ///
+    /// # Errors
+    /// A map is full, or the kernel refuses.
+    pub fn program(
+        &mut self,
+        plan: &Plan,
+        refused: &dyn Fn(&PublishedKey) -> bool,
+    ) -> anyhow::Result<()> {
+        let full = |what: &'static str| move || format!("cannot write {what} into the kernel");
+        self.members
+            .make(&plan.members)
+            .with_context(full("the members"))?;
+        self.networks
+            .make(&plan.networks)
+            .with_context(full("the networks"))?;
+        self.overlay
+            .make(&plan.overlay)
+            .with_context(full("the overlay's addresses"))?;
+        self.program_published(plan, refused)
+            .with_context(full("the published ports"))?;
+        self.program_vips(plan).with_context(full("the VIPs"))
+    }
+
+    fn program_published(
+        &mut self,
+        plan: &Plan,
+        refused: &dyn Fn(&PublishedKey) -> bool,
+    ) -> anyhow::Result<()> {
+        let names = plan.nodes.keys().map(String::as_str);
+        let indices = self.services.assign(names, SERVICES_MAX)?;
+        let index = |service: &String| indices.get(service).copied();
+        let local = plan.local.iter();
+        let local = local.filter_map(|(service, local)| Some((index(service)?, *local)));
+        let local: BTreeMap<u32, LocalBackends> = local.collect();
+        self.local_backends.add(&local)?;
+
+        let entry = |tables: &NodeTables, service: &String, target: u16| {
+            let number = index(service)?;
+            let slots = tables.upcoming(number, plan.nodes.get(service)?);
+            Some(Published {
+                service: number,
+                slots: slots.current,
+                old_slots: slots.previous,
+                target: skein_abi::port(target),
+                pad: 0,
+            })
+        };
+        let mut after: BTreeMap<PublishedKey, Published> = BTreeMap::new();
+        for (key, (service, target)) in plan.published.iter().filter(|(key, _)| !refused(key)) {
+            if let Some(entry) = entry(&self.node_tables, service, *target) {
+                after.insert(*key, entry);
+            }
+        }
+        // Until the tables are written, readers see the smaller size of the old and the new ones.
+        let mut until = BTreeMap::new();
+        for (key, entry) in &after {
+            if let Some(held) = self.published.held().get(key)
+                && held.service == entry.service
+            {
+                let slots = held.slots.min(entry.slots);
+                let old_slots = held.old_slots.min(entry.old_slots);
+                until.insert(
+                    *key,
+                    Published {
+                        slots,
+                        old_slots,
+                        ..*entry
+                    },
+                );
+            }
+        }
+        self.published.make(&until)?;
+        for (service, nodes) in &plan.nodes {
+            if let Some(number) = index(service) {
+                self.node_tables.write(number, nodes)?;
+            }
+        }
+        self.published.add(&after)?;
+        self.local_backends.remove_others(&local)?;
+        self.node_tables
+            .retain(|number| local.contains_key(&number));
+        Ok(())
+    }
+
+    fn program_vips(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        let name = |key: &OverlayKey| format!("{}/{}", key.vni, skein_abi::from_addr(key.addr));
+        let names: Vec<String> = plan.vips.keys().map(name).collect();
+        let lists = self
+            .vip_lists
+            .assign(names.iter().map(String::as_str), VIPS_MAX)?;
+        let mut vips = BTreeMap::new();
+        let mut slots = BTreeMap::new();
+        for (key, backends) in &plan.vips {
+            let Some(list) = lists.get(&name(key)).copied() else {
+                continue;
+            };
+            let held = self.vips.held().get(key).filter(|vip| vip.list == list);
+            let edition = held.map_or(0, |vip| vip.edition);
+            let in_edition = |edition: u32| {
+                let backends = backends.iter().zip(0..);
+                backends.map(move |(backend, slot)| {
+                    (
+                        VipSlot {
+                            list,
+                            edition,
+                            slot,
+                        },
+                        *backend,
+                    )
+                })
+            };
+            let is_current = held.is_some_and(|vip| vip.len as usize == backends.len())
+                && in_edition(edition)
+                    .all(|(slot, backend)| self.vip_backends.held().get(&slot) == Some(&backend));
+            let edition = match is_current {
+                true => edition,
+                false => edition.wrapping_add(1),
+            };
+            slots.extend(in_edition(edition));
+            let len = backends.len() as u32;
+            vips.insert(*key, Vip { list, edition, len });
+        }
+        self.vip_backends.add(&slots)?;
+        self.vips.make(&vips)?;
+        self.vip_backends.remove_others(&slots)?;
+        Ok(())
+    }
+
+    /// Makes an endpoint known under the index that its device has already, or under a free one.
+    /// Returns the index; `None`: there are too many.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_endpoint(
+        &mut self,
+        ifindex: u32,
+        vni: u32,
+        address: Ipv4Addr,
+        after: u32,
+    ) -> anyhow::Result<Option<u32>> {
+        let held = self.veths.held();
+        let index = match held.get(&ifindex) {
+            Some(index) => *index,
+            None => {
+                let used: std::collections::BTreeSet<u32> = held.values().copied().collect();
+                let max = self.endpoints.len();
+                // Not the one just freed: packets and flow entries may still carry it.
+                let order = (after..max).chain(0..after.min(max));
+                match order.into_iter().find(|index| !used.contains(index)) {
+                    Some(index) => index,
+                    None => return Ok(None),
+                }
+            }
+        };
+        let internal = addr(internal_address(index));
+        let endpoint = Endpoint {
+            ifindex,
+            vni,
+            addr: addr(address),
+            internal,
+        };
+        self.endpoints
+            .set(index, endpoint, 0)
+            .context("cannot write an endpoint into the kernel")?;
+        self.internal.put(internal, index)?;
+        self.veths.put(ifindex, index)?;
+        Ok(Some(index))
+    }
+
+    /// Forgets the endpoint behind a device.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_endpoint(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        let Some(index) = self.veths.held().get(&ifindex).copied() else {
+            return Ok(());
+        };
+        self.endpoints
+            .set(index, Endpoint::default(), 0)
+            .context("cannot remove an endpoint from the kernel")?;
+        self.internal.remove(&addr(internal_address(index)))?;
+        self.veths.remove(&ifindex)?;
+        Ok(())
+    }
+
+    /// The devices that have the uplink program.
+    pub fn uplinks(&self) -> Vec<u32> {
+        self.devices.held().keys().copied().collect()
+    }
+
+    /// The devices that endpoints are behind.
+    pub fn veths(&self) -> Vec<u32> {
+        self.veths.held().keys().copied().collect()
+    }
+
+    /// Whether the kernel has the network with a VNI.
+    pub fn has_network(&self, vni: u32) -> bool {
+        self.networks.held().contains_key(&vni)
+    }
+}
