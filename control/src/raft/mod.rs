@@ -1,0 +1,47 @@
+//! The replicated store: consensus over the cluster's [`State`]. No type of the consensus library
+//! leaves this module.
+
+mod handle;
+
+pub use handle::Raft;
+
+use skein_model::Rejection;
+
+/// A member of the Raft group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its ID in the group; never used again once it has left.
+    pub raft_id: u64,
+    /// The node's ID in the cluster.
+    pub node_id: String,
+    /// Where managers and agents reach it: `198.18.0.1:2377`.
+    pub address: String,
+}
+
+/// Who leads, as this manager knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// Raft's term: grows with every election.
+    pub term: u64,
+    /// `None` while no leader is known.
+    pub leader: Option<Member>,
+    /// Whether this manager is the leader.
+    pub is_self: bool,
+}
+
+/// Why a proposal or a linearizable read failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// Ask the leader.
+    #[error("this manager is not the leader")]
+    NotLeader {
+        /// Who it is, if known.
+        leader: Option<Member>,
+    },
+    /// The store refused the change; nothing changed.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// No quorum, too slow, or stopped. The change may yet be made.
+    #[error("{0}")]
+    Unavailable(String),
+}

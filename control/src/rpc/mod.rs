@@ -1,0 +1,57 @@
+//! The mTLS port (TCP 2377): what serves it, and the clients of it.
+
+mod managers;
+
+pub use managers::Managers;
+
+use crate::raft::Member;
+use skein_model::NodeRole;
+
+/// Where managers listen unless asked otherwise.
+pub const DEFAULT_PORT: u16 = 2377;
+
+/// Metadata of an answer that sends the caller to the leader: its `host:port`.
+pub const LEADER_METADATA: &str = "skein-leader";
+
+/// Who calls: from the client's certificate. In the extensions of every request that came with one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// CN of the certificate.
+    pub node_id: String,
+    /// OU of the certificate.
+    pub role: NodeRole,
+}
+
+/// A manager that a node knows of.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RemoteManager {
+    /// "" where only the address is known (from `docker swarm join`).
+    pub node_id: String,
+    /// `host:port`
+    pub address: String,
+}
+
+/// Why a manager could not be reached.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RpcError {
+    /// The node knows of no manager.
+    #[error("no manager of the swarm is known to this node")]
+    NoManager,
+    /// None of the known ones can be connected to.
+    #[error("could not connect to manager {address}: {reason}")]
+    Connect {
+        /// `host:port`
+        address: String,
+        /// What the attempt ended with.
+        reason: String,
+    },
+}
+
+/// The answer of a manager that does not lead: UNAVAILABLE, with the leader's address if known.
+pub fn not_leader(leader: Option<Member>) -> tonic::Status {
+    let mut status = tonic::Status::unavailable("this manager is not the leader of the swarm");
+    if let Some(address) = leader.and_then(|leader| leader.address.parse().ok()) {
+        status.metadata_mut().insert(LEADER_METADATA, address);
+    }
+    status
+}
