@@ -3,10 +3,27 @@
 //! Pure: each core reads and writes a [`skein_model::Draft`], level-triggered over the whole state;
 //! the clock and randomness are passed in. What a core remembers between steps only ever makes its
 //! choices better; all that must survive a change of leader is in the store.
+//!
+//! [`Orchestration`] runs all of them in their one order.
 
 pub mod allocator;
+mod global;
+pub mod network_state;
+pub mod node_failure;
+mod orchestration;
+mod reaper;
+mod replicated;
+mod restart;
 pub mod scheduler;
+mod slot;
+mod task;
+mod update;
 pub mod validate;
+mod wake;
+
+pub use orchestration::Orchestration;
+pub use task::report;
+pub use wake::Wake;
 
 #[cfg(test)]
 mod testing;

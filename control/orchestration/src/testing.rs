@@ -5,9 +5,9 @@ use rand_chacha::ChaCha8Rng;
 use skein_model::{
     Cluster, ContainerSpec, Draft, Network, NetworkSpec, Node, NodeDescription, NodeState,
     NodeStatus, Object, Proposal, Service, ServiceMode, ServiceSpec, State, Task, TaskState,
-    Timestamp, Version,
+    TaskStatus, Timestamp, Version,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// A cluster under test: its state, its clock, and its randomness.
 pub(crate) struct Fixture {
@@ -155,12 +155,25 @@ impl Fixture {
         self.put(task);
     }
 
-    /// Puts every task that is live on a node into the state its node would bring it to: live ones
-    /// to RUNNING (those held back to READY), ended ones to SHUTDOWN.
+    /// What a node reports of a task, as the store takes it.
+    pub fn report(&mut self, id: &str, state: TaskState) {
+        let task = self.state.task(id).unwrap().clone();
+        let status = TaskStatus {
+            state,
+            ..task.status.clone()
+        };
+        if let Some(task) = crate::report(&task, status, self.now) {
+            self.put(task);
+        }
+    }
+
+    /// Brings every task that has a node which is not down to the state that is wanted of it: live
+    /// ones to RUNNING (those held back to READY), others to SHUTDOWN.
     pub fn agents_obey(&mut self) {
-        let tasks: Vec<Task> = self.state.tasks().map(|task| (**task).clone()).collect();
+        let tasks: Vec<Arc<Task>> = self.state.tasks().cloned().collect();
         for task in tasks {
-            if task.node_id.is_empty() || task.status.state.is_terminal() {
+            let node = self.state.node(&task.node_id);
+            if node.is_none_or(|node| node.status.state == NodeState::Down) {
                 continue;
             }
             let state = match task.desired_state {
@@ -168,8 +181,8 @@ impl Fixture {
                 wanted if wanted.is_terminal() => TaskState::Shutdown,
                 _ => TaskState::Running,
             };
-            if state > task.status.state {
-                self.task(&task.id, |task| task.status.state = state);
+            if task.status.state >= TaskState::Assigned {
+                self.report(&task.id, state);
             }
         }
     }

@@ -10,7 +10,10 @@ mod service;
 
 pub use image::is_image_reference;
 pub use network::{check_network, check_network_removal};
-pub use service::{check_service, check_service_update, resolve_networks, with_defaults};
+pub use service::{
+    MONITOR_DEFAULT, RESTART_DELAY_DEFAULT, STOP_GRACE_PERIOD_DEFAULT, check_service,
+    check_service_update, resolve_networks, with_defaults,
+};
 
 /// Which answer of the API an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,362 @@
+//! The network state of a node: what its dataplane must know, of the store as it is.
+
+use skein_model::{
+    Network, NodeState, PortProtocol, PublishMode, ResolutionMode, Service, State, Task, TaskState,
+};
+use skein_proto::network::{self as proto, object::Object as Kind};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The option of an overlay that sets the size of its packets.
+const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+
+/// Everything that a node's dataplane must have, in an order of its own.
+///
+/// Networks are those on which the node has tasks, and the ingress network; of these, all endpoints.
+/// Published ports are those of all services: every node answers on them.
+pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
+    let ingress = state.ingress_network().map(|network| network.id.as_str());
+    let present: BTreeSet<&str> = state
+        .tasks_of_node(node_id)
+        .filter(|task| is_on_networks(task))
+        .flat_map(|task| &task.networks_attachments)
+        .map(|attachment| attachment.network_id.as_str())
+        .chain(ingress)
+        .collect();
+    let networks: BTreeMap<&str, proto::Network> = present
+        .into_iter()
+        .filter_map(|id| Some((id, network(state.network(id)?)?)))
+        .collect();
+
+    let mut objects = vec![Kind::Settings(proto::Settings {
+        node_id: node_id.to_owned(),
+        vxlan_port: state
+            .cluster()
+            .map_or(0, |cluster| cluster.data_path_port.into()),
+        ingress_network_id: ingress.unwrap_or_default().to_owned(),
+    })];
+    for node in state.nodes().filter(|node| !node.data_path_addr.is_empty()) {
+        objects.push(Kind::Node(proto::Node {
+            id: node.id.clone(),
+            hostname: node.description.hostname.clone(),
+            address: node.data_path_addr.clone(),
+            up: node.status.state != NodeState::Down,
+        }));
+    }
+    let services = state
+        .services()
+        .filter_map(|s| service(s, ingress, &networks));
+    objects.extend(services.map(Kind::Service));
+    for task in state.tasks().filter(|task| is_on_networks(task)) {
+        objects.extend(endpoints(task, &networks).map(Kind::Endpoint));
+    }
+    objects.extend(networks.into_values().map(Kind::Network));
+    let object = |object| proto::Object {
+        object: Some(object),
+    };
+    objects.into_iter().map(object).collect()
+}
+
+/// Kind and ID of an object; `None` for an empty message.
+pub fn reference(object: &proto::Object) -> Option<proto::ObjectRef> {
+    let (kind, id) = match object.object.as_ref()? {
+        Kind::Settings(_) => (proto::Kind::Settings, "settings"),
+        Kind::Node(node) => (proto::Kind::Node, node.id.as_str()),
+        Kind::Network(network) => (proto::Kind::Network, network.id.as_str()),
+        Kind::Service(service) => (proto::Kind::Service, service.id.as_str()),
+        Kind::Endpoint(endpoint) => (proto::Kind::Endpoint, endpoint.id.as_str()),
+    };
+    Some(proto::ObjectRef {
+        kind: kind.into(),
+        id: id.to_owned(),
+    })
+}
+
+/// Whether the task's addresses may be in use: it has a node and has not ended.
+fn is_on_networks(task: &Task) -> bool {
+    task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
+}
+
+/// `None` until it is allocated, and for networks of the nodes themselves.
+fn network(network: &Network) -> Option<proto::Network> {
+    let allocation = network.allocation?;
+    let spec = &network.spec;
+    let mtu = spec.options.get(MTU_OPTION);
+    Some(proto::Network {
+        id: network.id.clone(),
+        name: spec.name.clone(),
+        vni: allocation.vni,
+        subnet: allocation.subnet.to_string(),
+        gateway: allocation.gateway.to_string(),
+        internal: spec.internal,
+        attachable: spec.attachable,
+        ingress: spec.ingress,
+        mtu: mtu.and_then(|mtu| mtu.parse().ok()).unwrap_or(0),
+    })
+}
+
+/// `None` where the service concerns none of the networks and publishes nothing.
+fn service(
+    service: &Service,
+    ingress: Option<&str>,
+    networks: &BTreeMap<&str, proto::Network>,
+) -> Option<proto::Service> {
+    let endpoint = &service.endpoint;
+    let ports: Vec<_> = endpoint
+        .ports
+        .iter()
+        .filter(|port| port.publish_mode == PublishMode::Ingress && port.published_port != 0)
+        .map(|port| proto::PublishedPort {
+            transport: match port.protocol {
+                PortProtocol::Tcp => proto::Transport::Tcp,
+                PortProtocol::Udp => proto::Transport::Udp,
+                PortProtocol::Sctp => proto::Transport::Sctp,
+            }
+            .into(),
+            published: port.published_port.into(),
+            target: port.target_port.into(),
+        })
+        .collect();
+    let vip_on = |network: &str| {
+        let mut vips = endpoint.virtual_ips.iter();
+        let vip = vips.find(|vip| vip.network_id == network)?;
+        Some(vip.addr?.addr().to_string())
+    };
+    let attachments = &service.spec.task_template.networks;
+    let on_ingress = ingress.filter(|_| !ports.is_empty());
+    let joined = on_ingress.into_iter().map(|id| (id, &[][..])).chain(
+        attachments
+            .iter()
+            .map(|a| (a.target.as_str(), &a.aliases[..])),
+    );
+    let networks: Vec<_> = joined
+        .filter(|(id, _)| networks.contains_key(id))
+        .filter_map(|(id, aliases)| {
+            let vip = match endpoint.spec.mode {
+                ResolutionMode::Dnsrr => String::new(),
+                // Until the allocator has given it, the service is not there.
+                ResolutionMode::Vip => vip_on(id)?,
+            };
+            Some(proto::ServiceNetwork {
+                network_id: id.to_owned(),
+                vip,
+                aliases: aliases.to_vec(),
+            })
+        })
+        .collect();
+    (!ports.is_empty() || !networks.is_empty()).then(|| proto::Service {
+        id: service.id.clone(),
+        name: service.spec.name.clone(),
+        networks,
+        ports,
+    })
+}
+
+fn endpoints<'a>(
+    task: &'a Task,
+    networks: &'a BTreeMap<&str, proto::Network>,
+) -> impl Iterator<Item = proto::Endpoint> + 'a {
+    let attachments = task.networks_attachments.iter();
+    attachments.filter_map(move |attachment| {
+        let network_id = &attachment.network_id;
+        if !networks.contains_key(network_id.as_str()) {
+            return None;
+        }
+        Some(proto::Endpoint {
+            id: format!("{}.{network_id}", task.id),
+            task_id: task.id.clone(),
+            service_id: task.service_id.clone(),
+            network_id: network_id.clone(),
+            node_id: task.node_id.clone(),
+            address: attachment.address?.addr().to_string(),
+            state: endpoint_state(task).into(),
+            names: names(task),
+        })
+    })
+}
+
+fn endpoint_state(task: &Task) -> proto::EndpointState {
+    if task.desired_state > TaskState::Running {
+        proto::EndpointState::Draining
+    } else if task.status.state == TaskState::Running {
+        proto::EndpointState::Ready
+    } else {
+        proto::EndpointState::Starting
+    }
+}
+
+/// Characters of a container ID that make its short form, which is its hostname unless another is
+/// asked for.
+const SHORT_ID: usize = 12;
+
+fn names(task: &Task) -> Vec<String> {
+    let mut names = vec![task.name()];
+    let container = task.status.container_status.as_ref();
+    let short = container.and_then(|container| container.container_id.get(..SHORT_ID));
+    names.extend(short.map(str::to_owned));
+    let hostname = &task.spec.container_spec.hostname;
+    // Only the agent knows what a template becomes.
+    if !hostname.is_empty() && !hostname.contains("{{") {
+        names.push(hostname.clone());
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fixture;
+    use skein_model::{EndpointSpec, NetworkAttachmentConfig, PortConfig};
+
+    /// A published service `web` on overlay `front`, one of its tasks on node `a`; and a service
+    /// `back` on overlay `rear` alone, its task on node `b`.
+    fn cluster() -> Fixture {
+        let mut fixture = Fixture::default();
+        for node in ["a", "b", "c"] {
+            fixture.node(node, |_| {});
+        }
+        fixture.network("front", |_| {});
+        fixture.network("rear", |_| {});
+        for (service, network, node, published) in
+            [("web", "front", "a", true), ("back", "rear", "b", false)]
+        {
+            fixture.service(service, |s| {
+                s.spec.task_template.networks = vec![NetworkAttachmentConfig {
+                    target: network.into(),
+                    aliases: vec![format!("{service}-alias")],
+                    ..NetworkAttachmentConfig::default()
+                }];
+                s.spec.endpoint_spec = published.then(|| EndpointSpec {
+                    ports: vec![PortConfig {
+                        target_port: 80,
+                        ..PortConfig::default()
+                    }],
+                    ..EndpointSpec::default()
+                });
+            });
+            let service = fixture.state.service(service).unwrap().clone();
+            fixture.task(&format!("{}1", service.id), |task| {
+                task.service_id = service.id.clone();
+                task.service_name = service.id.clone();
+                task.slot = 1;
+                task.spec = service.spec.task_template.clone();
+                task.endpoint_spec = service.spec.endpoint_spec.clone();
+            });
+            let mut draft = fixture.draft();
+            crate::allocator::Allocator::default().run(&mut draft);
+            fixture.commit(draft);
+            fixture.task(&format!("{}1", service.id), |task| {
+                task.node_id = node.into();
+                task.status.state = TaskState::Running;
+            });
+        }
+        fixture
+    }
+
+    fn refs(fixture: &Fixture, node: &str, kind: proto::Kind) -> Vec<String> {
+        let objects = network_state(&fixture.state, node);
+        let refs = objects.iter().filter_map(reference);
+        let mut ids: Vec<_> = refs
+            .filter(|object| object.kind() == kind)
+            .map(|object| object.id)
+            .collect();
+        ids.sort();
+        ids
+    }
+
+    #[test]
+    fn a_node_has_its_networks_and_all_that_is_published() {
+        let fixture = cluster();
+        for (node, networks, services, endpoints) in [
+            (
+                "a",
+                vec!["front", "ingress"],
+                vec!["web"],
+                vec!["web1.front", "web1.ingress"],
+            ),
+            (
+                "b",
+                vec!["ingress", "rear"],
+                vec!["back", "web"],
+                vec!["back1.rear", "web1.ingress"],
+            ),
+            ("c", vec!["ingress"], vec!["web"], vec!["web1.ingress"]),
+        ] {
+            assert_eq!(refs(&fixture, node, proto::Kind::Node), ["a", "b", "c"]);
+            assert_eq!(refs(&fixture, node, proto::Kind::Network), networks);
+            assert_eq!(refs(&fixture, node, proto::Kind::Service), services);
+            assert_eq!(refs(&fixture, node, proto::Kind::Endpoint), endpoints);
+            assert_eq!(refs(&fixture, node, proto::Kind::Settings), ["settings"]);
+        }
+    }
+
+    #[test]
+    fn a_service_shows_vips_names_and_ports() {
+        let fixture = cluster();
+        let objects = network_state(&fixture.state, "a");
+        let web = objects.iter().find_map(|object| match &object.object {
+            Some(Kind::Service(service)) => Some(service),
+            _ => None,
+        });
+        let web = web.unwrap();
+        assert_eq!((web.ports[0].published, web.ports[0].target), (30_000, 80));
+        let networks: Vec<_> = web
+            .networks
+            .iter()
+            .map(|n| (n.network_id.as_str(), n.vip.as_str(), n.aliases.len()))
+            .collect();
+        assert_eq!(
+            networks,
+            [("ingress", "10.0.0.2", 0), ("front", "10.0.1.2", 1)]
+        );
+    }
+
+    #[test]
+    fn the_state_of_an_endpoint_follows_its_task() {
+        use proto::EndpointState::{Draining, Ready, Starting};
+        let mut fixture = cluster();
+        for (status, desired, expected) in [
+            (TaskState::Assigned, TaskState::Running, Some(Starting)),
+            (TaskState::Ready, TaskState::Ready, Some(Starting)),
+            (TaskState::Starting, TaskState::Running, Some(Starting)),
+            (TaskState::Running, TaskState::Running, Some(Ready)),
+            (TaskState::Running, TaskState::Shutdown, Some(Draining)),
+            (TaskState::Running, TaskState::Remove, Some(Draining)),
+            (TaskState::Failed, TaskState::Running, None),
+            (TaskState::Pending, TaskState::Running, None),
+        ] {
+            fixture.task("web1", |task| {
+                task.status.state = status;
+                task.desired_state = desired;
+            });
+            let objects = network_state(&fixture.state, "c");
+            let found = objects.iter().find_map(|object| match &object.object {
+                Some(Kind::Endpoint(endpoint)) => Some(endpoint.state()),
+                _ => None,
+            });
+            assert_eq!(found, expected, "{status} {desired}");
+        }
+    }
+
+    #[test]
+    fn dead_nodes_are_marked_and_named_tasks_keep_their_names() {
+        let mut fixture = cluster();
+        fixture.node("b", |node| node.status.state = NodeState::Down);
+        fixture.task("web1", |task| {
+            task.spec.container_spec.hostname = "host".into();
+            let container = task.status.container_status.get_or_insert_default();
+            container.container_id = "0123456789abcdef".into();
+        });
+        let mut up = BTreeMap::new();
+        let mut names = Vec::new();
+        for object in network_state(&fixture.state, "a") {
+            match object.object {
+                Some(Kind::Node(node)) => drop(up.insert(node.id, node.up)),
+                Some(Kind::Endpoint(endpoint)) => names = endpoint.names,
+                _ => {}
+            }
+        }
+        let expected = [("a", true), ("b", false), ("c", true)];
+        assert_eq!(up, expected.map(|(id, up)| (id.to_owned(), up)).into());
+        assert_eq!(names, ["web.1.web1", "0123456789ab", "host"]);
+    }
+}

@@ -1,0 +1,213 @@
+//! Takes away the tasks that nobody needs to see any more.
+
+use crate::{node_failure, slot};
+use skein_model::{Draft, Kind, Service, ServiceMode, State, Task, TaskState};
+use std::sync::Arc;
+
+/// Tasks kept of a place whose newest task has not run yet: the update reads from its predecessor
+/// that the place is one of those in its hands.
+const KEPT_WHILE_STARTING: usize = 2;
+
+pub(crate) fn run(draft: &mut Draft) {
+    want_removed(draft);
+    end_unplaced(draft);
+    remove(draft);
+    trim(draft);
+}
+
+/// Tasks of services, and of nodes of global services, that exist no more are to go.
+fn want_removed(draft: &mut Draft) {
+    let ownerless = |state: &State, task: &Task| match state.service(&task.service_id) {
+        None => true,
+        Some(_) => {
+            matches!(task.mode, ServiceMode::Global {}) && state.node(&task.node_id).is_none()
+        }
+    };
+    let tasks: Vec<Arc<Task>> = draft
+        .tasks()
+        .filter(|task| task.desired_state < TaskState::Remove && ownerless(draft, task))
+        .cloned()
+        .collect();
+    for task in tasks {
+        let mut task = (*task).clone();
+        task.desired_state = TaskState::Remove;
+        draft.put(task);
+    }
+}
+
+/// A task that no node ever had has ended as soon as it is no longer wanted: nobody will report it.
+fn end_unplaced(draft: &mut Draft) {
+    let now = draft.now();
+    let tasks: Vec<Arc<Task>> = draft
+        .tasks()
+        .filter(|task| task.desired_state == TaskState::Shutdown)
+        .filter(|task| task.status.state < TaskState::Assigned)
+        .cloned()
+        .collect();
+    for task in tasks {
+        let mut task = (*task).clone();
+        task.status.state = TaskState::Shutdown;
+        task.status.message = "shutdown".into();
+        task.status.timestamp = now;
+        task.status.applied_at = now;
+        draft.put(task);
+    }
+}
+
+/// Removes those to be removed of which nothing runs any more as far as can be known. A node that
+/// was down learns when it comes back that the task is gone, and removes what is left of it.
+fn remove(draft: &mut Draft) {
+    let gone: Vec<String> = draft
+        .tasks()
+        .filter(|task| task.desired_state == TaskState::Remove && !slot::may_run(draft, task))
+        .map(|task| task.id.clone())
+        .collect();
+    for id in gone {
+        draft.remove(Kind::Task, &id);
+    }
+}
+
+/// Keeps the history of each place short.
+fn trim(draft: &mut Draft) {
+    let Some(cluster) = draft.cluster() else {
+        return;
+    };
+    let limit = cluster.spec.orchestration.task_history_retention_limit;
+    let services: Vec<Arc<Service>> = draft.services().cloned().collect();
+    for service in services {
+        let policy = service.spec.task_template.restart_policy.as_ref();
+        // Restarts are counted in the history.
+        let limit = match policy.map_or(0, |policy| policy.max_attempts) {
+            0 => usize::try_from(limit).ok(),
+            attempts => usize::try_from(attempts.saturating_add(1)).ok(),
+        };
+        let Some(limit) = limit else { continue };
+        for tasks in slot::places(draft, &service.id).into_values() {
+            let Some((newest, older)) = tasks.split_last() else {
+                continue;
+            };
+            let starting = slot::is_live(newest) && newest.status.state < TaskState::Running;
+            let limit = if starting {
+                limit.max(KEPT_WHILE_STARTING)
+            } else {
+                limit
+            };
+            let over = tasks.len().saturating_sub(limit);
+            let dead = older.iter().filter(|task| is_history(draft, task));
+            let ids: Vec<_> = dead.take(over).map(|task| task.id.clone()).collect();
+            for id in ids {
+                draft.remove(Kind::Task, &id);
+            }
+        }
+    }
+}
+
+fn is_history(state: &State, task: &Task) -> bool {
+    let on_lost_node = || !task.node_id.is_empty() && node_failure::is_gone(state, &task.node_id);
+    !slot::is_live(task) && (task.status.state.is_terminal() || on_lost_node())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fixture;
+    use skein_model::{NodeState, RestartPolicy};
+
+    fn reap(fixture: &mut Fixture) {
+        let mut draft = fixture.draft();
+        run(&mut draft);
+        fixture.commit(draft);
+    }
+
+    fn ids(fixture: &Fixture) -> Vec<String> {
+        fixture.state.tasks().map(|task| task.id.clone()).collect()
+    }
+
+    fn task(fixture: &mut Fixture, id: &str, state: TaskState, desired: TaskState) {
+        fixture.pass(1.0);
+        fixture.task(id, |task| {
+            task.service_id = "web".into();
+            task.slot = 1;
+            task.node_id = "a".into();
+            task.status.state = state;
+            task.desired_state = desired;
+        });
+    }
+
+    #[test]
+    fn history_keeps_the_newest_of_a_slot() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        fixture.replicas("web", 1);
+        for n in 0..7 {
+            task(
+                &mut fixture,
+                &format!("t{n}"),
+                TaskState::Failed,
+                TaskState::Shutdown,
+            );
+        }
+        // Has not stopped yet: stays, however old.
+        fixture.task("t0", |task| task.status.state = TaskState::Running);
+        task(&mut fixture, "t7", TaskState::Running, TaskState::Running);
+        reap(&mut fixture);
+        assert_eq!(ids(&fixture), ["t0", "t4", "t5", "t6", "t7"]);
+    }
+
+    #[test]
+    fn restarts_are_remembered_as_long_as_they_count() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        fixture.service("web", |service| {
+            service.spec.task_template.restart_policy = Some(RestartPolicy {
+                max_attempts: 7,
+                ..RestartPolicy::default()
+            });
+        });
+        for n in 0..9 {
+            task(
+                &mut fixture,
+                &format!("t{n}"),
+                TaskState::Failed,
+                TaskState::Shutdown,
+            );
+        }
+        reap(&mut fixture);
+        assert_eq!(ids(&fixture).len(), 8);
+    }
+
+    #[test]
+    fn tasks_of_a_removed_service_go_once_they_have_stopped() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        task(&mut fixture, "runs", TaskState::Running, TaskState::Running);
+        task(
+            &mut fixture,
+            "ended",
+            TaskState::Failed,
+            TaskState::Shutdown,
+        );
+        task(&mut fixture, "new", TaskState::Pending, TaskState::Running);
+        fixture.task("new", |task| task.node_id.clear());
+        reap(&mut fixture);
+        assert_eq!(ids(&fixture), ["runs"]);
+        let desired = |fixture: &Fixture| fixture.state.task("runs").unwrap().desired_state;
+        assert_eq!(desired(&fixture), TaskState::Remove);
+        reap(&mut fixture);
+        assert_eq!(ids(&fixture), ["runs"]);
+        fixture.node("a", |node| node.status.state = NodeState::Down);
+        reap(&mut fixture);
+        assert!(ids(&fixture).is_empty());
+    }
+
+    #[test]
+    fn tasks_that_never_had_a_node_end_when_unwanted() {
+        let mut fixture = Fixture::default();
+        fixture.replicas("web", 1);
+        task(&mut fixture, "t", TaskState::Pending, TaskState::Shutdown);
+        fixture.task("t", |task| task.node_id.clear());
+        reap(&mut fixture);
+        let task = fixture.state.task("t").unwrap();
+        assert_eq!(task.status.state, TaskState::Shutdown);
+    }
+}

@@ -1,0 +1,124 @@
+//! Replaces tasks that ended or lost their node, as the restart policy of the service says.
+
+use crate::{
+    Wake, node_failure,
+    slot::{self, Place},
+    task,
+};
+use rand::Rng;
+use skein_model::{Draft, RestartCondition, Service, State, Task, TaskSpec, TaskState};
+use std::{sync::Arc, time::Duration};
+
+/// How long a replacement waits at most for its predecessor to stop.
+const OLD_TASK_STOP_MAX: Duration = Duration::from_secs(60);
+
+/// The delay before a task is started in place of one that ended.
+fn delay(spec: &TaskSpec) -> Duration {
+    let delay = spec.restart_policy.as_ref().and_then(|policy| policy.delay);
+    nanos(delay.unwrap_or(crate::validate::RESTART_DELAY_DEFAULT))
+}
+
+pub(crate) fn nanos(nanos: i64) -> Duration {
+    Duration::from_nanos(nanos.try_into().unwrap_or(0))
+}
+
+/// Whether the policy lets the newest task of a place have a successor. `tasks` are all of the place.
+pub(crate) fn may_restart(service: &Service, tasks: &[Arc<Task>], ended: &Task) -> bool {
+    let policy = service.spec.task_template.restart_policy.clone();
+    let policy = policy.unwrap_or_default();
+    match policy.condition {
+        RestartCondition::None => return false,
+        RestartCondition::OnFailure if ended.status.state == TaskState::Complete => return false,
+        RestartCondition::OnFailure | RestartCondition::Any => {}
+    }
+    if policy.max_attempts == 0 {
+        return true;
+    }
+    let window = nanos(policy.window.unwrap_or(0));
+    let ended_at = if ended.status.applied_at.is_zero() {
+        ended.status.timestamp
+    } else {
+        ended.status.applied_at
+    };
+    // The first task of the place is no restart. The reaper keeps as many as are counted here.
+    let restarts = tasks
+        .iter()
+        .filter(|task| task.spec_version == Some(service.spec_version))
+        .skip(1)
+        .filter(|task| window.is_zero() || ended_at.since(task.meta.created_at) < window)
+        .count();
+    (restarts as u64) < policy.max_attempts
+}
+
+/// Shuts down the tasks that ended by themselves or must leave their node, and creates successors.
+pub(crate) fn replace(draft: &mut Draft, rng: &mut impl Rng) {
+    let lost: Vec<Arc<Task>> = draft
+        .tasks()
+        .filter(|task| slot::is_live(task) && is_lost(draft, task))
+        .cloned()
+        .collect();
+    for old in lost {
+        let mut ended = (*old).clone();
+        ended.desired_state = TaskState::Shutdown;
+        draft.put(ended);
+        let Some(service) = draft.service(&old.service_id).cloned() else {
+            continue;
+        };
+        // Which nodes have tasks of a global service is not the restart policy's to say.
+        let place = Place::of(&old);
+        if let Place::Node(node) = &place
+            && !crate::global::wants_task(draft, &service, node)
+        {
+            continue;
+        }
+        let tasks = slot::tasks_at(draft, &service.id, &place);
+        let mut after = tasks.iter().skip_while(|task| task.id != old.id).skip(1);
+        let newer = after.any(|task| slot::is_live(task));
+        if newer || !may_restart(&service, &tasks, &old) {
+            continue;
+        }
+        let mut next = task::new(&service, &place, TaskState::Ready, draft.now(), rng);
+        let drained = !node_failure::is_gone(draft, &old.node_id)
+            && node_failure::must_leave(draft, &old.node_id);
+        if !drained {
+            next.not_before = draft.now() + delay(&service.spec.task_template);
+        }
+        draft.put(next);
+    }
+}
+
+fn is_lost(state: &State, task: &Task) -> bool {
+    task.status.state.is_terminal()
+        || (!task.node_id.is_empty() && node_failure::must_leave(state, &task.node_id))
+}
+
+/// Lets tasks start that were held back until their delay was over and their predecessors stopped.
+pub(crate) fn release(draft: &mut Draft, wake: &mut Wake) {
+    let now = draft.now();
+    let held: Vec<Arc<Task>> = draft
+        .tasks()
+        .filter(|task| task.desired_state == TaskState::Ready && !task.status.state.is_terminal())
+        .cloned()
+        .collect();
+    for task in held {
+        if now < task.not_before {
+            wake.at(task.not_before);
+            continue;
+        }
+        let place = Place::of(&task);
+        let stopping = draft.tasks_of_service(&task.service_id).any(|old| {
+            !slot::is_live(old)
+                && slot::may_run(draft, old)
+                && old.id != task.id
+                && Place::of(old) == place
+        });
+        let patience_ends = task.meta.created_at + OLD_TASK_STOP_MAX;
+        if stopping && now < patience_ends {
+            wake.at(patience_ends);
+            continue;
+        }
+        let mut task = (*task).clone();
+        task.desired_state = TaskState::Running;
+        draft.put(task);
+    }
+}

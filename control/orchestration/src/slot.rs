@@ -1,0 +1,94 @@
+//! The places of a service's tasks: numbered slots, or nodes.
+
+use skein_model::{Service, ServiceMode, State, Task, TaskState};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Where a task of a service belongs: its slot, or its node where tasks are bound to nodes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Slot(u64),
+    Node(String),
+}
+
+impl Place {
+    pub(crate) fn of(task: &Task) -> Self {
+        match task.mode {
+            ServiceMode::Global {} | ServiceMode::GlobalJob {} => Self::Node(task.node_id.clone()),
+            _ => Self::Slot(task.slot),
+        }
+    }
+}
+
+/// The tasks of one place, oldest first. Never empty.
+pub(crate) type Tasks = Vec<Arc<Task>>;
+
+/// All places of a service that have tasks, ended ones included.
+pub(crate) fn places(state: &State, service_id: &str) -> BTreeMap<Place, Tasks> {
+    let mut places: BTreeMap<Place, Tasks> = BTreeMap::new();
+    for task in state.tasks_of_service(service_id) {
+        let tasks = places.entry(Place::of(task)).or_default();
+        tasks.push(task.clone());
+    }
+    for tasks in places.values_mut() {
+        sort(tasks);
+    }
+    places
+}
+
+/// The tasks of one place, oldest first.
+pub(crate) fn tasks_at(state: &State, service_id: &str, place: &Place) -> Tasks {
+    let tasks = state.tasks_of_service(service_id);
+    let mut tasks: Tasks = tasks
+        .filter(|task| Place::of(task) == *place)
+        .cloned()
+        .collect();
+    sort(&mut tasks);
+    tasks
+}
+
+/// By what they were made for, and ended ones before those that took over: clocks differ between
+/// leaders, versions only grow.
+fn sort(tasks: &mut Tasks) {
+    let version = |task: &Task| (task.spec_version, is_live(task));
+    tasks.sort_by_cached_key(|task| (version(task), task.meta.created_at, task.id.clone()));
+}
+
+/// Whether the task is wanted: it runs, or is on its way there.
+pub(crate) fn is_live(task: &Task) -> bool {
+    task.desired_state <= TaskState::Running
+}
+
+/// Whether anything but time can become of the task's container: it may run still.
+pub(crate) fn may_run(state: &State, task: &Task) -> bool {
+    let placed = task.status.state >= TaskState::Assigned;
+    placed
+        && !task.status.state.is_terminal()
+        && !crate::node_failure::is_gone(state, &task.node_id)
+}
+
+/// Whether the task differs from what the service is now, so that it must be replaced. A changed
+/// placement that the task's node fulfils changes nothing.
+pub(crate) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
+    if task.spec_version == Some(service.spec_version) {
+        return false;
+    }
+    let wanted = &service.spec.task_template;
+    if task.endpoint_spec != service.spec.endpoint_spec {
+        return true;
+    }
+    if task.spec == *wanted {
+        return false;
+    }
+    let mut moved = task.spec.clone();
+    moved.placement.clone_from(&wanted.placement);
+    let fits = || {
+        let node = state.node(&task.node_id)?;
+        let constraints = crate::scheduler::constraints_of(wanted).ok()?;
+        Some(
+            constraints
+                .iter()
+                .all(|constraint| constraint.matches(node)),
+        )
+    };
+    moved != *wanted || fits() != Some(true)
+}

@@ -1,0 +1,361 @@
+//! Rolling updates: replaces tasks that differ from what their service is now, a few at a time.
+//!
+//! How far an update is can be read from the tasks: a place is in its hands when its last outdated
+//! task has a successor. So an update goes on unchanged under a new leader.
+
+use crate::{
+    Wake,
+    restart::{self, nanos},
+    slot::{self, Place, Tasks},
+    task,
+};
+use rand::Rng;
+use skein_model::{
+    Draft, FailureAction, Service, ServiceMode, State, Task, TaskState, Timestamp, UpdateConfig,
+    UpdateOrder, UpdateState, UpdateStatus, Version,
+};
+use std::{sync::Arc, time::Duration};
+
+/// How long an update watches its last tasks at least beyond its own delay.
+const MONITOR_BEYOND_DELAY: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(draft: &mut Draft, wake: &mut Wake, rng: &mut impl Rng) {
+    let services: Vec<Arc<Service>> = draft.services().cloned().collect();
+    for service in services {
+        match service.spec.mode {
+            ServiceMode::Replicated { .. } | ServiceMode::Global {} => {
+                step(draft, &service, wake, rng);
+            }
+            ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob {} => {}
+        }
+    }
+}
+
+/// A place that has an outdated task, or more than one that is wanted.
+struct Part {
+    place: Place,
+    /// Wanted still, but to go: outdated ones, and all but one of the others.
+    outdated: Tasks,
+    /// What takes their place: what came after the last outdated task, oldest first. After a change
+    /// there and back it may be a task that was there before.
+    successors: Tasks,
+}
+
+impl Part {
+    /// `None` where the update has nothing to do.
+    fn of(state: &State, service: &Service, place: Place, tasks: &Tasks) -> Option<Self> {
+        let is_dirty = |task: &Arc<Task>| slot::is_dirty(state, service, task);
+        let last = tasks.iter().rposition(is_dirty);
+        let (upto, after) = tasks.split_at(last.map_or(0, |last| last + 1));
+        let (mut outdated, earlier): (Tasks, Tasks) = upto
+            .iter()
+            .filter(|task| slot::is_live(task))
+            .cloned()
+            .partition(is_dirty);
+        let mut successors: Tasks = earlier.into_iter().chain(after.iter().cloned()).collect();
+        let live = successors.iter().filter(|task| slot::is_live(task));
+        let kept = furthest(live).map(|task| task.id.clone());
+        let (surplus, rest) = successors
+            .into_iter()
+            .partition(|task| slot::is_live(task) && Some(&task.id) != kept.as_ref());
+        successors = rest;
+        // One that ended under an earlier spec, which happened to be the same, is no answer to this.
+        successors
+            .retain(|task| slot::is_live(task) || task.spec_version == Some(service.spec_version));
+        outdated.extend::<Tasks>(surplus);
+        if outdated.is_empty() && last.is_none() {
+            return None;
+        }
+        if outdated.is_empty() && successors.is_empty() {
+            // A slot whose task has ended for good is updated as well; a rollback lets it be.
+            let newest = tasks.last()?;
+            let ended_for_good = is_dirty(newest)
+                && newest.desired_state == TaskState::Shutdown
+                && !restart::may_restart(service, tasks, newest);
+            if !ended_for_good || is_rollback(service) {
+                return None;
+            }
+        }
+        Some(Self {
+            place,
+            outdated,
+            successors,
+        })
+    }
+
+    fn waits(&self) -> bool {
+        self.successors.is_empty()
+    }
+
+    /// When a successor first ran, or ended.
+    fn reached_at(&self) -> Option<Timestamp> {
+        self.successors.iter().find_map(|task| {
+            let status = &task.status;
+            if !status.running_since.is_zero() {
+                Some(status.running_since)
+            } else if status.state.is_terminal() {
+                Some(status.applied_at)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// The successor, if it failed so early that the update is to blame.
+    fn failure(&self, service: &Service, monitor: Duration) -> Option<&Arc<Task>> {
+        let first = self.successors.first()?;
+        let status = &first.status;
+        let ended = matches!(
+            status.state,
+            TaskState::Complete | TaskState::Failed | TaskState::Rejected
+        );
+        let early = status.running_since.is_zero()
+            || status.applied_at.since(status.running_since) <= monitor;
+        (ended && early && first.spec_version == Some(service.spec_version)).then_some(first)
+    }
+
+    /// Whether the outdated tasks can go: nothing is lost by it, or nothing is to be kept.
+    fn may_shut(&self, order: UpdateOrder) -> bool {
+        let is_live_successor = |state| {
+            let mut live = self.successors.iter().filter(|task| slot::is_live(task));
+            live.any(|task| task.status.state >= state)
+        };
+        match order {
+            UpdateOrder::StopFirst => is_live_successor(TaskState::New),
+            UpdateOrder::StartFirst => is_live_successor(TaskState::Running),
+        }
+    }
+}
+
+/// The task that is furthest on its way to RUNNING, and of several the oldest.
+fn furthest<'a>(tasks: impl Iterator<Item = &'a Arc<Task>>) -> Option<&'a Arc<Task>> {
+    tasks.min_by_key(|task| std::cmp::Reverse(task.status.state))
+}
+
+fn is_rollback(service: &Service) -> bool {
+    let status = service.update_status.as_ref();
+    status.is_some_and(|status| {
+        matches!(
+            status.state,
+            UpdateState::RollbackStarted | UpdateState::RollbackPaused
+        )
+    })
+}
+
+fn config_of(service: &Service) -> UpdateConfig {
+    let config = if is_rollback(service) {
+        &service.spec.rollback_config
+    } else {
+        &service.spec.update_config
+    };
+    config.clone().unwrap_or(UpdateConfig {
+        parallelism: 1,
+        ..UpdateConfig::default()
+    })
+}
+
+fn step(draft: &mut Draft, service: &Service, wake: &mut Wake, rng: &mut impl Rng) {
+    let state = service.update_status.as_ref().map(|status| status.state);
+    if matches!(
+        state,
+        Some(UpdateState::Paused | UpdateState::RollbackPaused)
+    ) {
+        return;
+    }
+    let parts: Vec<Part> = slot::places(draft, &service.id)
+        .into_iter()
+        .filter_map(|(place, tasks)| Part::of(draft, service, place, &tasks))
+        .collect();
+    let config = config_of(service);
+    let delay = nanos(config.delay);
+    let monitor = nanos(config.monitor.unwrap_or(crate::validate::MONITOR_DEFAULT));
+    let underway = matches!(
+        state,
+        Some(UpdateState::Updating | UpdateState::RollbackStarted)
+    );
+    if underway && let Some(task) = verdict(service, &parts, &config, monitor) {
+        let task = task.id.clone();
+        fail(draft, service, &config, &task);
+        return;
+    }
+    if !underway && parts.iter().any(Part::waits) {
+        set_status(
+            draft,
+            service,
+            UpdateStatus {
+                state: UpdateState::Updating,
+                started_at: Some(draft.now()),
+                completed_at: None,
+                message: "update in progress".into(),
+            },
+        );
+    }
+
+    let now = draft.now();
+    let mut busy = 0;
+    let mut unfinished = false;
+    for part in parts.iter().filter(|part| !part.waits()) {
+        if part.may_shut(config.order) {
+            shut(draft, &part.outdated);
+        } else if part.successors.iter().any(|task| slot::is_live(task)) {
+            unfinished |= !part.outdated.is_empty();
+        }
+        match part.reached_at().map(|at| at + delay) {
+            None => busy += 1,
+            Some(free_at) if now < free_at => {
+                busy += 1;
+                wake.at(free_at);
+            }
+            Some(_) => {}
+        }
+    }
+    let workers = match usize::try_from(config.parallelism) {
+        Ok(0) | Err(_) => usize::MAX,
+        Ok(workers) => workers,
+    };
+    unfinished |= busy > 0;
+    for part in parts.iter().filter(|part| part.waits()) {
+        unfinished = true;
+        if busy >= workers {
+            break;
+        }
+        busy += 1;
+        begin(draft, service, part, config.order, rng);
+    }
+    if underway && !unfinished {
+        finish(draft, service, &parts, delay, monitor, wake);
+    }
+}
+
+/// Replaces the task of one place.
+fn begin(
+    draft: &mut Draft,
+    service: &Service,
+    part: &Part,
+    order: UpdateOrder,
+    rng: &mut impl Rng,
+) {
+    let now = draft.now();
+    let desired = match order {
+        UpdateOrder::StopFirst => {
+            shut(draft, &part.outdated);
+            TaskState::Ready
+        }
+        UpdateOrder::StartFirst => {
+            // Of several updates in a row, one task is enough to keep.
+            let kept = furthest(part.outdated.iter()).map(|task| task.id.as_str());
+            let others = part.outdated.iter();
+            let others = others.filter(|task| Some(task.id.as_str()) != kept);
+            shut(draft, &others.cloned().collect());
+            TaskState::Running
+        }
+    };
+    draft.put(task::new(service, &part.place, desired, now, rng));
+}
+
+fn shut(draft: &mut Draft, tasks: &Tasks) {
+    for task in tasks {
+        let mut task = (**task).clone();
+        task.desired_state = TaskState::Shutdown;
+        draft.put(task);
+    }
+}
+
+/// The task because of which the update has failed.
+fn verdict<'a>(
+    service: &Service,
+    parts: &'a [Part],
+    config: &UpdateConfig,
+    monitor: Duration,
+) -> Option<&'a Arc<Task>> {
+    if config.failure_action == FailureAction::Continue {
+        return None;
+    }
+    let failures: Vec<_> = parts
+        .iter()
+        .filter_map(|part| part.failure(service, monitor))
+        .collect();
+    let ratio = failures.len() as f64 / parts.len().max(1) as f64;
+    if ratio > config.max_failure_ratio {
+        failures.last().copied()
+    } else {
+        None
+    }
+}
+
+fn fail(draft: &mut Draft, service: &Service, config: &UpdateConfig, task: &str) {
+    let cause = format!("due to failure or early termination of task {task}");
+    let status = |state, message| UpdateStatus {
+        state,
+        started_at: service.update_status.as_ref().and_then(|s| s.started_at),
+        completed_at: None,
+        message,
+    };
+    if is_rollback(service) {
+        let message = format!("rollback paused {cause}");
+        set_status(draft, service, status(UpdateState::RollbackPaused, message));
+        return;
+    }
+    match (&service.previous_spec, config.failure_action) {
+        (Some(previous), FailureAction::Rollback) => {
+            let mut rolled = service.clone();
+            rolled.spec = previous.clone();
+            rolled.previous_spec = None;
+            // A version that no task was made for yet.
+            rolled.spec_version = Version {
+                index: draft.index(),
+            };
+            let message = format!("update rolled back {cause}");
+            rolled.update_status = Some(status(UpdateState::RollbackStarted, message));
+            draft.put(rolled);
+        }
+        _ => {
+            let message = format!("update paused {cause}");
+            set_status(draft, service, status(UpdateState::Paused, message));
+        }
+    }
+}
+
+fn finish(
+    draft: &mut Draft,
+    service: &Service,
+    parts: &[Part],
+    delay: Duration,
+    monitor: Duration,
+    wake: &mut Wake,
+) {
+    let Some(status) = &service.update_status else {
+        return;
+    };
+    let watch = if delay >= monitor {
+        delay + MONITOR_BEYOND_DELAY
+    } else {
+        monitor
+    };
+    let started = status.started_at.unwrap_or_default();
+    let last = parts.iter().filter_map(Part::reached_at).max();
+    let end = last.map_or(started, |last| started.max(last + delay)) + watch;
+    let now = draft.now();
+    if now < end {
+        wake.at(end);
+        return;
+    }
+    let (state, message) = if status.state == UpdateState::RollbackStarted {
+        (UpdateState::RollbackCompleted, "rollback completed")
+    } else {
+        (UpdateState::Completed, "update completed")
+    };
+    let status = UpdateStatus {
+        state,
+        started_at: status.started_at,
+        completed_at: Some(now),
+        message: message.into(),
+    };
+    set_status(draft, service, status);
+}
+
+fn set_status(draft: &mut Draft, service: &Service, status: UpdateStatus) {
+    let mut service = service.clone();
+    service.update_status = Some(status);
+    draft.put(service);
+}
