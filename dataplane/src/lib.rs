@@ -1,5 +1,12 @@
 //! Skein's dataplane: everything that touches packets and names on a node.
+//!
+//! - [`sync`]: the wanted network state comes in; [`desired`]: what it is.
+//! - [`kernel`]: programs, maps and devices that make it so.
+//! - [`plugin`]: the container engine asks for interfaces.
 
 pub mod config;
 pub mod desired;
 pub mod kernel;
+pub mod plugin;
+pub mod socket;
+pub mod sync;

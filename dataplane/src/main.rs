@@ -1,3 +1,55 @@
-//! Skein's dataplane: endpoints, overlays, eBPF programs and maps, the Docker network plugin, names.
+//! `skein-dataplane`: see the library.
 
-fn main() {}
+use anyhow::Context as _;
+use clap::Parser as _;
+use skein_dataplane::{
+    config::Config,
+    desired::Desired,
+    kernel::Kernel,
+    plugin::{self, Store},
+    sync::Sync,
+};
+use std::{process::ExitCode, sync::Arc};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(&Config::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("skein-dataplane stops: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.state_dir)
+        .with_context(|| format!("cannot make {}", config.state_dir.display()))?;
+    let path = config.state_dir.join("desired");
+    let last = Arc::new(Desired::load(&path));
+    let store = Store::open(config.state_dir.join("plugin.json"))?;
+    let kernel = Kernel::start(config, Arc::clone(&last), store.joined()).await?;
+    let (desired, follow) = watch::channel(last);
+
+    let sync = Sync::new(kernel.clone(), desired, path);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "skein-dataplane runs");
+    // A signal ends everything where it is: what is pinned stays, and whoever was being answered asks
+    // again.
+    tokio::select! {
+        ended = sync.serve(&config.socket) => ended,
+        ended = plugin::serve(&config.plugin_socket, kernel, follow, store) => ended,
+        _ = terminate.recv() => Ok(()),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}

@@ -3,12 +3,14 @@
 use super::{
     Asker, Askers, AttachError, Attachment, Command,
     devices::{Device, Devices, LOCAL_PEER, OwnDevices, VXLAN, VethPair},
+    mac_of,
     plan::{Local, Plan, plan},
     ports::{ReservedPorts, listening},
     probe,
     programs::{Hook, Programs},
     requirements,
     tables::{Tables, internal_address},
+    veth_names,
 };
 use crate::{config::Config, desired::Desired};
 use anyhow::Context as _;
@@ -144,6 +146,7 @@ impl Actor {
             Command::Program(desired, answer) => {
                 self.desired = desired;
                 let problems = self.program().await;
+                self.tell_askers();
                 let _ = answer.send(problems);
             }
             Command::Attach(attachment, answer) => {
@@ -238,19 +241,36 @@ impl Actor {
     }
 
     async fn attach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
-        let unknown = || AttachError::UnknownNetwork(attachment.network_id.clone());
-        let network = self.desired.networks.get(&attachment.network_id);
-        let vni = network.ok_or_else(unknown)?.vni;
-        if !self.tables.has_network(vni) {
-            return Err(unknown());
-        }
+        let (host, container) = veth_names(&attachment.endpoint_id);
+        let vni = self.vni_of(&attachment)?;
         let pair = VethPair {
-            host: &attachment.host_ifname,
-            container: &attachment.container_ifname,
-            mac: skein_abi::mac(addr(attachment.address)),
+            host: &host,
+            container: &container,
+            mac: mac_of(attachment.address),
             mtu: self.uplink_mtu.saturating_sub(VXLAN_OVERHEAD.into()),
         };
         let ifindex = self.devices.make_veth(&pair).await?;
+        self.add(attachment, &host, ifindex, vni)?;
+        self.program().await;
+        Ok(())
+    }
+
+    fn vni_of(&self, attachment: &Attachment) -> Result<u32, AttachError> {
+        let network = self.desired.networks.get(&attachment.network_id);
+        match network {
+            Some(network) if self.tables.has_network(network.vni) => Ok(network.vni),
+            _ => Err(AttachError::UnknownNetwork(attachment.network_id.clone())),
+        }
+    }
+
+    /// Makes a device known as an endpoint.
+    fn add(
+        &mut self,
+        attachment: Attachment,
+        host: &str,
+        ifindex: u32,
+        vni: u32,
+    ) -> anyhow::Result<()> {
         let given = self
             .tables
             .add_endpoint(ifindex, vni, attachment.address, self.next_index)?;
@@ -258,12 +278,7 @@ impl Actor {
             "this node has as many endpoints as Skein supports: remove containers, or add a node",
         )?;
         self.next_index = index + 1;
-        self.programs
-            .attach(Hook::Veth, &attachment.host_ifname, ifindex)?;
-        let asker = Asker {
-            network_ids: vec![attachment.network_id.clone()],
-        };
-        self.askers.write().insert(internal_address(index), asker);
+        self.programs.attach(Hook::Veth, host, ifindex)?;
         let attached = Attached {
             attachment,
             ifindex,
@@ -271,26 +286,65 @@ impl Actor {
         };
         self.attached
             .insert(attached.attachment.endpoint_id.clone(), attached);
-        self.program().await;
+        self.tell_askers();
         Ok(())
+    }
+
+    /// Takes over the endpoints whose devices are there still, before anything is programmed: a
+    /// program without them would cut them off.
+    pub async fn resume(
+        &mut self,
+        desired: Arc<Desired>,
+        endpoints: Vec<Attachment>,
+    ) -> anyhow::Result<()> {
+        self.desired = desired;
+        let present = self.devices.list().await?;
+        for attachment in endpoints {
+            let (host, _) = veth_names(&attachment.endpoint_id);
+            let device = present.values().find(|device| device.name == host);
+            let (Some(device), Ok(vni)) = (device, self.vni_of(&attachment)) else {
+                continue;
+            };
+            self.add(attachment, &host, device.ifindex, vni)?;
+        }
+        if self.desired.settings.is_some() {
+            self.look_at_host().await;
+            self.program().await;
+        }
+        Ok(())
+    }
+
+    /// Tells the DNS server which networks the container behind each internal address is on: its
+    /// questions may leave by any of its endpoints.
+    fn tell_askers(&self) {
+        let is_named = |network: &String| {
+            let network = self.desired.networks.get(network);
+            network.is_some_and(|network| !network.ingress)
+        };
+        let mut networks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for Attached { attachment, .. } in self.attached.values() {
+            let of_sandbox = networks.entry(&attachment.sandbox).or_default();
+            if is_named(&attachment.network_id) {
+                of_sandbox.push(attachment.network_id.clone());
+            }
+        }
+        let askers = self.attached.values().map(|attached| {
+            let network_ids = networks[attached.attachment.sandbox.as_str()].clone();
+            (internal_address(attached.index), Asker { network_ids })
+        });
+        *self.askers.write() = askers.collect();
     }
 
     async fn detach(&mut self, endpoint: &str) -> anyhow::Result<()> {
         let Some(attached) = self.attached.remove(endpoint) else {
             return Ok(());
         };
-        self.forget(attached.ifindex, attached.index)?;
-        self.devices
-            .remove(&attached.attachment.host_ifname)
-            .await?;
+        self.tell_askers();
+        // First nobody is sent there any more, then it goes.
         self.program().await;
-        Ok(())
-    }
-
-    fn forget(&mut self, ifindex: u32, index: u32) -> anyhow::Result<()> {
-        self.askers.write().remove(&internal_address(index));
-        self.tables.remove_endpoint(ifindex)?;
-        self.programs.detach(Hook::Veth, ifindex)
+        self.tables.remove_endpoint(attached.ifindex)?;
+        self.programs.detach(Hook::Veth, attached.ifindex)?;
+        self.devices.remove(&veth_names(endpoint).0).await
     }
 
     /// Endpoints whose containers ended while no dataplane ran.

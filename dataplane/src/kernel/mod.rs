@@ -35,28 +35,44 @@ const NETWORK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two tries.
 const NETWORK_RETRY: Duration = Duration::from_millis(100);
 
+/// Option of the engine's networks that holds the cluster's ID of them.
+pub const NETWORK_OPTION: &str = "skein.network";
+
 /// A container's place on a network, as the engine asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// The engine's ID of it.
     pub endpoint_id: String,
+    /// What the endpoints of one container have in common.
+    pub sandbox: String,
     /// The network's ID in the cluster.
     pub network_id: String,
     /// Its address.
     pub address: Ipv4Addr,
-    /// Name of the host's end of its veth pair: must begin with [`VETH_PREFIX`].
-    pub host_ifname: String,
-    /// Name of the container's end, until the engine renames it: must begin with
-    /// [`CONTAINER_PREFIX`].
-    pub container_ifname: String,
 }
 
-pub use devices::{CONTAINER_PREFIX, VETH_PREFIX};
+pub use devices::CONTAINER_PREFIX;
+
+/// Names of the two ends of an endpoint's veth pair: the host's, and the container's until the engine
+/// renames it.
+pub fn veth_names(endpoint_id: &str) -> (String, String) {
+    // Device names have at most 15 characters.
+    let id: String = endpoint_id.chars().take(12).collect();
+    (
+        format!("{}{id}", devices::VETH_PREFIX),
+        format!("{CONTAINER_PREFIX}{id}"),
+    )
+}
+
+/// The MAC address of an endpoint.
+pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+    skein_abi::mac(skein_abi::addr(address))
+}
 
 /// Who asks a question: a container, by the networks that it is on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asker {
-    /// IDs of its networks.
+    /// IDs of its networks, without the ingress network, on which nobody has a name.
     pub network_ids: Vec<String>,
 }
 
@@ -87,16 +103,21 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Checks the kernel, loads the programs, takes over what an earlier dataplane left, attaches to
-    /// every device.
+    /// Checks the kernel, loads the programs, takes over what an earlier dataplane left: the network
+    /// state that it had last, and the endpoints that containers had. Attaches to every device.
     ///
     /// # Errors
     /// What the kernel lacks or refuses.
-    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+    pub async fn start(
+        config: &Config,
+        desired: Arc<Desired>,
+        endpoints: Vec<Attachment>,
+    ) -> anyhow::Result<Self> {
         requirements::check(&config.bpffs)?;
         let askers = Askers::default();
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-        let actor = actor::Actor::new(config, Arc::clone(&askers)).await?;
+        let mut actor = actor::Actor::new(config, Arc::clone(&askers)).await?;
+        actor.resume(desired, endpoints).await?;
         tokio::spawn(actor.run(inbox));
         Ok(Self { commands, askers })
     }

@@ -192,8 +192,9 @@ impl Programs {
             .with_context(|| format!("cannot open the cgroup {}", cgroup.display()))?;
         for name in SOCKET_PROGRAMS {
             let program = socket_program(&mut self.ebpf, name)?;
+            // A link lets others attach beside it without being asked to.
             let link = program
-                .attach(&root, CgroupAttachMode::AllowMultiple)
+                .attach(&root, CgroupAttachMode::Single)
                 .with_context(|| format!("cannot attach {name} to {}", cgroup.display()))?;
             let link: FdLink = program.take_link(link)?.try_into()?;
             let pin = self.links.join(name);

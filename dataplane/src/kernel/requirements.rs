@@ -69,18 +69,19 @@ fn version(release: &str) -> Option<(u32, u32)> {
 pub fn cgroup_root() -> anyhow::Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")
         .context("cannot read /proc/self/mountinfo")?;
-    find_cgroup2(&mounts).context(
+    find_cgroup2(&mounts, Path::exists).context(
         "no cgroup v2 hierarchy is mounted, which local clients of published ports need: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`",
     )
 }
 
-/// The last one mounted hides those before it.
-fn find_cgroup2(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().rev().find_map(|line| {
+/// The last one mounted hides those before it; one that is itself hidden does not count.
+fn find_cgroup2(mountinfo: &str, is_there: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    let mounts = mountinfo.lines().rev().filter_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         (filesystem.split(' ').next()? == "cgroup2")
             .then(|| mount.split(' ').nth(4).map(PathBuf::from))?
-    })
+    });
+    mounts.into_iter().find(|mount| is_there(mount))
 }
 
 #[cfg(test)]
@@ -100,8 +101,10 @@ mod tests {
     fn the_v2_hierarchy_is_found_beside_v1() {
         let mounts = "30 23 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
                       31 23 0:27 /a /sys/fs/cgroup/unified rw,nosuid shared:4 - cgroup2 none rw\n";
-        let found = find_cgroup2(mounts);
+        let found = find_cgroup2(mounts, |_| true);
         assert_eq!(found, Some(PathBuf::from("/sys/fs/cgroup/unified")));
-        assert_eq!(find_cgroup2("30 23 0:26 / /x rw - cgroup cgroup rw"), None);
+        assert_eq!(find_cgroup2(mounts, |_| false), None, "hidden");
+        let v1 = "30 23 0:26 / /x rw - cgroup cgroup rw";
+        assert_eq!(find_cgroup2(v1, |_| true), None);
     }
 }
