@@ -2,12 +2,14 @@
 //!
 //! - [`node`]: the membership of this machine: init, join, leave, resume.
 //! - [`identity`]: certificates and join tokens.
+//! - [`manager`]: decides what runs where while it leads, serves the agents, brokers logs.
 //! - [`raft`]: the replicated store.
 //! - [`rpc`]: the mTLS port, and the clients of it.
 //! - [`agent`]: runs tasks on the node's container engine.
 
 pub mod agent;
 pub mod identity;
+pub mod manager;
 pub mod node;
 pub mod raft;
 pub mod rpc;

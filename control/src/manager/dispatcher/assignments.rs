@@ -1,0 +1,67 @@
+use skein_model::{Meta, State, Task, TaskState, TaskStatus};
+use skein_proto::node::AssignmentsMessage;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// The tasks of one node, as one agent was told of them.
+pub(super) struct Assignments {
+    node_id: String,
+    /// `None` until the agent was told all.
+    told: Option<BTreeMap<String, Arc<Task>>>,
+}
+
+impl Assignments {
+    /// Nothing has been told yet.
+    pub(super) fn of(node_id: &str) -> Self {
+        Self {
+            node_id: node_id.to_owned(),
+            told: None,
+        }
+    }
+
+    /// What the agent must be told of a state. It knows its own reports, so that a task of which only
+    /// the status changed is no news.
+    pub(super) fn next(&mut self, state: &State) -> Option<AssignmentsMessage> {
+        let tasks: BTreeMap<String, Arc<Task>> = state
+            .tasks_of_node(&self.node_id)
+            .filter(|task| task.status.state >= TaskState::Assigned)
+            .map(|task| (task.id.clone(), task.clone()))
+            .collect();
+        let complete = self.told.is_none();
+        let told = self.told.get_or_insert_default();
+        let news: Vec<_> = tasks
+            .values()
+            .filter(|task| {
+                told.get(&task.id)
+                    .is_none_or(|before| differs(before, task))
+            })
+            .cloned()
+            .collect();
+        let removed_task_ids: Vec<_> = told
+            .keys()
+            .filter(|id| !tasks.contains_key(*id))
+            .cloned()
+            .collect();
+        *told = tasks;
+        if !complete && news.is_empty() && removed_task_ids.is_empty() {
+            return None;
+        }
+        let json = |task: &Arc<Task>| serde_json::to_vec(task).ok();
+        Some(AssignmentsMessage {
+            complete,
+            tasks: news.iter().filter_map(json).collect(),
+            removed_task_ids,
+        })
+    }
+}
+
+fn differs(before: &Arc<Task>, after: &Arc<Task>) -> bool {
+    if Arc::ptr_eq(before, after) || before.meta.version == after.meta.version {
+        return false;
+    }
+    let bare = |task: &Task| Task {
+        status: TaskStatus::default(),
+        meta: Meta::default(),
+        ..task.clone()
+    };
+    bare(before) != bare(after)
+}

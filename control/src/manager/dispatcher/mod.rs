@@ -1,0 +1,228 @@
+//! Serves the agents: registers nodes, hands out tasks and network state, takes reports.
+
+mod assignments;
+mod network;
+
+use super::{
+    heartbeats::Pulse,
+    reports::Reports,
+    sessions::{self, Session, Sessions},
+    store::{self, Store},
+};
+use skein_model::{NodeDescription, NodeState, TaskStatus};
+use skein_orchestration::node_failure::HEARTBEAT_PERIOD;
+use skein_proto::{
+    network::{NetworkUpdate, Programmed},
+    node as proto,
+};
+use std::{net::Ipv4Addr, sync::Arc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+/// Reports in one call: an agent has at most a few hundred tasks.
+const UPDATES_MAX: usize = 10_000;
+
+/// The dispatcher of one manager; of use only while it leads.
+pub(super) struct Service<S> {
+    pub(super) store: S,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) sessions: Sessions,
+    pub(super) reports: Reports,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Stream<T> = ReceiverStream<Result<T, Status>>;
+
+impl<S: Store> Service<S> {
+    /// The session of a request, if this manager leads.
+    #[allow(clippy::result_large_err, reason = "tonic's error type")]
+    fn session_of<T>(&self, request: &Request<T>, session_id: &str) -> Result<Session, Status> {
+        store::check_leading(&self.store)?;
+        self.sessions.of(request, session_id)
+    }
+
+    /// Notes in the store that the node is here, and as what.
+    async fn register(
+        &self,
+        node_id: &str,
+        description: &NodeDescription,
+        address: &str,
+        data_path_address: &str,
+    ) -> Result<(), Status> {
+        store::commit(&self.store, |draft| {
+            let Some(node) = draft.node(node_id) else {
+                return Err(Status::permission_denied(format!(
+                    "node {node_id} is not part of the swarm: it was removed"
+                )));
+            };
+            let mut node = (**node).clone();
+            node.description = description.clone();
+            node.status.state = NodeState::Ready;
+            node.status.message.clear();
+            node.status.addr = address.to_owned();
+            node.data_path_addr = data_path_address.to_owned();
+            draft.put(node);
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
+    type SessionStream = Stream<proto::SessionMessage>;
+    type AssignmentsStream = Stream<proto::AssignmentsMessage>;
+    type NetworkStream = Stream<NetworkUpdate>;
+
+    async fn session(
+        &self,
+        request: Request<proto::SessionRequest>,
+    ) -> Answer<Self::SessionStream> {
+        store::check_leading(&self.store)?;
+        let node_id = sessions::peer(&request)?.node_id;
+        let remote = request
+            .remote_addr()
+            .map(|address| address.ip().to_canonical());
+        let request = request.into_inner();
+        let description: NodeDescription = parse(&request.description, "description")?;
+        let data_path_address = if request.data_path_address.is_empty() {
+            remote.map(|ip| ip.to_string()).unwrap_or_default()
+        } else {
+            request.data_path_address
+        };
+        if data_path_address.parse::<Ipv4Addr>().is_err() {
+            return Err(Status::invalid_argument(format!(
+                "data path address '{data_path_address}' is no IPv4 address: start the node with \
+                 --data-path-addr"
+            )));
+        }
+        let address = remote.map_or_else(|| data_path_address.clone(), |ip| ip.to_string());
+        // Heard first: the leader's loop must find it so once the store says READY.
+        self.pulse.registered(&node_id);
+        self.register(&node_id, &description, &address, &data_path_address)
+            .await?;
+        let session = self.sessions.begin(&node_id);
+        info!(
+            node = node_id,
+            hostname = description.hostname,
+            "node registered"
+        );
+        let store = self.store.clone();
+        let (id, mut last) = (session.id.clone(), None);
+        let next = move |state: &skein_model::State| {
+            let node = state.node(&node_id)?;
+            let mut managers: Vec<_> = store
+                .members()
+                .into_iter()
+                .map(|member| proto::Manager {
+                    node_id: member.node_id,
+                    address: member.address,
+                })
+                .collect();
+            managers.sort_by(|a, b| a.node_id.cmp(&b.node_id));
+            let message = proto::SessionMessage {
+                session_id: id.clone(),
+                node: serde_json::to_vec(node).ok()?,
+                managers,
+                heartbeat_period_ms: HEARTBEAT_PERIOD.as_millis() as u32,
+            };
+            (last.as_ref() != Some(&message)).then(|| {
+                last = Some(message.clone());
+                message
+            })
+        };
+        Ok(Response::new(sessions::stream(&self.store, session, next)))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<proto::HeartbeatRequest>,
+    ) -> Answer<proto::HeartbeatResponse> {
+        let session = self.session_of(&request, &request.get_ref().session_id)?;
+        let state = self.store.state();
+        let node = state.node(&session.node_id);
+        // A node that was given up must say anew what it is.
+        if node.is_none_or(|node| node.status.state != NodeState::Ready) {
+            return Err(Status::not_found(
+                "session invalid: the node was found down and must open a new session",
+            ));
+        }
+        self.pulse.heard(&session.node_id);
+        Ok(Response::new(proto::HeartbeatResponse {
+            period_ms: HEARTBEAT_PERIOD.as_millis() as u32,
+        }))
+    }
+
+    async fn assignments(
+        &self,
+        request: Request<proto::AssignmentsRequest>,
+    ) -> Answer<Self::AssignmentsStream> {
+        let session = self.session_of(&request, &request.get_ref().session_id)?;
+        let mut assignments = assignments::Assignments::of(&session.node_id);
+        let next = move |state: &skein_model::State| assignments.next(state);
+        Ok(Response::new(sessions::stream(&self.store, session, next)))
+    }
+
+    async fn update_task_status(
+        &self,
+        request: Request<proto::UpdateTaskStatusRequest>,
+    ) -> Answer<proto::UpdateTaskStatusResponse> {
+        let session = self.session_of(&request, &request.get_ref().session_id)?;
+        let updates = request.into_inner().updates;
+        if updates.len() > UPDATES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "{} updates in one call: at most {UPDATES_MAX} are taken",
+                updates.len()
+            )));
+        }
+        let state = self.store.state();
+        let mut parsed: Vec<(String, TaskStatus)> = Vec::with_capacity(updates.len());
+        for update in updates {
+            let task = state.task(&update.task_id);
+            if task.is_some_and(|task| task.node_id != session.node_id) {
+                return Err(Status::permission_denied(
+                    "cannot update a task not assigned this node",
+                ));
+            }
+            parsed.push((update.task_id, parse(&update.status, "status")?));
+        }
+        self.reports.submit(session.node_id, parsed).await?;
+        Ok(Response::new(proto::UpdateTaskStatusResponse {}))
+    }
+
+    async fn network(
+        &self,
+        request: Request<proto::NetworkRequest>,
+    ) -> Answer<Self::NetworkStream> {
+        let session = self.session_of(&request, &request.get_ref().session_id)?;
+        let mut updates = network::Updates::of(&session.node_id);
+        let next = move |state: &skein_model::State| updates.next(state);
+        Ok(Response::new(sessions::stream(&self.store, session, next)))
+    }
+
+    async fn report_network(
+        &self,
+        request: Request<proto::ReportNetworkRequest>,
+    ) -> Answer<proto::ReportNetworkResponse> {
+        let session = self.session_of(&request, &request.get_ref().session_id)?;
+        let Programmed { version, problems } = request.into_inner().programmed.unwrap_or_default();
+        for problem in problems {
+            warn!(
+                node = session.node_id,
+                version,
+                kind = problem.kind().as_str_name(),
+                id = problem.id,
+                "the node's network is not as wanted: {}",
+                problem.message
+            );
+        }
+        Ok(Response::new(proto::ReportNetworkResponse {}))
+    }
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's error type")]
+fn parse<T: serde::de::DeserializeOwned>(json: &[u8], what: &str) -> Result<T, Status> {
+    serde_json::from_slice(json)
+        .map_err(|error| Status::invalid_argument(format!("the {what} cannot be read: {error}")))
+}

@@ -1,0 +1,138 @@
+//! The leader's loop: whenever the store changes, decides what follows from it.
+
+use super::{
+    heartbeats::Pulse,
+    sessions::Sessions,
+    store::{self, Store},
+};
+use crate::raft::{Leadership, ProposeError};
+use rand::{SeedableRng, rngs::StdRng};
+use skein_model::Draft;
+use skein_orchestration::Orchestration;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// Least time between two passes: a burst of reports is decided on at once.
+const PASS_INTERVAL: Duration = Duration::from_millis(20);
+/// Time before the next attempt when the store took nothing.
+const RETRY: Duration = Duration::from_millis(500);
+/// Longest time between two passes: should a wake-up ever be missed, the cluster still moves.
+const PASS_INTERVAL_MAX: Duration = Duration::from_secs(30);
+
+/// Decides whenever this manager leads, until the shutdown.
+pub(super) async fn run<S: Store>(
+    store: S,
+    pulse: Arc<Pulse>,
+    sessions: Sessions,
+    shutdown: CancellationToken,
+) {
+    let mut leadership = store.leadership();
+    loop {
+        let leading = tokio::select! {
+            leading = leadership.wait_for(|now| now.is_self) => leading.map(|now| now.term),
+            () = shutdown.cancelled() => break,
+        };
+        let Ok(term) = leading else { break };
+        info!(term, "this manager leads");
+        pulse.begin();
+        tokio::select! {
+            () = lead(&store, &pulse) => {}
+            () = lost(&mut leadership, term) => info!(term, "this manager leads no more"),
+            () = shutdown.cancelled() => {}
+        }
+        sessions.end_all();
+    }
+    sessions.end_all();
+}
+
+/// Ends when the term is over, or another manager leads.
+async fn lost(leadership: &mut watch::Receiver<Leadership>, term: u64) {
+    let over = |now: &Leadership| !now.is_self || now.term != term;
+    // An error means that Raft has ended, and with it the term.
+    let _ = leadership.wait_for(over).await;
+}
+
+/// All that one pass works with; moved to where it may take its time, and back.
+struct Pass {
+    cores: Orchestration,
+    rng: StdRng,
+}
+
+async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse>) {
+    let mut states = store.watch();
+    let mut pass = Pass {
+        cores: Orchestration::default(),
+        rng: StdRng::from_os_rng(),
+    };
+    let mut certain = false;
+    loop {
+        // Before the first pass, and after proposals of which nobody knows what became: a decision
+        // on an old state would make things twice.
+        while !certain {
+            match store.linearizable().await {
+                Ok(_) => certain = true,
+                Err(error) => {
+                    debug!(%error, "waiting for the store to be up to date");
+                    sleep(RETRY).await;
+                }
+            }
+        }
+        let state = states.borrow_and_update().clone();
+        let mut wake = Instant::now() + PASS_INTERVAL_MAX;
+        if state.cluster().is_some() {
+            let draft = Draft::new(state, store::now());
+            let pulse = pulse.clone();
+            let decided = tokio::task::spawn_blocking(move || decide(pass, draft, &pulse)).await;
+            let Ok((same_pass, draft, due)) = decided else {
+                // The cores panicked: begin again with new ones rather than lead without any.
+                warn!("a decision failed; see the message above. Deciding anew");
+                pass = Pass {
+                    cores: Orchestration::default(),
+                    rng: StdRng::from_os_rng(),
+                };
+                sleep(RETRY).await;
+                continue;
+            };
+            pass = same_pass;
+            wake = due.map_or(wake, |due| due.min(wake));
+            match store::propose_all(store, draft).await {
+                Ok(()) => {}
+                Err(ProposeError::Rejected(rejection)) => {
+                    debug!(%rejection, "others were quicker: deciding anew");
+                    wake = Instant::now();
+                }
+                Err(error) => {
+                    warn!(%error, "the store took no change: trying again");
+                    certain = false;
+                    sleep(RETRY).await;
+                    continue;
+                }
+            }
+        }
+        sleep(PASS_INTERVAL).await;
+        tokio::select! {
+            changed = states.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = pulse.registration() => {}
+            () = sleep_until(wake) => {}
+        }
+    }
+}
+
+/// One pass; what it changed, and when the next is due if nothing happens before.
+fn decide(mut pass: Pass, mut draft: Draft, pulse: &Pulse) -> (Pass, Draft, Option<Instant>) {
+    let judged = pulse.judge(&mut draft);
+    let wake = pass.cores.run(&mut draft, &mut pass.rng);
+    let due = wake.earliest();
+    let due = due.map(|due| Instant::now() + due.since(draft.now()));
+    let next = [judged, due].into_iter().flatten().min();
+    (pass, draft, next)
+}

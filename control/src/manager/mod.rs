@@ -1,0 +1,114 @@
+//! What a node does when it is a manager: decides while it leads, serves the agents, brokers logs.
+
+mod dispatcher;
+mod heartbeats;
+mod leader;
+mod logs;
+mod reports;
+mod sessions;
+mod store;
+
+pub use logs::{LogOptions, LogRecord, LogSelector, LogsError};
+
+use crate::raft::Raft;
+use heartbeats::Pulse;
+use reports::Reports;
+use sessions::Sessions;
+use skein_proto::node::{dispatcher_server::Dispatcher, logs_server::Logs};
+use std::sync::Arc;
+use store::Store;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// The manager of this node. Clones are handles of the same.
+#[derive(Clone)]
+pub struct Manager {
+    parts: Parts<Raft>,
+}
+
+/// A manager over any store.
+#[derive(Clone)]
+struct Parts<S> {
+    store: S,
+    pulse: Arc<Pulse>,
+    sessions: Sessions,
+    reports: Reports,
+    broker: logs::Broker,
+}
+
+impl<S: Store> Parts<S> {
+    fn start(store: S, shutdown: CancellationToken) -> Self {
+        let parts = Self {
+            pulse: Arc::new(Pulse::new()),
+            sessions: Sessions::default(),
+            reports: Reports::start(store.clone(), shutdown.clone()),
+            broker: logs::Broker::default(),
+            store,
+        };
+        tokio::spawn(leader::run(
+            parts.store.clone(),
+            parts.pulse.clone(),
+            parts.sessions.clone(),
+            shutdown,
+        ));
+        parts
+    }
+
+    fn dispatcher(&self) -> dispatcher::Service<S> {
+        dispatcher::Service {
+            store: self.store.clone(),
+            pulse: self.pulse.clone(),
+            sessions: self.sessions.clone(),
+            reports: self.reports.clone(),
+        }
+    }
+
+    fn logs(&self) -> logs::Service<S> {
+        logs::Service {
+            store: self.store.clone(),
+            sessions: self.sessions.clone(),
+            broker: self.broker.clone(),
+        }
+    }
+}
+
+impl Manager {
+    /// Starts the manager over its place in the Raft group. It decides only while it leads, and ends
+    /// with `shutdown`.
+    pub fn start(raft: Raft, shutdown: CancellationToken) -> Self {
+        Self {
+            parts: Parts::start(raft, shutdown),
+        }
+    }
+
+    /// The replicated store.
+    pub fn raft(&self) -> &Raft {
+        &self.parts.store
+    }
+
+    /// The gRPC service for agents. Requests carry a [`crate::rpc::PeerIdentity`].
+    pub fn dispatcher(&self) -> impl Dispatcher + use<> {
+        self.parts.dispatcher()
+    }
+
+    /// The gRPC service for the agents' logs. Requests carry a [`crate::rpc::PeerIdentity`].
+    pub fn logs(&self) -> impl Logs + use<> {
+        self.parts.logs()
+    }
+
+    /// Logs of tasks, as their nodes have them. The records end when all was sent; followed ones
+    /// when the receiver is dropped, or another manager leads.
+    ///
+    /// # Errors
+    /// This manager does not lead, or too many readers are at work.
+    pub async fn service_logs(
+        &self,
+        selector: LogSelector,
+        options: LogOptions,
+    ) -> Result<mpsc::Receiver<LogRecord>, LogsError> {
+        self.parts.broker.read(&self.parts.store, selector, options)
+    }
+}
+
+#[cfg(test)]
+mod tests;

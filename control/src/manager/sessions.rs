@@ -1,0 +1,122 @@
+//! The agents that this leader is in touch with.
+
+use super::store::{self, Store};
+use crate::rpc::PeerIdentity;
+use parking_lot::Mutex;
+use skein_model::{State, new_id};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+
+/// Messages that wait for a slow agent, per stream: each is computed when there is room for it, so
+/// that more would only be older.
+const STREAM_QUEUE: usize = 2;
+/// What happens within this time goes to an agent in one message.
+const COALESCE: Duration = Duration::from_millis(50);
+
+/// One registration of a node. It ends when the node registers anew, or this manager leads no more.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub(super) node_id: String,
+    pub(super) id: String,
+    pub(super) ended: CancellationToken,
+}
+
+/// The newest session of each node.
+#[derive(Clone, Default)]
+pub(super) struct Sessions {
+    by_node: Arc<Mutex<HashMap<String, Session>>>,
+}
+
+impl Sessions {
+    /// Begins a session of a node; an earlier one ends.
+    pub(super) fn begin(&self, node_id: &str) -> Session {
+        let session = Session {
+            node_id: node_id.to_owned(),
+            id: new_id(&mut rand::rng()),
+            ended: CancellationToken::new(),
+        };
+        let earlier = self
+            .by_node
+            .lock()
+            .insert(node_id.to_owned(), session.clone());
+        if let Some(earlier) = earlier {
+            earlier.ended.cancel();
+        }
+        session
+    }
+
+    /// Ends all sessions: this manager leads no more.
+    pub(super) fn end_all(&self) {
+        for (_, session) in self.by_node.lock().drain() {
+            session.ended.cancel();
+        }
+    }
+
+    /// The session that a request speaks of, if it is the newest of the node that sent it.
+    #[allow(clippy::result_large_err, reason = "tonic's error type")]
+    pub(super) fn of<T>(&self, request: &Request<T>, session_id: &str) -> Result<Session, Status> {
+        let peer = peer(request)?;
+        let sessions = self.by_node.lock();
+        match sessions.get(&peer.node_id) {
+            Some(session) if session.id == session_id => Ok(session.clone()),
+            _ => Err(Status::not_found(
+                "session invalid: the node must open a new session",
+            )),
+        }
+    }
+}
+
+/// Who sent a request.
+#[allow(clippy::result_large_err, reason = "tonic's error type")]
+pub(super) fn peer<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
+    let peer = request.extensions().get::<PeerIdentity>().cloned();
+    peer.ok_or_else(|| Status::unauthenticated("a certificate of the swarm is needed for this"))
+}
+
+/// Streams what `next` makes of each state until the session ends or the agent hangs up. `next` says
+/// `None` where a state brings no news.
+pub(super) fn stream<S: Store, T: Send + 'static>(
+    store: &S,
+    session: Session,
+    mut next: impl FnMut(&State) -> Option<T> + Send + 'static,
+) -> ReceiverStream<Result<T, Status>> {
+    let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
+    let store = store.clone();
+    tokio::spawn(async move {
+        let follow = async {
+            let mut states = store.watch();
+            loop {
+                // Room first, so that what is sent is as new as can be.
+                let Ok(room) = sender.reserve().await else {
+                    return;
+                };
+                let state = states.borrow_and_update().clone();
+                if let Some(message) = next(&state) {
+                    room.send(Ok(message));
+                }
+                let changed = tokio::select! {
+                    changed = states.changed() => changed.is_ok(),
+                    () = sender.closed() => false,
+                };
+                if !changed {
+                    return;
+                }
+                tokio::time::sleep(COALESCE).await;
+            }
+        };
+        tokio::select! {
+            () = follow => {}
+            () = session.ended.cancelled() => {
+                let end = store::check_leading(&store)
+                    .err()
+                    .unwrap_or_else(|| Status::aborted("the node has opened another session"));
+                // An agent that reads no more learns it from the end of the stream.
+                let _ = sender.try_send(Err(end));
+            }
+        }
+    });
+    ReceiverStream::new(receiver)
+}

@@ -1,0 +1,110 @@
+//! What the manager's parts need of the replicated store.
+
+use crate::raft::{Leadership, Member, ProposeError, Raft};
+use skein_model::{Action, Applied, Draft, Rejection, State, Timestamp};
+use std::{future::Future, time::SystemTime};
+use tokio::sync::watch;
+use tonic::Status;
+
+/// How often a change is made anew that others were quicker than. The leader's own loop and the
+/// dispatcher meet often, but each of them soon stops.
+const COMMIT_ATTEMPTS: u32 = 10;
+
+/// The replicated store as one manager sees it: [`Raft`], or one in memory.
+pub(super) trait Store: Clone + Send + Sync + 'static {
+    /// See [`Raft::state`].
+    fn state(&self) -> State;
+    /// See [`Raft::watch`].
+    fn watch(&self) -> watch::Receiver<State>;
+    /// See [`Raft::linearizable`].
+    fn linearizable(&self) -> impl Future<Output = Result<State, ProposeError>> + Send;
+    /// See [`Raft::propose`].
+    fn propose(
+        &self,
+        actions: Vec<Action>,
+    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send;
+    /// See [`Raft::leadership`].
+    fn leadership(&self) -> watch::Receiver<Leadership>;
+    /// See [`Raft::members`].
+    fn members(&self) -> Vec<Member>;
+}
+
+impl Store for Raft {
+    fn state(&self) -> State {
+        self.state()
+    }
+    fn watch(&self) -> watch::Receiver<State> {
+        self.watch()
+    }
+    async fn linearizable(&self) -> Result<State, ProposeError> {
+        self.linearizable().await
+    }
+    async fn propose(&self, actions: Vec<Action>) -> Result<Applied, ProposeError> {
+        self.propose(actions).await
+    }
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership()
+    }
+    fn members(&self) -> Vec<Member> {
+        self.members()
+    }
+}
+
+/// The wall clock.
+pub(super) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let nanos = since.map_or(0, |since| since.as_nanos());
+    Timestamp::from_unix_nanos(nanos.try_into().unwrap_or(0))
+}
+
+/// Nothing if this manager leads, else the answer that says who does.
+#[allow(clippy::result_large_err, reason = "tonic's error type")]
+pub(super) fn check_leading(store: &impl Store) -> Result<(), Status> {
+    let leadership = store.leadership().borrow().clone();
+    if leadership.is_self {
+        return Ok(());
+    }
+    Err(crate::rpc::not_leader(leadership.leader))
+}
+
+/// Ends once this manager does not lead.
+pub(super) async fn no_leader(leadership: &mut watch::Receiver<Leadership>) {
+    // An error means that Raft has ended, and with it every term.
+    let _ = leadership.wait_for(|now| !now.is_self).await;
+}
+
+/// Changes the store, again from the start where others were quicker.
+pub(super) async fn commit<S: Store>(
+    store: &S,
+    mut change: impl FnMut(&mut Draft) -> Result<(), Status> + Send,
+) -> Result<(), Status> {
+    let mut conflict = Rejection::OutOfSequence;
+    for _ in 0..COMMIT_ATTEMPTS {
+        let mut draft = Draft::new(store.state(), now());
+        change(&mut draft)?;
+        match propose_all(store, draft).await {
+            Ok(()) => return Ok(()),
+            Err(ProposeError::Rejected(rejection)) => conflict = rejection,
+            Err(error) => return Err(status_of(error)),
+        }
+    }
+    Err(Status::aborted(format!(
+        "gave up after {COMMIT_ATTEMPTS} attempts to change the store: {conflict}; try again"
+    )))
+}
+
+/// Proposes all changes of a draft, up to the first failure.
+pub(super) async fn propose_all<S: Store>(store: &S, draft: Draft) -> Result<(), ProposeError> {
+    for actions in draft.into_proposals() {
+        store.propose(actions).await?;
+    }
+    Ok(())
+}
+
+fn status_of(error: ProposeError) -> Status {
+    match error {
+        ProposeError::NotLeader { leader } => crate::rpc::not_leader(leader),
+        ProposeError::Rejected(rejection) => Status::aborted(rejection.to_string()),
+        ProposeError::Unavailable(reason) => Status::unavailable(reason),
+    }
+}
