@@ -8,6 +8,7 @@
 //! - [`agent`]: runs tasks on the node's container engine.
 
 pub mod agent;
+pub mod clock;
 pub mod identity;
 pub mod manager;
 pub mod node;

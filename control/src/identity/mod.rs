@@ -1,1 +1,45 @@
-//! The cluster's certificates and join tokens.
+//! The cluster's identity: root certificate, node certificates, join tokens.
+//!
+//! A node's certificate carries its ID (CN), its role (OU) and the cluster's ID (O). The root's key
+//! is in the store, so that every manager can sign.
+
+mod authority;
+mod files;
+mod service;
+mod token;
+
+pub use authority::{
+    AuthorityError, KeyAndRequest, create_root, key_and_request, sign, tls_info, validity,
+};
+pub use files::{Identity, IdentityError};
+pub use service::CaService;
+pub use token::{InvalidToken, JoinToken};
+
+use crate::rpc::PeerIdentity;
+use skein_model::NodeRole;
+
+/// OU of a manager's certificate; also the name that servers are verified by.
+pub const MANAGER_OU: &str = "swarm-manager";
+/// OU of a worker's certificate.
+pub const WORKER_OU: &str = "swarm-worker";
+
+/// The OU of a role.
+pub fn role_ou(role: NodeRole) -> &'static str {
+    match role {
+        NodeRole::Manager => MANAGER_OU,
+        NodeRole::Worker => WORKER_OU,
+    }
+}
+
+/// Whose certificate this is. `None` for one that is not a node's.
+pub fn peer_identity(der: &[u8]) -> Option<PeerIdentity> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let subject = certificate.subject();
+    let node_id = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let role = match subject.iter_organizational_unit().next()?.as_str().ok()? {
+        MANAGER_OU => NodeRole::Manager,
+        WORKER_OU => NodeRole::Worker,
+        _ => return None,
+    };
+    Some(PeerIdentity { node_id, role })
+}

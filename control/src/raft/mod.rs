@@ -1,11 +1,45 @@
 //! The replicated store: consensus over the cluster's [`State`]. No type of the consensus library
 //! leaves this module.
 
+mod disk;
+mod group;
 mod handle;
+mod log;
+mod machine;
+mod membership;
+mod network;
+mod service;
+mod types;
+mod wire;
 
-pub use handle::Raft;
+pub use handle::{PROPOSE_TIMEOUT, Raft};
+pub use service::{RaftServer, RaftService};
 
 use skein_model::Rejection;
+use std::sync::{Arc, OnceLock};
+use tonic::Status;
+
+/// Where the services of a manager find its [`Raft`], once it runs.
+#[derive(Clone, Default)]
+pub struct RaftSlot(Arc<OnceLock<Raft>>);
+
+impl RaftSlot {
+    /// Puts the member in, once.
+    pub fn fill(&self, raft: Raft) {
+        if self.0.set(raft).is_err() {
+            tracing::error!("a second Raft member was started for one membership");
+        }
+    }
+
+    /// The member.
+    ///
+    /// # Errors
+    /// UNAVAILABLE while there is none.
+    pub fn get(&self) -> Result<&Raft, Status> {
+        let starting = || Status::unavailable("this manager is being prepared");
+        self.0.get().ok_or_else(starting)
+    }
+}
 
 /// A member of the Raft group.
 #[derive(Clone, Debug, PartialEq, Eq)]

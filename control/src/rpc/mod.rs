@@ -1,10 +1,14 @@
 //! The mTLS port (TCP 2377): what serves it, and the clients of it.
 
 mod managers;
+mod server;
+mod tls;
 
 pub use managers::Managers;
+pub use server::{Caller, Removed, serve};
+pub use tls::{Credentials, anonymous_channel, unverified_channel};
 
-use crate::raft::Member;
+use crate::raft::{Member, ProposeError};
 use skein_model::NodeRole;
 
 /// Where managers listen unless asked otherwise.
@@ -37,7 +41,7 @@ pub enum RpcError {
     /// The node knows of no manager.
     #[error("no manager of the swarm is known to this node")]
     NoManager,
-    /// None of the known ones can be connected to.
+    /// It cannot be connected to.
     #[error("could not connect to manager {address}: {reason}")]
     Connect {
         /// `host:port`
@@ -47,6 +51,15 @@ pub enum RpcError {
     },
 }
 
+impl RpcError {
+    fn connect(address: &str, reason: &dyn std::error::Error) -> Self {
+        Self::Connect {
+            address: address.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
 /// The answer of a manager that does not lead: UNAVAILABLE, with the leader's address if known.
 pub fn not_leader(leader: Option<Member>) -> tonic::Status {
     let mut status = tonic::Status::unavailable("this manager is not the leader of the swarm");
@@ -54,4 +67,15 @@ pub fn not_leader(leader: Option<Member>) -> tonic::Status {
         status.metadata_mut().insert(LEADER_METADATA, address);
     }
     status
+}
+
+/// The answer of a manager that could not propose, or not read.
+pub fn propose_status(error: ProposeError) -> tonic::Status {
+    match error {
+        ProposeError::NotLeader { leader } => not_leader(leader),
+        ProposeError::Rejected(rejection) => {
+            tonic::Status::failed_precondition(rejection.to_string())
+        }
+        ProposeError::Unavailable(reason) => tonic::Status::unavailable(reason),
+    }
 }

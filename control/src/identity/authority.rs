@@ -1,0 +1,203 @@
+use super::role_ou;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use skein_model::{NodeRole, RootCa, Timestamp, TlsInfo};
+use std::time::Duration;
+use time::OffsetDateTime;
+
+/// How long a root certificate is good: 20 years of 365 days.
+const ROOT_VALIDITY: time::Duration = time::Duration::days(7300);
+/// Certificates are good from this long before they were made, as clocks of machines differ.
+const BACKDATE: time::Duration = time::Duration::hours(1);
+/// The shortest validity of a node's certificate.
+const VALIDITY_MIN: time::Duration = time::Duration::hours(1);
+const ROOT_NAME: &str = "swarm-ca";
+
+/// A certificate could not be made or read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("could not {what}: {reason}")]
+pub struct AuthorityError {
+    what: &'static str,
+    reason: String,
+}
+
+fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> AuthorityError {
+    move |reason| AuthorityError {
+        what,
+        reason: reason.to_string(),
+    }
+}
+
+/// A new self-signed root (ECDSA P-256).
+///
+/// # Errors
+/// The machine gives no randomness.
+pub fn create_root(now: Timestamp) -> Result<RootCa, AuthorityError> {
+    let failed = failed("create the root certificate");
+    let key = KeyPair::generate().map_err(&failed)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, ROOT_NAME);
+    let now = moment(now);
+    params.not_before = now - BACKDATE;
+    params.not_after = now + ROOT_VALIDITY;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let certificate = params.self_signed(&key).map_err(&failed)?;
+    Ok(RootCa {
+        cert_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+    })
+}
+
+/// A node's new key and its request for a certificate, PEM.
+pub struct KeyAndRequest {
+    /// Stays on the node.
+    pub key_pem: String,
+    /// Only its public key is looked at.
+    pub csr_pem: String,
+}
+
+/// A new key (ECDSA P-256), and a request for a certificate of it.
+///
+/// # Errors
+/// The machine gives no randomness.
+pub fn key_and_request() -> Result<KeyAndRequest, AuthorityError> {
+    let failed = failed("create the node's key");
+    let key = KeyPair::generate().map_err(&failed)?;
+    let request = CertificateParams::default()
+        .serialize_request(&key)
+        .map_err(&failed)?;
+    Ok(KeyAndRequest {
+        key_pem: key.serialize_pem(),
+        csr_pem: request.pem().map_err(&failed)?,
+    })
+}
+
+/// Signs a node's certificate. Nothing of the request counts but its public key. `validity` is the
+/// cluster's `NodeCertExpiry`.
+///
+/// # Errors
+/// The request or the root is broken.
+pub fn sign(
+    root: &RootCa,
+    csr_pem: &str,
+    (cluster_id, node_id, role): (&str, &str, NodeRole),
+    validity: Duration,
+    now: Timestamp,
+) -> Result<String, AuthorityError> {
+    let request = CertificateSigningRequestParams::from_pem(csr_pem)
+        .map_err(failed("read the certificate request"))?;
+    let failed = failed("sign the certificate");
+    let root_key = KeyPair::from_pem(&root.key_pem).map_err(&failed)?;
+    let issuer = Issuer::from_ca_cert_pem(&root.cert_pem, root_key).map_err(&failed)?;
+    let mut names = vec![role_ou(role).to_owned(), node_id.to_owned()];
+    if role == NodeRole::Manager {
+        names.push(ROOT_NAME.to_owned());
+    }
+    let mut params = CertificateParams::new(names).map_err(&failed)?;
+    params.distinguished_name = DistinguishedName::new();
+    for (kind, value) in [
+        (DnType::OrganizationName, cluster_id),
+        (DnType::OrganizationalUnitName, role_ou(role)),
+        (DnType::CommonName, node_id),
+    ] {
+        params.distinguished_name.push(kind, value);
+    }
+    let now = moment(now);
+    params.not_before = now - BACKDATE;
+    let validity = time::Duration::try_from(validity).unwrap_or(ROOT_VALIDITY);
+    params.not_after = now + validity.clamp(VALIDITY_MIN, ROOT_VALIDITY);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params.use_authority_key_identifier_extension = true;
+    let certificate = params
+        .signed_by(&request.public_key, &issuer)
+        .map_err(&failed)?;
+    Ok(certificate.pem())
+}
+
+/// From when to when a certificate is good.
+///
+/// # Errors
+/// It is not a certificate.
+pub fn validity(cert_pem: &str) -> Result<(Timestamp, Timestamp), AuthorityError> {
+    let failed = "read the certificate";
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(self::failed::<_>(failed))?;
+    let certificate = pem.parse_x509().map_err(self::failed::<_>(failed))?;
+    let at = |time: x509_parser::time::ASN1Time| {
+        Timestamp::from_unix_nanos(i128::from(time.timestamp()) * 1_000_000_000)
+    };
+    let validity = certificate.validity();
+    Ok((at(validity.not_before), at(validity.not_after)))
+}
+
+/// What nodes and clients show of the root.
+///
+/// # Errors
+/// It is not a certificate.
+pub fn tls_info(root_pem: &str) -> Result<TlsInfo, AuthorityError> {
+    let failed = "read the root certificate";
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(root_pem.as_bytes()).map_err(self::failed::<_>(failed))?;
+    let certificate = pem.parse_x509().map_err(self::failed::<_>(failed))?;
+    Ok(TlsInfo {
+        trust_root: root_pem.to_owned(),
+        cert_issuer_subject: BASE64_STANDARD.encode(certificate.subject().as_raw()),
+        cert_issuer_public_key: BASE64_STANDARD.encode(certificate.public_key().raw),
+    })
+}
+
+fn moment(at: Timestamp) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(at.unix_nanos()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::peer_identity;
+    use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+    #[test]
+    fn a_certificate_names_the_node_and_nothing_of_the_request() {
+        let now = Timestamp::from_unix_nanos(1_800_000_000_000_000_000);
+        let root = create_root(now).unwrap();
+        let request = key_and_request().unwrap();
+        let day = Duration::from_secs(86_400);
+        for role in [NodeRole::Manager, NodeRole::Worker] {
+            let pem = sign(&root, &request.csr_pem, ("c1", "n1", role), day, now).unwrap();
+            let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+            let peer = peer_identity(&der).unwrap();
+            assert_eq!((peer.node_id.as_str(), peer.role), ("n1", role));
+            let (from, until) = validity(&pem).unwrap();
+            assert_eq!(now.since(from), Duration::from_secs(3600));
+            assert_eq!(until.since(now), day);
+        }
+        let root_der = CertificateDer::from_pem_slice(root.cert_pem.as_bytes()).unwrap();
+        assert_eq!(peer_identity(&root_der), None);
+        let shown = tls_info(&root.cert_pem).unwrap();
+        assert!(!shown.cert_issuer_subject.is_empty() && !shown.cert_issuer_public_key.is_empty());
+    }
+
+    #[test]
+    fn a_broken_request_is_an_error() {
+        let now = Timestamp::from_unix_nanos(0);
+        let root = create_root(now).unwrap();
+        let node = ("c1", "n1", NodeRole::Worker);
+        let error = sign(&root, "nonsense", node, Duration::ZERO, now).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("could not read the certificate request")
+        );
+    }
+}

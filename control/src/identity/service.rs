@@ -1,0 +1,156 @@
+use super::{AuthorityError, JoinToken, sign};
+use crate::{
+    clock,
+    raft::{Raft, RaftSlot},
+    rpc::{PeerIdentity, propose_status},
+};
+use skein_model::{
+    Action, Availability, Cluster, Node, NodeRole, NodeSpec, NodeState, NodeStatus, State,
+};
+use skein_proto::node::{
+    GetRootCertificateRequest, GetRootCertificateResponse, JoinRequest, JoinResponse, RenewRequest,
+    RenewResponse, ca_server,
+};
+use std::{sync::Arc, time::Duration};
+use tonic::{Request, Response, Status};
+
+/// The service that nodes get their certificates from.
+#[derive(Clone)]
+pub struct CaService {
+    raft: RaftSlot,
+}
+
+impl CaService {
+    /// Signs with what is in the store of `raft`.
+    pub fn new(raft: RaftSlot) -> Self {
+        Self { raft }
+    }
+
+    fn raft(&self) -> Result<&Raft, Status> {
+        self.raft.get()
+    }
+}
+
+#[tonic::async_trait]
+impl ca_server::Ca for CaService {
+    async fn get_root_certificate(
+        &self,
+        _request: Request<GetRootCertificateRequest>,
+    ) -> Result<Response<GetRootCertificateResponse>, Status> {
+        let state = self.raft()?.state();
+        let cluster = cluster(&state)?;
+        Ok(Response::new(GetRootCertificateResponse {
+            root_pem: cluster.root_ca.cert_pem.clone(),
+        }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let request = request.into_inner();
+        let raft = self.raft()?;
+        let state = raft.linearizable().await.map_err(propose_status)?;
+        let cluster = cluster(&state)?;
+        let role = role_of_token(cluster, &request.token).ok_or_else(|| {
+            Status::invalid_argument("A valid join token is necessary to join this cluster")
+        })?;
+        let node = Node {
+            id: skein_model::new_id(&mut rand::rng()),
+            role,
+            spec: NodeSpec {
+                role,
+                availability: availability(&request.availability)?,
+                ..NodeSpec::default()
+            },
+            status: NodeStatus {
+                state: NodeState::Unknown,
+                ..NodeStatus::default()
+            },
+            ..Node::default()
+        };
+        let node_id = node.id.clone();
+        let certificate_pem = certificate(cluster, &request.csr_pem, &node_id, role)?;
+        raft.propose(vec![Action::Create(node.into())])
+            .await
+            .map_err(propose_status)?;
+        tracing::info!(node = node_id, ?role, "a node joined the swarm");
+        Ok(Response::new(JoinResponse {
+            node_id,
+            certificate_pem,
+            role: role_name(role).into(),
+        }))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
+        let peer = request
+            .extensions()
+            .get::<PeerIdentity>()
+            .cloned()
+            .ok_or_else(|| Status::unauthenticated("a member's certificate is needed"))?;
+        let raft = self.raft()?;
+        let state = raft.linearizable().await.map_err(propose_status)?;
+        let node = state.node(&peer.node_id).ok_or_else(|| {
+            Status::permission_denied(format!("node {} is not part of the swarm", peer.node_id))
+        })?;
+        // The role the node has now, not the one it asks for.
+        let (role, csr) = (node.role, &request.get_ref().csr_pem);
+        Ok(Response::new(RenewResponse {
+            certificate_pem: certificate(cluster(&state)?, csr, &peer.node_id, role)?,
+            role: role_name(role).into(),
+        }))
+    }
+}
+
+fn cluster(state: &State) -> Result<&Arc<Cluster>, Status> {
+    let none = || Status::unavailable("the swarm is not initialised yet");
+    state.cluster().ok_or_else(none)
+}
+
+fn role_of_token(cluster: &Cluster, shown: &str) -> Option<NodeRole> {
+    let is = |token: &str| JoinToken::parse(token).is_ok_and(|token| token.is(shown));
+    // Both are compared, whichever it is.
+    match (
+        is(&cluster.join_tokens.manager),
+        is(&cluster.join_tokens.worker),
+    ) {
+        (true, _) => Some(NodeRole::Manager),
+        (_, true) => Some(NodeRole::Worker),
+        _ => None,
+    }
+}
+
+fn availability(name: &str) -> Result<Availability, Status> {
+    match name {
+        "" | "active" => Ok(Availability::Active),
+        "pause" => Ok(Availability::Pause),
+        "drain" => Ok(Availability::Drain),
+        _ => Err(Status::invalid_argument(format!(
+            "invalid Availability: {name:?}"
+        ))),
+    }
+}
+
+fn role_name(role: NodeRole) -> &'static str {
+    match role {
+        NodeRole::Worker => "worker",
+        NodeRole::Manager => "manager",
+    }
+}
+
+fn certificate(
+    cluster: &Cluster,
+    csr_pem: &str,
+    node_id: &str,
+    role: NodeRole,
+) -> Result<String, Status> {
+    let expiry = u64::try_from(cluster.spec.ca_config.node_cert_expiry).unwrap_or_default();
+    sign(
+        &cluster.root_ca,
+        csr_pem,
+        (&cluster.id, node_id, role),
+        Duration::from_nanos(expiry),
+        clock::now(),
+    )
+    .map_err(|error: AuthorityError| Status::invalid_argument(error.to_string()))
+}

@@ -1,0 +1,131 @@
+use super::{
+    disk::{Disk, Loaded},
+    types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote},
+};
+use openraft::{
+    LogState, OptionalSend, RaftLogReader,
+    storage::{LogFlushed, RaftLogStorage},
+};
+use parking_lot::RwLock;
+use std::{collections::BTreeMap, fmt::Debug, io, ops::RangeBounds, sync::Arc};
+
+/// The Raft log: all of it in memory (snapshots keep it short), and on disk before it counts.
+#[derive(Clone)]
+pub struct Log {
+    cache: Arc<RwLock<Cache>>,
+    disk: Disk,
+}
+
+#[derive(Default)]
+struct Cache {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    entries: BTreeMap<u64, Entry>,
+}
+
+impl Log {
+    /// The log as it was on disk.
+    pub fn new(disk: Disk, loaded: &mut Loaded) -> Self {
+        let cache = Cache {
+            vote: loaded.vote,
+            committed: loaded.committed,
+            purged: loaded.purged,
+            entries: std::mem::take(&mut loaded.entries),
+        };
+        Self {
+            cache: Arc::new(RwLock::new(cache)),
+            disk,
+        }
+    }
+}
+
+fn write_failed(error: io::Error) -> StorageError {
+    StorageIoError::write_logs(&error).into()
+}
+
+impl RaftLogReader<TypeConfig> for Log {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let cache = self.cache.read();
+        let entries = cache.entries.range(range);
+        Ok(entries.map(|(_, entry)| entry.clone()).collect())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+        let cache = self.cache.read();
+        let last = cache.entries.last_key_value();
+        Ok(LogState {
+            last_purged_log_id: cache.purged,
+            last_log_id: last.map(|(_, entry)| entry.log_id).or(cache.purged),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        let saved = self.disk.save_vote(vote).await;
+        saved.map_err(|error| StorageIoError::write_vote(&error))?;
+        self.cache.write().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        Ok(self.cache.read().vote)
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        let saved = self.disk.save_committed(&committed).await;
+        saved.map_err(write_failed)?;
+        self.cache.write().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        Ok(self.cache.read().committed)
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: LogFlushed<TypeConfig>,
+    ) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<_> = entries.into_iter().collect();
+        {
+            let mut cache = self.cache.write();
+            for entry in &entries {
+                cache.entries.insert(entry.log_id.index, entry.clone());
+            }
+        }
+        let done = move |result| callback.log_io_completed(result);
+        let appended = self.disk.append(&entries, done).await;
+        appended.map_err(write_failed)
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        drop(self.cache.write().entries.split_off(&log_id.index));
+        let truncated = self.disk.truncate(log_id.index).await;
+        truncated.map_err(write_failed)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        {
+            let mut cache = self.cache.write();
+            cache.purged = Some(log_id);
+            cache.entries = cache.entries.split_off(&(log_id.index + 1));
+        }
+        self.disk.purge(&log_id).await.map_err(write_failed)
+    }
+}

@@ -1,0 +1,178 @@
+use super::{
+    disk::{Disk, Loaded},
+    types::{
+        Entry, LogId, Outcome, Peer, SnapshotMeta, StorageError, StorageIoError, StoredMembership,
+        TypeConfig,
+    },
+};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine,
+};
+use parking_lot::Mutex;
+use skein_model::State;
+use std::{io, io::Cursor, sync::Arc};
+use tokio::sync::watch;
+
+type LatestSnapshot = Arc<Mutex<Option<(SnapshotMeta, Vec<u8>)>>>;
+
+/// Applies committed entries to the [`State`] and publishes it.
+pub struct Machine {
+    state: State,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    publish: watch::Sender<State>,
+    snapshot: LatestSnapshot,
+    disk: Disk,
+}
+
+impl Machine {
+    /// The machine at the snapshot on disk; openraft applies the log after it.
+    pub fn new(disk: Disk, loaded: &mut Loaded, publish: watch::Sender<State>) -> io::Result<Self> {
+        let mut machine = Self {
+            state: State::default(),
+            applied: None,
+            membership: StoredMembership::default(),
+            publish,
+            snapshot: LatestSnapshot::default(),
+            disk,
+        };
+        if let Some((meta, data)) = loaded.snapshot.take() {
+            let state = serde_json::from_slice(&data).map_err(io::Error::other)?;
+            machine.install(&meta, state);
+            *machine.snapshot.lock() = Some((meta, data));
+        }
+        Ok(machine)
+    }
+
+    fn install(&mut self, meta: &SnapshotMeta, state: State) {
+        self.state = state;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publish.send_replace(self.state.clone());
+    }
+
+    fn apply_entry(&mut self, entry: Entry) -> Outcome {
+        let index = entry.log_id.index;
+        self.applied = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Normal(proposal) => match self.state.apply(index, &proposal) {
+                Ok(applied) => Outcome::Applied(applied),
+                Err(rejection) => Outcome::Rejected(rejection),
+            },
+            EntryPayload::Blank => {
+                self.state.skip_to(index);
+                Outcome::Internal
+            }
+            EntryPayload::Membership(membership) => {
+                self.state.skip_to(index);
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                Outcome::Internal
+            }
+        }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let outcomes = entries
+            .into_iter()
+            .map(|entry| self.apply_entry(entry))
+            .collect();
+        self.publish.send_replace(self.state.clone());
+        Ok(outcomes)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            state: self.state.clone(),
+            applied: self.applied,
+            membership: self.membership.clone(),
+            latest: self.snapshot.clone(),
+            disk: self.disk.clone(),
+        }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError> {
+        let data = snapshot.into_inner();
+        let signature = Some(meta.signature());
+        let read = |error: &dyn std::error::Error| {
+            StorageIoError::read_snapshot(Some(meta.signature()), openraft::AnyError::error(error))
+        };
+        let (state, data) = blocking(move || {
+            let state = serde_json::from_slice::<State>(&data).map_err(io::Error::other)?;
+            Ok((state, data))
+        })
+        .await
+        .map_err(|error| read(&error))?;
+        let saved = self.disk.save_snapshot(meta, data.clone()).await;
+        saved.map_err(|error| StorageIoError::write_snapshot(signature, &error))?;
+        self.install(meta, state);
+        *self.snapshot.lock() = Some((meta.clone(), data));
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
+        let latest = self.snapshot.lock().clone();
+        Ok(latest.map(|(meta, data)| Snapshot {
+            meta,
+            snapshot: Box::new(Cursor::new(data)),
+        }))
+    }
+}
+
+/// Makes a snapshot of the state as it was when asked, while entries go on being applied.
+pub struct Builder {
+    state: State,
+    applied: Option<LogId>,
+    membership: openraft::StoredMembership<u64, Peer>,
+    latest: LatestSnapshot,
+    disk: Disk,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
+        let meta = SnapshotMeta {
+            last_log_id: self.applied,
+            last_membership: self.membership.clone(),
+            snapshot_id: self.applied.map_or_else(String::new, |id| id.to_string()),
+        };
+        let state = self.state.clone();
+        let data = blocking(move || serde_json::to_vec(&state).map_err(io::Error::other))
+            .await
+            .map_err(|error| StorageIoError::read_state_machine(&error))?;
+        let saved = self.disk.save_snapshot(&meta, data.clone()).await;
+        saved.map_err(|error| StorageIoError::write_snapshot(Some(meta.signature()), &error))?;
+        *self.latest.lock() = Some((meta.clone(), data.clone()));
+        Ok(Snapshot {
+            meta,
+            snapshot: Box::new(Cursor::new(data)),
+        })
+    }
+}
+
+/// Runs what takes long on a thread where that hurts nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}

@@ -1,0 +1,171 @@
+//! Makes the Raft group what `Cluster.managers` says. Only the leader does, and only this task
+//! changes the group, one step at a time.
+
+use super::{handle::Raft, types::Peer};
+use skein_model::RaftMember;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often the group is looked at when nothing happens: learners catch up without a sound.
+const TICK: Duration = Duration::from_millis(250);
+/// A change that takes longer has no quorum; it is looked at anew.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A learner that lacks at most so many entries becomes a voter: it can take part at once.
+const LAG_MAX: u64 = 100;
+
+/// The group as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Group {
+    pub voters: BTreeSet<u64>,
+    pub learners: BTreeSet<u64>,
+    /// A change was begun and not ended.
+    pub joint: bool,
+    /// How many entries each member lacks, where known.
+    pub lag: BTreeMap<u64, u64>,
+}
+
+/// One change of the group.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    AddLearner(u64, Peer),
+    Promote(u64),
+    RemoveVoter(u64),
+    RemoveLearner(u64),
+    /// End a change that a former leader began.
+    Finish,
+}
+
+/// The next step from the group as it is to the one wanted; `None` if there is nothing to do now.
+///
+/// Members are added before others are removed, and the leader goes last.
+pub(super) fn next_step(
+    wanted: &BTreeMap<String, RaftMember>,
+    group: &Group,
+    leader: u64,
+) -> Option<Step> {
+    if wanted.is_empty() {
+        return None;
+    }
+    if group.joint {
+        return Some(Step::Finish);
+    }
+    let is_wanted = |id: &u64| wanted.values().any(|member| member.raft_id == *id);
+    let known = |id| group.voters.contains(&id) || group.learners.contains(&id);
+    if let Some((node_id, member)) = wanted.iter().find(|(_, m)| !known(m.raft_id)) {
+        let peer = Peer {
+            node_id: node_id.clone(),
+            address: member.addr.clone(),
+        };
+        return Some(Step::AddLearner(member.raft_id, peer));
+    }
+    let ready = |id: &&u64| is_wanted(id) && group.lag.get(id).is_some_and(|lag| *lag <= LAG_MAX);
+    if let Some(id) = group.learners.iter().find(ready) {
+        return Some(Step::Promote(*id));
+    }
+    if let Some(id) = group.learners.iter().find(|id| !is_wanted(id)) {
+        return Some(Step::RemoveLearner(*id));
+    }
+    let mut leaving = group.voters.iter().filter(|id| !is_wanted(id));
+    let next = leaving.clone().find(|id| **id != leader);
+    let next = next.or_else(|| leaving.next())?;
+    // The last voter stays: a group without voters is none.
+    (group.voters.len() > 1).then_some(Step::RemoveVoter(*next))
+}
+
+/// Runs until `shutdown`.
+pub(super) async fn follow_store(raft: Raft, shutdown: CancellationToken) {
+    let mut leadership = raft.leadership();
+    let mut state = raft.watch();
+    loop {
+        let leads = leadership.borrow_and_update().is_self;
+        let step = leads
+            .then(|| {
+                let state = state.borrow_and_update();
+                let cluster = state.cluster()?;
+                next_step(&cluster.managers, &raft.group(), raft.id())
+            })
+            .flatten();
+        if let Some(step) = step {
+            let taken = tokio::time::timeout(STEP_TIMEOUT, raft.take_step(&step)).await;
+            match taken.unwrap_or_else(|_| Err("no answer from a quorum".into())) {
+                Ok(()) => {
+                    tracing::info!(?step, "changed the group of managers");
+                    continue;
+                }
+                Err(error) => tracing::warn!(?step, error, "could not change the group"),
+            }
+        }
+        let idle = async {
+            if leads {
+                tokio::time::sleep(TICK).await;
+            } else {
+                drop(leadership.changed().await);
+            }
+        };
+        tokio::select! {
+            () = idle => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(ids: &[u64]) -> BTreeMap<String, RaftMember> {
+        let member = |id: &u64| {
+            let addr = format!("10.0.0.{id}:2377");
+            (format!("n{id}"), RaftMember { raft_id: *id, addr })
+        };
+        ids.iter().map(member).collect()
+    }
+
+    fn group(voters: &[u64], learners: &[(u64, u64)]) -> Group {
+        Group {
+            voters: voters.iter().copied().collect(),
+            learners: learners.iter().map(|(id, _)| *id).collect(),
+            joint: false,
+            lag: learners.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn members_learn_before_they_vote() {
+        let wanted = wanted(&[1, 2]);
+        let peer = Peer {
+            node_id: "n2".into(),
+            address: "10.0.0.2:2377".into(),
+        };
+        let step = next_step(&wanted, &group(&[1], &[]), 1);
+        assert_eq!(step, Some(Step::AddLearner(2, peer)));
+        let behind = group(&[1], &[(2, LAG_MAX + 1)]);
+        assert_eq!(next_step(&wanted, &behind, 1), None);
+        let caught_up = group(&[1], &[(2, LAG_MAX)]);
+        assert_eq!(next_step(&wanted, &caught_up, 1), Some(Step::Promote(2)));
+        assert_eq!(next_step(&wanted, &group(&[1, 2], &[]), 1), None);
+    }
+
+    #[test]
+    fn who_is_not_wanted_goes_the_leader_last() {
+        let full = group(&[1, 2, 3], &[(4, 0)]);
+        let gone = wanted(&[3]);
+        assert_eq!(next_step(&gone, &full, 1), Some(Step::RemoveLearner(4)));
+        let voters = group(&[1, 2, 3], &[]);
+        assert_eq!(next_step(&gone, &voters, 1), Some(Step::RemoveVoter(2)));
+        let two = group(&[1, 3], &[]);
+        assert_eq!(next_step(&gone, &two, 1), Some(Step::RemoveVoter(1)));
+        assert_eq!(next_step(&wanted(&[9]), &group(&[1], &[(9, 500)]), 1), None);
+        assert_eq!(next_step(&BTreeMap::new(), &voters, 1), None);
+    }
+
+    #[test]
+    fn a_change_half_done_is_ended_first() {
+        let mut half = group(&[1, 2], &[]);
+        half.joint = true;
+        assert_eq!(next_step(&wanted(&[1]), &half, 1), Some(Step::Finish));
+    }
+}

@@ -1,0 +1,147 @@
+use super::{
+    types::{Peer, TypeConfig},
+    wire,
+};
+use crate::rpc::Credentials;
+use openraft::{
+    error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable},
+    network::{RPCOption, RaftNetwork, RaftNetworkFactory},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest,
+        InstallSnapshotResponse, VoteRequest, VoteResponse,
+    },
+};
+use parking_lot::Mutex;
+use serde::{Serialize, de::DeserializeOwned};
+use skein_proto::node::{RaftMessage, raft_client::RaftClient};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tonic::{Request, Response, Status, transport::Channel};
+
+/// Metadata of a call: the Raft ID of the member it is meant for. Another one at that address does
+/// not answer it.
+pub const TARGET_METADATA: &str = "skein-raft-id";
+/// A member that answered within this time is reachable: a few heartbeats.
+const REACHABLE: Duration = Duration::from_secs(3);
+
+/// When each member last answered this one.
+#[derive(Clone, Default)]
+pub struct Contacts {
+    last: Arc<Mutex<HashMap<u64, Instant>>>,
+}
+
+impl Contacts {
+    pub fn reachable(&self, raft_id: u64) -> bool {
+        let last = self.last.lock().get(&raft_id).copied();
+        last.is_some_and(|last| last.elapsed() < REACHABLE)
+    }
+
+    fn answered(&self, raft_id: u64) {
+        self.last.lock().insert(raft_id, Instant::now());
+    }
+}
+
+/// Makes the connections to the other members.
+pub struct Network {
+    pub credentials: Credentials,
+    pub contacts: Contacts,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
+        let client = self.credentials.channel(&node.address).map(|channel| {
+            RaftClient::new(channel)
+                .max_decoding_message_size(wire::MESSAGE_MAX)
+                .max_encoding_message_size(wire::MESSAGE_MAX)
+        });
+        Connection {
+            target,
+            client: client.map_err(|error| Unreachable::new(&error)),
+            contacts: self.contacts.clone(),
+        }
+    }
+}
+
+/// The way to one other member.
+pub struct Connection {
+    target: u64,
+    client: Result<RaftClient<Channel>, Unreachable>,
+    contacts: Contacts,
+}
+
+type Failure<E> = RPCError<u64, Peer, E>;
+
+impl Connection {
+    /// One call: `payload` there, and the answer, which may be the other member's error.
+    async fn call<A, E, F>(
+        &self,
+        payload: serde_json::Result<Vec<u8>>,
+        option: &RPCOption,
+        call: impl FnOnce(RaftClient<Channel>, Request<RaftMessage>) -> F,
+    ) -> Result<A, Failure<E>>
+    where
+        A: DeserializeOwned,
+        E: std::error::Error + DeserializeOwned,
+        F: Future<Output = Result<Response<RaftMessage>, Status>>,
+    {
+        let client = self.client.clone()?;
+        let payload = payload.map_err(|error| NetworkError::new(&error))?;
+        let mut request = Request::new(RaftMessage { payload });
+        request
+            .metadata_mut()
+            .insert(TARGET_METADATA, self.target.into());
+        let answer = tokio::time::timeout(option.hard_ttl(), call(client, request))
+            .await
+            .map_err(|error| NetworkError::new(&error))?
+            .map_err(|status| Unreachable::new(&status))?;
+        self.contacts.answered(self.target);
+        serde_json::from_slice::<Result<A, E>>(&answer.into_inner().payload)
+            .map_err(|error| NetworkError::new(&error))?
+            .map_err(|error| RemoteError::new(self.target, error).into())
+    }
+}
+
+fn json(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(value)
+}
+
+impl RaftNetwork<TypeConfig> for Connection {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, Failure<RaftError<u64>>> {
+        self.call(json(&rpc), &option, |mut client, request| async move {
+            client.append(request).await
+        })
+        .await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, Failure<RaftError<u64>>> {
+        self.call(json(&rpc), &option, |mut client, request| async move {
+            client.vote(request).await
+        })
+        .await
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        rpc: InstallSnapshotRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<u64>, Failure<RaftError<u64, InstallSnapshotError>>> {
+        let payload = wire::encode_snapshot(rpc);
+        self.call(payload, &option, |mut client, request| async move {
+            client.install_snapshot(request).await
+        })
+        .await
+    }
+}

@@ -1,0 +1,175 @@
+use super::{Raft, RaftSlot, group, network::TARGET_METADATA, wire};
+use crate::rpc::{Caller, Credentials, PeerIdentity, propose_status};
+use serde::{Serialize, de::DeserializeOwned};
+use skein_proto::node::{
+    HealthRequest, HealthResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+    LeaveGroupResponse, Manager, RaftMessage, raft_client::RaftClient, raft_server,
+};
+use std::{net::SocketAddr, time::Duration};
+use tonic::{Request, Response, Status};
+
+/// How long a prospective member may take to answer.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What managers call on each other.
+#[derive(Clone)]
+pub struct RaftService {
+    raft: RaftSlot,
+    credentials: Credentials,
+}
+
+/// The service, for the mTLS server.
+pub type RaftServer = raft_server::RaftServer<RaftService>;
+
+impl RaftService {
+    /// Serves the member in `raft`, as soon as there is one.
+    pub fn server(raft: RaftSlot, credentials: Credentials) -> RaftServer {
+        RaftServer::new(Self { raft, credentials })
+            .max_decoding_message_size(wire::MESSAGE_MAX)
+            .max_encoding_message_size(wire::MESSAGE_MAX)
+    }
+
+    /// The member that a call is for.
+    fn target<T>(&self, request: &Request<T>) -> Result<&Raft, Status> {
+        let raft = self.raft.get()?;
+        let asked = request.metadata().get(TARGET_METADATA);
+        let asked = asked.and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
+        if asked != Some(raft.id()) {
+            return Err(Status::unavailable(format!(
+                "member {} of the Raft group is not here",
+                asked.unwrap_or_default()
+            )));
+        }
+        Ok(raft)
+    }
+}
+
+fn decode<T: DeserializeOwned>(message: &RaftMessage) -> Result<T, Status> {
+    serde_json::from_slice(&message.payload).map_err(unreadable)
+}
+
+fn unreadable(error: serde_json::Error) -> Status {
+    Status::invalid_argument(format!("unreadable Raft message: {error}"))
+}
+
+fn answer(value: &impl Serialize) -> Result<Response<RaftMessage>, Status> {
+    let payload = serde_json::to_vec(value).map_err(|e| Status::internal(e.to_string()))?;
+    Ok(Response::new(RaftMessage { payload }))
+}
+
+/// The node ID of the caller, which must be the one it speaks of.
+fn caller_is<T>(request: &Request<T>, node_id: &str) -> Result<(), Status> {
+    let peer = request.extensions().get::<PeerIdentity>();
+    if peer.is_some_and(|peer| peer.node_id == node_id) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!(
+        "only node {node_id} may ask this for itself"
+    )))
+}
+
+/// The address to advertise: where it names no host, the one that the caller calls from.
+fn advertised(address: &str, caller: Option<&Caller>) -> Result<String, Status> {
+    let Ok(given) = address.parse::<SocketAddr>() else {
+        return Ok(address.to_owned());
+    };
+    if !given.ip().is_unspecified() {
+        return Ok(address.to_owned());
+    }
+    let caller = caller.ok_or_else(|| Status::invalid_argument("no address to advertise"))?;
+    Ok(SocketAddr::new(caller.address.ip(), given.port()).to_string())
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for RaftService {
+    async fn append(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        let raft = self.target(&request)?.library();
+        answer(&raft.append_entries(decode(request.get_ref())?).await)
+    }
+
+    async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        let raft = self.target(&request)?.library();
+        answer(&raft.vote(decode(request.get_ref())?).await)
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<RaftMessage>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        let raft = self.target(&request)?.library();
+        let piece = wire::decode_snapshot(&request.get_ref().payload).map_err(unreadable)?;
+        answer(&raft.install_snapshot(piece).await)
+    }
+
+    async fn join_group(
+        &self,
+        request: Request<JoinGroupRequest>,
+    ) -> Result<Response<JoinGroupResponse>, Status> {
+        let JoinGroupRequest { node_id, address } = request.get_ref();
+        caller_is(&request, node_id)?;
+        let raft = self.raft.get()?;
+        raft.linearizable().await.map_err(propose_status)?;
+        let address = advertised(address, request.extensions().get::<Caller>())?;
+        self.dial_back(&address).await?;
+        let (raft_id, managers) = group::add(raft, node_id, &address)
+            .await
+            .map_err(propose_status)?;
+        let managers = managers.into_iter().map(|(node_id, member)| Manager {
+            node_id,
+            address: member.addr,
+        });
+        Ok(Response::new(JoinGroupResponse {
+            raft_id,
+            managers: managers.collect(),
+        }))
+    }
+
+    async fn leave_group(
+        &self,
+        request: Request<LeaveGroupRequest>,
+    ) -> Result<Response<LeaveGroupResponse>, Status> {
+        let node_id = &request.get_ref().node_id;
+        caller_is(&request, node_id)?;
+        let raft = self.raft.get()?;
+        group::remove(raft, node_id).await.map_err(propose_status)?;
+        Ok(Response::new(LeaveGroupResponse {}))
+    }
+
+    async fn health(
+        &self,
+        _request: Request<HealthRequest>,
+    ) -> Result<Response<HealthResponse>, Status> {
+        Ok(Response::new(HealthResponse {}))
+    }
+}
+
+impl RaftService {
+    async fn dial_back(&self, address: &str) -> Result<(), Status> {
+        let unreachable = |reason: &dyn std::fmt::Display| {
+            tracing::warn!(address, %reason, "a prospective manager does not answer");
+            Status::failed_precondition(
+                "could not connect to prospective new cluster member using its advertised address",
+            )
+        };
+        let channel = self.credentials.channel(address);
+        let mut client = RaftClient::new(channel.map_err(|error| unreachable(&error))?);
+        tokio::time::timeout(HEALTH_TIMEOUT, client.health(HealthRequest {}))
+            .await
+            .map_err(|error| unreachable(&error))?
+            .map_err(|error| unreachable(&error))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unspecified_address_becomes_the_callers() {
+        assert_eq!(advertised("h:2377", None).unwrap(), "h:2377");
+        assert_eq!(advertised("10.0.0.1:1", None).unwrap(), "10.0.0.1:1");
+        let error = advertised("0.0.0.0:2377", None).unwrap_err();
+        assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    }
+}

@@ -1,0 +1,53 @@
+//! What the Raft service carries: JSON, but for the bytes of snapshots.
+
+use super::types::TypeConfig;
+use openraft::raft::InstallSnapshotRequest;
+use serde::de::Error as _;
+
+/// The largest message. Sixteen full transactions, or one piece of a snapshot, stay well below.
+pub const MESSAGE_MAX: usize = 64 << 20;
+
+/// Bytes that say how long the JSON in front of a snapshot's bytes is.
+const LEN_BYTES: usize = 4;
+
+/// A piece of a snapshot: length of the JSON, the JSON without the bytes, the bytes.
+pub fn encode_snapshot(
+    mut request: InstallSnapshotRequest<TypeConfig>,
+) -> serde_json::Result<Vec<u8>> {
+    let data = std::mem::take(&mut request.data);
+    let json = serde_json::to_vec(&request)?;
+    let len = u32::try_from(json.len()).unwrap_or(u32::MAX);
+    Ok([&len.to_be_bytes(), &*json, &data].concat())
+}
+
+/// The inverse of [`encode_snapshot`].
+pub fn decode_snapshot(payload: &[u8]) -> serde_json::Result<InstallSnapshotRequest<TypeConfig>> {
+    let short = || serde_json::Error::custom("a piece of a snapshot is cut short");
+    let (len, rest) = payload.split_first_chunk::<LEN_BYTES>().ok_or_else(short)?;
+    let len = usize::try_from(u32::from_be_bytes(*len)).map_err(serde_json::Error::custom)?;
+    let (json, data) = rest.split_at_checked(len).ok_or_else(short)?;
+    let mut request: InstallSnapshotRequest<TypeConfig> = serde_json::from_slice(json)?;
+    request.data = data.to_vec();
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_snapshots_survive_the_wire() {
+        let request = || InstallSnapshotRequest {
+            vote: openraft::Vote::new(3, 1),
+            meta: openraft::SnapshotMeta::default(),
+            offset: 7,
+            data: vec![0, 1, 255],
+            done: true,
+        };
+        let encoded = encode_snapshot(request()).unwrap();
+        assert_eq!(decode_snapshot(&encoded).unwrap(), request());
+        for cut in [0, 3, 10] {
+            assert!(decode_snapshot(&encoded[..cut]).is_err());
+        }
+    }
+}

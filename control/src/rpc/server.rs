@@ -1,0 +1,285 @@
+use super::{PeerIdentity, tls::Credentials};
+use crate::identity::peer_identity;
+use skein_model::NodeRole;
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Status,
+    body::Body,
+    service::Routes,
+    transport::{Server, server::Connected},
+};
+use tower::{Layer, Service};
+
+/// A client that does not finish its handshake in this time is not one.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes under way at once: so many nodes may come back at the same moment; more wait in the
+/// kernel's backlog.
+const HANDSHAKES_MAX: usize = 128;
+/// After an error of accept(2), such as no descriptor left.
+const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+/// Finds peers that vanished without a word.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// What callers without a certificate may call.
+const OPEN: [&str; 2] = ["/skein.node.Ca/GetRootCertificate", "/skein.node.Ca/Join"];
+/// What only managers may call.
+const MANAGERS_ONLY: [&str; 2] = ["/skein.node.Raft/", "/skein.node.Api/"];
+
+/// Says of a node ID whether it was removed from the swarm, so that its certificate counts no more.
+pub type Removed = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Serves gRPC over mTLS until `shutdown`. Who may call what is decided here; see [`PeerIdentity`].
+///
+/// # Errors
+/// The server breaks down.
+pub async fn serve(
+    listener: TcpListener,
+    credentials: Credentials,
+    routes: Routes,
+    removed: Removed,
+    shutdown: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let (sender, connections) = mpsc::channel(HANDSHAKES_MAX);
+    let accepting = tokio::spawn(accept(listener, credentials, sender, shutdown.clone()));
+    let served = Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .layer(AuthorizeLayer { removed })
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(connections),
+            shutdown.clone().cancelled_owned(),
+        );
+    // Streams to agents never end by themselves: what is not done a moment after is cut.
+    let result = tokio::select! {
+        result = served => result,
+        () = async { shutdown.cancelled().await; tokio::time::sleep(ACCEPT_RETRY).await } => Ok(()),
+    };
+    accepting.abort();
+    result
+}
+
+async fn accept(
+    listener: TcpListener,
+    credentials: Credentials,
+    sender: mpsc::Sender<io::Result<Connection>>,
+    shutdown: CancellationToken,
+) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let Ok(permit) = handshakes.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        let (acceptor, sender) = (credentials.acceptor(), sender.clone());
+        tokio::spawn(async move {
+            let handshake = timeout(HANDSHAKE_TIMEOUT, async {
+                stream.set_nodelay(true)?;
+                acceptor.accept(stream).await
+            });
+            match handshake.await.unwrap_or_else(|e| Err(e.into())) {
+                Ok(stream) => drop(sender.send(Ok(Connection { stream, address })).await),
+                Err(error) => tracing::debug!(%address, %error, "TLS handshake failed"),
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// An accepted connection, handshake done.
+struct Connection {
+    stream: TlsStream<TcpStream>,
+    address: SocketAddr,
+}
+
+/// What is known of the caller of a request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Where it calls from.
+    pub address: SocketAddr,
+    identity: Option<PeerIdentity>,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        let certificates = self.stream.get_ref().1.peer_certificates();
+        Caller {
+            address: self.address,
+            identity: certificates
+                .and_then(|chain| chain.first())
+                .and_then(|certificate| peer_identity(certificate)),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[derive(Clone)]
+struct AuthorizeLayer {
+    removed: Removed,
+}
+
+impl<S> Layer<S> for AuthorizeLayer {
+    type Service = Authorize<S>;
+
+    fn layer(&self, inner: S) -> Authorize<S> {
+        Authorize {
+            inner,
+            removed: self.removed.clone(),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Authorize<S> {
+    inner: S,
+    removed: Removed,
+}
+
+impl<S> Service<http::Request<Body>> for Authorize<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = futures::future::Either<
+        S::Future,
+        std::future::Ready<Result<http::Response<Body>, S::Error>>,
+    >;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let caller = request.extensions().get::<Caller>();
+        let identity = caller.and_then(|caller| caller.identity.clone());
+        match authorize(request.uri().path(), identity.as_ref(), &*self.removed) {
+            Ok(()) => {
+                if let Some(identity) = identity {
+                    request.extensions_mut().insert(identity);
+                }
+                futures::future::Either::Left(self.inner.call(request))
+            }
+            Err(status) => {
+                futures::future::Either::Right(std::future::ready(Ok(status.into_http())))
+            }
+        }
+    }
+}
+
+/// Whether a caller may call `path`.
+fn authorize(
+    path: &str,
+    caller: Option<&PeerIdentity>,
+    removed: &dyn Fn(&str) -> bool,
+) -> Result<(), Status> {
+    if OPEN.contains(&path) {
+        return Ok(());
+    }
+    let Some(caller) = caller else {
+        return Err(Status::unauthenticated(
+            "a certificate of a member of the swarm is needed",
+        ));
+    };
+    if removed(&caller.node_id) {
+        let node = &caller.node_id;
+        return Err(Status::permission_denied(format!(
+            "node {node} was removed from the swarm"
+        )));
+    }
+    let for_managers = MANAGERS_ONLY.iter().any(|prefix| path.starts_with(prefix));
+    if for_managers && caller.role != NodeRole::Manager {
+        return Err(Status::permission_denied(format!(
+            "{path} is for managers only"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Code;
+
+    #[test]
+    fn calls_need_the_certificate_they_need() {
+        let peer = |role| PeerIdentity {
+            node_id: "n1".into(),
+            role,
+        };
+        let (worker, manager) = (peer(NodeRole::Worker), peer(NodeRole::Manager));
+        let check = |path, caller, removed: bool| {
+            authorize(path, caller, &|_: &str| removed).map_err(|status| status.code())
+        };
+        assert_eq!(check(OPEN[1], None, false), Ok(()));
+        let session = "/skein.node.Dispatcher/Session";
+        assert_eq!(check(session, None, false), Err(Code::Unauthenticated));
+        assert_eq!(check(session, Some(&worker), false), Ok(()));
+        let gone = check(session, Some(&worker), true);
+        assert_eq!(gone, Err(Code::PermissionDenied));
+        let vote = "/skein.node.Raft/Vote";
+        let by_worker = check(vote, Some(&worker), false);
+        assert_eq!(by_worker, Err(Code::PermissionDenied));
+        assert_eq!(check(vote, Some(&manager), false), Ok(()));
+        let renew = "/skein.node.Ca/Renew";
+        assert_eq!(check(renew, None, false), Err(Code::Unauthenticated));
+    }
+}
