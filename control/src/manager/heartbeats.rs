@@ -7,43 +7,66 @@ use tokio::{sync::Notify, time::Instant};
 /// The heartbeats that reached this manager, by its steady clock.
 pub(super) struct Pulse {
     start: Instant,
-    heard: Mutex<Heartbeats>,
-    first_heard: Notify,
+    heard: Mutex<Heard>,
+    registered: Notify,
+}
+
+/// What was heard in one term of leadership.
+struct Heard {
+    term: u64,
+    beats: Heartbeats,
+}
+
+impl Heard {
+    /// A new term begins with nothing, whoever is first to notice it: the leader's loop, or a node
+    /// that registers.
+    fn in_term(&mut self, term: u64, now: Duration) -> &mut Heartbeats {
+        if term > self.term {
+            self.term = term;
+            self.beats = Heartbeats::new(now);
+        }
+        &mut self.beats
+    }
 }
 
 impl Pulse {
     pub(super) fn new() -> Self {
+        let heard = Heard {
+            term: 0,
+            beats: Heartbeats::new(Duration::ZERO),
+        };
         Self {
             start: Instant::now(),
-            heard: Mutex::new(Heartbeats::new(Duration::ZERO)),
-            first_heard: Notify::new(),
+            heard: Mutex::new(heard),
+            registered: Notify::new(),
         }
     }
 
-    /// Forgets all: this manager leads from now on.
-    pub(super) fn begin(&self) {
-        *self.heard.lock() = Heartbeats::new(self.start.elapsed());
+    /// This manager leads.
+    pub(super) fn begin(&self, term: u64) {
+        self.heard.lock().in_term(term, self.start.elapsed());
     }
 
     /// A node lives.
-    pub(super) fn heard(&self, node_id: &str) {
-        self.heard.lock().heard(node_id, self.start.elapsed());
+    pub(super) fn heard(&self, term: u64, node_id: &str) {
+        let now = self.start.elapsed();
+        self.heard.lock().in_term(term, now).heard(node_id, now);
     }
 
     /// A node begins to be listened to, which the leader must take note of.
-    pub(super) fn registered(&self, node_id: &str) {
-        self.heard(node_id);
-        self.first_heard.notify_one();
+    pub(super) fn registered(&self, term: u64, node_id: &str) {
+        self.heard(term, node_id);
+        self.registered.notify_one();
     }
 
     /// Ends once a node has registered.
     pub(super) async fn registration(&self) {
-        self.first_heard.notified().await;
+        self.registered.notified().await;
     }
 
     /// Marks the nodes that are not heard of; returns when to look again.
     pub(super) fn judge(&self, draft: &mut Draft) -> Option<Instant> {
-        let again = self.heard.lock().run(draft, self.start.elapsed());
+        let again = self.heard.lock().beats.run(draft, self.start.elapsed());
         again.map(|after_start| self.start + after_start)
     }
 }

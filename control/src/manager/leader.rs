@@ -39,7 +39,7 @@ pub(super) async fn run<S: Store>(
         };
         let Ok(term) = leading else { break };
         info!(term, "this manager leads");
-        pulse.begin();
+        pulse.begin(term);
         tokio::select! {
             () = lead(&store, &pulse) => {}
             () = lost(&mut leadership, term) => info!(term, "this manager leads no more"),
@@ -85,7 +85,7 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse>) {
         let state = states.borrow_and_update().clone();
         let mut wake = Instant::now() + PASS_INTERVAL_MAX;
         if state.cluster().is_some() {
-            let draft = Draft::new(state, store::now());
+            let draft = Draft::new(state, store.now());
             let pulse = pulse.clone();
             let decided = tokio::task::spawn_blocking(move || decide(pass, draft, &pulse)).await;
             let Ok((same_pass, draft, due)) = decided else {

@@ -142,13 +142,14 @@ impl Broker {
         }
         let reading = Reading {
             broker: self.clone(),
+            store: store.clone(),
             id,
             selector,
             options,
             records,
             asked: BTreeSet::new(),
         };
-        tokio::spawn(reading.run(store.clone(), progress));
+        tokio::spawn(reading.run(progress));
         Ok(receiver)
     }
 
@@ -244,7 +245,11 @@ impl Broker {
         }
     }
 
-    async fn publish(&self, node_id: &str, chunk: proto::LogChunk) -> Result<(), Status> {
+    pub(super) async fn publish(
+        &self,
+        node_id: &str,
+        chunk: proto::LogChunk,
+    ) -> Result<(), Status> {
         let Some((records, progress)) = self.reader_of(node_id, &chunk) else {
             return Err(Status::cancelled("nobody reads this subscription any more"));
         };
@@ -270,8 +275,9 @@ impl Broker {
 }
 
 /// One reader at work.
-struct Reading {
+struct Reading<S: Store> {
     broker: Broker,
+    store: S,
     id: String,
     selector: LogSelector,
     options: LogOptions,
@@ -280,16 +286,16 @@ struct Reading {
     asked: BTreeSet<String>,
 }
 
-impl Drop for Reading {
+impl<S: Store> Drop for Reading<S> {
     fn drop(&mut self) {
         self.broker.close(&self.id);
     }
 }
 
-impl Reading {
-    async fn run<S: Store>(mut self, store: S, progress: Arc<Notify>) {
-        let mut states = store.watch();
-        let mut leadership = store.leadership();
+impl<S: Store> Reading<S> {
+    async fn run(mut self, progress: Arc<Notify>) {
+        let mut states = self.store.watch();
+        let mut leadership = self.store.leadership();
         let state = states.borrow_and_update().clone();
         let mut failures = self.ask(&state, self.options);
         failures.extend(self.without_node(&state));
@@ -375,7 +381,7 @@ impl Reading {
             task_id: String::new(),
             node_id: String::new(),
             stream: STREAM_ERROR,
-            timestamp: store::now().to_string(),
+            timestamp: self.store.now().to_string(),
             data: Bytes::copy_from_slice(text.as_bytes()),
         };
         // A reader that is gone or stuck does not need to know.

@@ -27,6 +27,8 @@ pub(super) trait Store: Clone + Send + Sync + 'static {
     fn leadership(&self) -> watch::Receiver<Leadership>;
     /// See [`Raft::members`].
     fn members(&self) -> Vec<Member>;
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
 }
 
 impl Store for Raft {
@@ -48,21 +50,19 @@ impl Store for Raft {
     fn members(&self) -> Vec<Member> {
         self.members()
     }
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let nanos = since.map_or(0, |since| since.as_nanos());
+        Timestamp::from_unix_nanos(nanos.try_into().unwrap_or(0))
+    }
 }
 
-/// The wall clock.
-pub(super) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let nanos = since.map_or(0, |since| since.as_nanos());
-    Timestamp::from_unix_nanos(nanos.try_into().unwrap_or(0))
-}
-
-/// Nothing if this manager leads, else the answer that says who does.
+/// The term in which this manager leads, else the answer that says who does.
 #[allow(clippy::result_large_err, reason = "tonic's error type")]
-pub(super) fn check_leading(store: &impl Store) -> Result<(), Status> {
+pub(super) fn check_leading(store: &impl Store) -> Result<u64, Status> {
     let leadership = store.leadership().borrow().clone();
     if leadership.is_self {
-        return Ok(());
+        return Ok(leadership.term);
     }
     Err(crate::rpc::not_leader(leadership.leader))
 }
@@ -80,7 +80,7 @@ pub(super) async fn commit<S: Store>(
 ) -> Result<(), Status> {
     let mut conflict = Rejection::OutOfSequence;
     for _ in 0..COMMIT_ATTEMPTS {
-        let mut draft = Draft::new(store.state(), now());
+        let mut draft = Draft::new(store.state(), store.now());
         change(&mut draft)?;
         match propose_all(store, draft).await {
             Ok(()) => return Ok(()),

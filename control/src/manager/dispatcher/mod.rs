@@ -79,7 +79,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         &self,
         request: Request<proto::SessionRequest>,
     ) -> Answer<Self::SessionStream> {
-        store::check_leading(&self.store)?;
+        let term = store::check_leading(&self.store)?;
         let node_id = sessions::peer(&request)?.node_id;
         let remote = request
             .remote_addr()
@@ -99,7 +99,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         }
         let address = remote.map_or_else(|| data_path_address.clone(), |ip| ip.to_string());
         // Heard first: the leader's loop must find it so once the store says READY.
-        self.pulse.registered(&node_id);
+        self.pulse.registered(term, &node_id);
         self.register(&node_id, &description, &address, &data_path_address)
             .await?;
         let session = self.sessions.begin(&node_id);
@@ -139,6 +139,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         &self,
         request: Request<proto::HeartbeatRequest>,
     ) -> Answer<proto::HeartbeatResponse> {
+        let term = store::check_leading(&self.store)?;
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let state = self.store.state();
         let node = state.node(&session.node_id);
@@ -148,7 +149,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
                 "session invalid: the node was found down and must open a new session",
             ));
         }
-        self.pulse.heard(&session.node_id);
+        self.pulse.heard(term, &session.node_id);
         Ok(Response::new(proto::HeartbeatResponse {
             period_ms: HEARTBEAT_PERIOD.as_millis() as u32,
         }))
