@@ -11,6 +11,7 @@ mod token;
 pub use authority::{
     AuthorityError, KeyAndRequest, create_root, key_and_request, sign, tls_info, validity,
 };
+pub(crate) use files::write_private;
 pub use files::{Identity, IdentityError};
 pub use service::CaService;
 pub use token::{InvalidToken, JoinToken};

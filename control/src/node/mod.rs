@@ -1,13 +1,28 @@
 //! The membership of this machine in a swarm: init, join, leave, resume.
 
+mod address;
+mod cleanup;
 mod error;
+mod founding;
+mod interfaces;
+mod joining;
+mod lifecycle;
+mod persist;
+mod renewal;
 mod request;
+mod runtime;
 
 pub use crate::rpc::RemoteManager;
 pub use error::{NodeError, NodeErrorKind};
 pub use request::{InitRequest, JoinRequest, SwarmSpec};
 
+use crate::{identity::Identity, manager::Manager, rpc::Managers};
+use parking_lot::RwLock;
+use persist::Folder;
+use runtime::Runtime;
 use std::{path::PathBuf, sync::Arc};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 /// What a node needs of its machine.
@@ -56,50 +71,77 @@ pub struct Membership {
 /// This machine's membership. Clones are handles of the same.
 #[derive(Clone)]
 pub struct Node {
-    #[allow(dead_code)]
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    folder: Folder,
+    place: RwLock<Place>,
+    /// Held by whoever changes the membership.
+    changing: Mutex<()>,
+}
+
+/// Where the membership stands, and what runs for it.
+#[derive(Default)]
+struct Place {
+    membership: Membership,
+    runtime: Option<Arc<Runtime>>,
+    /// Ends what tries to start or to join in the background.
+    attempt: CancellationToken,
 }
 
 impl Node {
     /// Where the membership stands.
     pub fn membership(&self) -> Membership {
-        todo!()
+        self.inner.place.read().membership.clone()
     }
 
-    /// Creates a swarm with this node as its first manager. The node's ID.
-    ///
-    /// # Errors
-    /// Already a member, a bad request, or a failure to start; nothing is left behind then.
-    pub async fn init(&self, _request: InitRequest) -> Result<String, NodeError> {
-        todo!()
-    }
-
-    /// Joins a swarm, in the role that the token stands for.
-    ///
-    /// # Errors
-    /// Already a member, a bad request or token, or no manager answers.
-    pub async fn join(&self, _request: JoinRequest) -> Result<(), NodeError> {
-        todo!()
-    }
-
-    /// Leaves the swarm and forgets it.
-    ///
-    /// # Errors
-    /// Not a member; or a manager, and not `force`.
-    pub async fn leave(&self, _force: bool) -> Result<(), NodeError> {
-        todo!()
+    /// The manager that runs on this node; `None` on workers, and while one is being prepared.
+    pub fn manager(&self) -> Option<Manager> {
+        self.runtime()?.manager.clone()
     }
 
     /// The managers that this node knows; workers know them too.
     pub fn managers(&self) -> Vec<RemoteManager> {
-        todo!()
+        let runtime = self.runtime();
+        runtime.map_or_else(Vec::new, |runtime| runtime.managers.known())
     }
 
     /// A channel (mTLS) to the manager that leads.
     ///
     /// # Errors
-    /// None is known, or it does not answer.
+    /// None is known.
     pub async fn leader_channel(&self) -> Result<Channel, NodeError> {
-        todo!()
+        let managers = self.leader_route()?;
+        let channel = managers.leader().await;
+        channel.map_err(|error| NodeError::unavailable(error.to_string()))
+    }
+
+    /// The way to the leader, which learns from failed calls.
+    ///
+    /// # Errors
+    /// Not a member.
+    pub fn leader_route(&self) -> Result<Managers, NodeError> {
+        let runtime = self.runtime().ok_or_else(NodeError::not_member)?;
+        Ok(runtime.managers.clone())
+    }
+
+    /// The node's certificate, with the root that vouches for it.
+    pub fn identity(&self) -> Option<Identity> {
+        Some(self.runtime()?.credentials.identity())
+    }
+
+    /// The configuration it was started with.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    fn folder(&self) -> &Folder {
+        &self.inner.folder
+    }
+
+    fn runtime(&self) -> Option<Arc<Runtime>> {
+        self.inner.place.read().runtime.clone()
     }
 }

@@ -95,6 +95,11 @@ impl Managers {
         }
     }
 
+    /// Takes a word on who leads from a source that knows; `None`: nobody does at the moment.
+    pub fn point_to(&self, leader: Option<String>) {
+        self.inner.routes.lock().leader = leader;
+    }
+
     /// Those known now.
     pub fn known(&self) -> Vec<RemoteManager> {
         self.inner.known.borrow().clone()

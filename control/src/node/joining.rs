@@ -1,0 +1,128 @@
+//! How a node gets its first certificate.
+
+use super::NodeError;
+use crate::{
+    identity::{Identity, JoinToken, key_and_request},
+    rpc::{LEADER_METADATA, anonymous_channel, unverified_channel},
+};
+use skein_model::Availability;
+use skein_proto::node::{
+    GetRootCertificateRequest, JoinRequest, JoinResponse, ca_client::CaClient,
+};
+use std::time::Duration;
+use tonic::{Code, Status};
+
+/// Attempts to reach a manager, and the pause between them.
+const ATTEMPTS: usize = 5;
+const RETRY: Duration = Duration::from_secs(2);
+/// One call; signing waits for a quorum.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause when a manager was sent on to the leader, or none leads at the moment.
+const REDIRECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Asks the manager at `address`, and the leader it names, for a certificate.
+pub(super) async fn obtain(
+    address: &str,
+    token: &JoinToken,
+    availability: Availability,
+) -> Result<Identity, NodeError> {
+    let root_pem = root_certificate(address, token).await?;
+    let pair = key_and_request().map_err(|error| NodeError::internal(error.to_string()))?;
+    let request = JoinRequest {
+        token: token.as_str().to_owned(),
+        csr_pem: pair.csr_pem,
+        availability: match availability {
+            Availability::Active => "active",
+            Availability::Pause => "pause",
+            Availability::Drain => "drain",
+        }
+        .into(),
+    };
+    let joined = join(address, &root_pem, request).await?;
+    Identity::new(root_pem, joined.certificate_pem, pair.key_pem)
+        .map_err(|error| NodeError::internal(error.to_string()))
+}
+
+/// The root certificate of the token's cluster. Nothing vouches for the one who gives it; the digest
+/// in the token does.
+async fn root_certificate(address: &str, token: &JoinToken) -> Result<String, NodeError> {
+    let channel = unverified_channel(address).map_err(|e| NodeError::invalid(e.to_string()))?;
+    let mut client = CaClient::new(channel);
+    let mut attempt = 1;
+    let response = loop {
+        let call = client.get_root_certificate(GetRootCertificateRequest {});
+        match deadline(call).await {
+            Ok(response) => break response,
+            Err(status) if attempt == ATTEMPTS => {
+                return Err(unreachable(address, &status));
+            }
+            Err(_) => attempt += 1,
+        }
+        tokio::time::sleep(RETRY).await;
+    };
+    if !token.matches_root(&response.root_pem) {
+        return Err(NodeError::unavailable(format!(
+            "remote CA does not match fingerprint. Expected: {}",
+            token.expected_fingerprint()
+        )));
+    }
+    Ok(response.root_pem)
+}
+
+async fn join(
+    address: &str,
+    root_pem: &str,
+    request: JoinRequest,
+) -> Result<JoinResponse, NodeError> {
+    let mut target = address.to_owned();
+    let mut attempt = 1;
+    loop {
+        let channel = anonymous_channel(&target, root_pem);
+        let channel = channel.map_err(|error| NodeError::unavailable(error.to_string()))?;
+        let mut client = CaClient::new(channel);
+        let status = match deadline(client.join(request.clone())).await {
+            Ok(response) => return Ok(response),
+            Err(status) => status,
+        };
+        if status.code() != Code::Unavailable {
+            return Err(NodeError::unavailable(format!(
+                "rpc error: code = {:?} desc = {}",
+                status.code(),
+                status.message()
+            )));
+        }
+        if attempt == ATTEMPTS * 2 {
+            return Err(unreachable(&target, &status));
+        }
+        attempt += 1;
+        let leader = status.metadata().get(LEADER_METADATA);
+        target = match leader.and_then(|leader| leader.to_str().ok()) {
+            Some(leader) => leader.to_owned(),
+            None => {
+                tokio::time::sleep(RETRY / 2).await;
+                address.to_owned()
+            }
+        };
+        tokio::time::sleep(REDIRECT_PAUSE).await;
+    }
+}
+
+async fn deadline<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded("no answer");
+    let answer = tokio::time::timeout(CALL_TIMEOUT, call).await;
+    Ok(answer.map_err(late)??.into_inner())
+}
+
+fn unreachable(address: &str, status: &Status) -> NodeError {
+    let mut reason = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        reason = error.to_string();
+        source = error.source();
+    }
+    NodeError::unavailable(format!(
+        "could not reach the manager at {address}: {reason}"
+    ))
+}

@@ -1,0 +1,507 @@
+//! Init, join, leave and resume: how the membership changes.
+
+use super::{
+    Config, InitRequest, Inner, JoinRequest, LocalState, Membership, Node, NodeError,
+    NodeErrorKind, Place, RemoteManager,
+    address::{self, Addresses},
+    cleanup, founding, interfaces, joining,
+    persist::{Folder, Saved},
+    runtime::{Runtime, Seat, credentials, is_manager},
+};
+use crate::{
+    clock,
+    identity::{Identity, JoinToken, key_and_request, sign},
+    raft::Raft,
+    rpc::{Credentials, Managers},
+};
+use parking_lot::RwLock;
+use skein_model::{Availability, Cluster, NodeRole};
+use skein_proto::node::{LeaveGroupRequest, raft_client::RaftClient};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Mutex, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long the API waits for a join; it goes on in the background after that.
+const JOIN_WAIT: Duration = Duration::from_secs(20);
+/// How long a new group of one member takes to choose it: an election timeout and a sync.
+const FOUND_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the managers may take to let this one go.
+const LEAVE_GROUP_TIMEOUT: Duration = Duration::from_secs(8);
+/// Pause after a failed start; it doubles.
+const RESUME_MIN: Duration = Duration::from_millis(100);
+const RESUME_MAX: Duration = Duration::from_secs(30);
+
+const JOIN_GOES_ON: &str = "Timeout was reached before node joined. The attempt to join the swarm \
+     will continue in the background. Use the \"docker info\" command to see the current swarm \
+     status of your node.";
+const LEAVING_MANAGER: &str = "You are attempting to leave the swarm on a node that is \
+     participating as a manager. ";
+const LAST_MANAGER: &str = "Removing the last manager erases all current state of the swarm. Use \
+     `--force` to ignore this message. ";
+const INACTIVE_MANAGER: &str = "Doing so may lose the consensus of your cluster. ";
+const LOST_CONSENSUS: &str = "The only way to restore a swarm that has lost consensus is to \
+     reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message.";
+
+impl Node {
+    /// The node as it was when it last ran. A member starts in the background, again and again until
+    /// it succeeds; [`membership`](Self::membership) tells.
+    ///
+    /// # Errors
+    /// The state folder cannot be used, or what is in it is broken.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        let folder = Folder::new(config.state_dir.clone());
+        let identity = {
+            let folder = folder.clone();
+            blocking(move || {
+                let identity = Identity::load(&folder.certificates()).map_err(internal)?;
+                if identity.is_none() {
+                    folder.wipe()?;
+                }
+                Ok(identity)
+            })
+            .await?
+        };
+        let node = Self {
+            inner: Arc::new(Inner {
+                config,
+                folder,
+                place: RwLock::default(),
+                changing: Mutex::default(),
+            }),
+        };
+        if let Some(identity) = identity {
+            let saved = node.folder().load()?;
+            let attempt = node.begin(membership(&identity, &saved, LocalState::Pending));
+            tokio::spawn(node.clone().resume(identity, saved, attempt));
+        }
+        Ok(node)
+    }
+
+    async fn resume(self, identity: Identity, mut saved: Saved, attempt: CancellationToken) {
+        let mut pause = RESUME_MIN;
+        loop {
+            let started = tokio::select! {
+                started = self.start_member(&identity, &mut saved) => started,
+                () = attempt.cancelled() => return,
+            };
+            let error = match started {
+                Ok(runtime) => {
+                    let active = membership(&identity, &saved, LocalState::Active);
+                    return self.settle(active, runtime, &attempt).await;
+                }
+                Err(error) => error,
+            };
+            tracing::error!(%error, retry = ?pause, "could not start as a member of the swarm");
+            let mut failed = membership(&identity, &saved, LocalState::Error);
+            failed.error = error.message;
+            self.inner.place.write().membership = failed;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(RESUME_MAX),
+                () = attempt.cancelled() => return,
+            }
+        }
+    }
+
+    /// Creates a swarm with this node as its first manager. The node's ID.
+    ///
+    /// # Errors
+    /// Already a member, a bad request, or a failure to start; nothing is left behind then.
+    pub async fn init(&self, request: InitRequest) -> Result<String, NodeError> {
+        let _changing = self.inner.changing.lock().await;
+        if request.force_new_cluster {
+            return Err(NodeError::invalid(
+                "Skein cannot make a new cluster of the state of an old one yet: leave \
+                 --force-new-cluster away",
+            ));
+        }
+        self.check_inactive()?;
+        let choices = founding::check(&request)?;
+        let asked = (
+            request.listen_addr.as_str(),
+            request.advertise_addr.as_str(),
+            request.data_path_addr.as_str(),
+        );
+        let addresses = address::for_init(asked, &interfaces::list().await?)?;
+        let founded = self.found(choices, &addresses).await;
+        if founded.is_err() {
+            self.forget().await?;
+        }
+        founded
+    }
+
+    async fn found(
+        &self,
+        choices: founding::Choices,
+        addresses: &Addresses,
+    ) -> Result<String, NodeError> {
+        let advertise = addresses.advertise.unwrap_or(addresses.listen);
+        let system = nix::sys::utsname::uname().map_err(internal)?;
+        let founder = founding::Founder {
+            advertise,
+            hostname: system.nodename().to_string_lossy().into_owned(),
+            architecture: system.machine().to_string_lossy().into_owned(),
+        };
+        let now = clock::now();
+        let (cluster, node, networks) = founding::found(choices, founder, now)?;
+        let identity = founder_identity(&cluster, &node.id)?;
+        let saved = Saved {
+            listen: addresses.listen,
+            advertise: Some(advertise),
+            data_path: addresses.data_path,
+            raft_id: Some(founding::FOUNDER_RAFT_ID),
+            managers: Vec::new(),
+        };
+        let (folder, kept) = (self.folder().clone(), saved.clone());
+        blocking(move || {
+            folder
+                .wipe()
+                .and_then(|()| folder.create())
+                .and_then(|()| folder.save(&kept))
+        })
+        .await?;
+        let credentials = credentials(identity.clone())?;
+        let seat = Seat::take(
+            self.folder(),
+            &saved,
+            founding::FOUNDER_RAFT_ID,
+            credentials.clone(),
+        )
+        .await?;
+        let node_id = node.id.clone();
+        let objects = founding::actions(cluster, node, networks);
+        let filled = async {
+            let raft = &seat.raft;
+            raft.found(&node_id, &advertise.to_string()).await?;
+            await_own_leadership(raft).await;
+            raft.propose(objects).await
+        };
+        let filled = timeout(FOUND_TIMEOUT, filled).await.map_err(|_| {
+            NodeError::internal(format!(
+                "the new swarm did not start within {FOUND_TIMEOUT:?}: is the disk too slow?"
+            ))
+        });
+        if let Err(error) = filled.and_then(|filled| filled.map_err(internal)) {
+            seat.raft.stop().await;
+            return Err(error);
+        }
+        // From here on it is a membership that a restart resumes.
+        let (dir, kept) = (self.folder().certificates(), identity.clone());
+        blocking(move || kept.save(&dir).map_err(internal)).await?;
+        let runtime = Runtime::manager(self, credentials, &saved, seat)?;
+        let active = membership(&identity, &saved, LocalState::Active);
+        let attempt = self.begin(active.clone());
+        self.settle(active, runtime, &attempt).await;
+        tracing::info!(node = node_id, %advertise, "created a swarm");
+        Ok(node_id)
+    }
+
+    /// Joins a swarm, in the role that the token stands for.
+    ///
+    /// # Errors
+    /// Already a member, a bad request or token, or no manager answers.
+    pub async fn join(&self, request: JoinRequest) -> Result<(), NodeError> {
+        let changing = self.inner.changing.lock().await;
+        self.check_inactive()?;
+        let remote = request
+            .remote_addrs
+            .first()
+            .ok_or_else(|| NodeError::invalid("at least 1 RemoteAddr is required to join"))?;
+        let remote = address::remote_address(remote)?;
+        let asked = (
+            request.listen_addr.as_str(),
+            request.advertise_addr.as_str(),
+            request.data_path_addr.as_str(),
+        );
+        let mut addresses = address::for_join(asked, &interfaces::list().await?)?;
+        let token = JoinToken::parse(&request.join_token)
+            .map_err(|error| NodeError::invalid(error.to_string()))?;
+        if addresses.advertise.is_none() {
+            let source = source_towards(&remote).await;
+            let port = addresses.listen.port();
+            addresses.advertise = source.map(|ip| std::net::SocketAddr::new(ip, port));
+        }
+        let attempt = self.begin(Membership {
+            state: LocalState::Pending,
+            ..Membership::default()
+        });
+        let (node, availability) = (self.clone(), request.availability);
+        let joining = tokio::spawn(async move {
+            let joined = tokio::select! {
+                joined = node.become_member(&remote, &token, availability, &addresses, &attempt) => joined,
+                () = attempt.cancelled() => return Err(NodeError::not_member()),
+            };
+            if let Err(error) = &joined {
+                tracing::error!(%error, "could not join the swarm");
+                node.forget().await?;
+            }
+            joined
+        });
+        drop(changing);
+        match timeout(JOIN_WAIT, joining).await {
+            Ok(joined) => joined.map_err(internal)?,
+            Err(_) => Err(NodeError::unavailable(JOIN_GOES_ON)),
+        }
+    }
+
+    async fn become_member(
+        &self,
+        remote: &str,
+        token: &JoinToken,
+        availability: Availability,
+        addresses: &Addresses,
+        attempt: &CancellationToken,
+    ) -> Result<(), NodeError> {
+        let identity = joining::obtain(remote, token, availability).await?;
+        let mut saved = Saved {
+            listen: addresses.listen,
+            advertise: addresses.advertise,
+            data_path: addresses.data_path,
+            raft_id: None,
+            managers: vec![RemoteManager {
+                node_id: String::new(),
+                address: remote.to_owned(),
+            }],
+        };
+        let (folder, kept, certificate) = (self.folder().clone(), saved.clone(), identity.clone());
+        blocking(move || {
+            folder.wipe()?;
+            folder.create()?;
+            folder.save(&kept)?;
+            certificate.save(&folder.certificates()).map_err(internal)
+        })
+        .await?;
+        let runtime = self.start_member(&identity, &mut saved).await?;
+        let active = membership(&identity, &saved, LocalState::Active);
+        tracing::info!(
+            node = active.node_id,
+            manager = active.is_manager,
+            "joined a swarm"
+        );
+        self.settle(active, runtime, attempt).await;
+        Ok(())
+    }
+
+    async fn start_member(
+        &self,
+        identity: &Identity,
+        saved: &mut Saved,
+    ) -> Result<Runtime, NodeError> {
+        if !is_manager(identity) {
+            return Runtime::worker(self, identity.clone(), saved);
+        }
+        let credentials: Credentials = credentials(identity.clone())?;
+        let seat = match saved.raft_id {
+            Some(id) => Seat::take(self.folder(), saved, id, credentials.clone()).await?,
+            None => {
+                let managers = Managers::new(credentials.clone(), saved.managers.clone());
+                Seat::join(self.folder(), saved, credentials.clone(), &managers).await?
+            }
+        };
+        Runtime::manager(self, credentials, saved, seat)
+    }
+
+    /// Leaves the swarm and forgets it.
+    ///
+    /// # Errors
+    /// Not a member; or a manager, and not `force`.
+    pub async fn leave(&self, force: bool) -> Result<(), NodeError> {
+        let _changing = self.inner.changing.lock().await;
+        let membership = self.membership();
+        if membership.state == LocalState::Inactive {
+            return Err(NodeError::not_member());
+        }
+        if membership.is_manager && !force {
+            return Err(self.refuse_to_leave());
+        }
+        let runtime = {
+            let mut place = self.inner.place.write();
+            place.attempt.cancel();
+            place.runtime.take()
+        };
+        if let Some(runtime) = runtime {
+            if let Some(manager) = &runtime.manager {
+                leave_group(manager.raft(), &runtime.managers, &membership.node_id).await;
+            }
+            runtime.stop().await;
+        }
+        cleanup::clean(&self.inner.config.engine, &membership.node_id).await;
+        self.forget().await?;
+        tracing::info!(node = membership.node_id, "left the swarm");
+        Ok(())
+    }
+
+    fn refuse_to_leave(&self) -> NodeError {
+        let why = match self.manager() {
+            None => format!("{INACTIVE_MANAGER}{LOST_CONSENSUS}"),
+            Some(manager) => {
+                let raft = manager.raft();
+                let members = raft.members();
+                let reachable = members.iter().filter(|m| raft.reachable(m.raft_id)).count();
+                reason_to_stay(members.len(), reachable)
+            }
+        };
+        NodeError::unavailable(format!("{LEAVING_MANAGER}{why}"))
+    }
+
+    /// Ends this node's part without leaving the swarm.
+    pub async fn stop(&self) {
+        let _changing = self.inner.changing.lock().await;
+        let runtime = {
+            let mut place = self.inner.place.write();
+            place.attempt.cancel();
+            place.runtime.take()
+        };
+        if let Some(runtime) = runtime {
+            runtime.stop().await;
+        }
+    }
+
+    fn check_inactive(&self) -> Result<(), NodeError> {
+        match self.membership().state {
+            LocalState::Inactive => Ok(()),
+            _ => Err(NodeError::already_member()),
+        }
+    }
+
+    /// Notes that an attempt to become or to be a member begins; the token ends it.
+    fn begin(&self, membership: Membership) -> CancellationToken {
+        let mut place = self.inner.place.write();
+        place.membership = membership;
+        place.attempt = CancellationToken::new();
+        place.attempt.clone()
+    }
+
+    /// Notes that an attempt succeeded, unless it was ended meanwhile.
+    async fn settle(&self, membership: Membership, runtime: Runtime, attempt: &CancellationToken) {
+        let runtime = Arc::new(runtime);
+        let too_late = {
+            let mut place = self.inner.place.write();
+            if !attempt.is_cancelled() {
+                place.membership = membership;
+                place.runtime = Some(runtime.clone());
+            }
+            attempt.is_cancelled()
+        };
+        if too_late {
+            runtime.stop().await;
+        }
+    }
+
+    async fn forget(&self) -> Result<(), NodeError> {
+        let folder = self.folder().clone();
+        let wiped = blocking(move || folder.wipe()).await;
+        *self.inner.place.write() = Place::default();
+        wiped
+    }
+}
+
+fn founder_identity(cluster: &Cluster, node_id: &str) -> Result<Identity, NodeError> {
+    let pair = key_and_request().map_err(internal)?;
+    let expiry = u64::try_from(cluster.spec.ca_config.node_cert_expiry).unwrap_or_default();
+    let certificate = sign(
+        &cluster.root_ca,
+        &pair.csr_pem,
+        (&cluster.id, node_id, NodeRole::Manager),
+        Duration::from_nanos(expiry),
+        clock::now(),
+    );
+    let certificate = certificate.map_err(internal)?;
+    Identity::new(cluster.root_ca.cert_pem.clone(), certificate, pair.key_pem).map_err(internal)
+}
+
+fn membership(identity: &Identity, saved: &Saved, state: LocalState) -> Membership {
+    let advertised = saved.advertise.map(|address| address.ip().to_string());
+    Membership {
+        state,
+        node_id: identity.node_id.clone(),
+        node_addr: advertised.unwrap_or_default(),
+        is_manager: is_manager(identity),
+        cluster_id: identity.cluster_id.clone(),
+        error: String::new(),
+    }
+}
+
+/// Why a manager of `members`, of which `reachable` answer, must not leave just so.
+fn reason_to_stay(members: usize, reachable: usize) -> String {
+    if members <= 1 {
+        return LAST_MANAGER.to_owned();
+    }
+    let left = reachable.saturating_sub(1);
+    let quorum = (members - 1) / 2 + 1;
+    if left < quorum {
+        return format!(
+            "Removing this node leaves {left} managers out of {members}. Without a Raft quorum \
+             your swarm will be inaccessible. {LOST_CONSENSUS}"
+        );
+    }
+    format!("{INACTIVE_MANAGER}{LOST_CONSENSUS}")
+}
+
+async fn await_own_leadership(raft: &Raft) {
+    let mut leadership = raft.leadership();
+    // Fails only when the member has stopped; the proposal then says so.
+    drop(leadership.wait_for(|leadership| leadership.is_self).await);
+}
+
+/// Asks the leader to let this manager go. Without it the others count a dead member, so failing is
+/// logged, not fatal: the user has asked with force.
+async fn leave_group(raft: &Raft, managers: &Managers, node_id: &str) {
+    if raft.members().len() <= 1 {
+        return;
+    }
+    let left = timeout(LEAVE_GROUP_TIMEOUT, async {
+        if raft.leadership().borrow().is_self {
+            let removed = raft.remove_manager(node_id).await;
+            return removed.map_err(|error| error.to_string());
+        }
+        let channel = managers.leader().await.map_err(|error| error.to_string())?;
+        let node_id = node_id.to_owned();
+        let mut client = RaftClient::new(channel);
+        let left = client.leave_group(LeaveGroupRequest { node_id }).await;
+        left.map(|_| ())
+            .map_err(|status| status.message().to_owned())
+    });
+    match left.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error, "the other managers did not let this one go"),
+        Err(_) => tracing::warn!("the other managers did not let this one go in time"),
+    }
+}
+
+/// The address that packets to `remote` leave from.
+async fn source_towards(remote: &str) -> Option<std::net::IpAddr> {
+    let target = tokio::net::lookup_host(remote).await.ok()?.next()?;
+    let any: std::net::IpAddr = if target.is_ipv4() {
+        std::net::Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        std::net::Ipv6Addr::UNSPECIFIED.into()
+    };
+    // A connected UDP socket sends nothing, but is routed.
+    let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
+    socket.connect(target).await.ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NodeError> + Send + 'static,
+) -> Result<T, NodeError> {
+    tokio::task::spawn_blocking(work).await.map_err(internal)?
+}
+
+fn internal(error: impl std::fmt::Display) -> NodeError {
+    NodeError::new(NodeErrorKind::Internal, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_is_told_why_it_must_stay() {
+        assert_eq!(reason_to_stay(1, 1), LAST_MANAGER);
+        let quorum = reason_to_stay(3, 2);
+        assert!(quorum.starts_with("Removing this node leaves 1 managers out of 3. "));
+        assert!(quorum.ends_with(LOST_CONSENSUS));
+        assert!(reason_to_stay(3, 3).starts_with(INACTIVE_MANAGER));
+    }
+}

@@ -1,0 +1,341 @@
+//! What runs on a node while it is a member: agent, and on a manager the server, the Raft member
+//! and the manager.
+
+use super::{
+    Node, NodeError, RemoteManager,
+    persist::{Folder, Saved},
+    renewal,
+};
+use crate::{
+    identity::{CaService, Identity},
+    manager::Manager,
+    raft::{Raft, RaftService, RaftSlot},
+    rpc::{self, Credentials, Managers},
+};
+use skein_model::NodeRole;
+use skein_proto::node::{
+    JoinGroupRequest, ca_server::CaServer, dispatcher_server::DispatcherServer,
+    logs_server::LogsServer, raft_client::RaftClient,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+
+/// How long what runs may take to end, until it is left behind.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// One attempt to become a member of the Raft group: the leader dials back and asks its quorum.
+const JOIN_GROUP_TIMEOUT: Duration = Duration::from_secs(20);
+const JOIN_GROUP_ATTEMPTS: usize = 8;
+const JOIN_GROUP_RETRY: Duration = Duration::from_millis(500);
+
+/// A member at work.
+pub(super) struct Runtime {
+    pub credentials: Credentials,
+    pub managers: Managers,
+    /// `None` on a worker.
+    pub manager: Option<Manager>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A Raft member and the port it is reached at, before anything else runs.
+pub(super) struct Seat {
+    pub raft: Raft,
+    slot: RaftSlot,
+    listener: std::net::TcpListener,
+}
+
+impl Seat {
+    /// Takes the port and starts Raft member `id`.
+    pub async fn take(
+        folder: &Folder,
+        saved: &Saved,
+        id: u64,
+        credentials: Credentials,
+    ) -> Result<Self, NodeError> {
+        let listener = listen(saved.listen)?;
+        Self::start(folder, id, credentials, RaftSlot::default(), listener).await
+    }
+
+    /// Becomes a member of the group of `managers`, under an ID that the leader gives.
+    pub async fn join(
+        folder: &Folder,
+        saved: &mut Saved,
+        credentials: Credentials,
+        managers: &Managers,
+    ) -> Result<Self, NodeError> {
+        let (slot, listener) = (RaftSlot::default(), listen(saved.listen)?);
+        // The leader dials back before it lets a member in: somebody must answer.
+        let greeting = CancellationToken::new();
+        let _ends = greeting.clone().drop_guard();
+        let service = RaftService::server(slot.clone(), credentials.clone());
+        let serving = tokio::spawn(rpc::serve(
+            clone_listener(&listener)?,
+            credentials.clone(),
+            Routes::new(service),
+            Arc::new(|_| false),
+            greeting.clone(),
+        ));
+        let id = join_group(saved, &credentials, managers).await?;
+        saved.raft_id = Some(id);
+        folder.save(saved)?;
+        greeting.cancel();
+        if let Ok(Err(error)) = serving.await {
+            tracing::warn!(%error, "the server for the managers' greeting failed");
+        }
+        Self::start(folder, id, credentials, slot, listener).await
+    }
+
+    async fn start(
+        folder: &Folder,
+        id: u64,
+        credentials: Credentials,
+        slot: RaftSlot,
+        listener: std::net::TcpListener,
+    ) -> Result<Self, NodeError> {
+        let file = folder.raft_file();
+        let raft = Raft::start(&file, id, credentials).await.map_err(|error| {
+            let file = file.display();
+            NodeError::internal(format!("could not start Raft from {file}: {error}"))
+        })?;
+        slot.fill(raft.clone());
+        Ok(Self {
+            raft,
+            slot,
+            listener,
+        })
+    }
+}
+
+async fn join_group(
+    saved: &mut Saved,
+    credentials: &Credentials,
+    managers: &Managers,
+) -> Result<u64, NodeError> {
+    let node_id = credentials.identity().node_id;
+    let address = saved.advertise.unwrap_or(saved.listen).to_string();
+    let mut last = String::new();
+    for _ in 0..JOIN_GROUP_ATTEMPTS {
+        let channel = managers.leader().await;
+        let channel = channel.map_err(|error| NodeError::unavailable(error.to_string()))?;
+        let request = JoinGroupRequest {
+            node_id: node_id.clone(),
+            address: address.clone(),
+        };
+        let mut client = RaftClient::new(channel);
+        let call = tokio::time::timeout(JOIN_GROUP_TIMEOUT, client.join_group(request));
+        let status = match call.await {
+            Ok(Ok(response)) => {
+                let response = response.into_inner();
+                let remote = |manager: skein_proto::node::Manager| RemoteManager {
+                    node_id: manager.node_id,
+                    address: manager.address,
+                };
+                saved.managers = response.managers.into_iter().map(remote).collect();
+                if let Some(own) = saved.managers.iter().find(|m| m.node_id == node_id) {
+                    // Where it named no host, the leader has seen which it is.
+                    saved.advertise = own.address.parse().ok().or(saved.advertise);
+                }
+                managers.update(saved.managers.clone());
+                return Ok(response.raft_id);
+            }
+            Ok(Err(status)) => status,
+            Err(_) => tonic::Status::deadline_exceeded("no answer"),
+        };
+        last = status.message().to_owned();
+        if matches!(
+            status.code(),
+            tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied
+        ) {
+            break;
+        }
+        managers.redirect(&status);
+        tokio::time::sleep(JOIN_GROUP_RETRY).await;
+    }
+    Err(NodeError::unavailable(format!(
+        "can't initialize raft node: {last}"
+    )))
+}
+
+impl Runtime {
+    /// Starts a worker.
+    pub fn worker(node: &Node, identity: Identity, saved: &Saved) -> Result<Self, NodeError> {
+        let credentials = credentials(identity)?;
+        let managers = Managers::new(credentials.clone(), saved.managers.clone());
+        let runtime = Self {
+            credentials,
+            managers,
+            manager: None,
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        runtime.start_common(node, saved);
+        Ok(runtime)
+    }
+
+    /// Starts a manager on the seat it has taken.
+    pub fn manager(
+        node: &Node,
+        credentials: Credentials,
+        saved: &Saved,
+        seat: Seat,
+    ) -> Result<Self, NodeError> {
+        let Seat {
+            raft,
+            slot,
+            listener,
+        } = seat;
+        let own = RemoteManager {
+            node_id: credentials.identity().node_id,
+            address: saved.advertise.unwrap_or(saved.listen).to_string(),
+        };
+        let mut known = saved.managers.clone();
+        if !known.contains(&own) {
+            known.push(own);
+        }
+        let managers = Managers::new(credentials.clone(), known);
+        let shutdown = CancellationToken::new();
+        let manager = Manager::start(raft.clone(), shutdown.child_token());
+        let routes = Routes::new(RaftService::server(slot.clone(), credentials.clone()))
+            .add_service(CaServer::new(CaService::new(slot)))
+            .add_service(DispatcherServer::new(manager.dispatcher()))
+            .add_service(LogsServer::new(manager.logs()));
+        let removed = {
+            let raft = raft.clone();
+            move |node_id: &str| {
+                let state = raft.state();
+                let cluster = state.cluster();
+                cluster.is_some_and(|cluster| cluster.removed_nodes.iter().any(|id| id == node_id))
+            }
+        };
+        let tasks = TaskTracker::new();
+        let serving = rpc::serve(
+            clone_listener(&listener)?,
+            credentials.clone(),
+            routes,
+            Arc::new(removed),
+            shutdown.child_token(),
+        );
+        tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the server for nodes and managers failed");
+            }
+            drop(listener);
+        });
+        tasks.spawn(follow_leader(
+            raft,
+            managers.clone(),
+            shutdown.child_token(),
+        ));
+        let runtime = Self {
+            credentials,
+            managers,
+            manager: Some(manager),
+            shutdown,
+            tasks,
+        };
+        runtime.start_common(node, saved);
+        Ok(runtime)
+    }
+
+    fn start_common(&self, node: &Node, saved: &Saved) {
+        let folder = node.folder();
+        self.tasks.spawn(renewal::run(
+            self.credentials.clone(),
+            self.managers.clone(),
+            folder.certificates(),
+            self.shutdown.child_token(),
+        ));
+        self.tasks.spawn(keep_managers(
+            folder.clone(),
+            saved.clone(),
+            self.managers.clone(),
+            self.shutdown.child_token(),
+        ));
+    }
+
+    /// Ends all of it.
+    pub async fn stop(&self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        let stopped = tokio::time::timeout(STOP_TIMEOUT, async {
+            self.tasks.wait().await;
+            if let Some(manager) = &self.manager {
+                manager.raft().stop().await;
+            }
+        });
+        if stopped.await.is_err() {
+            tracing::warn!("the node's parts did not end within {STOP_TIMEOUT:?}");
+        }
+    }
+}
+
+/// TLS material of an identity.
+pub(super) fn credentials(identity: Identity) -> Result<Credentials, NodeError> {
+    Credentials::new(identity).map_err(|error| NodeError::internal(error.to_string()))
+}
+
+/// The role that a certificate gives.
+pub(super) fn is_manager(identity: &Identity) -> bool {
+    identity.role == NodeRole::Manager
+}
+
+fn listen(address: SocketAddr) -> Result<std::net::TcpListener, NodeError> {
+    let failed = |error| NodeError::internal(format!("could not listen on tcp {address}: {error}"));
+    // Sets SO_REUSEADDR, so that a restart need not wait for old connections.
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn clone_listener(listener: &std::net::TcpListener) -> Result<TcpListener, NodeError> {
+    let clone = listener.try_clone().and_then(TcpListener::from_std);
+    clone.map_err(|error| NodeError::internal(format!("could not listen: {error}")))
+}
+
+/// Keeps a manager's own list of managers, and of who leads, what Raft says it is.
+async fn follow_leader(raft: Raft, managers: Managers, shutdown: CancellationToken) {
+    let (mut state, mut leadership) = (raft.watch(), raft.leadership());
+    loop {
+        let known = {
+            let state = state.borrow_and_update();
+            let members = state.cluster().map(|cluster| cluster.managers.clone());
+            members.unwrap_or_default().into_iter()
+        };
+        let known = known.map(|(node_id, member)| RemoteManager {
+            node_id,
+            address: member.addr,
+        });
+        managers.update(known.collect());
+        let leader = leadership.borrow_and_update().leader.clone();
+        managers.point_to(leader.map(|leader| leader.address));
+        tokio::select! {
+            changed = state.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Writes down the managers that the node hears of, so that it finds one after a restart.
+async fn keep_managers(
+    folder: Folder,
+    mut saved: Saved,
+    managers: Managers,
+    shutdown: CancellationToken,
+) {
+    let mut known = managers.watch();
+    loop {
+        tokio::select! {
+            changed = known.changed() => if changed.is_err() { return },
+            () = shutdown.cancelled() => return,
+        }
+        saved.managers.clone_from(&known.borrow_and_update());
+        let (folder, saved) = (folder.clone(), saved.clone());
+        let written = tokio::task::spawn_blocking(move || folder.save(&saved)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "could not write down the managers");
+        }
+    }
+}
