@@ -6,8 +6,10 @@
 //! - [`raft`]: the replicated store.
 //! - [`rpc`]: the mTLS port, and the clients of it.
 //! - [`agent`]: runs tasks on the node's container engine.
+//! - [`api`]: the Docker-compatible API.
 
 pub mod agent;
+pub mod api;
 pub mod clock;
 pub mod identity;
 pub mod manager;

@@ -1,0 +1,249 @@
+//! Requests about the cluster: answered where this node leads it, else passed on to the manager that
+//! does.
+
+use super::{error::ApiError, member::Member};
+use crate::{
+    node::{LocalState, Membership},
+    rpc::{self, LEADER_METADATA},
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use futures::{Stream, StreamExt};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use skein_proto::node::{
+    ApiChunk, ApiRequest, Header, api_client::ApiClient, api_server::Api as ApiService,
+};
+use std::{pin::Pin, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep};
+use tonic::{Code, Status};
+use tower::ServiceExt;
+
+/// How long a request waits for a leader to be found: an election takes a few seconds, and clients
+/// are better served late than sent away.
+const LEADER_WAIT: Duration = Duration::from_secs(8);
+
+/// Between two attempts to find the leader.
+const LEADER_RETRY: Duration = Duration::from_millis(250);
+
+/// The longest body of a request about the cluster: what is stored must fit in one Raft entry, whose
+/// limit is below this.
+const BODY_MAX: usize = 2 << 20;
+
+const NEVER_MEMBER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+const WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
+const STARTING: &str = "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster.";
+
+/// The way to the cluster's own resources. Clones are handles of the same.
+#[derive(Clone)]
+pub struct Cluster {
+    member: Arc<dyn Member>,
+    /// What the leader answers; see [`super::leader_table`].
+    table: fn(Arc<dyn super::member::Store>) -> Router,
+}
+
+/// Where a request is answered.
+enum Place {
+    Here(Router),
+    Leader,
+    /// No leader is known now.
+    Nowhere,
+}
+
+impl Cluster {
+    pub(super) fn new(
+        member: Arc<dyn Member>,
+        table: fn(Arc<dyn super::member::Store>) -> Router,
+    ) -> Self {
+        Self { member, table }
+    }
+
+    /// Answers a request about the cluster.
+    pub async fn call(&self, request: Request) -> Response {
+        self.try_call(request)
+            .await
+            .unwrap_or_else(IntoResponse::into_response)
+    }
+
+    async fn try_call(&self, request: Request) -> Result<Response, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = Limited::new(body, BODY_MAX)
+            .collect()
+            .await
+            .map_err(|error| ApiError::invalid(format!("cannot read the request's body: {error}")))?
+            .to_bytes();
+        let deadline = Instant::now() + LEADER_WAIT;
+        loop {
+            match self.place()? {
+                Place::Here(router) => {
+                    let request = Request::from_parts(parts, Body::from(body));
+                    return Ok(router.oneshot(request).await.into_response());
+                }
+                Place::Leader => {
+                    let request = ApiRequest {
+                        method: parts.method.to_string(),
+                        uri: parts.uri.to_string(),
+                        headers: to_wire(&parts.headers),
+                        body: body.to_vec(),
+                    };
+                    if let Some(response) = self.pass_on(request).await? {
+                        return Ok(response);
+                    }
+                }
+                Place::Nowhere => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(ApiError::no_leader());
+            }
+            sleep(LEADER_RETRY).await;
+        }
+    }
+
+    fn place(&self) -> Result<Place, ApiError> {
+        let Some(store) = self.member.store() else {
+            return Err(not_a_manager(&self.member.membership()));
+        };
+        let leadership = store.leadership().borrow().clone();
+        Ok(match leadership.leader {
+            _ if leadership.is_self => Place::Here((self.table)(store)),
+            Some(_) => Place::Leader,
+            None => Place::Nowhere,
+        })
+    }
+
+    /// `None`: whoever was asked does not lead (any more), and has done nothing.
+    async fn pass_on(&self, request: ApiRequest) -> Result<Option<Response>, ApiError> {
+        let Ok(channel) = self.member.leader_channel().await else {
+            return Ok(None);
+        };
+        let answer = ApiClient::new(channel).call(request).await;
+        let mut chunks = match answer {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if refused_by_follower(&status) => return Ok(None),
+            Err(status) => return Err(lost(&status)),
+        };
+        let first = match chunks.message().await {
+            Ok(Some(first)) => first,
+            Ok(None) => return Err(ApiError::internal("the swarm's leader sent no answer")),
+            Err(status) => return Err(lost(&status)),
+        };
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = u16::try_from(first.status)
+            .ok()
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        for header in first.headers {
+            let name = HeaderName::try_from(header.name);
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(header.value)) {
+                response.headers_mut().append(name, value);
+            }
+        }
+        let rest = chunks.map(|chunk| chunk.map(|chunk| chunk.data));
+        let body = futures::stream::once(async { Ok(first.data) }).chain(rest);
+        *response.body_mut() = Body::from_stream(body);
+        Ok(Some(response))
+    }
+}
+
+/// A manager that does not lead does nothing with a request, so that it can be sent again.
+fn refused_by_follower(status: &Status) -> bool {
+    status.code() == Code::Unavailable && status.metadata().contains_key(LEADER_METADATA)
+}
+
+/// The leader was lost on the way: it may have done what was asked, or not.
+fn lost(status: &Status) -> ApiError {
+    ApiError::rpc(
+        Code::Unavailable,
+        format_args!("connection to the swarm's leader: {}", status.message()),
+    )
+}
+
+/// Swarm's words for a node that cannot answer for the cluster.
+fn not_a_manager(membership: &Membership) -> ApiError {
+    ApiError::unavailable(match membership {
+        m if m.state == LocalState::Inactive => NEVER_MEMBER,
+        m if m.is_manager || m.state == LocalState::Pending => STARTING,
+        _ => WORKER,
+    })
+}
+
+fn to_wire(headers: &http::HeaderMap) -> Vec<Header> {
+    let header = |(name, value): (&HeaderName, &HeaderValue)| Header {
+        name: name.to_string(),
+        value: value.as_bytes().to_vec(),
+    };
+    headers.iter().map(header).collect()
+}
+
+/// The gRPC service that answers the requests which other managers pass on.
+pub struct Forwarded {
+    cluster: Cluster,
+}
+
+impl Forwarded {
+    pub(super) fn new(cluster: Cluster) -> Self {
+        Self { cluster }
+    }
+}
+
+type Chunks = Pin<Box<dyn Stream<Item = Result<ApiChunk, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ApiService for Forwarded {
+    type CallStream = Chunks;
+
+    async fn call(
+        &self,
+        request: tonic::Request<ApiRequest>,
+    ) -> Result<tonic::Response<Chunks>, Status> {
+        let caller = request.extensions().get::<rpc::PeerIdentity>();
+        if caller.is_none_or(|caller| caller.role != skein_model::NodeRole::Manager) {
+            return Err(Status::permission_denied(
+                "only managers may pass requests on",
+            ));
+        }
+        // Never on to yet another manager: where this one does not lead, the caller looks again.
+        let router = match self.cluster.place() {
+            Ok(Place::Here(router)) => router,
+            Ok(Place::Leader | Place::Nowhere) => {
+                let store = self.cluster.member.store();
+                let leader = store.and_then(|s| s.leadership().borrow().leader.clone());
+                return Err(rpc::not_leader(leader));
+            }
+            Err(error) => return Err(Status::unavailable(error.message)),
+        };
+        let request = from_wire(request.into_inner())?;
+        let response = router.oneshot(request).await.into_response();
+        let (parts, body) = response.into_parts();
+        let first = ApiChunk {
+            status: parts.status.as_u16().into(),
+            headers: to_wire(&parts.headers),
+            data: Vec::new(),
+        };
+        let rest = body.into_data_stream().map(|data| match data {
+            Ok(data) => Ok(ApiChunk {
+                data: data.to_vec(),
+                ..ApiChunk::default()
+            }),
+            Err(error) => Err(Status::unknown(error.to_string())),
+        });
+        let chunks = futures::stream::once(async { Ok(first) }).chain(rest);
+        Ok(tonic::Response::new(Box::pin(chunks)))
+    }
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's error type")]
+fn from_wire(request: ApiRequest) -> Result<Request, Status> {
+    let invalid = |error: http::Error| Status::invalid_argument(error.to_string());
+    let method = Method::from_bytes(request.method.as_bytes())
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let mut builder = Request::builder().method(method).uri(request.uri);
+    for header in request.headers {
+        builder = builder.header(header.name, header.value);
+    }
+    builder.body(Body::from(request.body)).map_err(invalid)
+}

@@ -1,0 +1,200 @@
+//! Errors as Docker's clients expect them: a status and `{"message": …}`.
+
+use super::json;
+use crate::{
+    node::{NodeError, NodeErrorKind},
+    raft::ProposeError,
+};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use skein_model::{LookupError, Rejection};
+use skein_orchestration::validate::{SpecError, SpecErrorKind};
+use std::fmt;
+use tonic::Code;
+
+/// Swarm's words for a cluster whose managers found no majority.
+const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.";
+
+/// An answer that is no success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// Of the HTTP response.
+    pub status: StatusCode,
+    /// For the user.
+    pub message: String,
+}
+
+impl ApiError {
+    /// An error of a status.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+
+    /// 400
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 404
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// 500
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// 501
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, message)
+    }
+
+    /// 503
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
+    /// An error of the cluster's managers: Swarm shows those as the gRPC errors they are there, and
+    /// clients look for that text.
+    pub fn rpc(code: Code, message: impl fmt::Display) -> Self {
+        Self::new(
+            status_of(code),
+            format!("rpc error: code = {code:?} desc = {message}"),
+        )
+    }
+
+    /// Too few managers are up to know a leader.
+    pub fn no_leader() -> Self {
+        Self::rpc(Code::Unknown, NO_LEADER)
+    }
+}
+
+/// The HTTP status that Docker gives each gRPC code.
+fn status_of(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists => StatusCode::CONFLICT,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        json::respond(self.status, &serde_json::json!({ "message": self.message }))
+    }
+}
+
+impl From<LookupError> for ApiError {
+    fn from(error: LookupError) -> Self {
+        let status = match error {
+            LookupError::NotFound { .. } => StatusCode::NOT_FOUND,
+            LookupError::Ambiguous { .. } => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<SpecError> for ApiError {
+    fn from(error: SpecError) -> Self {
+        let code = match error.kind {
+            SpecErrorKind::Invalid => Code::InvalidArgument,
+            SpecErrorKind::Forbidden => Code::PermissionDenied,
+            SpecErrorKind::Conflict => Code::AlreadyExists,
+            SpecErrorKind::Unimplemented => Code::Unimplemented,
+            SpecErrorKind::Internal => return Self::internal(error.message),
+        };
+        Self::rpc(code, error.message)
+    }
+}
+
+impl From<Rejection> for ApiError {
+    fn from(rejection: Rejection) -> Self {
+        let code = match rejection {
+            // 500: a quirk of Swarm that clients know by its text.
+            Rejection::OutOfSequence => Code::Unknown,
+            Rejection::NameConflict { .. } | Rejection::Exists { .. } => Code::AlreadyExists,
+            Rejection::NotFound { .. } => Code::NotFound,
+            Rejection::TooManyActions(_) => Code::InvalidArgument,
+        };
+        Self::rpc(code, rejection)
+    }
+}
+
+impl From<ProposeError> for ApiError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::Rejected(rejection) => rejection.into(),
+            ProposeError::NotLeader { .. } => Self::no_leader(),
+            ProposeError::Unavailable(reason) => {
+                Self::rpc(Code::Unknown, format_args!("{NO_LEADER} ({reason})"))
+            }
+        }
+    }
+}
+
+impl From<NodeError> for ApiError {
+    fn from(error: NodeError) -> Self {
+        let status = match error.kind {
+            NodeErrorKind::AlreadyMember
+            | NodeErrorKind::NotMember
+            | NodeErrorKind::NotManager
+            | NodeErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            NodeErrorKind::Invalid => StatusCode::BAD_REQUEST,
+            NodeErrorKind::Conflict => StatusCode::CONFLICT,
+            NodeErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skein_model::Kind;
+
+    #[test]
+    fn a_stale_version_is_500_with_the_text_that_clients_know() {
+        let error = ApiError::from(ProposeError::Rejected(Rejection::OutOfSequence));
+        assert_eq!(error.status, 500);
+        assert_eq!(
+            error.message,
+            "rpc error: code = Unknown desc = update out of sequence"
+        );
+    }
+
+    #[test]
+    fn a_taken_name_is_409_and_an_unknown_one_404() {
+        let (kind, name) = (Kind::Service, "web".to_owned());
+        let error = ApiError::from(Rejection::NameConflict { kind, name });
+        assert_eq!(error.status, 409);
+        assert_eq!(
+            error.message,
+            "rpc error: code = AlreadyExists desc = name conflicts with an existing object: service web already exists"
+        );
+        let reference = "x".to_owned();
+        let error = ApiError::from(LookupError::NotFound { kind, reference });
+        assert_eq!(
+            (error.status.as_u16(), &*error.message),
+            (404, "service x not found")
+        );
+    }
+}

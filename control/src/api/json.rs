@@ -1,0 +1,130 @@
+//! JSON as Docker writes it: without what is Skein's own.
+
+use super::error::ApiError;
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Prefix of the names of fields that the API never shows.
+const OWN_FIELD: &str = "X-Skein-";
+
+/// Fields whose keys are the user's, so that nothing in them is a field of Skein's.
+const USERS_MAPS: [&str; 4] = ["Labels", "Options", "Sysctls", "DriverOpts"];
+
+/// An object of the store as the API shows it.
+pub fn shown(object: &impl Serialize) -> Result<Value, ApiError> {
+    let mut value = serde_json::to_value(object)
+        .map_err(|error| ApiError::internal(format!("cannot encode an object: {error}")))?;
+    strip(&mut value);
+    Ok(value)
+}
+
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !name.starts_with(OWN_FIELD));
+            for (name, value) in fields {
+                if !USERS_MAPS.contains(&name.as_str()) {
+                    strip(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
+
+/// Takes away fields that are `null`: to Docker those are the same as absent ones.
+pub fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// A request's body.
+///
+/// # Errors
+/// 400: it is no JSON.
+pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
+    if body.is_empty() {
+        return Err(ApiError::invalid("invalid JSON: EOF"));
+    }
+    let mut value = serde_json::from_slice(body)
+        .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))?;
+    drop_nulls(&mut value);
+    Ok(value)
+}
+
+/// The same, of a type.
+///
+/// # Errors
+/// 400: it is no JSON, or not of the type.
+pub fn parse_as<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    typed(parse(body)?)
+}
+
+/// A value of a type.
+///
+/// # Errors
+/// 400: it is not of the type.
+pub fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+    serde_json::from_value(value)
+        .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
+}
+
+/// A response with a JSON body, which ends in a newline as Docker's do.
+pub fn respond(status: StatusCode, value: &Value) -> Response {
+    let mut text = value.to_string();
+    text.push('\n');
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        Body::from(text),
+    )
+        .into_response()
+}
+
+/// 200
+pub fn ok(value: &Value) -> Response {
+    respond(StatusCode::OK, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_skeins_own_is_not_shown_but_what_users_write_is() {
+        let object = json!({
+            "ID": "a", "X-Skein-Role": "worker",
+            "Status": {"X-Skein-AppliedAt": 1, "State": "ready"},
+            "Nets": [{"X-Skein-LocalNetwork": "", "NetworkID": "n"}],
+            "Spec": {"Labels": {"X-Skein-mine": "kept"}},
+        });
+        assert_eq!(
+            shown(&object).unwrap(),
+            json!({
+                "ID": "a", "Status": {"State": "ready"}, "Nets": [{"NetworkID": "n"}],
+                "Spec": {"Labels": {"X-Skein-mine": "kept"}},
+            })
+        );
+    }
+
+    #[test]
+    fn null_is_absent() {
+        let value = parse(br#"{"Labels":null,"A":{"B":null,"C":[{"D":null}]}}"#).unwrap();
+        assert_eq!(value, json!({"A": {"C": [{}]}}));
+        assert_eq!(parse(b"{").unwrap_err().status, 400);
+        assert_eq!(parse(b"").unwrap_err().status, 400);
+    }
+}

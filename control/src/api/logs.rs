@@ -1,0 +1,195 @@
+//! Logs of services and tasks, in Docker's stream format.
+
+use super::{Leader, error::ApiError, member::Store, query::Params};
+use crate::manager::{LogOptions, LogRecord, LogSelector, LogsError};
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use http::header;
+use std::{convert::Infallible, fmt::Write, sync::Arc};
+use tokio_stream::wrappers::ReceiverStream;
+
+/// The stream of messages about the log itself.
+const STREAM_ERROR: u8 = 3;
+
+pub async fn of_service(
+    State(leader): State<Leader>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let options = options(&params)?;
+    let state = leader.read().await?;
+    let service = state.find_service(&id)?;
+    let selector = LogSelector {
+        services: vec![service.id.clone()],
+        tasks: Vec::new(),
+    };
+    let tty = service.spec.task_template.container_spec.tty;
+    respond(&leader, selector, options, &params, tty).await
+}
+
+pub async fn of_task(
+    State(leader): State<Leader>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let options = options(&params)?;
+    let state = leader.read().await?;
+    let task = state.find_task(&id)?;
+    let selector = LogSelector {
+        services: Vec::new(),
+        tasks: vec![task.id.clone()],
+    };
+    let tty = task.spec.container_spec.tty;
+    respond(&leader, selector, options, &params, tty).await
+}
+
+async fn respond(
+    leader: &Leader,
+    selector: LogSelector,
+    options: LogOptions,
+    params: &Params,
+    tty: bool,
+) -> Result<Response, ApiError> {
+    let records = leader.store.logs(selector, options).await;
+    let records = records.map_err(|error| match error {
+        LogsError::NotLeader => ApiError::no_leader(),
+        LogsError::TooMany => ApiError::unavailable(error.to_string()),
+    })?;
+    let format = Format {
+        store: leader.store.clone(),
+        timestamps: params.flag("timestamps"),
+        details: params.flag("details"),
+        framed: !tty,
+    };
+    let content_type = if tty {
+        "application/vnd.docker.raw-stream"
+    } else {
+        "application/vnd.docker.multiplexed-stream"
+    };
+    let frames =
+        ReceiverStream::new(records).map(move |record| Ok::<_, Infallible>(format.write(&record)));
+    let body = Body::from_stream(frames);
+    Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+}
+
+fn options(params: &Params) -> Result<LogOptions, ApiError> {
+    let (stdout, stderr) = (params.flag("stdout"), params.flag("stderr"));
+    if !stdout && !stderr {
+        return Err(ApiError::invalid(
+            "must specify at least one of 'stdout' or 'stderr'",
+        ));
+    }
+    let tail = match params.text("tail") {
+        "" | "all" => -1,
+        text => match text.parse::<i64>() {
+            Ok(lines) if lines >= 0 => lines,
+            Ok(_) => return Err(ApiError::internal("negative tail values not supported")),
+            Err(_) => {
+                return Err(ApiError::internal(
+                    "tail value must be a positive integer or \"all\"",
+                ));
+            }
+        },
+    };
+    // Seconds, with a fraction that does not matter here.
+    let since = match params.text("since") {
+        "" => 0,
+        text => {
+            let seconds = text.split('.').next().unwrap_or_default();
+            seconds
+                .parse()
+                .map_err(|_| ApiError::invalid(format!("invalid value for since: {text}")))?
+        }
+    };
+    Ok(LogOptions {
+        follow: params.flag("follow"),
+        tail,
+        since,
+        stdout,
+        stderr,
+    })
+}
+
+/// How records are written.
+struct Format {
+    store: Arc<dyn Store>,
+    timestamps: bool,
+    details: bool,
+    /// With a header per record that tells the stream; not for terminals, which have only one.
+    framed: bool,
+}
+
+impl Format {
+    fn write(&self, record: &LogRecord) -> Bytes {
+        let line = if record.stream == STREAM_ERROR {
+            let mut line = BytesMut::from(&b"Error grabbing logs: "[..]);
+            line.put_slice(&record.data);
+            line
+        } else {
+            self.line(record)
+        };
+        if !self.framed {
+            return line.freeze();
+        }
+        let mut frame = BytesMut::with_capacity(8 + line.len());
+        frame.put_slice(&[record.stream, 0, 0, 0]);
+        // The records of one call to the agent are far below 4 GiB.
+        frame.put_u32(u32::try_from(line.len()).unwrap_or(u32::MAX));
+        frame.put(line);
+        frame.freeze()
+    }
+
+    fn line(&self, record: &LogRecord) -> BytesMut {
+        let mut prefix = String::new();
+        if self.timestamps {
+            prefix.push_str(&record.timestamp);
+            prefix.push(' ');
+        }
+        if self.details {
+            let state = self.store.state();
+            let task = state.task(&record.task_id);
+            let service = task.map_or("", |task| &task.service_id);
+            // IDs need no escaping.
+            let _ = write!(
+                prefix,
+                "com.docker.swarm.node.id={},com.docker.swarm.service.id={service},com.docker.swarm.task.id={} ",
+                record.node_id, record.task_id
+            );
+        }
+        let mut line = BytesMut::with_capacity(prefix.len() + record.data.len());
+        line.put_slice(prefix.as_bytes());
+        line.put_slice(&record.data);
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked_in_the_references_words() {
+        let refused = |pairs: [(&str, &str); 2]| options(&pairs.into()).unwrap_err().message;
+        assert_eq!(
+            refused([("stdout", "0"), ("follow", "1")]),
+            "must specify at least one of 'stdout' or 'stderr'"
+        );
+        assert_eq!(
+            refused([("stdout", "1"), ("tail", "-1")]),
+            "negative tail values not supported"
+        );
+        assert_eq!(
+            refused([("stdout", "1"), ("tail", "x")]),
+            "tail value must be a positive integer or \"all\""
+        );
+        let params = [("stderr", "1"), ("tail", "all"), ("since", "12.5")].into();
+        let read = options(&params).unwrap();
+        assert_eq!((read.tail, read.since), (-1, 12));
+        assert!(read.stderr && !read.stdout && !read.follow);
+    }
+}

@@ -1,0 +1,183 @@
+//! The Docker Engine API on a unix socket: what is the swarm's is answered here, everything else by
+//! the node's own container engine.
+//!
+//! A request goes through [`server`], which takes the API version off its path, to the table of the
+//! node ([`node_table`]). What is about the cluster goes on through [`cluster`] to the table of the
+//! leader ([`leader_table`]), here or on another manager; what no table knows, through [`proxy`] to
+//! the engine.
+
+mod cluster;
+mod error;
+mod filters;
+mod json;
+mod logs;
+mod member;
+mod networks;
+mod nodes;
+mod proxy;
+mod query;
+mod server;
+mod services;
+mod spec;
+mod swarm;
+mod system;
+mod tasks;
+mod version;
+
+pub use cluster::Forwarded;
+pub use member::{Member, Store};
+pub use server::serve;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::{any, delete, get, post},
+};
+use cluster::Cluster;
+use error::ApiError;
+use proxy::Engine;
+use skein_model as model;
+use std::sync::Arc;
+
+/// What handlers on this node work with.
+#[derive(Clone)]
+struct Local {
+    member: Arc<dyn Member>,
+    engine: Engine,
+    cluster: Cluster,
+}
+
+/// What handlers on the leader work with.
+#[derive(Clone)]
+struct Leader {
+    store: Arc<dyn Store>,
+}
+
+impl Leader {
+    /// The state with everything that was committed before the request.
+    async fn read(&self) -> Result<model::State, ApiError> {
+        Ok(self.store.linearizable().await?)
+    }
+
+    /// Makes one change of the store.
+    async fn write(&self, action: model::Action) -> Result<(), ApiError> {
+        self.store.propose(vec![action]).await?;
+        Ok(())
+    }
+}
+
+/// The request as the client wrote it, for the engine.
+#[derive(Clone)]
+struct Original(http::Uri);
+
+/// What this node answers itself, and what it asks the cluster for. The rest is the engine's.
+fn node_table(local: Local) -> Router {
+    Router::new()
+        .route("/_ping", get(system::ping))
+        .route("/version", get(system::version))
+        .route("/info", get(system::info))
+        .route("/swarm/init", post(swarm::init))
+        .route("/swarm/join", post(swarm::join))
+        .route("/swarm/leave", post(swarm::leave))
+        .route("/swarm", any(clustered))
+        .route("/swarm/{*rest}", any(clustered))
+        .route("/nodes", any(clustered))
+        .route("/nodes/{*rest}", any(clustered))
+        .route("/services", any(clustered))
+        .route("/services/{*rest}", any(clustered))
+        .route("/tasks", any(clustered))
+        .route("/tasks/{*rest}", any(clustered))
+        .route("/secrets", any(clustered))
+        .route("/secrets/{*rest}", any(clustered))
+        .route("/configs", any(clustered))
+        .route("/configs/{*rest}", any(clustered))
+        .route("/networks", get(networks::list))
+        .route("/networks/create", post(networks::create))
+        .route(
+            "/networks/{id}",
+            get(networks::inspect).delete(networks::remove),
+        )
+        .route("/networks/{id}/connect", post(networks::connect))
+        .route("/containers/json", get(networks::in_containers))
+        .route("/containers/create", post(networks::create_container))
+        .route("/containers/{id}/json", get(networks::in_containers))
+        .fallback(engines)
+        .method_not_allowed_fallback(engines)
+        .with_state(local)
+}
+
+/// What the leader answers, for itself and for the other managers.
+fn leader_table(store: Arc<dyn Store>) -> Router {
+    Router::new()
+        .route("/swarm", get(swarm::inspect))
+        .route("/swarm/update", post(swarm::update))
+        .route("/swarm/unlockkey", get(swarm::unlock_key))
+        .route("/nodes", get(nodes::list))
+        .route("/nodes/{id}", get(nodes::inspect).delete(nodes::remove))
+        .route("/nodes/{id}/update", post(nodes::update))
+        .route("/services", get(services::list))
+        .route("/services/create", post(services::create))
+        .route(
+            "/services/{id}",
+            get(services::inspect).delete(services::remove),
+        )
+        .route("/services/{id}/update", post(services::update))
+        .route("/services/{id}/logs", get(logs::of_service))
+        .route("/tasks", get(tasks::list))
+        .route("/tasks/{id}", get(tasks::inspect))
+        .route("/tasks/{id}/logs", get(logs::of_task))
+        .route("/networks", get(networks::list_swarm))
+        .route("/networks/create", post(networks::create_swarm))
+        .route(
+            "/networks/{id}",
+            delete(networks::remove_swarm).get(networks::inspect_swarm),
+        )
+        .route("/secrets", get(none))
+        .route("/configs", get(none))
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .with_state(Leader { store })
+}
+
+async fn clustered(State(local): State<Local>, request: Request) -> Response {
+    local.cluster.call(request).await
+}
+
+async fn engines(State(local): State<Local>, request: Request) -> Response {
+    local.pass_to_engine(request).await
+}
+
+impl Local {
+    /// Hands a request to the engine as the client wrote it.
+    async fn pass_to_engine(&self, mut request: Request) -> Response {
+        if let Some(Original(uri)) = request.extensions().get().cloned() {
+            *request.uri_mut() = uri;
+        }
+        match proxy::forward(&self.engine, request).await {
+            Ok(response) => response,
+            Err(error) => ApiError::from(error).into_response(),
+        }
+    }
+}
+
+/// Lists of kinds that the store does not have are empty, so that tools which look for leftovers of
+/// a stack find none.
+async fn none() -> Response {
+    json::ok(&serde_json::json!([]))
+}
+
+async fn unknown(request: Request) -> ApiError {
+    let path = request.uri().path();
+    match path.split('/').nth(1) {
+        Some(kind @ ("secrets" | "configs")) => {
+            ApiError::unsupported(format!("{kind} are not supported"))
+        }
+        _ => ApiError::not_found(format!("page not found: {} {path}", request.method())),
+    }
+}
+
+/// The gRPC service for requests that other managers pass on to this one.
+pub fn forwarded(member: Arc<dyn Member>) -> Forwarded {
+    Forwarded::new(Cluster::new(member, leader_table))
+}

@@ -1,0 +1,15 @@
+//! `/networks`: the engine's and the swarm's as one. What the engine has of a swarm's network (its
+//! twin, made so that containers can join it) is never shown as such.
+
+mod containers;
+mod local;
+mod shape;
+mod swarm;
+
+pub use containers::{connect, create_container, in_containers};
+pub use local::{create, inspect, list, remove};
+pub use shape::in_task;
+pub use swarm::{create_swarm, inspect_swarm, list_swarm, remove_swarm};
+
+/// Label of a twin: the ID of the swarm's network.
+const TWIN_LABEL: &str = "com.skein.network";

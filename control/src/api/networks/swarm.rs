@@ -1,0 +1,223 @@
+//! What the leader answers of its networks.
+
+use super::shape;
+use crate::api::{Leader, error::ApiError, filters::Filters, json, query::Params};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+use skein_model::{
+    Action, Ipam, IpamConfig, Kind, Network, NetworkSpec, Object, Rejection, State as Model, new_id,
+};
+use skein_orchestration::validate;
+use std::{str::FromStr, sync::Arc, time::Duration};
+use tokio::time::timeout;
+
+const FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
+
+/// How long a create waits for the network's subnet. The allocator is in the same process, so more
+/// than one round of consensus means that there is trouble, and the network comes later.
+const ALLOCATION_WAIT: Duration = Duration::from_secs(5);
+
+pub async fn list_swarm(
+    State(leader): State<Leader>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let filters = Filters::parse(params.text("filters"), &FILTERS)?;
+    let state = leader.read().await?;
+    let networks = state
+        .networks()
+        .filter(|network| passes(&state, &filters, network))
+        .map(|network| shape::shown(network))
+        .collect();
+    Ok(json::ok(&Value::Array(networks)))
+}
+
+fn passes(state: &Model, filters: &Filters, network: &Network) -> bool {
+    let spec = &network.spec;
+    let used = || validate::check_network_removal(state, network).is_err();
+    !spec.predefined
+        && filters.any("driver", |driver| driver == spec.driver)
+        && filters.any("id", |id| network.id.contains(id))
+        && filters.any("name", |name| spec.name.contains(name))
+        && filters.any("scope", |scope| scope == "swarm")
+        && filters.any("type", |kind| kind == "custom")
+        && filters.any("dangling", |on| matches!(on, "true" | "1") != used())
+        && filters.labels("label", &spec.labels)
+}
+
+pub async fn inspect_swarm(
+    State(leader): State<Leader>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let state = leader.read().await?;
+    let network = find(&state, &id, params.text("scope") == "swarm")?;
+    Ok(json::ok(&shape::shown(network)))
+}
+
+/// A network, of the predefined ones only where the swarm's side of them is meant: else every node
+/// has its own of that name.
+fn find<'a>(state: &'a Model, id: &str, predefined: bool) -> Result<&'a Arc<Network>, ApiError> {
+    let network = state.find_network(id)?;
+    if network.spec.predefined && !predefined {
+        return Err(ApiError::not_found(format!("network {id} not found")));
+    }
+    Ok(network)
+}
+
+pub async fn remove_swarm(
+    State(leader): State<Leader>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let state = leader.read().await?;
+    let network = find(&state, &id, false)?;
+    validate::check_network_removal(&state, network)?;
+    leader.write(removal(network.id.clone())).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn removal(id: String) -> Action {
+    Action::Remove {
+        kind: Kind::Network,
+        id,
+        version: None,
+    }
+}
+
+pub async fn create_swarm(State(leader): State<Leader>, body: Bytes) -> Result<Response, ApiError> {
+    let spec = parse_spec(json::parse(&body)?)?;
+    let state = leader.read().await?;
+    validate::check_network(&state, &spec)?;
+    let id = new_id(&mut rand::rng());
+    let name = spec.name.clone();
+    let network = Network {
+        id: id.clone(),
+        spec,
+        ..Network::default()
+    };
+    let created = leader
+        .store
+        .propose(vec![Action::Create(Object::from(network))])
+        .await;
+    if let Err(crate::raft::ProposeError::Rejected(Rejection::NameConflict { .. })) = created {
+        return Err(name_taken(&name));
+    }
+    created?;
+    let refusal = allocation(&leader, &id).await;
+    if let Some(reason) = refusal {
+        leader.write(removal(id)).await?;
+        return Err(ApiError::rpc(tonic::Code::InvalidArgument, reason));
+    }
+    let answer = json!({"Id": id, "Warning": ""});
+    Ok(json::respond(StatusCode::CREATED, &answer))
+}
+
+pub(super) fn name_taken(name: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::CONFLICT,
+        format!("network with name {name} already exists"),
+    )
+}
+
+/// Waits until the network has its subnet; why it gets none, if it does not.
+async fn allocation(leader: &Leader, id: &str) -> Option<String> {
+    let mut states = leader.store.watch();
+    let allocated = states.wait_for(|state| {
+        state.network(id).is_none_or(|network| {
+            network.allocation.is_some() || !network.allocation_error.is_empty()
+        })
+    });
+    let state = timeout(ALLOCATION_WAIT, allocated).await.ok()?.ok()?;
+    let error = &state.network(id)?.allocation_error;
+    (!error.is_empty()).then(|| error.clone())
+}
+
+/// Reads the body of a create.
+fn parse_spec(value: Value) -> Result<NetworkSpec, ApiError> {
+    if value["EnableIPv4"] == false {
+        return Err(ApiError::invalid(
+            "IPv4 cannot be disabled in a Swarm scoped network",
+        ));
+    }
+    let configs = value["IPAM"]["Config"].as_array();
+    let config = configs
+        .into_iter()
+        .flatten()
+        .map(parse_ipam)
+        .collect::<Result<_, _>>()?;
+    let ipam = Ipam {
+        driver: value["IPAM"]["Driver"].as_str().unwrap_or_default().into(),
+        config,
+        ..Ipam::default()
+    };
+    let mut fields = value;
+    if let Some(fields) = fields.as_object_mut() {
+        fields.remove("IPAM");
+        fields.remove("Predefined");
+    }
+    let mut spec: NetworkSpec = json::typed(fields)?;
+    spec.ipam = ipam;
+    if spec.driver.is_empty() {
+        spec.driver = "overlay".into();
+    }
+    Ok(spec)
+}
+
+fn parse_ipam(config: &Value) -> Result<IpamConfig, ApiError> {
+    Ok(IpamConfig {
+        subnet: address(config, "Subnet", "subnet")?,
+        ip_range: address(config, "IPRange", "range")?,
+        gateway: address(config, "Gateway", "gateway")?,
+        auxiliary_addresses: match config.get("AuxiliaryAddresses") {
+            Some(addresses) => json::typed(addresses.clone())?,
+            None => Default::default(),
+        },
+    })
+}
+
+fn address<T: FromStr>(config: &Value, field: &str, what: &str) -> Result<Option<T>, ApiError> {
+    match config[field].as_str() {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            ApiError::rpc(
+                tonic::Code::InvalidArgument,
+                format_args!("ipam configuration: invalid {what} {text}"),
+            )
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_cli_sends_is_read() {
+        let body = br#"{"Name":"web","CheckDuplicate":true,"Driver":"overlay","Scope":"","EnableIPv6":false,"Predefined":true,
+            "IPAM":{"Driver":"default","Options":{},"Config":[{"Subnet":"10.9.0.0/24","Gateway":""}]},
+            "Internal":false,"Attachable":true,"Ingress":false,"ConfigOnly":false,"ConfigFrom":null,"Options":{},"Labels":{}}"#;
+        let spec = parse_spec(json::parse(body).unwrap()).unwrap();
+        assert!(spec.attachable && !spec.predefined);
+        assert_eq!(
+            spec.ipam.config[0].subnet,
+            Some("10.9.0.0/24".parse().unwrap())
+        );
+        assert_eq!(spec.ipam.config[0].gateway, None);
+    }
+
+    #[test]
+    fn bad_addresses_are_refused_in_the_references_words() {
+        let value = json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.9.0.0"}]}});
+        let error = parse_spec(value).unwrap_err();
+        assert_eq!(error.status, 400);
+        assert!(
+            error
+                .message
+                .ends_with("ipam configuration: invalid subnet 10.9.0.0")
+        );
+    }
+}

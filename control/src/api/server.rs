@@ -1,0 +1,148 @@
+use super::{
+    Local, Original,
+    cluster::Cluster,
+    leader_table,
+    member::Member,
+    node_table,
+    proxy::{self, Engine, Opening},
+    version::ApiVersion,
+};
+use axum::{
+    Router,
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, Request, Uri, header};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Connections at a time: each `docker logs -f` and each attached terminal is one, and needs another
+/// to the engine, of which dockerd takes as many.
+const CONNECTIONS_MAX: usize = 4096;
+
+/// After a failed accept (no file descriptors left), before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the API on a socket until `shutdown`.
+///
+/// # Errors
+/// None yet: what goes wrong with one connection is that connection's.
+pub async fn serve(
+    listener: UnixListener,
+    member: Arc<dyn Member>,
+    engine_socket: PathBuf,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let engine = Engine::new(engine_socket);
+    let local = Local {
+        cluster: Cluster::new(member.clone(), leader_table),
+        member,
+        engine: engine.clone(),
+    };
+    let router = node_table(local);
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            permit = free.clone().acquire_owned() => permit?,
+        };
+        let stream = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the API socket accepts no connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let connection = connection(stream, router.clone(), engine.clone());
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = connection => {}
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(mut stream: UnixStream, router: Router, engine: Engine) {
+    let Ok(opening) = Opening::read(&mut stream).await else {
+        return;
+    };
+    if opening.is_raw() {
+        if let Err(error) = proxy::splice(&engine, &opening, stream).await {
+            tracing::warn!(%error, "a raw stream could not be passed on");
+        }
+        return;
+    }
+    let service = service_fn(move |request| answer(router.clone(), engine.clone(), request));
+    let served = hyper::server::conn::http1::Builder::new()
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(opening.put_back(stream)), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a client's connection ended");
+    }
+}
+
+/// Takes the version off the path, has the request answered, and adds the headers of every answer.
+async fn answer(
+    router: Router,
+    engine: Engine,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    let offered = engine.offered_version().await;
+    let mut request = request.map(Body::new);
+    let original = request.uri().clone();
+    let (asked, path) = ApiVersion::of_path(original.path());
+    let checked = asked.map_or(Ok(()), |asked| asked.check(offered));
+    let mut response = match checked {
+        Ok(()) => {
+            *request.uri_mut() = with_path(&original, path);
+            request.extensions_mut().insert(Original(original));
+            router.oneshot(request).await.into_response()
+        }
+        Err(error) => error.into_response(),
+    };
+    add_headers(&mut response, offered);
+    Ok(response)
+}
+
+fn with_path(original: &Uri, path: &str) -> Uri {
+    let text = match original.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    // A part of a URI's path is a path.
+    text.parse().unwrap_or_else(|_| original.clone())
+}
+
+fn add_headers(response: &mut Response, offered: ApiVersion) {
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::try_from(offered.to_string()) {
+        headers.insert(HeaderName::from_static("api-version"), value);
+    }
+    headers
+        .entry(HeaderName::from_static("ostype"))
+        .or_insert(HeaderValue::from_static("linux"));
+    headers
+        .entry(header::SERVER)
+        .or_insert(HeaderValue::from_static(concat!(
+            "Skein/",
+            env!("CARGO_PKG_VERSION"),
+            " (linux)"
+        )));
+}

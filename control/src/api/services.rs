@@ -1,0 +1,223 @@
+//! `/services`
+
+use super::{Leader, error::ApiError, filters::Filters, json, query::Params, spec};
+use crate::clock;
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use skein_model::{
+    Action, Kind, Object, Service, ServiceMode, ServiceSpec, State as Model, TaskState,
+    UpdateState, UpdateStatus, Version, new_id,
+};
+use skein_orchestration::validate;
+use tonic::Code;
+
+const FILTERS: [&str; 5] = ["id", "name", "label", "mode", "runtime"];
+
+/// Carries the registry's credentials, for the nodes that pull the image.
+const REGISTRY_AUTH: &str = "x-registry-auth";
+
+pub async fn list(State(leader): State<Leader>, params: Params) -> Result<Response, ApiError> {
+    let filters = Filters::parse(params.text("filters"), &FILTERS)?;
+    let with_status = params.flag("status");
+    let state = leader.read().await?;
+    let services = state
+        .services()
+        .filter(|service| passes(&filters, service))
+        .map(|service| {
+            let mut value = json::shown(&**service)?;
+            if with_status {
+                value["ServiceStatus"] = status(&state, service);
+            }
+            Ok(value)
+        })
+        .collect::<Result<_, ApiError>>()?;
+    Ok(json::ok(&Value::Array(services)))
+}
+
+fn passes(filters: &Filters, service: &Service) -> bool {
+    let mode = match service.spec.mode {
+        ServiceMode::Replicated { .. } => "replicated",
+        ServiceMode::Global {} => "global",
+        ServiceMode::ReplicatedJob { .. } => "replicated-job",
+        ServiceMode::GlobalJob {} => "global-job",
+    };
+    filters.any("id", |id| service.id.starts_with(id))
+        && filters.any("name", |name| service.spec.name.starts_with(name))
+        && filters.any("mode", |wanted| wanted == mode)
+        && filters.any("runtime", |wanted| wanted == "container")
+        && filters.labels("label", &service.spec.labels)
+}
+
+/// How many tasks run, and how many should.
+fn status(state: &Model, service: &Service) -> Value {
+    let count = |passes: fn(&skein_model::Task) -> bool| {
+        let tasks = state.tasks_of_service(&service.id);
+        tasks.filter(|task| passes(task)).count()
+    };
+    let desired = match service.spec.mode {
+        ServiceMode::Replicated { replicas } => replicas,
+        ServiceMode::ReplicatedJob { max_concurrent, .. } => max_concurrent,
+        ServiceMode::Global {} | ServiceMode::GlobalJob {} => {
+            count(|task| task.desired_state == TaskState::Running) as u64
+        }
+    };
+    json!({
+        "RunningTasks": count(|task| task.status.state == TaskState::Running),
+        "DesiredTasks": desired,
+        "CompletedTasks": 0,
+    })
+}
+
+pub async fn inspect(
+    State(leader): State<Leader>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let defaults = params.strict_flag("insertDefaults")?;
+    let state = leader.read().await?;
+    let mut service = Service::clone(state.find_service(&id)?);
+    if defaults {
+        service.spec = validate::with_defaults(&service.spec);
+    }
+    Ok(json::ok(&json::shown(&service)?))
+}
+
+pub async fn create(
+    State(leader): State<Leader>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let mut spec = spec::parse(&body)?;
+    let state = leader.read().await?;
+    let id = new_id(&mut rand::rng());
+    if spec.name.is_empty() {
+        spec.name = format!("service_{}", &id[..12]);
+    }
+    validate::resolve_networks(&state, &mut spec)?;
+    validate::check_service(&state, None, &spec)?;
+    let service = Service {
+        id: id.clone(),
+        spec,
+        spec_version: next_version(&state),
+        registry_auth: registry_auth(&headers).unwrap_or_default(),
+        ..Service::default()
+    };
+    leader.write(Action::Create(Object::from(service))).await?;
+    let answer = json!({"ID": id, "Warnings": null});
+    Ok(json::respond(StatusCode::CREATED, &answer))
+}
+
+/// Greater than that of any spec before it.
+fn next_version(state: &Model) -> Version {
+    Version {
+        index: state.index() + 1,
+    }
+}
+
+fn registry_auth(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(REGISTRY_AUTH)?.to_str().ok()?;
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+pub async fn update(
+    State(leader): State<Leader>,
+    Path(id): Path<String>,
+    params: Params,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let version = params.version("service")?;
+    let spec = spec::parse(&body)?;
+    let state = leader.read().await?;
+    let current = state.find_service(&id)?;
+    if current.meta.version != version {
+        return Err(skein_model::Rejection::OutOfSequence.into());
+    }
+    let service = match params.text("rollback") {
+        "" | "none" => updated(&state, current, spec, &params, &headers)?,
+        "previous" => rolled_back(&state, current)?,
+        other => {
+            return Err(ApiError::internal(format!(
+                "unrecognized rollback option {other}"
+            )));
+        }
+    };
+    leader.write(Action::Update(Object::from(service))).await?;
+    Ok(json::ok(&json!({"Warnings": null})))
+}
+
+fn updated(
+    state: &Model,
+    current: &Service,
+    mut spec: ServiceSpec,
+    params: &Params,
+    headers: &HeaderMap,
+) -> Result<Service, ApiError> {
+    validate::resolve_networks(state, &mut spec)?;
+    validate::check_service_update(&current.spec, &spec)?;
+    validate::check_service(state, Some(current), &spec)?;
+    let kept = match params.text("registryAuthFrom") {
+        // Only the last credentials are kept: the previous spec's images are on the nodes already,
+        // or the same registry has them.
+        "" | "spec" | "previous-spec" => &current.registry_auth,
+        other => {
+            return Err(ApiError::invalid(format!(
+                "invalid registryAuthFrom '{other}'"
+            )));
+        }
+    };
+    Ok(Service {
+        previous_spec: Some(current.spec.clone()),
+        previous_spec_version: current.spec_version,
+        spec,
+        spec_version: next_version(state),
+        update_status: None,
+        registry_auth: registry_auth(headers).unwrap_or_else(|| kept.clone()),
+        ..current.clone()
+    })
+}
+
+/// Spec and previous spec change places.
+fn rolled_back(state: &Model, current: &Service) -> Result<Service, ApiError> {
+    let Some(previous) = current.previous_spec.clone() else {
+        return Err(ApiError::rpc(
+            Code::FailedPrecondition,
+            format_args!("service {} does not have a previous spec", current.id),
+        ));
+    };
+    Ok(Service {
+        previous_spec: Some(current.spec.clone()),
+        previous_spec_version: current.spec_version,
+        spec: previous,
+        spec_version: next_version(state),
+        update_status: Some(UpdateStatus {
+            state: UpdateState::RollbackStarted,
+            started_at: Some(clock::now()),
+            completed_at: None,
+            message: "manually requested rollback".into(),
+        }),
+        ..current.clone()
+    })
+}
+
+pub async fn remove(
+    State(leader): State<Leader>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let state = leader.read().await?;
+    let id = state.find_service(&id)?.id.clone();
+    let kind = Kind::Service;
+    leader
+        .write(Action::Remove {
+            kind,
+            id,
+            version: None,
+        })
+        .await?;
+    Ok(StatusCode::OK)
+}

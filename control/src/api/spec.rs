@@ -1,0 +1,295 @@
+//! Service specs as clients send them: what may be left out or written in several ways becomes what
+//! the store has a type for, so that a spec that was read and sent back is the same.
+
+use super::{error::ApiError, json};
+use serde_json::{Map, Value, json};
+use skein_model::ServiceSpec;
+
+type Fields = Map<String, Value>;
+
+/// Reads the body of a service's create or update.
+///
+/// # Errors
+/// 400, in the reference's words where it has any.
+pub fn parse(body: &[u8]) -> Result<ServiceSpec, ApiError> {
+    let mut value = json::parse(body)?;
+    let Some(spec) = value.as_object_mut() else {
+        return Err(ApiError::invalid(
+            "invalid JSON: a service spec is an object",
+        ));
+    };
+    check_mode(spec)?;
+    let networks = spec.remove("Networks");
+    for name in ["UpdateConfig", "RollbackConfig"] {
+        if let Some(config) = fields(spec, name) {
+            check_update_config(config)?;
+        }
+    }
+    if let Some(endpoint) = fields(spec, "EndpointSpec") {
+        check_endpoint(endpoint)?;
+    }
+    let Some(template) = fields(spec, "TaskTemplate") else {
+        return Err(ApiError::invalid("mismatched Runtime and *Spec fields"));
+    };
+    // Where older clients name the networks.
+    if let Some(networks) = networks.filter(|_| is_empty(template.get("Networks"))) {
+        template.insert("Networks".into(), networks);
+    }
+    check_template(template)?;
+    json::typed(value)
+}
+
+fn fields<'a>(of: &'a mut Fields, name: &str) -> Option<&'a mut Fields> {
+    of.get_mut(name).and_then(Value::as_object_mut)
+}
+
+fn is_empty(value: Option<&Value>) -> bool {
+    value
+        .and_then(Value::as_array)
+        .is_none_or(|items| items.is_empty())
+}
+
+/// Brings a choice into one of its known forms; "" becomes the first of them.
+fn choice(
+    of: &mut Fields,
+    name: &str,
+    known: &[&str],
+    refusal: impl Fn(&str) -> String,
+) -> Result<(), ApiError> {
+    let text = of.get(name).and_then(Value::as_str).unwrap_or_default();
+    let form = match text {
+        "" => known[0],
+        text => *known
+            .iter()
+            .find(|form| form.eq_ignore_ascii_case(text))
+            .ok_or_else(|| ApiError::invalid(refusal(text)))?,
+    };
+    of.insert(name.into(), form.into());
+    Ok(())
+}
+
+/// Exactly one mode, replicated where none is named.
+fn check_mode(spec: &mut Fields) -> Result<(), ApiError> {
+    let Some(mode) = fields(spec, "Mode").filter(|mode| !mode.is_empty()) else {
+        spec.insert("Mode".into(), json!({"Replicated": {"Replicas": 1}}));
+        return Ok(());
+    };
+    if mode.len() > 1 {
+        return Err(ApiError::invalid("must specify only one service mode"));
+    }
+    for (kind, number, refusal) in [
+        (
+            "Replicated",
+            "Replicas",
+            "Number of replicas must be non-negative",
+        ),
+        (
+            "ReplicatedJob",
+            "MaxConcurrent",
+            "Maximum concurrent jobs must not be negative",
+        ),
+        (
+            "ReplicatedJob",
+            "TotalCompletions",
+            "Total completed jobs must not be negative",
+        ),
+    ] {
+        let value = mode.get(kind).and_then(|mode| mode.get(number));
+        if value.and_then(Value::as_i64).is_some_and(|n| n < 0) {
+            return Err(ApiError::invalid(refusal));
+        }
+    }
+    if let Some(job) = fields(mode, "ReplicatedJob") {
+        let concurrent = job.entry("MaxConcurrent").or_insert(1.into()).clone();
+        job.entry("TotalCompletions").or_insert(concurrent);
+    }
+    Ok(())
+}
+
+fn check_update_config(config: &mut Fields) -> Result<(), ApiError> {
+    choice(
+        config,
+        "FailureAction",
+        &["pause", "continue", "rollback"],
+        |text| format!("unrecognized update failure action {text}"),
+    )?;
+    choice(config, "Order", &["stop-first", "start-first"], |text| {
+        format!("unrecognized update order {text}")
+    })?;
+    // No time to watch is the default time.
+    if config.get("Monitor").and_then(Value::as_i64) == Some(0) {
+        config.remove("Monitor");
+    }
+    Ok(())
+}
+
+fn check_endpoint(endpoint: &mut Fields) -> Result<(), ApiError> {
+    choice(endpoint, "Mode", &["vip", "dnsrr"], |text| {
+        format!("invalid resolution mode: {text:?}")
+    })?;
+    for port in each(endpoint, "Ports") {
+        // What is not known here silently is the default, as in Swarm.
+        for (name, known) in [
+            ("Protocol", &["tcp", "udp", "sctp"][..]),
+            ("PublishMode", &["ingress", "host"]),
+        ] {
+            if choice(port, name, known, str::to_owned).is_err() {
+                port.insert(name.into(), known[0].into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn each<'a>(of: &'a mut Fields, name: &str) -> impl Iterator<Item = &'a mut Fields> {
+    let items = of.get_mut(name).and_then(Value::as_array_mut);
+    items.into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+fn check_template(template: &mut Fields) -> Result<(), ApiError> {
+    match template.get("Runtime").and_then(Value::as_str) {
+        None | Some("" | "container") => template.insert("Runtime".into(), "container".into()),
+        Some("plugin" | "attachment") => {
+            return Err(ApiError::invalid("mismatched Runtime and *Spec fields"));
+        }
+        Some(_) => return Err(ApiError::invalid("unsupported runtime")),
+    };
+    if let Some(policy) = fields(template, "RestartPolicy") {
+        choice(
+            policy,
+            "Condition",
+            &["any", "none", "on-failure"],
+            |text| format!("invalid RestartCondition: {text:?}"),
+        )?;
+    }
+    let Some(container) = fields(template, "ContainerSpec") else {
+        return Err(ApiError::invalid("mismatched Runtime and *Spec fields"));
+    };
+    choice(
+        container,
+        "Isolation",
+        &["default", "process", "hyperv"],
+        |text| format!("invalid Isolation: {text:?}"),
+    )?;
+    for mount in each(container, "Mounts") {
+        choice(
+            mount,
+            "Type",
+            &["bind", "volume", "tmpfs", "npipe", "cluster"],
+            |text| format!("invalid MountType: {text:?}"),
+        )?;
+        if let Some(options) = fields(mount, "BindOptions") {
+            let text = options.get("Propagation").and_then(Value::as_str);
+            let known = [
+                "", "rprivate", "private", "rshared", "shared", "rslave", "slave",
+            ];
+            if let Some(text) = text.filter(|text| !known.contains(text)) {
+                return Err(ApiError::invalid(format!(
+                    "invalid MountPropagation: {text:?}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skein_model::{PortProtocol, PublishMode, ServiceMode};
+
+    const MINIMAL: &str = r#"{"Name":"web","Labels":null,"TaskTemplate":{"ContainerSpec":{"Image":"nginx:latest","Init":false,"DNSConfig":{}},
+        "Resources":{"Limits":{},"Reservations":{}},"Placement":{"Platforms":[{"Architecture":"amd64","OS":"linux"}]},"ForceUpdate":0},
+        "Mode":{"Replicated":{}},"EndpointSpec":{"Mode":"vip","Ports":[{"Protocol":"tcp","TargetPort":80,"PublishedPort":8080,"PublishMode":"ingress"}]}}"#;
+
+    #[test]
+    fn what_the_cli_sends_reads_back_with_the_references_shape() {
+        let spec = parse(MINIMAL.as_bytes()).unwrap();
+        assert_eq!(spec.mode, ServiceMode::Replicated { replicas: 1 });
+        let shown = json::shown(&spec).unwrap();
+        assert_eq!(
+            shown,
+            json!({
+                "Name": "web", "Labels": {},
+                "TaskTemplate": {
+                    "ContainerSpec": {"Image": "nginx:latest", "Init": false, "DNSConfig": {}, "Isolation": "default"},
+                    "Resources": {"Limits": {}, "Reservations": {}},
+                    "Placement": {"Platforms": [{"Architecture": "amd64", "OS": "linux"}]},
+                    "ForceUpdate": 0, "Runtime": "container",
+                },
+                "Mode": {"Replicated": {"Replicas": 1}},
+                "EndpointSpec": {"Mode": "vip", "Ports": [
+                    {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}]},
+            })
+        );
+        let again = parse(shown.to_string().as_bytes()).unwrap();
+        assert_eq!(again, spec, "what was read can be sent back unchanged");
+    }
+
+    fn with(change: impl FnOnce(&mut Value)) -> Result<ServiceSpec, ApiError> {
+        let mut value: Value = serde_json::from_str(MINIMAL).unwrap();
+        change(&mut value);
+        parse(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn unknown_choices_are_refused_in_the_references_words() {
+        let cases: [(&str, Value, &str); 7] = [
+            (
+                "/Mode",
+                json!({"Replicated": {}, "Global": {}}),
+                "must specify only one service mode",
+            ),
+            (
+                "/Mode",
+                json!({"Replicated": {"Replicas": -1}}),
+                "Number of replicas must be non-negative",
+            ),
+            (
+                "/EndpointSpec/Mode",
+                json!("x"),
+                "invalid resolution mode: \"x\"",
+            ),
+            (
+                "/TaskTemplate/ContainerSpec/Mounts",
+                json!([{"Type": "image"}]),
+                "invalid MountType: \"image\"",
+            ),
+            (
+                "/TaskTemplate/RestartPolicy",
+                json!({"Condition": "x"}),
+                "invalid RestartCondition: \"x\"",
+            ),
+            (
+                "/UpdateConfig",
+                json!({"Order": "x"}),
+                "unrecognized update order x",
+            ),
+            (
+                "/TaskTemplate/ContainerSpec",
+                Value::Null,
+                "mismatched Runtime and *Spec fields",
+            ),
+        ];
+        for (path, value, message) in cases {
+            let (parent, name) = path.rsplit_once('/').unwrap();
+            let error = with(|spec| spec.pointer_mut(parent).unwrap()[name] = value).unwrap_err();
+            assert_eq!((error.status.as_u16(), &*error.message), (400, message));
+        }
+    }
+
+    #[test]
+    fn empty_choices_are_the_defaults_and_odd_ports_too() {
+        let spec = with(|spec| {
+            spec["Mode"] = json!({});
+            spec["UpdateConfig"] = json!({"FailureAction": "", "Monitor": 0});
+            spec["EndpointSpec"] = json!({"Mode": "", "Ports": [{"Protocol": "", "TargetPort": 1, "PublishMode": "odd"}]});
+        })
+        .unwrap();
+        assert_eq!(spec.mode, ServiceMode::Replicated { replicas: 1 });
+        assert_eq!(spec.update_config.unwrap().monitor, None);
+        let ports = spec.endpoint_spec.unwrap().ports;
+        assert_eq!(ports[0].protocol, PortProtocol::Tcp);
+        assert_eq!(ports[0].publish_mode, PublishMode::Ingress);
+    }
+}

@@ -1,0 +1,112 @@
+//! `/_ping`, `/version` and `/info`: the engine's answers with Skein's part in them.
+
+use super::{Local, error::ApiError, json, swarm, version::ApiVersion};
+use crate::node::LocalState;
+use axum::{
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, header};
+use serde_json::{Value, json};
+
+/// What Swarm says of two managers, in its own way.
+const TWO_MANAGERS: &str = "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.";
+
+pub async fn ping(State(local): State<Local>, request: Request) -> Response {
+    let membership = local.member.membership();
+    // Without an engine, the cluster can still be worked with.
+    let mut response = match local.pass_to_engine(request).await {
+        response if response.status().is_success() => response,
+        _ => (
+            [
+                (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
+                (header::PRAGMA, "no-cache"),
+                (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+            ],
+            "OK",
+        )
+            .into_response(),
+    };
+    let swarm = match (membership.state, membership.is_manager) {
+        (LocalState::Inactive, _) => "inactive",
+        (LocalState::Pending, _) => "pending",
+        (LocalState::Error, _) => "error",
+        (LocalState::Active, true) => "active/manager",
+        (LocalState::Active, false) => "active/worker",
+    };
+    response.headers_mut().insert(
+        HeaderName::from_static("swarm"),
+        HeaderValue::from_static(swarm),
+    );
+    response
+}
+
+pub async fn version(State(local): State<Local>) -> Result<Response, ApiError> {
+    let offered = local.engine.offered_version().await.to_string();
+    let mut version = local.engine.get("/version").await?;
+    version["ApiVersion"] = offered.as_str().into();
+    let oldest = version["MinAPIVersion"]
+        .as_str()
+        .and_then(ApiVersion::parse)
+        .map_or(ApiVersion::OLDEST, |engines| {
+            engines.max(ApiVersion::OLDEST)
+        });
+    version["MinAPIVersion"] = oldest.to_string().into();
+    if let Some(components) = version["Components"].as_array_mut() {
+        for component in components.iter_mut() {
+            if component["Name"] == "Engine" {
+                component["Details"]["ApiVersion"] = offered.as_str().into();
+            }
+        }
+        components
+            .push(json!({"Name": "Skein", "Version": env!("CARGO_PKG_VERSION"), "Details": {}}));
+    }
+    Ok(json::ok(&version))
+}
+
+pub async fn info(State(local): State<Local>) -> Result<Response, ApiError> {
+    let mut info = local.engine.get("/info").await?;
+    let swarm = membership(&local)?;
+    if let Some(warnings) = swarm["Warnings"].as_array().cloned() {
+        match info["Warnings"].as_array_mut() {
+            Some(all) => all.extend(warnings),
+            None => info["Warnings"] = warnings.into(),
+        }
+    }
+    info["Swarm"] = swarm;
+    Ok(json::ok(&info))
+}
+
+/// `Swarm` of `GET /info`. From what this node knows itself, so that it can be asked when the cluster
+/// has no leader.
+fn membership(local: &Local) -> Result<Value, ApiError> {
+    let membership = local.member.membership();
+    let managers: Vec<_> = local
+        .member
+        .managers()
+        .into_iter()
+        .map(|manager| json!({"NodeID": manager.node_id, "Addr": manager.address}))
+        .collect();
+    let store = local.member.store();
+    let mut swarm = json!({
+        "NodeID": membership.node_id,
+        "NodeAddr": membership.node_addr,
+        "LocalNodeState": membership.state,
+        "ControlAvailable": store.is_some(),
+        "Error": membership.error,
+        "RemoteManagers": if managers.is_empty() { Value::Null } else { managers.into() },
+    });
+    let Some(store) = store else {
+        return Ok(swarm);
+    };
+    let state = store.state();
+    if let Some(cluster) = state.cluster() {
+        swarm["Nodes"] = state.nodes().count().into();
+        swarm["Managers"] = cluster.managers.len().into();
+        swarm["Cluster"] = swarm::info(cluster)?;
+        if cluster.managers.len() == 2 {
+            swarm["Warnings"] = json!([TWO_MANAGERS]);
+        }
+    }
+    Ok(swarm)
+}

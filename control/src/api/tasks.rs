@@ -1,0 +1,151 @@
+//! `/tasks`
+
+use super::{Leader, error::ApiError, filters::Filters, json, networks, query::Params};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use serde_json::{Value, json};
+use skein_model::{State as Model, Task, TaskState};
+use std::collections::BTreeSet;
+
+const FILTERS: [&str; 8] = [
+    "id",
+    "name",
+    "label",
+    "service",
+    "node",
+    "desired-state",
+    "runtime",
+    "_up-to-date",
+];
+
+/// All names that a task's state may be asked for by; `allocated` is a name only.
+const STATES: [&str; 15] = [
+    "new",
+    "pending",
+    "assigned",
+    "allocated",
+    "accepted",
+    "preparing",
+    "ready",
+    "starting",
+    "running",
+    "complete",
+    "shutdown",
+    "failed",
+    "rejected",
+    "remove",
+    "orphaned",
+];
+
+pub async fn list(State(leader): State<Leader>, params: Params) -> Result<Response, ApiError> {
+    let filters = Filters::parse(params.text("filters"), &FILTERS)?;
+    for name in filters.values("desired-state") {
+        if !STATES.contains(&name.as_str()) {
+            return Err(ApiError::invalid(format!(
+                "invalid filter 'desired-state={name}'"
+            )));
+        }
+    }
+    let state = leader.read().await?;
+    let tasks = matching(&state, &filters)?
+        .map(|task| shown(&state, task))
+        .collect::<Result<_, _>>()?;
+    Ok(json::ok(&Value::Array(tasks)))
+}
+
+fn matching<'a>(
+    state: &'a Model,
+    filters: &'a Filters,
+) -> Result<impl Iterator<Item = &'a Task>, ApiError> {
+    let mut services = BTreeSet::new();
+    for reference in filters.values("service") {
+        services.insert(state.find_service(reference)?.id.as_str());
+    }
+    let mut nodes = BTreeSet::new();
+    for reference in filters.values("node") {
+        nodes.insert(state.find_node(reference)?.id.as_str());
+    }
+    Ok(state.tasks().map(|task| &**task).filter(move |task| {
+        (services.is_empty() || services.contains(task.service_id.as_str()))
+            && (nodes.is_empty() || nodes.contains(task.node_id.as_str()))
+            && passes(state, filters, task)
+    }))
+}
+
+fn passes(state: &Model, filters: &Filters, task: &Task) -> bool {
+    filters.any("id", |id| task.id.starts_with(id))
+        && filters.any("name", |name| task.name().starts_with(name))
+        && filters.any("desired-state", |name| {
+            name == task.desired_state.to_string()
+        })
+        && filters.any("runtime", |runtime| runtime == "container")
+        && filters.any("_up-to-date", |on| {
+            matches!(on, "true" | "1") == up_to_date(state, task)
+        })
+        && filters.labels("label", &task.service_labels)
+}
+
+/// Whether the task is what its service asks for now.
+fn up_to_date(state: &Model, task: &Task) -> bool {
+    let Some(service) = state.service(&task.service_id) else {
+        return false;
+    };
+    task.spec_version == Some(service.spec_version)
+        || (task.spec == service.spec.task_template
+            && task.endpoint_spec == service.spec.endpoint_spec)
+}
+
+pub async fn inspect(
+    State(leader): State<Leader>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let state = leader.read().await?;
+    let task = state.find_task(&id)?;
+    Ok(json::ok(&shown(&state, task)?))
+}
+
+/// A task with the whole of its networks.
+fn shown(state: &Model, task: &Task) -> Result<Value, ApiError> {
+    let mut value = json::shown(task)?;
+    if !task.networks_attachments.is_empty() {
+        let attachments = task.networks_attachments.iter().map(|attachment| {
+            let network = state.network(&attachment.network_id);
+            let addresses: Vec<_> = attachment.address.iter().map(ToString::to_string).collect();
+            json!({
+                "Network": network.map(|network| networks::in_task(network)),
+                "Addresses": addresses,
+            })
+        });
+        value["NetworksAttachments"] = attachments.collect();
+    }
+    // A wait that the allocator cannot end is explained where users look for the reason.
+    if task.status.state == TaskState::New && task.status.err.is_empty() {
+        let service = state.service(&task.service_id);
+        if let Some(error) = service
+            .map(|service| &service.allocation_error)
+            .filter(|error| !error.is_empty())
+        {
+            value["Status"]["Err"] = error.as_str().into();
+        }
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_can_be_asked_for() {
+        for state in [
+            TaskState::New,
+            TaskState::Running,
+            TaskState::Remove,
+            TaskState::Orphaned,
+        ] {
+            assert!(STATES.contains(&state.to_string().as_str()));
+        }
+    }
+}
