@@ -1,1 +1,39 @@
-//! Skein's own tools: setup, eBPF build, clusters on one machine, demo, tests.
+//! Skein's own tools: setup, the kernel programs' build, clusters on one machine, demo, tests.
+//!
+//! [`cluster`] is a library: the end-to-end tests and the benchmarks make their clusters with it.
+
+pub mod cluster;
+pub mod demo;
+pub mod ebpf;
+mod image;
+mod run;
+pub mod setup;
+pub mod test;
+
+pub use run::{Step, wait_until};
+
+use anyhow::Context as _;
+use std::path::PathBuf;
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.parent().map_or(root.clone(), PathBuf::from)
+}
+
+/// Where cargo builds: from this program's own place.
+///
+/// # Errors
+/// This program's place is unknown.
+pub fn target_dir() -> anyhow::Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR") {
+        return Ok(std::path::absolute(dir)?);
+    }
+    let own = std::env::current_exe().context("cannot find this program's own file")?;
+    // <target>/debug/xtask, <target>/debug/deps/<test>
+    let profile = own
+        .ancestors()
+        .find(|dir| dir.file_name().is_some_and(|name| name == "debug" || name == "release"));
+    let target = profile.and_then(|profile| profile.parent());
+    Ok(target.map_or_else(|| root().join("target"), PathBuf::from))
+}

@@ -1,3 +1,200 @@
-//! Skein's own tools: setup, eBPF build, clusters on one machine, demo, tests.
+//! `cargo xtask`: see [`xtask`].
 
-fn main() {}
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+use xtask::{
+    cluster::{Cluster, Daemon, Shape, host},
+    demo, ebpf, setup, test,
+};
+
+/// Skein's own tools.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install whatever this machine lacks for building and running Skein.
+    Setup {
+        /// The toolchain of the kernel programs, too.
+        #[arg(long)]
+        ebpf: bool,
+    },
+    /// Rebuild the kernel programs' committed object.
+    Ebpf {
+        /// Only say whether the committed object is what the sources build.
+        #[arg(long)]
+        check: bool,
+    },
+    /// A cluster on this machine: one network namespace, engine and pair of daemons per node.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+    /// Show everything on a cluster of three nodes, and check it.
+    Demo,
+    /// Unit tests, then end-to-end tests.
+    Test {
+        /// Unit tests only: needs no root.
+        #[arg(long)]
+        unit: bool,
+    },
+    /// One host of a cluster; started by `cluster up`.
+    #[command(hide = true)]
+    Hold(host::HoldArgs),
+}
+
+#[derive(Subcommand)]
+enum ClusterCommand {
+    /// Make hosts and start the daemons on them.
+    Up(UpArgs),
+    /// Print what makes the docker CLI talk to a node: `eval $(cargo xtask cluster env n1)`.
+    Env {
+        /// Node.
+        node: String,
+    },
+    /// Run a command on a host.
+    Exec {
+        /// Node, `client` or `switch`.
+        host: String,
+        /// The command and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Print a host's address.
+    Ip {
+        /// Node or `client`.
+        host: String,
+    },
+    /// List the hosts, and what runs on them.
+    Ls,
+    /// Kill daemons of a node at once (SIGKILL).
+    Kill {
+        /// Node.
+        node: String,
+        /// Which ones; all by default.
+        #[arg(long, value_delimiter = ',')]
+        daemons: Vec<Daemon>,
+    },
+    /// Start what was killed, paused or cut off.
+    Start {
+        /// Node.
+        node: String,
+        /// Which ones; all by default.
+        #[arg(long, value_delimiter = ',')]
+        daemons: Vec<Daemon>,
+    },
+    /// Stop all processes of a node where they are (SIGSTOP).
+    Pause {
+        /// Node.
+        node: String,
+    },
+    /// Take a node's links down.
+    Cut {
+        /// Node.
+        node: String,
+    },
+    /// Print a daemon's log.
+    Logs {
+        /// Node.
+        node: String,
+        /// Which one.
+        #[arg(long, default_value = "skein-control")]
+        daemon: Daemon,
+    },
+    /// Remove the cluster and everything it made.
+    Down,
+}
+
+#[derive(Args)]
+struct UpArgs {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: u8,
+    /// How many of them are managers; three at most by default.
+    #[arg(long)]
+    managers: Option<u8>,
+    /// Leave the nodes outside any swarm.
+    #[arg(long)]
+    no_init: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Setup { ebpf } => setup::setup(ebpf)?,
+        Command::Ebpf { check } => ebpf::ebpf(check)?,
+        Command::Cluster { command } => return cluster(command),
+        Command::Demo => demo::demo()?,
+        Command::Test { unit } => test::test(unit)?,
+        Command::Hold(args) => host::hold(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
+    let folder = || -> anyhow::Result<PathBuf> { Ok(xtask::target_dir()?.join("skein-cluster")) };
+    if let ClusterCommand::Up(args) = command {
+        setup::setup(false)?;
+        let shape = Shape {
+            nodes: args.nodes,
+            managers: args.managers.unwrap_or(args.nodes.min(3)),
+            init: !args.no_init,
+        };
+        let cluster = Cluster::up(&folder()?, &shape, false)?;
+        println!("the cluster is up; try: eval $(cargo xtask cluster env n1); docker node ls");
+        cluster.leave_running();
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cluster = Cluster::open(&folder()?)
+        .context("is there a cluster? `cargo xtask cluster up` makes one")?;
+    match command {
+        ClusterCommand::Up(_) => {}
+        ClusterCommand::Env { node } => {
+            println!("export DOCKER_HOST=unix://{}", cluster.host(&node)?.socket().display());
+        }
+        ClusterCommand::Exec { host, command } => {
+            let status = cluster.host(&host)?.command(&command[0]).args(&command[1..]).status();
+            let code = status.context("cannot enter the host")?.code();
+            cluster.leave_running();
+            return Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)));
+        }
+        ClusterCommand::Ip { host } => println!("{}", cluster.host(&host)?.address()),
+        ClusterCommand::Ls => {
+            for host in cluster.hosts() {
+                println!("{:<8} {:<15} {}", host.name(), host.address(), host.running().join(" "));
+            }
+        }
+        ClusterCommand::Kill { node, daemons } => {
+            cluster.host(&node)?.kill(Daemon::or_all(&daemons))?;
+        }
+        ClusterCommand::Start { node, daemons } => {
+            cluster.mend(&node)?;
+            cluster.host(&node)?.start(Daemon::or_all(&daemons))?;
+        }
+        ClusterCommand::Pause { node } => cluster.host(&node)?.pause()?,
+        ClusterCommand::Cut { node } => cluster.cut(&node)?,
+        ClusterCommand::Logs { node, daemon } => {
+            print!("{}", cluster.host(&node)?.log(daemon)?);
+        }
+        ClusterCommand::Down => {
+            cluster.down()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    cluster.leave_running();
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,23 @@
+//! The daemons and the demo server, built as the caller is.
+
+use crate::run::{Step, output};
+use std::{path::PathBuf, process::Command};
+
+/// Builds, and returns the folder of the binaries.
+///
+/// # Errors
+/// What the compiler says.
+pub fn daemons() -> anyhow::Result<PathBuf> {
+    let step = Step::begin("build skein-control, skein-dataplane and the demo server");
+    let target = crate::target_dir()?;
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut build = Command::new(cargo);
+    build
+        .args(["build", "--quiet", "-p", "skein-control", "-p", "skein-dataplane"])
+        .current_dir(crate::root())
+        .env("CARGO_TARGET_DIR", &target);
+    output(&mut build)?;
+    crate::image::build_demo()?;
+    step.end("built");
+    Ok(target.join("debug"))
+}
