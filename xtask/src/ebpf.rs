@@ -53,19 +53,28 @@ pub fn ebpf(check: bool) -> anyhow::Result<()> {
 fn build() -> anyhow::Result<PathBuf> {
     let folder = crate::root().join("ebpf");
     let target = crate::target_dir()?.join("ebpf");
-    let home = std::env::var("CARGO_HOME").or_else(|_| {
-        std::env::var("HOME").map(|home| format!("{home}/.cargo"))
-    });
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
     let flags = [
         "-Clinker=bpf-linker".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         "-Cdebuginfo=2".to_owned(),
         format!("--remap-path-prefix={}=.", folder.display()),
-        format!("--remap-path-prefix={}=cargo", home.context("HOME is not set")?),
+        format!(
+            "--remap-path-prefix={}=cargo",
+            home.context("HOME is not set")?
+        ),
     ];
     let mut cargo = Command::new("cargo");
     cargo
-        .args(["build", "--release", "--locked", "--quiet", "--target", TARGET])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--target",
+            TARGET,
+        ])
         .current_dir(&folder)
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTC", "/usr/bin/rustc")
@@ -86,16 +95,25 @@ fn build() -> anyhow::Result<PathBuf> {
 /// What the kernel loads: instructions, maps and BTF, by section. Symbol names and line tables are
 /// not compared: the order in which they come may differ.
 fn sections(object: &Path) -> anyhow::Result<Vec<(String, String)>> {
-    ["classifier", "xdp", "cgroup/connect4", "cgroup/sendmsg4", "cgroup/recvmsg4", "cgroup/getpeername4", ".maps", ".text"]
-        .into_iter()
-        .map(|section| {
-            let dump = sh(&format!(
-                "/usr/lib/llvm-22/bin/llvm-objdump --full-contents --section={section} {}",
-                object.display()
-            ))?;
-            // The first lines name the file.
-            let contents = dump.lines().skip(3).collect::<Vec<_>>().join("\n");
-            Ok((section.to_owned(), contents))
-        })
-        .collect()
+    [
+        "classifier",
+        "xdp",
+        "cgroup/connect4",
+        "cgroup/sendmsg4",
+        "cgroup/recvmsg4",
+        "cgroup/getpeername4",
+        ".maps",
+        ".text",
+    ]
+    .into_iter()
+    .map(|section| {
+        let dump = sh(&format!(
+            "/usr/lib/llvm-22/bin/llvm-objdump --full-contents --section={section} {}",
+            object.display()
+        ))?;
+        // The first lines name the file.
+        let contents = dump.lines().skip(3).collect::<Vec<_>>().join("\n");
+        Ok((section.to_owned(), contents))
+    })
+    .collect()
 }

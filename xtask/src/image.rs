@@ -49,14 +49,21 @@ pub fn import(host: &Host, _binaries: &Path) -> anyhow::Result<()> {
     fs::copy(binary()?, bin.join("skein-demo"))?;
     fs::copy("/bin/busybox", bin.join("busybox"))
         .context("there is no /bin/busybox: run `cargo xtask setup`")?;
-    for applet in ["sh", "sleep", "wget", "nslookup", "ping", "cat", "ls", "echo", "nc", "id", "env", "hostname", "ip", "true", "false", "ps", "kill"] {
+    for applet in [
+        "sh", "sleep", "wget", "nslookup", "ping", "cat", "ls", "echo", "nc", "id", "env",
+        "hostname", "ip", "true", "false", "ps", "kill",
+    ] {
         let link = bin.join(applet);
         if !link.exists() {
             std::os::unix::fs::symlink("busybox", &link)?;
         }
     }
     let tar = folder.with_extension("tar");
-    sh(&format!("tar -C {} -cf {} .", folder.display(), tar.display()))?;
+    sh(&format!(
+        "tar -C {} -cf {} .",
+        folder.display(),
+        tar.display()
+    ))?;
     let mut import = host.command("docker");
     import.args(["--host", "unix:///run/docker.sock", "import"]);
     import.args(["--change", "ENTRYPOINT [\"/bin/skein-demo\"]"]);

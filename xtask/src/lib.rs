@@ -31,9 +31,10 @@ pub fn target_dir() -> anyhow::Result<PathBuf> {
     }
     let own = std::env::current_exe().context("cannot find this program's own file")?;
     // <target>/debug/xtask, <target>/debug/deps/<test>
-    let profile = own
-        .ancestors()
-        .find(|dir| dir.file_name().is_some_and(|name| name == "debug" || name == "release"));
+    let profile = own.ancestors().find(|dir| {
+        dir.file_name()
+            .is_some_and(|name| name == "debug" || name == "release")
+    });
     let target = profile.and_then(|profile| profile.parent());
     Ok(target.map_or_else(|| root().join("target"), PathBuf::from))
 }

@@ -164,10 +164,17 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
     match command {
         ClusterCommand::Up(_) => {}
         ClusterCommand::Env { node } => {
-            println!("export DOCKER_HOST=unix://{}", cluster.host(&node)?.socket().display());
+            println!(
+                "export DOCKER_HOST=unix://{}",
+                cluster.host(&node)?.socket().display()
+            );
         }
         ClusterCommand::Exec { host, command } => {
-            let status = cluster.host(&host)?.command(&command[0]).args(&command[1..]).status();
+            let status = cluster
+                .host(&host)?
+                .command(&command[0])
+                .args(&command[1..])
+                .status();
             let code = status.context("cannot enter the host")?.code();
             cluster.leave_running();
             return Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)));
@@ -175,7 +182,12 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Ip { host } => println!("{}", cluster.host(&host)?.address()),
         ClusterCommand::Ls => {
             for host in cluster.hosts() {
-                println!("{:<8} {:<15} {}", host.name(), host.address(), host.running().join(" "));
+                println!(
+                    "{:<8} {:<15} {}",
+                    host.name(),
+                    host.address(),
+                    host.running().join(" ")
+                );
             }
         }
         ClusterCommand::Kill { node, daemons } => {

@@ -25,7 +25,10 @@ const PACKAGES: [(&str, &str); 14] = [
 const EBPF_PACKAGES: [(&str, &str); 7] = [
     ("/usr/bin/rustc", "rustc-web"),
     ("/usr/bin/cargo", "cargo-web"),
-    ("/usr/lib/rustlib/bpfel-unknown-none", "libstd-rust-web-dev-bpf"),
+    (
+        "/usr/lib/rustlib/bpfel-unknown-none",
+        "libstd-rust-web-dev-bpf",
+    ),
     ("/usr/lib/llvm-22/bin/llvm-config", "llvm-22-dev"),
     ("/usr/lib/llvm-22/lib/libPolly.a", "libpolly-22-dev"),
     ("/usr/include/zstd.h", "libzstd-dev"),
@@ -68,7 +71,13 @@ fn install(packages: &[(&str, &'static str)]) -> anyhow::Result<()> {
     let step = Step::begin(&format!("install {list}"));
     let apt = |args: &[&str]| {
         let mut apt = Command::new("apt-get");
-        apt.args(["-qq", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=300"]);
+        apt.args([
+            "-qq",
+            "-o",
+            "Acquire::Retries=3",
+            "-o",
+            "DPkg::Lock::Timeout=300",
+        ]);
         apt.env("DEBIAN_FRONTEND", "noninteractive").args(args);
         // Packages start their services where they can: a cluster brings its own engines.
         output(apt.env("RUNLEVEL", "1"))

@@ -9,7 +9,12 @@ use std::process::Command;
 /// A test fails.
 pub fn test(unit: bool) -> anyhow::Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let test = |args: &[&str]| run(Command::new(&cargo).arg("test").args(args).current_dir(crate::root()));
+    let test = |args: &[&str]| {
+        run(Command::new(&cargo)
+            .arg("test")
+            .args(args)
+            .current_dir(crate::root()))
+    };
     if unit {
         return test(&["--workspace", "--exclude", "skein-tests"]);
     }

@@ -13,7 +13,15 @@ pub fn daemons() -> anyhow::Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut build = Command::new(cargo);
     build
-        .args(["build", "--quiet", "-p", "skein-control", "-p", "skein-dataplane"])
+        // As the tests are built, so that both use the same builds of the libraries.
+        .args([
+            "build",
+            "--quiet",
+            "--workspace",
+            "--bins",
+            "--exclude",
+            "xtask",
+        ])
         .current_dir(crate::root())
         .env("CARGO_TARGET_DIR", &target);
     output(&mut build)?;

@@ -22,7 +22,11 @@ impl Daemon {
 
     /// The ones named, or all if none is.
     pub fn or_all(daemons: &[Self]) -> &[Self] {
-        if daemons.is_empty() { Self::ALL } else { daemons }
+        if daemons.is_empty() {
+            Self::ALL
+        } else {
+            daemons
+        }
     }
 
     /// Name of the program.

@@ -122,7 +122,12 @@ fn be_host(args: &HoldArgs, mut tell: UnixStream) -> anyhow::Result<std::convert
     }
     let mode = Some("mode=755");
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), mode).context("/run")?;
-    for folder in ["/run/skein", "/run/docker/plugins", "/run/pids", "/run/lock"] {
+    for folder in [
+        "/run/skein",
+        "/run/docker/plugins",
+        "/run/pids",
+        "/run/lock",
+    ] {
         fs::create_dir_all(folder)?;
     }
     let bpffs = "/sys/fs/bpf";
@@ -191,7 +196,12 @@ impl Host {
         if let Ok(xtask) = std::env::var("SKEIN_XTASK") {
             holder = Command::new(xtask);
         }
-        holder.arg("hold").arg("--name").arg(name).arg("--folder").arg(&folder);
+        holder
+            .arg("hold")
+            .arg("--name")
+            .arg(name)
+            .arg("--folder")
+            .arg(&folder);
         holder.arg("--cgroup").arg(&own);
         if tied {
             holder.arg("--tied").stdin(Stdio::piped());
@@ -306,7 +316,9 @@ impl Host {
 
     fn docker_at(&self, daemon: Daemon, args: &[&str]) -> anyhow::Result<String> {
         let mut docker = self.command("docker");
-        docker.arg("--host").arg(format!("unix://{}", daemon.socket()));
+        docker
+            .arg("--host")
+            .arg(format!("unix://{}", daemon.socket()));
         output(docker.args(args))
     }
 
@@ -388,7 +400,9 @@ impl Host {
 
     /// Names of the daemons that run.
     pub fn running(&self) -> Vec<&'static str> {
-        let running = Daemon::ALL.iter().filter(|daemon| self.is_running(**daemon));
+        let running = Daemon::ALL
+            .iter()
+            .filter(|daemon| self.is_running(**daemon));
         running.map(|daemon| daemon.name()).collect()
     }
 
@@ -444,7 +458,11 @@ impl Host {
             let _ = kill(Pid::from_raw(self.process), Signal::SIGKILL);
             let gone = format!("/proc/{}/ns/pid", self.process);
             wait_until("the host ends", REMOVE_TIMEOUT, || {
-                ensure!(fs::metadata(&gone).is_err(), "host {} is there still", self.name);
+                ensure!(
+                    fs::metadata(&gone).is_err(),
+                    "host {} is there still",
+                    self.name
+                );
                 Ok(())
             })?;
             // Ours or another process's child: either way it ends now.

@@ -102,13 +102,11 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn make_hosts(
-        &mut self,
-        shape: &Shape,
-        tied: bool,
-        binaries: &Path,
-    ) -> anyhow::Result<()> {
-        let step = Step::begin(&format!("make {} nodes, a client and a switch", shape.nodes));
+    fn make_hosts(&mut self, shape: &Shape, tied: bool, binaries: &Path) -> anyhow::Result<()> {
+        let step = Step::begin(&format!(
+            "make {} nodes, a client and a switch",
+            shape.nodes
+        ));
         let base = NETWORK.0.to_bits();
         let mut hosts = vec![(SWITCH.to_owned(), base), (CLIENT.to_owned(), base + 250)];
         for n in 1..=shape.nodes {

@@ -12,16 +12,28 @@ const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 pub fn form(cluster: &Cluster, shape: &Shape) -> anyhow::Result<()> {
     let step = Step::begin("form a swarm");
     let first = cluster.host("n1")?;
-    first.docker(&["swarm", "init", "--advertise-addr", &first.address().to_string()])?;
+    first.docker(&[
+        "swarm",
+        "init",
+        "--advertise-addr",
+        &first.address().to_string(),
+    ])?;
     let address = format!("{}:2377", first.address());
     for (host, n) in cluster.nodes().zip(1..).skip(1) {
-        let role = if n <= shape.managers { "manager" } else { "worker" };
+        let role = if n <= shape.managers {
+            "manager"
+        } else {
+            "worker"
+        };
         let token = first.docker(&["swarm", "join-token", "-q", role])?;
         host.docker(&["swarm", "join", "--token", token.trim(), &address])?;
     }
     wait_until("all nodes are ready", FORM_TIMEOUT, || {
         let nodes = first.docker(&["node", "ls", "--format", "{{.Status}} {{.ManagerStatus}}"])?;
-        let ready = nodes.lines().filter(|line| line.starts_with("Ready")).count();
+        let ready = nodes
+            .lines()
+            .filter(|line| line.starts_with("Ready"))
+            .count();
         let managers = nodes
             .lines()
             .filter(|line| line.ends_with("Leader") || line.ends_with("Reachable"))
@@ -32,6 +44,9 @@ pub fn form(cluster: &Cluster, shape: &Shape) -> anyhow::Result<()> {
         );
         Ok(())
     })?;
-    step.end(&format!("{} managers of {} nodes", shape.managers, shape.nodes));
+    step.end(&format!(
+        "{} managers of {} nodes",
+        shape.managers, shape.nodes
+    ));
     Ok(())
 }

@@ -18,18 +18,19 @@ fn port(host: &Host) -> String {
 /// Joins a host to the switch: its end is eth0.
 pub fn plug_in(switch: &Host, host: &Host) -> anyhow::Result<()> {
     let port = port(host);
-    switch.run(&format!(
-        "ip link add {port} type veth peer name eth0 netns /proc/{}/ns/net",
-        host.process()
-    ))
-    .or_else(|_| {
-        // Older iproute2 takes process numbers only, of this namespace: so from outside.
-        sh(&format!(
-            "ip link add {port} netns {} type veth peer name eth0 netns {}",
-            switch.process(),
+    switch
+        .run(&format!(
+            "ip link add {port} type veth peer name eth0 netns /proc/{}/ns/net",
             host.process()
         ))
-    })?;
+        .or_else(|_| {
+            // Older iproute2 takes process numbers only, of this namespace: so from outside.
+            sh(&format!(
+                "ip link add {port} netns {} type veth peer name eth0 netns {}",
+                switch.process(),
+                host.process()
+            ))
+        })?;
     switch.run(&format!("ip link set {port} master br0 up"))?;
     host.run("ip link set lo up")?;
     let (address, prefix) = (host.address(), NETWORK.1);
