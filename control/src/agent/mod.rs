@@ -1,5 +1,113 @@
-//! The agent.
+//! The agent: runs the node's tasks on its container engine.
+//!
+//! - [`container`], [`template`], [`task::machine`]: what to do, as values.
+//! - [`engine`]: the engine's API.
+//! - [`task`]: a supervisor for each task; [`store`] remembers them.
+//! - [`session`]: in touch with the leader; [`network`] is what it tells of the network, which
+//!   [`dataplane`] hands on.
+//! - [`events`]: what happens on the engine. [`logs`]: what the tasks write.
+//!
+//! Tasks go on whoever is away: managers, engine, or the agent itself.
 
 pub mod container;
+pub mod dataplane;
+pub mod engine;
+pub mod events;
+pub mod logs;
+pub mod network;
+pub mod reports;
+pub mod session;
+pub mod store;
 pub mod task;
 pub mod template;
+
+use crate::rpc::Managers;
+use bollard::Docker;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long an agent that ends waits for steps under way to be left.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+/// Between tries to open the agent's store.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// What an agent needs of its node.
+#[derive(Clone)]
+pub struct Config {
+    /// The container engine; it need not be up.
+    pub engine: Docker,
+    /// The dataplane's socket; it need not be there.
+    pub dataplane_socket: PathBuf,
+    /// A directory of the agent's own; made if need be.
+    pub state_dir: PathBuf,
+    /// Whose tasks it runs.
+    pub node_id: String,
+    /// IPv4 address of the data path; "" to let the managers take the one that they see.
+    pub data_path_addr: String,
+    /// The managers, and the way to the leader.
+    pub managers: Managers,
+}
+
+/// Runs the tasks that the managers give a node.
+pub struct Agent;
+
+impl Agent {
+    /// Runs an agent until `shutdown`; its tasks go on then, and another agent with the same state
+    /// takes them up.
+    pub fn spawn(config: Config, shutdown: CancellationToken) -> JoinHandle<()> {
+        tokio::spawn(run(config, shutdown))
+    }
+}
+
+async fn run(config: Config, shutdown: CancellationToken) {
+    let Some((store, records)) = shutdown.run_until_cancelled(open_store(&config)).await else {
+        return;
+    };
+    let environment = task::Environment {
+        engine: engine::Engine::new(config.engine),
+        store,
+        reports: reports::Reports::default(),
+        networks: network::NetworkState::new(),
+        description: Arc::default(),
+    };
+    let tasks = task::Tasks::resume(environment.clone(), records, shutdown.clone());
+    let session = session::Session {
+        managers: config.managers,
+        environment: environment.clone(),
+        tasks: tasks.clone(),
+        data_path_addr: config.data_path_addr,
+    };
+    let work = async {
+        tokio::join!(
+            events::follow(&environment, &tasks),
+            events::clear_up(&environment, &tasks, &config.node_id),
+            dataplane::relay(&environment.networks, &config.dataplane_socket),
+            session.run(),
+        )
+    };
+    shutdown.run_until_cancelled(work).await;
+    if timeout(END_PATIENCE, tasks.ended()).await.is_err() {
+        tracing::warn!("steps of tasks are still under way; the next agent finds how they ended");
+    }
+}
+
+/// Without its store an agent might start what runs already, so it waits for it: another agent of
+/// this node may just be ending.
+async fn open_store(
+    config: &Config,
+) -> (
+    store::Store,
+    std::collections::BTreeMap<String, store::Record>,
+) {
+    loop {
+        match store::Store::open(&config.state_dir, &config.node_id).await {
+            Ok(opened) => return opened,
+            Err(error) => tracing::error!("the node runs no tasks: {error:#}"),
+        }
+        sleep(STORE_RETRY).await;
+    }
+}

@@ -1,3 +1,8 @@
-//! One task on this node.
+//! The tasks of this node.
 
+pub mod listening;
 pub mod machine;
+mod registry;
+mod supervisor;
+
+pub use registry::{Environment, Tasks};

@@ -1,0 +1,103 @@
+use super::{Engine, EngineError};
+use bollard::models::{SystemInfo, SystemVersion};
+use skein_model::{EngineDescription, EnginePlugin, NodeDescription, NodeResources, Platform};
+
+/// A CPU, in billionths.
+const NANO: i64 = 1_000_000_000;
+/// The plugin that serves Skein's own networks is no choice of the user's.
+const OWN_PLUGIN: &str = "skein";
+
+impl Engine {
+    /// What the node is, as its engine sees it.
+    pub async fn describe(&self) -> Result<NodeDescription, EngineError> {
+        let info = self
+            .read("asking what it is", |docker| docker.info())
+            .await?;
+        let version = self
+            .read("asking for its version", |docker| docker.version())
+            .await?;
+        Ok(describe(info, version))
+    }
+}
+
+/// A node's description from the answers of `GET /info` and `GET /version`.
+pub fn describe(info: SystemInfo, version: SystemVersion) -> NodeDescription {
+    let found = info.plugins.unwrap_or_default();
+    let mut plugins: Vec<EnginePlugin> = [
+        ("Authorization", found.authorization),
+        ("Log", found.log),
+        ("Network", found.network),
+        ("Volume", found.volume),
+    ]
+    .into_iter()
+    .flat_map(|(kind, names)| {
+        let names = names.unwrap_or_default().into_iter();
+        names
+            .filter(|name| name != OWN_PLUGIN)
+            .map(|name| EnginePlugin {
+                kind: kind.to_owned(),
+                name,
+            })
+    })
+    .collect();
+    plugins.sort();
+    // Labels are `key=value`; one without a value has the empty one.
+    let labels = info.labels.unwrap_or_default().into_iter();
+    let labels = labels
+        .map(|label| match label.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (label, String::new()),
+        })
+        .collect();
+    NodeDescription {
+        hostname: info.name.unwrap_or_default(),
+        platform: Platform {
+            architecture: info.architecture.unwrap_or_default(),
+            os: info.os_type.unwrap_or_default(),
+        },
+        resources: NodeResources {
+            nano_cpus: info.ncpu.unwrap_or_default().saturating_mul(NANO),
+            memory_bytes: info.mem_total.unwrap_or_default(),
+            generic_resources: Vec::new(),
+        },
+        engine: EngineDescription {
+            engine_version: version.version.unwrap_or_default(),
+            labels,
+            plugins,
+        },
+        ..NodeDescription::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_node_is_what_its_engine_says() {
+        let info = serde_json::from_value(json!({
+            "Name": "n1", "NCPU": 2, "MemTotal": 1024, "Architecture": "x86_64",
+            "OSType": "linux", "Labels": ["rack=a", "ssd"],
+            "Plugins": {"Volume": ["local"], "Network": ["skein", "bridge"], "Log": ["json-file"]},
+        }))
+        .unwrap();
+        let version = serde_json::from_value(json!({"Version": "20.10.24"})).unwrap();
+        let node = describe(info, version);
+        assert_eq!(node.hostname, "n1");
+        assert_eq!(node.platform.architecture, "x86_64");
+        assert_eq!(node.platform.os, "linux");
+        assert_eq!(node.resources.nano_cpus, 2_000_000_000);
+        assert_eq!(node.resources.memory_bytes, 1024);
+        assert_eq!(node.engine.engine_version, "20.10.24");
+        assert_eq!(node.engine.labels["rack"], "a");
+        assert_eq!(node.engine.labels["ssd"], "");
+        let plugins: Vec<_> = node
+            .engine
+            .plugins
+            .iter()
+            .map(|p| p.name.as_str())
+            .collect();
+        assert_eq!(plugins, ["json-file", "bridge", "local"]);
+    }
+}

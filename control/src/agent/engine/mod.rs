@@ -1,0 +1,258 @@
+//! The node's container engine: every call has a deadline, and says whether it may be tried again.
+
+mod containers;
+mod describe;
+mod images;
+mod networks;
+
+pub use describe::describe;
+pub use networks::TwinSpec;
+
+use bollard::Docker;
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{Mutex, Semaphore};
+
+/// Calls that only read.
+const READ_DEADLINE: Duration = Duration::from_secs(20);
+/// Calls that make or remove something: an engine whose network plugin is away waits 15 s for each
+/// of a container's networks before it gives up.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(120);
+/// bollard's own limit must be above all of ours: stopping waits for the grace period, and a log
+/// that is followed says nothing for hours.
+const CLIENT_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Containers that are made or started at a time. More only slow each other down in the engine.
+const CHANGES_AT_ONCE: usize = 8;
+
+/// Why the engine did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// It did not answer: nothing is known of what it did. Worth another try.
+    #[error("{what}: the container engine does not answer: {reason}")]
+    Away {
+        /// What was tried.
+        what: &'static str,
+        /// What the attempt ended with.
+        reason: String,
+    },
+    /// It answered with an error.
+    #[error("{message}")]
+    Refused {
+        /// Of the HTTP answer.
+        status: u16,
+        /// In the engine's words.
+        message: String,
+    },
+}
+
+impl EngineError {
+    /// What was named is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// A container of that name is there already.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, .. })
+    }
+
+    /// Worth another try: the engine is away, or it could not reach what the network depends on. The
+    /// task has no part in that.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Away { .. } => true,
+            Self::Refused { message, .. } => [
+                "NetworkDriver.",
+                "IpamDriver.",
+                "skein.sock",
+                "plugin \"skein\"",
+                "legacy plugin",
+            ]
+            .iter()
+            .any(|sign| message.contains(sign)),
+        }
+    }
+}
+
+/// The engine. Clones share its connections.
+#[derive(Clone)]
+pub struct Engine {
+    docker: Docker,
+    /// The API version is agreed upon.
+    negotiated: Arc<AtomicBool>,
+    /// See [`CHANGES_AT_ONCE`].
+    changes: Arc<Semaphore>,
+    /// One at a time makes or removes twins: the engine would make two of one name.
+    twins: Arc<Mutex<()>>,
+}
+
+impl Engine {
+    /// The engine that `docker` connects to; it need not be up yet.
+    pub fn new(docker: Docker) -> Self {
+        Self {
+            docker: docker.with_timeout(CLIENT_LIMIT),
+            negotiated: Arc::default(),
+            changes: Arc::new(Semaphore::new(CHANGES_AT_ONCE)),
+            twins: Arc::default(),
+        }
+    }
+
+    /// The client, once its API version is one that the engine speaks.
+    async fn ready(&self) -> Result<&Docker, EngineError> {
+        if !self.negotiated.load(Ordering::Acquire) {
+            // Clones share the version that this settles.
+            let negotiation = self.docker.clone().negotiate_version();
+            answer("negotiating the API version", READ_DEADLINE, negotiation).await?;
+            self.negotiated.store(true, Ordering::Release);
+        }
+        Ok(&self.docker)
+    }
+
+    /// Streams of the engine: events and logs. The caller sees to it that they end.
+    pub async fn streams(&self) -> Result<Docker, EngineError> {
+        self.ready().await.cloned()
+    }
+
+    /// The engine may have been exchanged: its API version is to be agreed upon anew.
+    pub fn reconnected(&self) {
+        self.negotiated.store(false, Ordering::Release);
+    }
+
+    async fn read<'a, T, F>(
+        &'a self,
+        what: &'static str,
+        call: impl FnOnce(&'a Docker) -> F,
+    ) -> Result<T, EngineError>
+    where
+        F: Future<Output = Result<T, bollard::errors::Error>> + 'a,
+    {
+        answer(what, READ_DEADLINE, call(self.ready().await?)).await
+    }
+
+    async fn change<'a, T, F>(
+        &'a self,
+        what: &'static str,
+        call: impl FnOnce(&'a Docker) -> F,
+    ) -> Result<T, EngineError>
+    where
+        F: Future<Output = Result<T, bollard::errors::Error>> + 'a,
+    {
+        answer(what, CHANGE_DEADLINE, call(self.ready().await?)).await
+    }
+}
+
+/// Awaits an answer for as long as `deadline`.
+async fn answer<T>(
+    what: &'static str,
+    deadline: Duration,
+    call: impl Future<Output = Result<T, bollard::errors::Error>>,
+) -> Result<T, EngineError> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(answer) => answer.map_err(|error| failure(what, error)),
+        Err(_) => Err(EngineError::Away {
+            what,
+            reason: format!("no answer in {} s", deadline.as_secs()),
+        }),
+    }
+}
+
+fn failure(what: &'static str, error: bollard::errors::Error) -> EngineError {
+    use bollard::errors::Error;
+    match error {
+        Error::DockerResponseServerError {
+            status_code,
+            message,
+        } => EngineError::Refused {
+            status: status_code,
+            message,
+        },
+        // An error in the midst of a pull: the HTTP status was sent before it.
+        Error::DockerStreamError { error } => EngineError::Refused {
+            status: 500,
+            message: error,
+        },
+        other => EngineError::Away {
+            what,
+            reason: reason(&other),
+        },
+    }
+}
+
+/// An error with its causes: bollard's outermost words are mostly "error trying to connect".
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, message: &str) -> EngineError {
+        EngineError::Refused {
+            status,
+            message: message.into(),
+        }
+    }
+
+    #[test]
+    fn failures_of_the_network_plugin_are_not_the_tasks() {
+        for (error, passing) in [
+            (
+                refused(
+                    500,
+                    "failed to create endpoint a on network b: error while ... Post \
+                     \"http://%2Frun%2Fdocker%2Fplugins%2Fskein.sock/NetworkDriver.CreateEndpoint\"",
+                ),
+                true,
+            ),
+            (refused(400, "IpamDriver.RequestAddress: not yet"), true),
+            (refused(404, "plugin \"skein\" not found"), true),
+            (
+                EngineError::Away {
+                    what: "starting",
+                    reason: "refused".into(),
+                },
+                true,
+            ),
+            (
+                refused(400, "OCI runtime create failed: no such file"),
+                false,
+            ),
+            (refused(404, "No such image: web:1"), false),
+        ] {
+            assert_eq!(error.is_passing(), passing, "{error}");
+        }
+        assert!(refused(404, "").is_not_found() && !refused(409, "").is_not_found());
+        assert!(refused(409, "").is_conflict() && !refused(500, "").is_conflict());
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_not_there_is_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("none.sock");
+        let docker =
+            Docker::connect_with_unix(&path.to_string_lossy(), 5, bollard::API_DEFAULT_VERSION);
+        // bollard looks for the socket when it connects, or when it is made.
+        if let Ok(docker) = docker {
+            let error = Engine::new(docker).container("c").await.unwrap_err();
+            assert!(matches!(error, EngineError::Away { .. }), "{error}");
+            assert!(error.is_passing());
+        }
+    }
+}

@@ -1,0 +1,178 @@
+use super::{Engine, EngineError};
+use bollard::{
+    models::{Ipam, IpamConfig, NetworkCreateRequest},
+    query_parameters::ListNetworksOptionsBuilder,
+};
+use skein_proto::network::Network;
+use std::collections::{BTreeSet, HashMap};
+
+/// The driver, of networks and of addresses, that the dataplane serves.
+const DRIVER: &str = "skein";
+/// The option that tells the driver which network of the swarm is meant.
+const NETWORK_OPTION: &str = "skein.network";
+/// Label of a twin: the ID of the network of the swarm.
+const NETWORK_LABEL: &str = "com.skein.network";
+
+/// What an engine's network must be to stand for an overlay of the swarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TwinSpec {
+    /// ID of the network of the swarm.
+    pub network_id: String,
+    /// Its name, on the engine too.
+    pub name: String,
+    /// `10.0.1.0/24`
+    pub subnet: String,
+    /// `10.0.1.1`
+    pub gateway: String,
+    /// There is no way out of it.
+    pub internal: bool,
+}
+
+impl From<&Network> for TwinSpec {
+    fn from(network: &Network) -> Self {
+        Self {
+            network_id: network.id.clone(),
+            name: network.name.clone(),
+            subnet: network.subnet.clone(),
+            gateway: network.gateway.clone(),
+            internal: network.internal,
+        }
+    }
+}
+
+impl TwinSpec {
+    fn request(&self) -> NetworkCreateRequest {
+        let one = |key: &str| HashMap::from([(key.to_owned(), self.network_id.clone())]);
+        NetworkCreateRequest {
+            name: self.name.clone(),
+            driver: Some(DRIVER.to_owned()),
+            internal: self.internal.then_some(true),
+            ipam: Some(Ipam {
+                driver: Some(DRIVER.to_owned()),
+                config: Some(vec![IpamConfig {
+                    subnet: Some(self.subnet.clone()),
+                    gateway: Some(self.gateway.clone()),
+                    ..IpamConfig::default()
+                }]),
+                // Subnets of different networks may overlap: the driver must know whose it is.
+                options: Some(one(NETWORK_OPTION)),
+            }),
+            options: Some(one(NETWORK_OPTION)),
+            labels: Some(one(NETWORK_LABEL)),
+            ..NetworkCreateRequest::default()
+        }
+    }
+}
+
+impl Engine {
+    /// The engine's own ID of the twin of a network of the swarm, if there is one.
+    pub async fn twin(&self, network_id: &str) -> Result<Option<String>, EngineError> {
+        let twins = self
+            .labelled(format!("{NETWORK_LABEL}={network_id}"))
+            .await?;
+        Ok(twins.into_iter().next().map(|(id, _)| id))
+    }
+
+    /// The engine's own ID of a network's twin, which is made if need be.
+    pub async fn ensure_twin(&self, spec: &TwinSpec) -> Result<String, EngineError> {
+        let _turn = self.twins.lock().await;
+        if let Some(twin) = self.twin(&spec.network_id).await? {
+            return Ok(twin);
+        }
+        let made = self
+            .change("making a network", |docker| {
+                docker.create_network(spec.request())
+            })
+            .await?;
+        tracing::info!(
+            network = spec.name,
+            id = spec.network_id,
+            "made the twin of a network"
+        );
+        Ok(made.id)
+    }
+
+    /// Networks of the swarm whose twins have no endpoint.
+    pub async fn idle_twins(&self) -> Result<BTreeSet<String>, EngineError> {
+        let mut idle = BTreeSet::new();
+        for (twin, network_id) in self.labelled(NETWORK_LABEL.to_owned()).await? {
+            let inspected = self
+                .read("looking at a network", |docker| {
+                    docker.inspect_network(&twin, None)
+                })
+                .await;
+            match inspected {
+                Ok(network) if network.containers.as_ref().is_none_or(HashMap::is_empty) => {
+                    idle.insert(network_id);
+                }
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(idle)
+    }
+
+    /// Removes the twin of a network; an engine that still has endpoints on it refuses.
+    pub async fn remove_twin(&self, network_id: &str) -> Result<(), EngineError> {
+        let _turn = self.twins.lock().await;
+        let Some(twin) = self.twin(network_id).await? else {
+            return Ok(());
+        };
+        let removed = self
+            .change("removing a network", |docker| docker.remove_network(&twin))
+            .await;
+        match removed {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Networks with a label: their own IDs, and the networks of the swarm that they stand for.
+    async fn labelled(&self, label: String) -> Result<Vec<(String, String)>, EngineError> {
+        let filters = HashMap::from([("label".to_owned(), vec![label])]);
+        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
+        let found = self
+            .read("listing networks", |docker| {
+                docker.list_networks(Some(options))
+            })
+            .await?;
+        let twins = found.into_iter().filter_map(|network| {
+            let network_id = network.labels?.remove(NETWORK_LABEL)?;
+            Some((network.id?, network_id))
+        });
+        Ok(twins.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_twin_names_the_network_it_stands_for() {
+        let spec = TwinSpec {
+            network_id: "net1".into(),
+            name: "front".into(),
+            subnet: "10.0.1.0/24".into(),
+            gateway: "10.0.1.1".into(),
+            internal: false,
+        };
+        let request = serde_json::to_value(spec.request()).unwrap();
+        assert_eq!(
+            request,
+            json!({
+                "Name": "front",
+                "Driver": "skein",
+                "IPAM": {
+                    "Driver": "skein",
+                    "Config": [{"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"}],
+                    "Options": {"skein.network": "net1"},
+                },
+                "Options": {"skein.network": "net1"},
+                "Labels": {"com.skein.network": "net1"},
+            })
+        );
+    }
+}

@@ -1,0 +1,283 @@
+//! What tasks write, for the readers that the managers have.
+
+use super::{engine::Engine, task::Tasks};
+use bollard::{container::LogOutput, query_parameters::LogsOptionsBuilder};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use skein_proto::node::{LogChunk, LogSubscription, SubscriptionsRequest, logs_client::LogsClient};
+use std::{collections::HashMap, convert::Infallible, time::Duration};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, transport::Channel};
+
+/// Subscriptions served at a time: each is a stream, and a log for each of its tasks.
+const SUBSCRIPTIONS_MAX: usize = 64;
+/// Chunks of one subscription that wait for the leader; the engine waits with its own then.
+const QUEUE: usize = 128;
+/// Between tries to subscribe with a leader that does not serve logs at the moment.
+const RETRY: Duration = Duration::from_secs(1);
+/// Between looks for the container of a task that is being prepared.
+const CONTAINER_POLL: Duration = Duration::from_millis(500);
+/// An engine that does not begin to send a log which is not followed is given up.
+const SILENCE: Duration = Duration::from_secs(15);
+/// Of a chunk that tells of the collection itself.
+const STREAM_ERROR: u32 = 3;
+
+/// Serves log subscriptions for as long as the session lasts.
+pub async fn serve(
+    engine: &Engine,
+    tasks: &Tasks,
+    channel: Channel,
+    session_id: &str,
+) -> Result<Infallible, Status> {
+    loop {
+        let served = serve_once(engine, tasks, channel.clone(), session_id).await;
+        if let Err(status) = served {
+            tracing::debug!("no log subscriptions: {}", status.message());
+        }
+        sleep(RETRY).await;
+    }
+}
+
+async fn serve_once(
+    engine: &Engine,
+    tasks: &Tasks,
+    channel: Channel,
+    session_id: &str,
+) -> Result<(), Status> {
+    let mut client = LogsClient::new(channel);
+    let request = SubscriptionsRequest {
+        session_id: session_id.to_owned(),
+    };
+    let mut subscriptions = client.subscriptions(request).await?.into_inner();
+    // Dropped, and all publishing with it, when the session ends.
+    let mut publishing: JoinSet<String> = JoinSet::new();
+    let mut open: HashMap<String, CancellationToken> = HashMap::new();
+    loop {
+        let subscription = tokio::select! {
+            next = subscriptions.message() => next?,
+            Some(ended) = publishing.join_next(), if !publishing.is_empty() => {
+                if let Ok(id) = ended {
+                    open.remove(&id);
+                }
+                continue;
+            }
+        };
+        let Some(subscription) = subscription else {
+            return Ok(());
+        };
+        if subscription.close {
+            if let Some(closing) = open.remove(&subscription.id) {
+                closing.cancel();
+            }
+            continue;
+        }
+        if open.len() >= SUBSCRIPTIONS_MAX {
+            tracing::warn!(
+                subscription = subscription.id,
+                "{SUBSCRIPTIONS_MAX} log readers are being served already: this one gets nothing"
+            );
+            continue;
+        }
+        let (id, closing) = (subscription.id.clone(), CancellationToken::new());
+        open.insert(id.clone(), closing.clone());
+        let publish = publish(engine.clone(), tasks.clone(), client.clone(), subscription);
+        publishing.spawn(async move {
+            let published = closing.run_until_cancelled(publish).await;
+            if let Some(Err(status)) = published {
+                tracing::debug!(subscription = id, "logs end: {}", status.message());
+            }
+            id
+        });
+    }
+}
+
+/// Sends the logs of a subscription until they end or nobody reads them.
+async fn publish(
+    engine: Engine,
+    tasks: Tasks,
+    mut client: LogsClient<Channel>,
+    subscription: LogSubscription,
+) -> Result<(), Status> {
+    let (chunks, queue) = mpsc::channel(QUEUE);
+    let mut readers = JoinSet::new();
+    for task_id in subscription.task_ids.clone() {
+        let reader = Reader {
+            engine: engine.clone(),
+            tasks: tasks.clone(),
+            subscription: subscription.clone(),
+            task_id,
+            chunks: chunks.clone(),
+        };
+        readers.spawn(reader.run());
+    }
+    drop(chunks);
+    client.publish(ReceiverStream::new(queue)).await?;
+    Ok(())
+}
+
+/// Reads the log of one task.
+struct Reader {
+    engine: Engine,
+    tasks: Tasks,
+    subscription: LogSubscription,
+    task_id: String,
+    chunks: mpsc::Sender<LogChunk>,
+}
+
+/// Nobody takes the chunks any more.
+struct Gone;
+
+impl Reader {
+    async fn run(self) {
+        let read = self.read().await;
+        if read.is_ok() {
+            let end = LogChunk {
+                end: true,
+                ..self.chunk()
+            };
+            // A reader that is gone needs no end.
+            let _ = self.chunks.send(end).await;
+        }
+    }
+
+    fn chunk(&self) -> LogChunk {
+        LogChunk {
+            subscription_id: self.subscription.id.clone(),
+            task_id: self.task_id.clone(),
+            ..LogChunk::default()
+        }
+    }
+
+    async fn send(&self, stream: u32, timestamp: String, data: Bytes) -> Result<(), Gone> {
+        let chunk = LogChunk {
+            stream,
+            timestamp,
+            data: data.into(),
+            ..self.chunk()
+        };
+        self.chunks.send(chunk).await.map_err(|_| Gone)
+    }
+
+    /// The task's container, once there is one; `None` if there is none to wait for.
+    async fn container(&self) -> Result<Option<String>, Gone> {
+        loop {
+            let Some((task, status)) = self.tasks.get(&self.task_id) else {
+                return Ok(None);
+            };
+            let container = status.container_status.map(|c| c.container_id);
+            if let Some(id) = container.filter(|id| !id.is_empty()) {
+                return Ok(Some(id));
+            }
+            if !self.subscription.follow || status.state.is_terminal() {
+                // Made, and not yet reported; or never made.
+                let found = self.engine.container(&task.name()).await;
+                return Ok(found.ok().flatten().and_then(|container| container.id));
+            }
+            tokio::select! {
+                () = sleep(CONTAINER_POLL) => {}
+                () = self.chunks.closed() => return Err(Gone),
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<(), Gone> {
+        let Some(container) = self.container().await? else {
+            return Ok(());
+        };
+        let docker = match self.engine.streams().await {
+            Ok(docker) => docker,
+            Err(error) => return self.send_error(&error.to_string()).await,
+        };
+        let wanted = &self.subscription;
+        let tail = match wanted.tail {
+            tail if tail < 0 => "all".to_owned(),
+            tail => tail.to_string(),
+        };
+        let options = LogsOptionsBuilder::new()
+            .follow(wanted.follow)
+            .stdout(wanted.stdout)
+            .stderr(wanted.stderr)
+            .since(i32::try_from(wanted.since).unwrap_or(i32::MAX))
+            .timestamps(true)
+            .tail(&tail)
+            .build();
+        let mut output = docker.logs(&container, Some(options));
+        loop {
+            let next = if wanted.follow {
+                tokio::select! {
+                    next = output.next() => next,
+                    () = self.chunks.closed() => return Err(Gone),
+                }
+            } else {
+                match timeout(SILENCE, output.next()).await {
+                    Ok(next) => next,
+                    Err(_) => return self.send_error("the engine does not send the log").await,
+                }
+            };
+            match next {
+                None => return Ok(()),
+                Some(Ok(line)) => {
+                    let (stream, message) = match line {
+                        LogOutput::StdErr { message } => (2, message),
+                        LogOutput::StdOut { message }
+                        | LogOutput::StdIn { message }
+                        | LogOutput::Console { message } => (1, message),
+                    };
+                    let (timestamp, data) = split_timestamp(message);
+                    self.send(stream, timestamp, data).await?;
+                }
+                Some(Err(error)) => return self.send_error(&error.to_string()).await,
+            }
+        }
+    }
+
+    async fn send_error(&self, reason: &str) -> Result<(), Gone> {
+        let text = format!("task {}: {reason}\n", self.task_id);
+        self.send(STREAM_ERROR, String::new(), text.into()).await
+    }
+}
+
+/// The engine's time of a line, and the line.
+fn split_timestamp(line: Bytes) -> (String, Bytes) {
+    let Some(space) = line.iter().position(|byte| *byte == b' ') else {
+        return (String::new(), line);
+    };
+    match std::str::from_utf8(&line[..space]) {
+        Ok(time) if time.ends_with('Z') && time.contains('T') => {
+            (time.to_owned(), line.slice(space + 1..))
+        }
+        _ => (String::new(), line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_parted_from_their_times() {
+        for (line, time, data) in [
+            (
+                "2026-01-02T03:04:05.123456789Z hello you\n",
+                "2026-01-02T03:04:05.123456789Z",
+                "hello you\n",
+            ),
+            (
+                "2026-01-02T03:04:05.123456789Z \n",
+                "2026-01-02T03:04:05.123456789Z",
+                "\n",
+            ),
+            ("no time\n", "", "no time\n"),
+            ("one\n", "", "one\n"),
+        ] {
+            let (found, rest) = split_timestamp(Bytes::from(line));
+            assert_eq!((found.as_str(), rest), (time, Bytes::from(data)));
+        }
+    }
+}

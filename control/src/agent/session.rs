@@ -1,0 +1,287 @@
+//! In touch with the leader: register, heartbeats, assignments, network state, reports.
+//!
+//! Whatever ends a session, another is opened at once; the tasks do not notice.
+
+use super::{
+    logs,
+    task::{Environment, Tasks},
+};
+use crate::rpc::{Managers, RemoteManager};
+use rand::Rng as _;
+use skein_model::Task;
+use skein_proto::node::{
+    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NetworkRequest, ReportNetworkRequest,
+    SessionMessage, SessionRequest, TaskStatusUpdate, UpdateTaskStatusRequest,
+    dispatcher_client::DispatcherClient,
+};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, Response, Status, Streaming, transport::Channel};
+
+/// Between sessions: the first time, and the longest. Jittered, as all nodes lose a leader at once.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(3);
+/// A session that lasted as long as this had begun well.
+const SETTLED: Duration = Duration::from_secs(5);
+/// For the node to be registered, which the leader puts into its store.
+const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
+/// A leader that does not answer a heartbeat within this time is given up.
+const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(3);
+/// For reports, which the leader puts into its store.
+const REPORT_DEADLINE: Duration = Duration::from_secs(15);
+/// Statuses that come within this time go in one call.
+const REPORT_COALESCE: Duration = Duration::from_millis(20);
+/// Statuses in one call.
+const REPORT_BATCH: usize = 500;
+/// Heartbeats are not to come more often than this, whatever the leader says.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+/// The largest message: all of the network state of a large cluster.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+type Client = DispatcherClient<Channel>;
+type Ended = Result<Infallible, Status>;
+
+/// The node's side of its sessions.
+pub struct Session {
+    /// The way to the leader.
+    pub managers: Managers,
+    /// Where tasks get what they need.
+    pub environment: Environment,
+    /// The tasks.
+    pub tasks: Tasks,
+    /// See [`Config`](super::Config::data_path_addr).
+    pub data_path_addr: String,
+}
+
+impl Session {
+    /// Keeps the node registered for ever.
+    pub async fn run(&self) {
+        let mut failures = 0;
+        loop {
+            let begun = Instant::now();
+            let Err(status) = self.run_once().await;
+            self.managers.redirect(&status);
+            if begun.elapsed() >= SETTLED {
+                failures = 0;
+            }
+            let reason = status.message();
+            match failures {
+                0 => tracing::info!("the session with the managers ended: {reason}"),
+                5 => tracing::warn!("no manager takes this node: {reason}; its tasks go on"),
+                _ => tracing::debug!("no session with the managers: {reason}"),
+            }
+            let delay = retry_delay(failures, rand::rng().random());
+            sleep(delay).await;
+            failures += 1;
+        }
+    }
+
+    async fn run_once(&self) -> Ended {
+        let description = match self.environment.description.load_full() {
+            Some(description) => description,
+            // Not of use before its engine is.
+            None => {
+                let described = self.environment.engine.describe().await;
+                Arc::new(described.map_err(|error| Status::failed_precondition(error.to_string()))?)
+            }
+        };
+        let channel = self.managers.leader().await;
+        let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+        let client = Client::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let request = SessionRequest {
+            description: serde_json::to_vec(&*description)
+                .map_err(|error| Status::internal(error.to_string()))?,
+            data_path_address: self.data_path_addr.clone(),
+        };
+        let mut registering = client.clone();
+        let begun = async {
+            let mut messages = registering.session(request).await?.into_inner();
+            let first = messages.message().await?.ok_or_else(ended)?;
+            Ok((messages, first))
+        };
+        let (messages, first) = within(REGISTER_DEADLINE, "to register", begun).await?;
+        let id = first.session_id.clone();
+        let period = Duration::from_millis(first.heartbeat_period_ms.into());
+        self.take(first);
+        tracing::info!(session = id, "registered with the managers");
+        // What earlier sessions may not have delivered.
+        self.tasks.report_all();
+        let never = tokio::try_join!(
+            self.follow(messages),
+            heartbeats(client.clone(), &id, period),
+            self.assignments(client.clone(), &id),
+            self.network(client.clone(), &id),
+            self.report(client.clone(), &id),
+            self.report_network(client, &id),
+            logs::serve(&self.environment.engine, &self.tasks, channel, &id),
+        );
+        never.map(|(never, ..)| never)
+    }
+
+    fn take(&self, message: SessionMessage) {
+        let managers = message.managers.into_iter();
+        let managers = managers.map(|manager| RemoteManager {
+            node_id: manager.node_id,
+            address: manager.address,
+        });
+        self.managers.update(managers.collect());
+    }
+
+    async fn follow(&self, mut messages: Streaming<SessionMessage>) -> Ended {
+        while let Some(message) = messages.message().await? {
+            self.take(message);
+        }
+        Err(ended())
+    }
+
+    async fn assignments(&self, mut client: Client, id: &str) -> Ended {
+        let request = AssignmentsRequest {
+            session_id: id.to_owned(),
+        };
+        let mut messages = client.assignments(request).await?.into_inner();
+        while let Some(message) = messages.message().await? {
+            let (complete, removed) = (message.complete, message.removed_task_ids.clone());
+            self.tasks.assign(complete, tasks_of(&message)?, &removed);
+        }
+        Err(ended())
+    }
+
+    async fn network(&self, mut client: Client, id: &str) -> Ended {
+        let request = NetworkRequest {
+            session_id: id.to_owned(),
+        };
+        let mut updates = client.network(request).await?.into_inner();
+        while let Some(update) = updates.message().await? {
+            self.environment.networks.take(update);
+        }
+        Err(ended())
+    }
+
+    async fn report(&self, mut client: Client, id: &str) -> Ended {
+        let reports = &self.environment.reports;
+        loop {
+            let mut batch = reports.take(REPORT_BATCH).await;
+            sleep(REPORT_COALESCE).await;
+            reports.put_back(batch);
+            batch = reports.take(REPORT_BATCH).await;
+            let updates = batch.iter().filter_map(|(task_id, status)| {
+                Some(TaskStatusUpdate {
+                    task_id: task_id.clone(),
+                    status: serde_json::to_vec(status).ok()?,
+                })
+            });
+            let request = UpdateTaskStatusRequest {
+                session_id: id.to_owned(),
+                updates: updates.collect(),
+            };
+            let call = client.update_task_status(request);
+            match within(REPORT_DEADLINE, "to take the status of tasks", call).await {
+                Ok(_) => {}
+                Err(status) if status.code() == Code::PermissionDenied => {
+                    tracing::warn!(
+                        "the leader refused the status of tasks: {}",
+                        status.message()
+                    );
+                }
+                Err(status) => {
+                    reports.put_back(batch);
+                    return Err(status);
+                }
+            }
+        }
+    }
+
+    async fn report_network(&self, mut client: Client, id: &str) -> Ended {
+        let mut answers = self.environment.networks.answers();
+        loop {
+            let programmed = answers.borrow_and_update().clone();
+            if let Some(programmed) = programmed {
+                let request = ReportNetworkRequest {
+                    session_id: id.to_owned(),
+                    programmed: Some(programmed),
+                };
+                let call = client.report_network(request);
+                within(REPORT_DEADLINE, "to take the state of the network", call).await?;
+            }
+            if answers.changed().await.is_err() {
+                return Err(ended());
+            }
+        }
+    }
+}
+
+async fn heartbeats(mut client: Client, id: &str, period: Duration) -> Ended {
+    let mut period = period.max(HEARTBEAT_MIN);
+    loop {
+        sleep(period).await;
+        let request = HeartbeatRequest {
+            session_id: id.to_owned(),
+        };
+        let call = client.heartbeat(request);
+        let answer: Response<_> = within(HEARTBEAT_DEADLINE, "a heartbeat", call).await?;
+        let asked = Duration::from_millis(answer.into_inner().period_ms.into());
+        period = asked.max(HEARTBEAT_MIN);
+    }
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's error type")]
+fn tasks_of(message: &AssignmentsMessage) -> Result<Vec<Task>, Status> {
+    let tasks = message.tasks.iter().map(|json| {
+        serde_json::from_slice(json)
+            .map_err(|error| Status::internal(format!("a task cannot be read: {error}")))
+    });
+    tasks.collect()
+}
+
+/// A call with a deadline.
+async fn within<T>(
+    deadline: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    timeout(deadline, call).await.unwrap_or_else(|_| {
+        let seconds = deadline.as_secs();
+        Err(Status::deadline_exceeded(format!(
+            "the manager did not answer {what} in {seconds} s"
+        )))
+    })
+}
+
+fn ended() -> Status {
+    Status::unavailable("the manager ended it")
+}
+
+/// How long to wait after `failures` sessions that did not settle; `jitter` is from 0 to 1.
+fn retry_delay(failures: u32, jitter: f64) -> Duration {
+    let longest = RETRY_MIN
+        .saturating_mul(1 << failures.min(10))
+        .min(RETRY_MAX);
+    longest.mul_f64(0.5 + jitter / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_retry_is_at_once_and_the_later_ones_are_bounded() {
+        assert!(retry_delay(0, 1.0) <= Duration::from_millis(100));
+        assert!(retry_delay(0, 0.0) >= Duration::from_millis(50));
+        for failures in 1..40 {
+            assert!(retry_delay(failures, 0.5) >= retry_delay(failures - 1, 0.5));
+            assert!(retry_delay(failures, 1.0) <= RETRY_MAX);
+        }
+        assert_eq!(retry_delay(u32::MAX, 1.0), RETRY_MAX);
+    }
+
+    #[test]
+    fn a_broken_task_is_an_error() {
+        let message = |json: &str| AssignmentsMessage {
+            tasks: vec![json.as_bytes().to_vec()],
+            ..AssignmentsMessage::default()
+        };
+        let tasks = tasks_of(&message(r#"{"ID":"t1","X-Skein-Mode":{"Replicated":{}}}"#));
+        assert_eq!(tasks.unwrap()[0].id, "t1");
+        assert!(tasks_of(&message("{")).is_err());
+    }
+}
