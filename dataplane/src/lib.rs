@@ -3,10 +3,12 @@
 //! - [`sync`]: the wanted network state comes in; [`desired`]: what it is.
 //! - [`kernel`]: programs, maps and devices that make it so.
 //! - [`plugin`]: the container engine asks for interfaces.
+//! - [`names`]: containers ask for the addresses of each other.
 
 pub mod config;
 pub mod desired;
 pub mod kernel;
+pub mod names;
 pub mod plugin;
 pub mod socket;
 pub mod sync;

@@ -2,14 +2,16 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use skein_abi::limits::DNS_ADDRESS;
 use skein_dataplane::{
     config::Config,
     desired::Desired,
     kernel::Kernel,
+    names,
     plugin::{self, Store},
     sync::Sync,
 };
-use std::{process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -41,6 +43,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let kernel = Kernel::start(config, Arc::clone(&last), store.joined()).await?;
     let (desired, follow) = watch::channel(last);
 
+    let dns = SocketAddr::from((DNS_ADDRESS, names::PORT));
     let sync = Sync::new(kernel.clone(), desired, path);
     let mut terminate = signal(SignalKind::terminate())?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "skein-dataplane runs");
@@ -48,6 +51,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     // again.
     tokio::select! {
         ended = sync.serve(&config.socket) => ended,
+        ended = names::serve(kernel.clone(), follow.clone(), dns) => ended,
         ended = plugin::serve(&config.plugin_socket, kernel, follow, store) => ended,
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),

@@ -20,10 +20,9 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 
 /// Foreign questions that wait for an answer, from all askers: as many as the engine's own resolver
 /// allows. Each holds a socket.
@@ -88,21 +87,22 @@ impl Server {
         }
     }
 
-    /// Serves until `shutdown`.
-    pub async fn serve(
-        self: Arc<Self>,
-        udp: UdpSocket,
-        tcp: TcpListener,
-        shutdown: CancellationToken,
-    ) {
+    /// Serves until it is dropped.
+    ///
+    /// # Errors
+    /// One of its tasks panicked.
+    pub async fn serve(self: Arc<Self>, udp: UdpSocket, tcp: TcpListener) -> Result<(), JoinError> {
         let udp = Arc::new(udp);
         let mut loops = JoinSet::new();
         for _ in 0..UDP_LOOPS {
             loops.spawn(Arc::clone(&self).serve_udp(Arc::clone(&udp)));
         }
         loops.spawn(self.serve_tcp(tcp));
-        // They end only with this.
-        shutdown.cancelled().await;
+        // None of them ends by itself.
+        while let Some(ended) = loops.join_next().await {
+            ended?;
+        }
+        Ok(())
     }
 
     async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>) {

@@ -13,8 +13,8 @@ use std::{
 use tokio::{
     net::{TcpListener, UdpSocket},
     process::Command,
+    task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
 
 /// 127.0.0.1 is on the network; 127.0.0.2 is on none; others are unknown.
 struct Loopback;
@@ -76,8 +76,8 @@ async fn elsewhere() -> SocketAddr {
 struct Running {
     port: u16,
     upstreams: Arc<ArcSwap<Vec<SocketAddr>>>,
-    stop: CancellationToken,
-    serving: tokio::task::JoinHandle<()>,
+    /// Serves until it is dropped.
+    _serving: JoinSet<()>,
 }
 
 impl Running {
@@ -91,13 +91,12 @@ impl Running {
         let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
             .await
             .unwrap();
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(Arc::new(server).serve(udp, tcp, stop.clone()));
+        let mut serving = JoinSet::new();
+        serving.spawn(async { Arc::new(server).serve(udp, tcp).await.unwrap() });
         Self {
             port,
             upstreams,
-            stop,
-            serving,
+            _serving: serving,
         }
     }
 
@@ -177,7 +176,4 @@ async fn strangers_are_refused_and_a_server_that_asks_itself_stops() {
     server.upstreams.store(Arc::new(vec![own]));
     let looped = server.dig("127.0.0.1", "example.org A").await;
     assert!(looped.contains("SERVFAIL"), "{looped}");
-
-    server.stop.cancel();
-    server.serving.await.unwrap();
 }
