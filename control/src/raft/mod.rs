@@ -79,3 +79,6 @@ pub enum ProposeError {
     #[error("{0}")]
     Unavailable(String),
 }
+
+#[cfg(test)]
+mod tests;

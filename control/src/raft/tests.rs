@@ -1,0 +1,242 @@
+//! Members over real TLS on loopback.
+
+use super::*;
+use crate::{
+    clock,
+    identity::{Identity, create_root, key_and_request, sign},
+    rpc::{self, Credentials},
+};
+use skein_model::{
+    Action, Cluster, NodeRole, RaftMember, RootCa, Service, ServiceSpec, State, Timestamp,
+};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// Elections and syncs on a machine that does other things as well.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct TestMember {
+    id: u64,
+    address: String,
+    file: PathBuf,
+    credentials: Credentials,
+    raft: Raft,
+    serving: CancellationToken,
+}
+
+impl TestMember {
+    async fn start(root: &RootCa, dir: &std::path::Path, id: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let credentials = credentials(root, id);
+        let file = dir.join(format!("{id}.redb"));
+        let raft = Raft::start(&file, id, credentials.clone()).await.unwrap();
+        let serving = serve(listener, &raft, &credentials);
+        Self {
+            id,
+            address,
+            file,
+            credentials,
+            raft,
+            serving,
+        }
+    }
+
+    fn node_id(&self) -> String {
+        format!("n{}", self.id)
+    }
+
+    /// Nobody hears of it any more, and nothing is said in parting.
+    async fn kill(&self) {
+        self.serving.cancel();
+        self.raft.stop().await;
+    }
+
+    async fn restart(&mut self) {
+        let listener = TcpListener::bind(&self.address).await.unwrap();
+        let credentials = self.credentials.clone();
+        self.raft = started(&self.file, self.id, credentials).await;
+        self.serving = serve(listener, &self.raft, &self.credentials);
+    }
+}
+
+/// The file is free a moment after the member that had it has stopped.
+async fn started(file: &std::path::Path, id: u64, credentials: Credentials) -> Raft {
+    let starting = async {
+        loop {
+            match Raft::start(file, id, credentials.clone()).await {
+                Ok(raft) => return raft,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, starting).await.unwrap()
+}
+
+fn credentials(root: &RootCa, id: u64) -> Credentials {
+    let pair = key_and_request().unwrap();
+    let name = format!("n{id}");
+    let node = ("c", name.as_str(), NodeRole::Manager);
+    let day = Duration::from_secs(86_400);
+    let certificate = sign(root, &pair.csr_pem, node, day, clock::now()).unwrap();
+    let identity = Identity::new(root.cert_pem.clone(), certificate, pair.key_pem).unwrap();
+    Credentials::new(identity).unwrap()
+}
+
+fn serve(listener: TcpListener, raft: &Raft, credentials: &Credentials) -> CancellationToken {
+    let slot = RaftSlot::default();
+    slot.fill(raft.clone());
+    let routes = Routes::new(RaftService::server(slot, credentials.clone()));
+    let stop = CancellationToken::new();
+    let removed = Arc::new(|_: &str| false);
+    tokio::spawn(rpc::serve(
+        listener,
+        credentials.clone(),
+        routes,
+        removed,
+        stop.clone(),
+    ));
+    stop
+}
+
+fn service(name: &str) -> Action {
+    let spec = ServiceSpec {
+        name: name.into(),
+        ..ServiceSpec::default()
+    };
+    let id = format!("id-{name}");
+    Action::Create(
+        Service {
+            id,
+            spec,
+            ..Service::default()
+        }
+        .into(),
+    )
+}
+
+async fn await_state(raft: &Raft, holds: impl FnMut(&State) -> bool) {
+    let mut states = raft.watch();
+    let seen = timeout(PATIENCE, states.wait_for(holds)).await;
+    seen.unwrap().unwrap();
+}
+
+async fn await_leader(raft: &Raft, is: impl FnMut(&Leadership) -> bool) -> Leadership {
+    let mut leadership = raft.leadership();
+    let seen = timeout(PATIENCE, leadership.wait_for(is)).await;
+    seen.unwrap().unwrap().clone()
+}
+
+/// Member 1 founds a group of itself; the store says who the managers are to be.
+async fn found(first: &TestMember, all: &[&TestMember]) {
+    let (raft, address) = (&first.raft, &first.address);
+    raft.found(&first.node_id(), address).await.unwrap();
+    await_leader(raft, |leadership| leadership.is_self).await;
+    let member = |member: &&TestMember| {
+        let (raft_id, addr) = (member.id, member.address.clone());
+        (member.node_id(), RaftMember { raft_id, addr })
+    };
+    let cluster = Cluster {
+        id: "c".into(),
+        managers: all.iter().map(member).collect::<BTreeMap<_, _>>(),
+        ..Cluster::default()
+    };
+    let create = vec![Action::Create(cluster.into())];
+    raft.propose(create).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_comes_back_from_disk_with_all_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let mut one = TestMember::start(&root, dir.path(), 1).await;
+    found(&one, &[&one]).await;
+    let applied = one.raft.propose(vec![service("a")]).await.unwrap();
+    assert_eq!(applied.events.len(), 1);
+    let again = one.raft.propose(vec![service("a")]).await;
+    assert!(matches!(again, Err(ProposeError::Rejected(_))), "{again:?}");
+    let created = one.raft.state().service("id-a").unwrap().meta.created_at;
+    assert!(created > Timestamp::default());
+
+    // From the log alone.
+    one.kill().await;
+    one.restart().await;
+    await_leader(&one.raft, |leadership| leadership.is_self).await;
+    let state = one.raft.linearizable().await.unwrap();
+    assert_eq!(state.service("id-a").unwrap().meta.created_at, created);
+
+    // From a snapshot and the log after it.
+    one.raft.snapshot().await.unwrap();
+    let snapshot_made = async {
+        while one.raft.library().metrics().borrow().snapshot.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, snapshot_made).await.unwrap();
+    one.raft.propose(vec![service("b")]).await.unwrap();
+    let before = one.raft.state();
+    one.kill().await;
+    one.restart().await;
+    await_leader(&one.raft, |leadership| leadership.is_self).await;
+    let after = one.raft.linearizable().await.unwrap();
+    assert_eq!(after.service("id-b"), before.service("id-b"));
+    assert_eq!(after.services().count(), 2);
+    one.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_go_on_without_their_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let mut one = TestMember::start(&root, dir.path(), 1).await;
+    let two = TestMember::start(&root, dir.path(), 2).await;
+    let three = TestMember::start(&root, dir.path(), 3).await;
+    found(&one, &[&one, &two, &three]).await;
+    one.raft.propose(vec![service("a")]).await.unwrap();
+    for raft in [&two.raft, &three.raft] {
+        await_state(raft, |state| state.service("id-a").is_some()).await;
+    }
+    let voters = async {
+        while one.raft.group().voters.len() < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, voters).await.unwrap();
+    let refused = two.raft.propose(vec![service("b")]).await;
+    let Err(ProposeError::NotLeader {
+        leader: Some(leader),
+    }) = refused
+    else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(leader.address, one.address);
+    assert!(one.raft.reachable(2) && one.raft.reachable(3));
+
+    one.kill().await;
+    let new = await_leader(&two.raft, |seen| {
+        seen.leader
+            .as_ref()
+            .is_some_and(|leader| leader.raft_id != 1)
+    })
+    .await;
+    let leads = if new.leader.unwrap().raft_id == 2 {
+        &two.raft
+    } else {
+        &three.raft
+    };
+    await_leader(leads, |leadership| leadership.is_self).await;
+    leads.propose(vec![service("c")]).await.unwrap();
+    assert!(!leads.reachable(1));
+
+    // It comes back, hears what it missed, and is let go for good.
+    one.restart().await;
+    await_state(&one.raft, |state| state.service("id-c").is_some()).await;
+    leads.remove_manager("n1").await.unwrap();
+    let ids: Vec<_> = leads.members().iter().map(|m| m.raft_id).collect();
+    assert_eq!(ids, [2, 3]);
+    for member in [&one, &two, &three] {
+        member.kill().await;
+    }
+}
