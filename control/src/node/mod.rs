@@ -7,6 +7,7 @@ mod founding;
 mod interfaces;
 mod joining;
 mod lifecycle;
+mod member;
 mod persist;
 mod renewal;
 mod request;

@@ -7,6 +7,7 @@ use super::{
     renewal,
 };
 use crate::{
+    api,
     identity::{CaService, Identity},
     manager::Manager,
     raft::{Raft, RaftService, RaftSlot},
@@ -14,7 +15,7 @@ use crate::{
 };
 use skein_model::NodeRole;
 use skein_proto::node::{
-    JoinGroupRequest, ca_server::CaServer, dispatcher_server::DispatcherServer,
+    JoinGroupRequest, api_server::ApiServer, ca_server::CaServer, dispatcher_server::DispatcherServer,
     logs_server::LogsServer, raft_client::RaftClient,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -200,7 +201,8 @@ impl Runtime {
         let routes = Routes::new(RaftService::server(slot.clone(), credentials.clone()))
             .add_service(CaServer::new(CaService::new(slot)))
             .add_service(DispatcherServer::new(manager.dispatcher()))
-            .add_service(LogsServer::new(manager.logs()));
+            .add_service(LogsServer::new(manager.logs()))
+            .add_service(ApiServer::new(api::forwarded(Arc::new(node.clone()))));
         let removed = {
             let raft = raft.clone();
             move |node_id: &str| {

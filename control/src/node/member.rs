@@ -1,0 +1,35 @@
+use super::{InitRequest, JoinRequest, Membership, Node, NodeError, RemoteManager};
+use crate::api::{Member, Store};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use tonic::transport::Channel;
+
+impl Member for Node {
+    fn membership(&self) -> Membership {
+        self.membership()
+    }
+
+    fn init(&self, request: InitRequest) -> BoxFuture<'_, Result<String, NodeError>> {
+        Box::pin(self.init(request))
+    }
+
+    fn join(&self, request: JoinRequest) -> BoxFuture<'_, Result<(), NodeError>> {
+        Box::pin(self.join(request))
+    }
+
+    fn leave(&self, force: bool) -> BoxFuture<'_, Result<(), NodeError>> {
+        Box::pin(self.leave(force))
+    }
+
+    fn managers(&self) -> Vec<RemoteManager> {
+        self.managers()
+    }
+
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(self.manager()?))
+    }
+
+    fn leader_channel(&self) -> BoxFuture<'_, Result<Channel, NodeError>> {
+        Box::pin(self.leader_channel())
+    }
+}
