@@ -7,6 +7,7 @@ use super::{
     renewal,
 };
 use crate::{
+    agent::{self, Agent},
     api,
     identity::{CaService, Identity},
     manager::Manager,
@@ -27,6 +28,8 @@ use tonic::service::Routes;
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// One attempt to become a member of the Raft group: the leader dials back and asks its quorum.
 const JOIN_GROUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// One call of the engine, where the agent sets no deadline of its own.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(120);
 const JOIN_GROUP_ATTEMPTS: usize = 8;
 const JOIN_GROUP_RETRY: Duration = Duration::from_millis(500);
 
@@ -171,7 +174,7 @@ impl Runtime {
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        runtime.start_common(node, saved);
+        runtime.start_common(node, saved)?;
         Ok(runtime)
     }
 
@@ -237,12 +240,37 @@ impl Runtime {
             shutdown,
             tasks,
         };
-        runtime.start_common(node, saved);
+        runtime.start_common(node, saved)?;
         Ok(runtime)
     }
 
-    fn start_common(&self, node: &Node, saved: &Saved) {
+    fn start_common(&self, node: &Node, saved: &Saved) -> Result<(), NodeError> {
         let folder = node.folder();
+        let config = node.config();
+        let socket = config.engine.to_string_lossy();
+        let engine = bollard::Docker::connect_with_unix(
+            &socket,
+            ENGINE_TIMEOUT.as_secs(),
+            bollard::API_DEFAULT_VERSION,
+        );
+        let engine = engine.map_err(|error| {
+            NodeError::internal(format!("could not use the engine at {socket}: {error}"))
+        })?;
+        let data_path = saved.data_path.or(saved.advertise.map(|own| own.ip()));
+        let agent = agent::Config {
+            engine,
+            dataplane_socket: config.dataplane.clone(),
+            state_dir: folder.agent(),
+            node_id: self.credentials.identity().node_id,
+            data_path_addr: data_path.map_or_else(String::new, |address| address.to_string()),
+            managers: self.managers.clone(),
+        };
+        let agent = Agent::spawn(agent, self.shutdown.child_token());
+        self.tasks.spawn(async move {
+            if let Err(error) = agent.await {
+                tracing::error!(%error, "the agent failed");
+            }
+        });
         self.tasks.spawn(renewal::run(
             self.credentials.clone(),
             self.managers.clone(),
@@ -255,6 +283,7 @@ impl Runtime {
             self.managers.clone(),
             self.shutdown.child_token(),
         ));
+        Ok(())
     }
 
     /// Ends all of it.
