@@ -70,7 +70,9 @@ impl Cluster {
     }
 
     async fn try_call(&self, request: Request) -> Result<Response, ApiError> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        // The outer table's path parameters would count among the inner one's.
+        parts.extensions.clear();
         let body = Limited::new(body, BODY_MAX)
             .collect()
             .await

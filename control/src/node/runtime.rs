@@ -16,8 +16,8 @@ use crate::{
 };
 use skein_model::NodeRole;
 use skein_proto::node::{
-    JoinGroupRequest, api_server::ApiServer, ca_server::CaServer, dispatcher_server::DispatcherServer,
-    logs_server::LogsServer, raft_client::RaftClient,
+    JoinGroupRequest, api_server::ApiServer, ca_server::CaServer,
+    dispatcher_server::DispatcherServer, logs_server::LogsServer, raft_client::RaftClient,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
