@@ -71,7 +71,7 @@ async fn run(config: Config, shutdown: CancellationToken) {
         engine: engine::Engine::new(config.engine),
         store,
         reports: reports::Reports::default(),
-        networks: network::NetworkState::new(),
+        networks: network::NetworkState::default(),
         description: Arc::default(),
     };
     let tasks = task::Tasks::resume(environment.clone(), records, shutdown.clone());

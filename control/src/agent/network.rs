@@ -94,15 +94,17 @@ pub struct NetworkState {
     programmed: watch::Sender<Option<Programmed>>,
 }
 
-impl NetworkState {
+impl Default for NetworkState {
     /// Nothing is known yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             view: watch::Sender::new(None),
             programmed: watch::Sender::new(None),
         }
     }
+}
 
+impl NetworkState {
     /// Takes an update of the leader's.
     pub fn take(&self, update: NetworkUpdate) {
         self.view.send_modify(|view| {
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn networks_are_found_by_id() {
-        let state = NetworkState::new();
+        let state = NetworkState::default();
         assert!(state.network("n").is_none());
         let network = Network {
             id: "n".into(),

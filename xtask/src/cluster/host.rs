@@ -85,9 +85,8 @@ pub fn hold(args: &HoldArgs) -> anyhow::Result<()> {
     match unsafe { fork() }.context("cannot fork")? {
         ForkResult::Child => {
             drop(ready);
-            let end = be_host(args, tell);
-            eprintln!("host {}: {:#}", args.name, end.unwrap_err());
-            std::process::exit(1)
+            let end = be_host(args, tell).map(drop);
+            end.with_context(|| format!("host {}", args.name))
         }
         ForkResult::Parent { child } => {
             drop(tell);

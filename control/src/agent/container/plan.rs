@@ -261,23 +261,17 @@ type Resolver = (
 
 /// Servers, options and search domains. The cluster's resolver comes first on overlays: it answers
 /// for the cluster's names and forwards the others.
+///
+/// No option is added: the engine asks for names without a dot as they are by itself, but if it is
+/// told to (`ndots`), its own resolver answers all of them itself, with nothing.
 fn resolver(spec: &ContainerSpec, endpoints: &[Endpoint], dns: &[IpAddr]) -> Resolver {
     let own = spec.dns_config.clone().unwrap_or_default();
-    let (mut servers, mut options) = (Vec::new(), Vec::new());
+    let mut servers = Vec::new();
     if endpoints.iter().any(|endpoint| endpoint.address.is_some()) {
         servers.extend(dns.iter().map(IpAddr::to_string));
-        // Names of services have no dot, and must be asked for as they are.
-        if !own
-            .options
-            .iter()
-            .any(|option| option.starts_with("ndots:"))
-        {
-            options.push("ndots:0".to_owned());
-        }
     }
     servers.extend(own.nameservers);
-    options.extend(own.options);
-    (list(servers), list(options), list(own.search))
+    (list(servers), list(own.options), list(own.search))
 }
 
 /// `IP name [aliases]` to the engine's `name:IP`; only the first name counts.

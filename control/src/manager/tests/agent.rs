@@ -42,7 +42,8 @@ pub struct Raw {
     parts: Parts<Memory>,
     node: String,
     session_id: String,
-    pub session: Messages<proto::SessionMessage>,
+    /// Held: the session ends with its stream.
+    _session: Messages<proto::SessionMessage>,
     assignments: Messages<proto::AssignmentsMessage>,
     network: Messages<net::NetworkUpdate>,
 }
@@ -69,7 +70,7 @@ impl Raw {
             parts: parts.clone(),
             node: node.into(),
             session_id,
-            session: messages,
+            _session: messages,
             assignments: assignments.into_inner(),
             network: network.into_inner(),
         })

@@ -154,7 +154,7 @@ fn every_field_of_the_spec() {
                 "RestartPolicy": {"Name": "no"},
                 "CapAdd": ["CAP_NET_ADMIN"], "CapDrop": ["ALL"],
                 "Dns": ["198.18.0.1", "9.9.9.9"],
-                "DnsOptions": ["ndots:0", "timeout:3"],
+                "DnsOptions": ["timeout:3"],
                 "DnsSearch": ["example.org"],
                 "ExtraHosts": ["db:10.1.1.1"],
                 "GroupAdd": ["audio"],
