@@ -83,7 +83,8 @@ fn show(cluster: &Cluster) -> anyhow::Result<()> {
     let step = Step::begin("a plain container beside it all");
     for node in ["n1", "n2"] {
         let address = cluster.host(node)?.address();
-        let script = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {address} {port}");
+        let script =
+            format!("(printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep 1) | nc -w 5 {address} {port}");
         let asked = first.engine(&[
             "run",
             "--rm",

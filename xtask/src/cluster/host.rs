@@ -5,12 +5,13 @@ use crate::run::{output, sh, wait_until};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
         signal::{Signal, kill},
-        wait::waitpid,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{ForkResult, Pid, fork, sethostname},
 };
@@ -95,14 +96,18 @@ pub fn hold(args: &HoldArgs) -> anyhow::Result<()> {
                 .read_exact(&mut said)
                 .context("the host ended before it was ready")?;
             println!("{child}");
+            // No thread may be made here: it would belong to the new pid namespace.
+            let input = std::io::stdin();
             if args.tied {
-                std::thread::spawn(move || {
-                    // Ends with whoever holds the other end.
-                    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-                    let _ = kill(child, Signal::SIGKILL);
-                });
+                fcntl(&input, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             }
-            waitpid(child, None).context("cannot wait for the host")?;
+            while waitpid(child, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
+                // At its end, whoever holds the other end is gone.
+                if args.tied && matches!((&input).read(&mut said), Ok(0)) {
+                    let _ = kill(child, Signal::SIGKILL);
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
             Ok(())
         }
     }
