@@ -1,1 +1,20 @@
-//! Skein's end-to-end suites, against a real cluster of network namespaces.
+//! Skein's end-to-end suites: every test has a cluster of its own, of network namespaces, with real
+//! engines, real docker CLIs and real clients. `cargo xtask test` runs them.
+
+pub mod kernel;
+pub mod sockets;
+
+use xtask::cluster::{Cluster, Shape};
+
+/// A swarm of `nodes` nodes, the first `managers` of them managers, that is there for one test.
+///
+/// # Errors
+/// It does not come up.
+pub fn swarm(name: &str, nodes: u8, managers: u8) -> anyhow::Result<Cluster> {
+    let shape = Shape {
+        nodes,
+        managers,
+        init: true,
+    };
+    Cluster::up(name, &shape)
+}

@@ -2,15 +2,18 @@
 //!
 //! [`cluster`] is a library: the end-to-end tests and the benchmarks make their clusters with it.
 
+pub mod check;
 pub mod cluster;
 pub mod demo;
 pub mod ebpf;
+pub mod guard;
 mod image;
 mod run;
 pub mod setup;
 pub mod test;
 
-pub use run::{Step, wait_until};
+pub use image::IMAGE;
+pub use run::{Step, output, wait_until};
 
 use anyhow::Context as _;
 use std::path::PathBuf;
@@ -19,6 +22,24 @@ use std::path::PathBuf;
 pub fn root() -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.parent().map_or(root.clone(), PathBuf::from)
+}
+
+/// The program `xtask` itself: this one, or, in a test, the one beside it.
+///
+/// # Errors
+/// It was not built.
+pub fn own_program() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find this program's own file")?;
+    if own.file_name().is_some_and(|name| name == "xtask") {
+        return Ok(own);
+    }
+    let built = target_dir()?.join("debug/xtask");
+    anyhow::ensure!(
+        built.exists(),
+        "{} is missing: run the tests with `cargo xtask test`",
+        built.display()
+    );
+    Ok(built)
 }
 
 /// Where cargo builds: from this program's own place.

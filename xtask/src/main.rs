@@ -2,11 +2,16 @@
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 use xtask::{
     cluster::{Cluster, Daemon, Shape, host},
-    demo, ebpf, setup, test,
+    demo, ebpf,
+    guard::guarded,
+    setup, test,
 };
+
+/// The cluster of `cargo xtask cluster`: there is one.
+const NAME: &str = "default";
 
 /// Skein's own tools.
 #[derive(Parser)]
@@ -138,29 +143,32 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Setup { ebpf } => setup::setup(ebpf)?,
         Command::Ebpf { check } => ebpf::ebpf(check)?,
         Command::Cluster { command } => return cluster(command),
-        Command::Demo => demo::demo()?,
-        Command::Test { unit } => test::test(unit)?,
+        Command::Demo => return guarded(demo::demo),
+        Command::Test { unit } => return guarded(|| test::test(unit)),
         Command::Hold(args) => host::hold(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn up(args: &UpArgs) -> anyhow::Result<()> {
+    setup::setup(false)?;
+    let shape = Shape {
+        nodes: args.nodes,
+        managers: args.managers.unwrap_or(args.nodes.min(3)),
+        init: !args.no_init,
+    };
+    let cluster = Cluster::up(NAME, &shape)?;
+    cluster.leave_running()?;
+    println!("the cluster is up; try: eval $(cargo xtask cluster env n1); docker node ls");
+    Ok(())
+}
+
 fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
-    let folder = || -> anyhow::Result<PathBuf> { Ok(xtask::target_dir()?.join("skein-cluster")) };
     if let ClusterCommand::Up(args) = command {
-        setup::setup(false)?;
-        let shape = Shape {
-            nodes: args.nodes,
-            managers: args.managers.unwrap_or(args.nodes.min(3)),
-            init: !args.no_init,
-        };
-        let cluster = Cluster::up(&folder()?, &shape, false)?;
-        println!("the cluster is up; try: eval $(cargo xtask cluster env n1); docker node ls");
-        cluster.leave_running();
-        return Ok(ExitCode::SUCCESS);
+        return guarded(|| up(&args));
     }
-    let cluster = Cluster::open(&folder()?)
-        .context("is there a cluster? `cargo xtask cluster up` makes one")?;
+    let cluster =
+        Cluster::open(NAME).context("is there a cluster? `cargo xtask cluster up` makes one")?;
     match command {
         ClusterCommand::Up(_) => {}
         ClusterCommand::Env { node } => {
@@ -176,7 +184,6 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
                 .args(&command[1..])
                 .status();
             let code = status.context("cannot enter the host")?.code();
-            cluster.leave_running();
             return Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)));
         }
         ClusterCommand::Ip { host } => println!("{}", cluster.host(&host)?.address()),
@@ -207,6 +214,5 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    cluster.leave_running();
     Ok(ExitCode::SUCCESS)
 }

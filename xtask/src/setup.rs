@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 use std::{path::Path, process::Command};
 
 /// (the program or file that shows that it is there, Debian's package)
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("/usr/bin/cmake", "cmake"),
     ("/usr/bin/cc", "gcc"),
     ("/usr/sbin/dockerd", "docker.io"),
@@ -17,6 +17,7 @@ const PACKAGES: [(&str, &str); 14] = [
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/dig", "dnsutils"),
     ("/usr/bin/wrk", "wrk"),
+    ("/usr/bin/socat", "socat"),
     ("/bin/ping", "iputils-ping"),
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/bpftool", "bpftool"),

@@ -31,6 +31,8 @@ const LEAVE_GROUP_TIMEOUT: Duration = Duration::from_secs(8);
 const RESUME_MIN: Duration = Duration::from_millis(100);
 const RESUME_MAX: Duration = Duration::from_secs(30);
 
+/// From a manager's place in the group to its vote: it hears all that was written before.
+const VOTE_WAIT: Duration = Duration::from_secs(60);
 const JOIN_GOES_ON: &str = "Timeout was reached before node joined. The attempt to join the swarm \
      will continue in the background. Use the \"docker info\" command to see the current swarm \
      status of your node.";
@@ -271,6 +273,16 @@ impl Node {
         })
         .await?;
         let runtime = self.start_member(&identity, &mut saved).await?;
+        if let Some(manager) = &runtime.manager
+            && timeout(VOTE_WAIT, manager.raft().await_vote())
+                .await
+                .is_err()
+        {
+            tracing::warn!(
+                "joined the managers, but has no vote after {VOTE_WAIT:?}: until then, the swarm \
+                 does not survive the loss of the others"
+            );
+        }
         let active = membership(&identity, &saved, LocalState::Active);
         tracing::info!(
             node = active.node_id,

@@ -11,6 +11,7 @@ use crate::{clock, rpc::Credentials};
 use openraft::{
     ChangeMembers, Config, ServerState, SnapshotPolicy,
     error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, InitializeError, RaftError},
+    metrics::RaftServerMetrics,
 };
 use skein_model::{Action, Applied, Proposal, State};
 use std::{
@@ -119,6 +120,18 @@ impl Raft {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(error) => Err(ProposeError::Unavailable(error.to_string())),
         }
+    }
+
+    /// Completes once this member votes, so that the group can go on without its other members.
+    pub async fn await_vote(&self) {
+        let is_voter = |metrics: &RaftServerMetrics<u64, Peer>| {
+            let membership = metrics.membership_config.membership();
+            let mut configs = membership.get_joint_config().iter();
+            configs.len() == 1 && configs.all(|voters| voters.contains(&self.inner.id))
+        };
+        let mut metrics = self.inner.raft.server_metrics();
+        // An error means that Raft has ended: whoever waits hears of that elsewhere.
+        let _ = metrics.wait_for(is_voter).await;
     }
 
     /// Ends this member's part; what is committed stays on disk.

@@ -32,6 +32,9 @@ use tokio::sync::{mpsc, watch};
 /// Changes of devices and addresses come in bursts: they are looked at together, this long after the
 /// first.
 const SETTLE: Duration = Duration::from_millis(20);
+/// Host programs that hold published ports are looked for again this long after anything happened:
+/// the kernel tells nobody when a socket closes.
+const TAKEN_RECHECK: Duration = Duration::from_secs(5);
 /// Largest packet of the Internet at large, for when no uplink has the node's address.
 const DEFAULT_MTU: u32 = 1_500;
 
@@ -53,7 +56,7 @@ pub struct Actor {
     /// UDP port of the vxlan device that is there.
     vxlan_port: Option<u16>,
     /// Ports that host programs listen on, which are therefore not published here.
-    refused: BTreeSet<PublishedKey>,
+    taken: BTreeSet<PublishedKey>,
     published: BTreeSet<PublishedKey>,
     watched: watch::Sender<probe::Watched>,
 }
@@ -93,7 +96,7 @@ impl Actor {
             attached: BTreeMap::new(),
             next_index: 0,
             vxlan_port: None,
-            refused: BTreeSet::new(),
+            taken: BTreeSet::new(),
             published: BTreeSet::new(),
             watched: watch::channel(probe::Watched::new()).0,
         };
@@ -127,6 +130,9 @@ impl Actor {
                     Some(command) => self.obey(command).await,
                     None => return,
                 },
+                () = tokio::time::sleep(TAKEN_RECHECK), if !self.taken.is_empty() => {
+                    self.program().await;
+                }
                 Some(now) = suspects.recv() => {
                     self.suspects = now;
                     self.program().await;
@@ -162,7 +168,7 @@ impl Actor {
     async fn program(&mut self) -> Vec<Problem> {
         let mut plan = plan(&self.desired, &self.local());
         let mut problems = std::mem::take(&mut plan.problems);
-        self.refuse_taken_ports(&plan, &mut problems);
+        self.find_taken_ports(&plan, &mut problems);
         if let Err(error) = self.try_program(&plan).await {
             tracing::error!("cannot program the kernel: {error:#}");
             problems.push(Problem {
@@ -185,8 +191,8 @@ impl Actor {
         let mtu = u16::try_from(self.uplink_mtu).unwrap_or(u16::MAX);
         self.tables
             .configure(plan, &self.own, self.host_cookie, mtu)?;
-        let refused = &self.refused;
-        self.tables.program(plan, &|key| refused.contains(key))?;
+        let taken = &self.taken;
+        self.tables.program(plan, &|key| taken.contains(key))?;
         self.published = plan.published.keys().copied().collect();
         self.reserved
             .reserve(self.published.iter())
@@ -206,17 +212,16 @@ impl Actor {
     }
 
     /// A port that becomes published while a program of the host listens on it stays the program's.
-    fn refuse_taken_ports(&mut self, plan: &Plan, problems: &mut Vec<Problem>) {
+    fn find_taken_ports(&mut self, plan: &Plan, problems: &mut Vec<Problem>) {
         let listening = listening();
-        let is_new =
-            |key: &PublishedKey| !self.published.contains(key) || self.refused.contains(key);
-        let refused: BTreeSet<PublishedKey> = plan
+        let is_new = |key: &PublishedKey| !self.published.contains(key) || self.taken.contains(key);
+        let taken: BTreeSet<PublishedKey> = plan
             .published
             .keys()
             .filter(|key| is_new(key) && listening.contains(key))
             .copied()
             .collect();
-        for key in &refused {
+        for key in &taken {
             let port = u16::from_be(key.port);
             problems.push(Problem {
                 kind: Kind::Service.into(),
@@ -226,7 +231,7 @@ impl Actor {
                 ),
             });
         }
-        self.refused = refused;
+        self.taken = taken;
     }
 
     fn watch_nodes(&self) {

@@ -12,7 +12,7 @@ use aya::maps::{Array, MapData};
 use skein_abi::{
     Addr, addr,
     config::{Config, Timeouts},
-    ingress::{LocalAddr, LocalBackends, Published, PublishedKey},
+    ingress::{LocalAddr, LocalBackends, PUBLISHED_TAKEN, Published, PublishedKey},
     limits::{
         DNS_ADDRESS, FLOOD_RATE, INTERNAL_FIRST, INTERNAL_NET, INTERNAL_PREFIX, LOCAL_ADDRESS,
         NAT_PORTS, SERVICES_MAX, VIPS_MAX,
@@ -140,14 +140,14 @@ impl Tables {
             .context("cannot write the host's devices into the kernel")
     }
 
-    /// Makes everything else equal to the plan. `refused` ports are not published here.
+    /// Makes everything else equal to the plan. `taken` ports are those of host programs here.
     ///
     /// # Errors
     /// A map is full, or the kernel refuses.
     pub fn program(
         &mut self,
         plan: &Plan,
-        refused: &dyn Fn(&PublishedKey) -> bool,
+        taken: &dyn Fn(&PublishedKey) -> bool,
     ) -> anyhow::Result<()> {
         let full = |what: &'static str| move || format!("cannot write {what} into the kernel");
         self.members
@@ -159,7 +159,7 @@ impl Tables {
         self.overlay
             .make(&plan.overlay)
             .with_context(full("the overlay's addresses"))?;
-        self.program_published(plan, refused)
+        self.program_published(plan, taken)
             .with_context(full("the published ports"))?;
         self.program_vips(plan).with_context(full("the VIPs"))
     }
@@ -167,7 +167,7 @@ impl Tables {
     fn program_published(
         &mut self,
         plan: &Plan,
-        refused: &dyn Fn(&PublishedKey) -> bool,
+        taken: &dyn Fn(&PublishedKey) -> bool,
     ) -> anyhow::Result<()> {
         let names = plan.nodes.keys().map(String::as_str);
         let indices = self.services.assign(names, SERVICES_MAX)?;
@@ -177,7 +177,7 @@ impl Tables {
         let local: BTreeMap<u32, LocalBackends> = local.collect();
         self.local_backends.add(&local)?;
 
-        let entry = |tables: &NodeTables, service: &String, target: u16| {
+        let entry = |tables: &NodeTables, key: &PublishedKey, service: &String, target: u16| {
             let number = index(service)?;
             let slots = tables.upcoming(number, plan.nodes.get(service)?);
             Some(Published {
@@ -185,12 +185,12 @@ impl Tables {
                 slots: slots.current,
                 old_slots: slots.previous,
                 target: skein_abi::port(target),
-                pad: 0,
+                flags: if taken(key) { PUBLISHED_TAKEN } else { 0 },
             })
         };
         let mut after: BTreeMap<PublishedKey, Published> = BTreeMap::new();
-        for (key, (service, target)) in plan.published.iter().filter(|(key, _)| !refused(key)) {
-            if let Some(entry) = entry(&self.node_tables, service, *target) {
+        for (key, (service, target)) in &plan.published {
+            if let Some(entry) = entry(&self.node_tables, key, service, *target) {
                 after.insert(*key, entry);
             }
         }

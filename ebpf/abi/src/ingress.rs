@@ -17,6 +17,10 @@ pub const DEVICE_TRANSLATE: u32 = 1;
 /// The member answers: flows may be sent to it. Without the flag it is only listened to.
 pub const MEMBER_UP: u32 = 1;
 
+/// A program of the host listens on the port: whoever calls this node by it gets the program. What
+/// other nodes send here is delivered all the same.
+pub const PUBLISHED_TAKEN: u16 = 1;
+
 /// A published port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +45,8 @@ pub struct Published {
     pub old_slots: u32,
     /// The port that its tasks listen on.
     pub target: Port,
-    /// Zero.
-    pub pad: u16,
+    /// [`PUBLISHED_TAKEN`] or none.
+    pub flags: u16,
 }
 
 /// The tasks of one service on this node, by endpoint index.

@@ -8,7 +8,7 @@ use crate::{Action, Tables, Verdict, Work, conntrack, hash, nat, overlay, subpro
 use skein_abi::{
     Addr, ICMP, UDP, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, VNI_SECOND_HOP,
     flow::{Affinity, ESTABLISHED, NAT_HOST, NAT_ROUTED, Tuple, is_closed},
-    ingress::{DEVICE_TRANSLATE, MEMBER_UP, Published, PublishedKey},
+    ingress::{DEVICE_TRANSLATE, MEMBER_UP, PUBLISHED_TAKEN, Published, PublishedKey},
     verdict::Counter,
 };
 
@@ -27,7 +27,7 @@ subprogram! {
             return true;
         }
         w.to = w.packet.tuple;
-        if nat::untranslate(t, w) || published(t, &w.packet.tuple).is_none() {
+        if nat::untranslate(t, w) || offered(t, &w.packet.tuple).is_none() {
             return true;
         }
         w.verdict = if device & DEVICE_TRANSLATE == 0 {
@@ -55,7 +55,7 @@ subprogram! {
             };
             return true;
         }
-        if dst != t.config().local_addr || published(t, &w.packet.tuple).is_none() {
+        if dst != t.config().local_addr || offered(t, &w.packet.tuple).is_none() {
             w.verdict = Verdict::drop(&w.packet.tuple, Counter::DropUnknownAddress);
             return true;
         }
@@ -79,6 +79,12 @@ pub fn published<T: Tables>(t: &T, tuple: &Tuple) -> Option<Published> {
         proto: tuple.proto,
         pad: 0,
     })
+}
+
+/// What the published port of a packet leads to, if this node takes its clients.
+#[inline(always)]
+pub fn offered<T: Tables>(t: &T, tuple: &Tuple) -> Option<Published> {
+    published(t, tuple).filter(|published| published.flags & PUBLISHED_TAKEN == 0)
 }
 
 /// Goes on where a decision ended with [`Action::Enter`] or [`Action::Begin`].

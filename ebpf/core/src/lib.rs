@@ -27,7 +27,7 @@ mod subprogram;
 mod tables;
 mod work;
 
-pub use ingress::{from_host, from_tunnel, settle, uplink};
+pub use ingress::{from_host, from_tunnel, offered, settle, uplink};
 pub use live::Live;
 pub use overlay::from_container;
 pub use packet::{Action, Packet, Verdict};

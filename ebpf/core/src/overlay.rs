@@ -35,7 +35,7 @@ subprogram! {
                 false => route(t, w, vni),
             };
         }
-        let to_published = t.is_local(dst) && ingress::published(t, &w.to).is_some();
+        let to_published = t.is_local(dst) && ingress::offered(t, &w.to).is_some();
         if dst == t.config().dns_addr
             || t.is_local(dst) && !to_published && network.flags & NETWORK_INTERNAL == 0
         {

@@ -12,8 +12,8 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use skein_abi::{Addr, flow::Tuple, ingress::PublishedKey};
-use skein_packet::Tables as _;
+use skein_abi::{Addr, flow::Tuple};
+use skein_packet::{Tables as _, offered};
 
 /// Let the call go on.
 const ALLOW: i32 = 1;
@@ -70,17 +70,13 @@ fn redirect(ctx: &SockAddrContext) -> Option<()> {
     if dst & LOOPBACK_MASK != LOOPBACK && !maps.is_local(dst) {
         return None;
     }
-    maps.published(PublishedKey {
-        port: dport,
-        proto,
-        pad: 0,
-    })?;
     let meant = Tuple {
         dst,
         dport,
         proto,
         ..Tuple::default()
     };
+    offered(&maps, &meant)?;
     SOCKETS.insert(&cookie, &meant, u64::from(BPF_ANY)).ok()?;
     // SAFETY: as above; this field may be written.
     unsafe { (*ctx.sock_addr).user_ip4 = config.local_addr };

@@ -22,7 +22,7 @@ use std::{
     net::Ipv4Addr,
     os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{ChildStdin, Command, Stdio},
     time::Duration,
 };
 
@@ -58,15 +58,26 @@ pub struct HoldArgs {
     /// Its directory in the cgroup v2 hierarchy.
     #[arg(long)]
     cgroup: PathBuf,
-    /// End when standard input does.
-    #[arg(long)]
-    tied: bool,
 }
 
 /// What a host has of its own, below its folder.
 const PRIVATE: [(&str, &str); 2] = [("var-lib", "/var/lib"), ("etc-docker", "/etc/docker")];
 /// Where a host sees its own part of the cgroup v2 hierarchy.
 const CGROUP_MOUNT: &str = "/sys/fs/cgroup/unified";
+
+/// What unties a host from the process that made it, written to its keeper's standard input.
+const UNTIE: &[u8] = b"!";
+
+/// What ties a host to this process: if it ends, however it does, so does the host.
+pub(super) struct Tie(ChildStdin);
+
+impl Tie {
+    /// The host outlives this process.
+    pub(super) fn untie(mut self) -> anyhow::Result<()> {
+        let written = self.0.write_all(UNTIE);
+        written.context("a host ended before the cluster was whole")
+    }
+}
 
 /// The process that makes a host and waits for it. It prints the number of the host's first process
 /// when that is ready.
@@ -98,13 +109,16 @@ pub fn hold(args: &HoldArgs) -> anyhow::Result<()> {
             println!("{child}");
             // No thread may be made here: it would belong to the new pid namespace.
             let input = std::io::stdin();
-            if args.tied {
-                fcntl(&input, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            }
+            fcntl(&input, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            let mut tied = true;
             while waitpid(child, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
-                // At its end, whoever holds the other end is gone.
-                if args.tied && matches!((&input).read(&mut said), Ok(0)) {
-                    let _ = kill(child, Signal::SIGKILL);
+                if tied {
+                    match (&input).read(&mut said) {
+                        // Whoever made the host has ended.
+                        Ok(0) => drop(kill(child, Signal::SIGKILL)),
+                        Ok(_) => tied = false,
+                        Err(_) => {}
+                    }
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -184,8 +198,7 @@ impl Host {
         name: &str,
         address: Ipv4Addr,
         binaries: &Path,
-        tied: bool,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<(Self, Tie)> {
         let folder = cluster.join(name);
         for (private, _) in PRIVATE {
             fs::create_dir_all(folder.join(private))?;
@@ -196,23 +209,16 @@ impl Host {
         let own = cgroup2_root()?.join(&cgroup);
         fs::create_dir_all(own.join("daemons"))
             .with_context(|| format!("cannot make the cgroup {}", own.display()))?;
-        let mut holder = Command::new(std::env::current_exe()?);
-        if let Ok(xtask) = std::env::var("SKEIN_XTASK") {
-            holder = Command::new(xtask);
-        }
+        let mut holder = Command::new(crate::own_program()?);
         holder
             .arg("hold")
             .arg("--name")
             .arg(name)
             .arg("--folder")
             .arg(&folder);
-        holder.arg("--cgroup").arg(&own);
-        if tied {
-            holder.arg("--tied").stdin(Stdio::piped());
-        } else {
-            // Ctrl-C in the terminal that made it is not meant for it.
-            holder.stdin(Stdio::null()).process_group(0);
-        }
+        holder.arg("--cgroup").arg(&own).stdin(Stdio::piped());
+        // Ctrl-C in the terminal is for the process that made it.
+        holder.process_group(0);
         let log = fs::File::create(cluster.join("logs").join(format!("{name}.host")))?;
         let mut holder = holder.stdout(Stdio::piped()).stderr(log).spawn()?;
         let mut line = String::new();
@@ -224,9 +230,8 @@ impl Host {
             let said = fs::read_to_string(log).unwrap_or_default();
             format!("host {name} did not start: {said}")
         })?;
-        // Held open until this process ends, however it does: then the host ends, too.
-        std::mem::forget(holder.stdin.take());
-        Ok(Self {
+        let tie = holder.stdin.take().context("no way to tie a host")?;
+        let host = Self {
             name: name.to_owned(),
             address,
             process,
@@ -234,7 +239,8 @@ impl Host {
             folder,
             binaries: binaries.to_owned(),
             cgroup,
-        })
+        };
+        Ok((host, Tie(tie)))
     }
 
     /// Its name.
@@ -307,7 +313,7 @@ impl Host {
     /// # Errors
     /// It fails; with what it said.
     pub fn docker(&self, args: &[&str]) -> anyhow::Result<String> {
-        self.docker_at(Daemon::Control, args)
+        self.docker_at("docker", Daemon::Control, args)
     }
 
     /// Runs the docker CLI against the node's engine, past Skein.
@@ -315,11 +321,19 @@ impl Host {
     /// # Errors
     /// It fails; with what it said.
     pub fn engine(&self, args: &[&str]) -> anyhow::Result<String> {
-        self.docker_at(Daemon::Engine, args)
+        self.docker_at("docker", Daemon::Engine, args)
     }
 
-    fn docker_at(&self, daemon: Daemon, args: &[&str]) -> anyhow::Result<String> {
-        let mut docker = self.command("docker");
+    /// Runs one of several docker CLIs, by its path, against Skein on this node.
+    ///
+    /// # Errors
+    /// It fails; with what it said.
+    pub fn docker_by(&self, cli: &str, args: &[&str]) -> anyhow::Result<String> {
+        self.docker_at(cli, Daemon::Control, args)
+    }
+
+    fn docker_at(&self, cli: &str, daemon: Daemon, args: &[&str]) -> anyhow::Result<String> {
+        let mut docker = self.command(cli);
         docker
             .arg("--host")
             .arg(format!("unix://{}", daemon.socket()));
@@ -453,12 +467,17 @@ impl Host {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
+    /// Whether its keeper runs still.
+    pub(super) fn is_kept(&self) -> bool {
+        // The keeper's number might be another's by now: so ours is asked for by name and folder.
+        let folder = self.folder.display().to_string();
+        fs::read_to_string(format!("/proc/{}/cmdline", self.keeper))
+            .is_ok_and(|line| line.contains("hold") && line.contains(&folder))
+    }
+
     /// Ends everything on it, and removes what it had.
     pub(super) fn remove(&self) -> anyhow::Result<()> {
-        // The keeper's number might be another's by now: so ours is asked for by name.
-        let is_ours = fs::read_to_string(format!("/proc/{}/cmdline", self.keeper))
-            .is_ok_and(|line| line.contains("hold") && line.contains(&self.name));
-        if is_ours {
+        if self.is_kept() {
             let _ = kill(Pid::from_raw(self.process), Signal::SIGKILL);
             let gone = format!("/proc/{}/ns/pid", self.process);
             wait_until("the host ends", REMOVE_TIMEOUT, || {

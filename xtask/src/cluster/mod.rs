@@ -12,11 +12,9 @@ mod wire;
 
 pub use daemon::Daemon;
 pub use host::Host;
+use host::Tie;
 
-use crate::{
-    image,
-    run::{Step, sh},
-};
+use crate::{image, run::Step};
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -32,6 +30,12 @@ const NODES_MAX: u8 = 32;
 /// Name of the host from which clients ask.
 pub const CLIENT: &str = "client";
 const SWITCH: &str = "switch";
+/// Where clusters are, each in a folder by its name, below where cargo builds.
+const CLUSTERS: &str = "skein-clusters";
+/// Where the logs of clusters are kept on which something failed.
+const FAILED_LOGS: &str = "skein-failed";
+/// File that says which hosts a cluster has.
+const RECORD: &str = "cluster.json";
 
 /// What a cluster is to be.
 #[derive(Clone, Debug)]
@@ -44,27 +48,65 @@ pub struct Shape {
     pub init: bool,
 }
 
-/// A running cluster. Dropped, it is taken down, unless it is left running.
-#[derive(Debug)]
+/// A running cluster. Dropped, it is taken down, unless it is left running; and if this process ends
+/// without a word, the hosts end with it.
 pub struct Cluster {
     folder: PathBuf,
     record: Record,
+    ties: Vec<Tie>,
     keep: bool,
 }
 
 /// What `cluster.json` holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Record {
+    /// The process that makes it.
+    maker: u32,
+    /// Whether it is whole, and stays when that process ends.
+    stays: bool,
     hosts: Vec<Host>,
 }
 
+impl Record {
+    /// Whether nobody has a use for it any more.
+    fn is_remains(&self) -> bool {
+        match self.stays {
+            true => !self.hosts.iter().any(Host::is_kept),
+            false => !Path::new(&format!("/proc/{}", self.maker)).exists(),
+        }
+    }
+}
+
+fn folder_of(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(crate::target_dir()?.join(CLUSTERS).join(name))
+}
+
+/// Removes what is left of clusters whose maker was killed, or whose hosts were.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn sweep() -> anyhow::Result<()> {
+    let Ok(folders) = std::fs::read_dir(crate::target_dir()?.join(CLUSTERS)) else {
+        return Ok(());
+    };
+    for folder in folders {
+        let folder = folder?.path();
+        // Without a record no host was made yet.
+        if let Ok(cluster) = Cluster::open_at(folder)
+            && cluster.record.is_remains()
+        {
+            cluster.remove()?;
+        }
+    }
+    Ok(())
+}
+
 impl Cluster {
-    /// Builds the daemons, makes the hosts and starts everything. `tied`: if this process ends,
-    /// however it does, the hosts end with it.
+    /// Builds the daemons, makes the hosts and starts everything. Clusters are told apart by name.
     ///
     /// # Errors
     /// There is a cluster already; or whatever failed, by name. Nothing is left behind then.
-    pub fn up(folder: &Path, shape: &Shape, tied: bool) -> anyhow::Result<Self> {
+    pub fn up(name: &str, shape: &Shape) -> anyhow::Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
             "a cluster needs root: namespaces, mounts and BPF are its parts"
@@ -73,19 +115,25 @@ impl Cluster {
             (1..=NODES_MAX).contains(&shape.nodes) && (1..=shape.nodes).contains(&shape.managers),
             "a cluster has 1 to {NODES_MAX} nodes, and 1 to all of them are managers"
         );
+        sweep()?;
+        let folder = folder_of(name)?;
         ensure!(
-            !folder.join("cluster.json").exists(),
+            !folder.join(RECORD).exists(),
             "there is a cluster already: remove it with `cargo xtask cluster down`"
         );
         let binaries = build::daemons()?;
-        std::fs::create_dir_all(folder)
+        std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
         let mut cluster = Self {
-            folder: folder.to_owned(),
-            record: Record::default(),
+            folder,
+            record: Record {
+                maker: std::process::id(),
+                ..Record::default()
+            },
+            ties: Vec::new(),
             keep: false,
         };
-        cluster.make_hosts(shape, tied, &binaries)?;
+        cluster.make_hosts(shape, &binaries)?;
         let step = Step::begin("start the daemons");
         for host in cluster.nodes() {
             host.start(Daemon::ALL)?;
@@ -102,7 +150,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn make_hosts(&mut self, shape: &Shape, tied: bool, binaries: &Path) -> anyhow::Result<()> {
+    fn make_hosts(&mut self, shape: &Shape, binaries: &Path) -> anyhow::Result<()> {
         let step = Step::begin(&format!(
             "make {} nodes, a client and a switch",
             shape.nodes
@@ -113,14 +161,10 @@ impl Cluster {
             hosts.push((format!("n{n}"), base + u32::from(n)));
         }
         for (name, address) in hosts {
-            let host = Host::make(
-                &self.folder,
-                &name,
-                Ipv4Addr::from_bits(address),
-                binaries,
-                tied,
-            )?;
+            let address = Ipv4Addr::from_bits(address);
+            let (host, tie) = Host::make(&self.folder, &name, address, binaries)?;
             self.record.hosts.push(host);
+            self.ties.push(tie);
             self.store()?;
         }
         let switch = self.host(SWITCH)?;
@@ -136,26 +180,40 @@ impl Cluster {
     ///
     /// # Errors
     /// There is none.
-    pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        let path = folder.join("cluster.json");
+    pub fn open(name: &str) -> anyhow::Result<Self> {
+        Self::open_at(folder_of(name)?)
+    }
+
+    fn open_at(folder: PathBuf) -> anyhow::Result<Self> {
+        let path = folder.join(RECORD);
         let text =
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self {
-            folder: folder.to_owned(),
+            folder,
             record: serde_json::from_slice(&text)?,
+            ties: Vec::new(),
             keep: true,
         })
     }
 
     fn store(&self) -> anyhow::Result<()> {
-        let path = self.folder.join("cluster.json");
+        let path = self.folder.join(RECORD);
         std::fs::write(&path, serde_json::to_vec_pretty(&self.record)?)
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Everything stays when this is dropped.
-    pub fn leave_running(mut self) {
+    /// Everything stays when this is dropped, and when this process ends.
+    ///
+    /// # Errors
+    /// A host has ended.
+    pub fn leave_running(mut self) -> anyhow::Result<()> {
+        for tie in self.ties.drain(..) {
+            tie.untie()?;
+        }
+        self.record.stays = true;
+        self.store()?;
         self.keep = true;
+        Ok(())
     }
 
     /// All hosts.
@@ -222,6 +280,21 @@ impl Cluster {
         Ok(())
     }
 
+    fn save_logs(&self) -> anyhow::Result<PathBuf> {
+        let name = self
+            .folder
+            .file_name()
+            .context("a cluster without a name")?;
+        let logs = crate::target_dir()?.join(FAILED_LOGS);
+        std::fs::create_dir_all(&logs)?;
+        let saved = logs.join(name);
+        if saved.exists() {
+            std::fs::remove_dir_all(&saved)?;
+        }
+        std::fs::rename(self.folder.join("logs"), &saved)?;
+        Ok(saved)
+    }
+
     fn remove(&self) -> anyhow::Result<()> {
         for host in self.hosts().iter().rev() {
             host.remove()?;
@@ -236,9 +309,10 @@ impl Drop for Cluster {
         if self.keep {
             return;
         }
-        if let Ok(folder) = std::env::var("SKEIN_KEEP_LOGS") {
-            // Whoever looks for the cause of a failure wants what the daemons said.
-            let _ = sh(&format!("cp -r {}/logs {folder}", self.folder.display()));
+        // Whoever looks for the cause of a failure wants what the daemons said.
+        match self.save_logs() {
+            Ok(saved) => eprintln!("the daemons' logs are in {}", saved.display()),
+            Err(error) => eprintln!("cannot save the daemons' logs: {error:#}"),
         }
         if let Err(error) = self.remove() {
             eprintln!("cannot take the cluster down: {error:#}");

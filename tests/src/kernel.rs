@@ -1,0 +1,79 @@
+//! What a node's kernel programs hold and have counted, by bpftool.
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use skein_abi::verdict::Counter;
+use std::net::Ipv4Addr;
+use xtask::cluster::Host;
+
+/// The pinned maps, on every node.
+const MAPS: &str = "/sys/fs/bpf/skein/v1/maps";
+
+/// How many packets a node has counted.
+///
+/// # Errors
+/// The map cannot be read.
+pub fn count(node: &Host, counter: Counter) -> anyhow::Result<u64> {
+    let key = bytes(&(counter as u32).to_ne_bytes());
+    let found = node.run(&format!(
+        "bpftool -j map lookup pinned {MAPS}/COUNTERS key {key}"
+    ))?;
+    let found: Value = serde_json::from_str(&found)?;
+    let values = found["formatted"]["values"].as_array();
+    let values = values.with_context(|| format!("bpftool says {found}"))?;
+    let of_cpu = |value: &Value| value["value"].as_u64().unwrap_or(0);
+    Ok(values.iter().map(of_cpu).sum())
+}
+
+/// Makes a node believe that one other node has all tasks behind a published TCP port.
+///
+/// # Errors
+/// The port is not published, or the maps cannot be written.
+pub fn send_all_to(node: &Host, port: u16, to: Ipv4Addr) -> anyhow::Result<()> {
+    const TCP: u8 = 6;
+    let [high, low] = port.to_be_bytes();
+    let found = node.run(&format!(
+        "bpftool -j map lookup pinned {MAPS}/PUBLISHED key {}",
+        bytes(&[high, low, TCP, 0])
+    ))?;
+    let found: Value = serde_json::from_str(&found)?;
+    let value = &found["formatted"]["value"];
+    let number = |name: &str| value[name].as_u64();
+    let service = number("service").with_context(|| format!("bpftool says {found}"))?;
+    let slots = number("slots").with_context(|| format!("bpftool says {found}"))?;
+    ensure!(slots > 0, "port {port} leads nowhere on {}", node.name());
+    let table = node.run(&format!(
+        "bpftool -j map lookup pinned {MAPS}/NODE_TABLES key {}",
+        bytes(&u32::try_from(service)?.to_ne_bytes())
+    ))?;
+    let table: Value = serde_json::from_str(&table)?;
+    let id = inner_id(&table).with_context(|| format!("bpftool says {table}"))?;
+    let value = bytes(&to.octets());
+    let update = |slot: u64| {
+        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+        let key = bytes(&slot.to_ne_bytes());
+        format!("map update id {id} key {key} value {value}\n")
+    };
+    let batch: String = (0..slots).map(update).collect();
+    node.shell(&format!("bpftool batch file - <<'END'\n{batch}END"))?;
+    Ok(())
+}
+
+fn inner_id(table: &Value) -> Option<u64> {
+    if let Some(id) = table["inner_map_id"].as_u64() {
+        return Some(id);
+    }
+    let bytes = table["value"].as_array()?;
+    let byte = |value: &Value| {
+        let text = value.as_str()?.trim_start_matches("0x");
+        u8::from_str_radix(text, 16).ok()
+    };
+    let bytes: Vec<u8> = bytes.iter().filter_map(byte).collect();
+    let word: [u8; 4] = bytes.try_into().ok()?;
+    Some(u32::from_ne_bytes(word).into())
+}
+
+fn bytes(bytes: &[u8]) -> String {
+    let words: Vec<_> = bytes.iter().map(u8::to_string).collect();
+    words.join(" ")
+}

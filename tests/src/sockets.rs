@@ -1,0 +1,90 @@
+//! Sockets of a host's own network, for what no command line can do: one port for many connections,
+//! all open at once.
+
+use anyhow::{Context as _, ensure};
+use nix::sched::{CloneFlags, setns};
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _},
+    time::Duration,
+};
+use xtask::{check::requests::Answer, cluster::Host};
+
+/// How long a connection may take to be made, and an answer to come.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Does something in a host's network namespace, on a thread of its own.
+///
+/// # Errors
+/// The namespace cannot be entered, or what is done fails.
+pub fn within<T: Send>(
+    host: &Host,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    let path = format!("/proc/{}/ns/net", host.process());
+    let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).context("cannot enter a host's network")?;
+            work()
+        });
+        let done = thread.join();
+        done.map_err(|_| anyhow::anyhow!("a thread in a host's network panicked"))?
+    })
+}
+
+/// A connection whose own port is `from`, though other connections have it too.
+///
+/// # Errors
+/// Nobody answers at `to`.
+pub fn connect_from(from: u16, to: SocketAddrV4) -> anyhow::Result<TcpStream> {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
+    };
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    let own = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, from));
+    bind(socket.as_raw_fd(), &own).with_context(|| format!("cannot use port {from}"))?;
+    // SAFETY: the socket is this function's own, and given away.
+    let stream = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
+    // The kernel's limit for connects is the one for writes.
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    connect(stream.as_raw_fd(), &SockaddrIn::from(to))
+        .with_context(|| format!("cannot connect from port {from} to {to}"))?;
+    Ok(stream)
+}
+
+/// One request on a connection that stays open.
+///
+/// # Errors
+/// No answer, or no whole one.
+pub fn ask_on(stream: &mut TcpStream) -> anyhow::Result<Answer> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")?;
+    let mut said = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&said).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length")
+                    .then(|| value.trim().parse::<usize>().ok())?
+            });
+            let length = length.context("an answer without a length")?;
+            if body.len() >= length {
+                return Ok(serde_json::from_str(body)?);
+            }
+        }
+        let read = stream.read(&mut piece).context("no answer")?;
+        ensure!(read > 0, "closed within an answer: {text:?}");
+        said.extend(&piece[..read]);
+    }
+}

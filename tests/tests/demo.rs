@@ -1,0 +1,6 @@
+//! What the demo shows holds.
+
+#[test]
+fn the_demo_holds() -> anyhow::Result<()> {
+    xtask::demo::demo()
+}

@@ -1,0 +1,111 @@
+//! Tasks on overlays.
+
+use anyhow::ensure;
+use skein_tests::swarm;
+use xtask::check::{
+    names,
+    requests::{ask_each, await_published},
+    services,
+};
+
+#[test]
+fn a_task_on_two_overlays_has_a_published_port() -> anyhow::Result<()> {
+    let cluster = swarm("two-overlays", 2, 1)?;
+    let first = cluster.host("n1")?;
+    first.docker(&["network", "create", "-d", "overlay", "front"])?;
+    first.docker(&["network", "create", "-d", "overlay", "back"])?;
+    let both = [
+        "--network",
+        "front",
+        "--network",
+        "back",
+        "-p",
+        "30100:8080",
+    ];
+    services::create(first, "web", 2, &both)?;
+    services::create(first, "only-front", 2, &["--network", "front"])?;
+    services::create(first, "only-back", 2, &["--network", "back"])?;
+    await_published(&cluster, cluster.nodes(), 30_100)?;
+    let tasks = ask_each(&cluster, cluster.nodes(), 30_100, 20)?;
+    ensure!(tasks.len() == 2, "{tasks:?} answered");
+    for node in cluster.nodes() {
+        for service in ["only-front", "only-back"] {
+            let said = services::exec(node, service, "wget -q -O - http://web:8080/")?;
+            ensure!(said.contains("\"hostname\""), "{service} got {said:?}");
+            let said =
+                services::exec(node, "web", &format!("wget -q -O - http://{service}:8080/"))?;
+            ensure!(
+                said.contains("\"hostname\""),
+                "web got {said:?} from {service}"
+            );
+        }
+        // Names are those of the asker's networks.
+        ensure!(names::resolve(node, "only-front", "only-back")?.is_empty());
+        ensure!(names::resolve(node, "only-back", "web")?.len() == 1);
+    }
+    cluster.down()
+}
+
+#[test]
+fn networks_may_have_the_same_subnet() -> anyhow::Result<()> {
+    let cluster = swarm("same-subnet", 2, 1)?;
+    let first = cluster.host("n1")?;
+    for network in ["red", "blue"] {
+        let create = [
+            "network",
+            "create",
+            "-d",
+            "overlay",
+            "--subnet",
+            "10.77.0.0/24",
+            network,
+        ];
+        first.docker(&create)?;
+        let service = format!("{network}-web");
+        services::create(first, &service, 2, &["--network", network])?;
+    }
+    for node in cluster.nodes() {
+        for (network, other) in [("red", "blue"), ("blue", "red")] {
+            let service = format!("{network}-web");
+            let of_service = |answer: &str| answer.contains(&format!("\"task\":\"{service}."));
+            for _ in 0..4 {
+                let get = format!("wget -q -O - http://{service}:8080/");
+                let said = services::exec(node, &service, &get)?;
+                ensure!(of_service(&said), "{service} got {said:?}");
+            }
+            // Each task by its own address, which the other network has as well.
+            let tasks = names::resolve(node, &service, &format!("tasks.{service}"))?;
+            ensure!(tasks.len() == 2, "tasks.{service} is {tasks:?}");
+            for task in tasks {
+                let get = format!("wget -q -O - http://{task}:8080/");
+                let said = services::exec(node, &service, &get)?;
+                ensure!(of_service(&said), "{task} answered {service} with {said:?}");
+            }
+            let others = names::resolve(node, &service, &format!("{other}-web"))?;
+            ensure!(
+                others.is_empty(),
+                "{service} resolves {other}-web to {others:?}"
+            );
+        }
+    }
+    cluster.down()
+}
+
+#[test]
+fn names_are_answered_over_udp_and_tcp() -> anyhow::Result<()> {
+    let cluster = swarm("names", 2, 1)?;
+    let first = cluster.host("n1")?;
+    first.docker(&["network", "create", "-d", "overlay", "back"])?;
+    services::create(first, "web", 3, &["--network", "back"])?;
+    for node in cluster.nodes() {
+        for transport in ["", "+tcp"] {
+            let vip = names::resolve_with(node, "web", "web", transport)?;
+            ensure!(vip.len() == 1, "web is {vip:?}");
+            let tasks = names::resolve_with(node, "web", "tasks.web", transport)?;
+            ensure!(tasks.len() == 3, "tasks.web is {tasks:?}");
+            let unknown = names::resolve_with(node, "web", "no-such-name", transport)?;
+            ensure!(unknown.is_empty(), "no-such-name is {unknown:?}");
+        }
+    }
+    cluster.down()
+}

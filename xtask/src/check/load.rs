@@ -1,0 +1,42 @@
+//! Requests that go on while something happens.
+
+use crate::cluster::{Cluster, Host};
+use anyhow::{Context as _, ensure};
+use std::process::{Child, Stdio};
+
+/// Requests one after the other from the client to one node, a connection each, for some seconds.
+pub struct Load(Child);
+
+impl Load {
+    /// Begins.
+    ///
+    /// # Errors
+    /// The client cannot be entered.
+    pub fn begin(cluster: &Cluster, node: &Host, port: u16, seconds: u32) -> anyhow::Result<Self> {
+        let script = format!(
+            "ok=0; bad=0; end=$(($(date +%s)+{seconds})); while [ $(date +%s) -lt $end ]; do \
+             if said=$(curl -sS -o /dev/null -m 2 http://{}:{port}/ 2>&1); then ok=$((ok+1)); \
+             else bad=$((bad+1)); echo \"$(date +%T.%N) $said\"; fi; done; echo $ok $bad",
+            node.address()
+        );
+        let mut load = cluster.client()?.command("sh");
+        let load = load.args(["-c", &script]).stdout(Stdio::piped());
+        Ok(Self(load.spawn()?))
+    }
+
+    /// How many were answered; one that was not is an error.
+    ///
+    /// # Errors
+    /// A request failed, or none was made.
+    pub fn end(self) -> anyhow::Result<String> {
+        let output = self.0.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let counts = said.lines().last().and_then(|line| line.split_once(' '));
+        let (ok, bad) = counts.context("the load did not end")?;
+        ensure!(
+            bad == "0" && ok != "0",
+            "{bad} requests failed, {ok} were answered: {said}"
+        );
+        Ok(format!("{ok} of {ok} requests answered"))
+    }
+}

@@ -1,0 +1,6 @@
+//! What the demo and the end-to-end tests do to a cluster, and what must hold on it.
+
+pub mod load;
+pub mod names;
+pub mod requests;
+pub mod services;
