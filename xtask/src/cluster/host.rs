@@ -404,11 +404,9 @@ impl Host {
 
     /// Whether a daemon runs.
     pub fn is_running(&self, daemon: Daemon) -> bool {
-        self.pid_of(daemon).is_some_and(|pid| {
-            let stat = fs::read_to_string(self.outside(&format!("/proc/{pid}/stat")));
-            // A zombie runs no more.
-            stat.is_ok_and(|stat| !stat.contains(") Z "))
-        })
+        let process = |pid| self.outside(&format!("/proc/{pid}"));
+        self.pid_of(daemon)
+            .is_some_and(|pid| is_alive(process(pid)))
     }
 
     fn pid_of(&self, daemon: Daemon) -> Option<i32> {
@@ -500,6 +498,12 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// Whether the process of a folder of /proc runs. A zombie runs no more.
+pub(super) fn is_alive(process: impl AsRef<Path>) -> bool {
+    let stat = fs::read_to_string(process.as_ref().join("stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 fn pid_file(daemon: Daemon) -> String {

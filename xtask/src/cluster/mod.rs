@@ -72,7 +72,7 @@ impl Record {
     fn is_remains(&self) -> bool {
         match self.stays {
             true => !self.hosts.iter().any(Host::is_kept),
-            false => !Path::new(&format!("/proc/{}", self.maker)).exists(),
+            false => !host::is_alive(&format!("/proc/{}", self.maker)),
         }
     }
 }
