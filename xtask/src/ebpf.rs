@@ -92,7 +92,7 @@ fn build() -> anyhow::Result<PathBuf> {
     Ok(stripped)
 }
 
-/// What the kernel loads: instructions, maps and BTF, by section. Symbol names and line tables are
+/// What the kernel loads, instructions and maps, by section. Symbol names and line tables are
 /// not compared: the order in which they come may differ.
 fn sections(object: &Path) -> anyhow::Result<Vec<(String, String)>> {
     [
