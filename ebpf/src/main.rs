@@ -3,7 +3,7 @@
 //! - `hooks/`: one file per place a packet is seen at.
 //! - [`maps`]: the maps, and the view of them that decisions have.
 //! - [`parse`]: headers to what decisions need.
-//! - [`act`]: carries a verdict out.
+//! - [`act`]: carries a verdict out at tc hooks, [`xdp`] at XDP hooks.
 #![no_std]
 #![no_main]
 
@@ -11,6 +11,7 @@ mod act;
 mod hooks;
 mod maps;
 mod parse;
+mod xdp;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -8,7 +8,7 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
     macros::btf_map,
 };
-use core::ffi::c_void;
+use core::{cell::Cell, ffi::c_void};
 use skein_abi::{
     Addr, TCP, UDP, config::Config, flow::*, ingress::*, limits::*, overlay::*, verdict::Counter,
 };
@@ -58,6 +58,13 @@ pub static NAT: LruHashMap<NatKey, Nat, { NAT_MAX as usize }> = LruHashMap::new(
 pub static SOCKETS: LruHashMap<u64, Tuple, { SOCKETS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
+/// Neighbour -> when a packet to it last went by the kernel's stack, ns.
+///
+/// Whoever only looks neighbours up never makes the kernel ask whether they are still there: one that
+/// changes its MAC address, or goes, would be sent to for ever. So one packet a second to each goes by
+/// the stack.
+#[btf_map]
+static CONFIRMED: LruHashMap<Addr, u64, { NEIGHBOURS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 static NEW_FLOWS: PerCpuArray<Window, 1> = PerCpuArray::new();
 
@@ -95,24 +102,6 @@ const TCP_LISTEN: u32 = 10;
 /// The network namespace of the program's device.
 const THIS_NETNS: u64 = u64::MAX;
 
-/// The kernel's maps as decisions see them, for one packet.
-pub struct Maps {
-    /// The context of the program, for helpers that look up sockets.
-    ctx: *mut c_void,
-    config: &'static Config,
-}
-
-impl Maps {
-    /// `None` until the dataplane has written its settings.
-    #[inline(always)]
-    pub fn open(ctx: *mut c_void) -> Option<Self> {
-        Some(Self {
-            ctx,
-            config: CONFIG.get(0)?,
-        })
-    }
-}
-
 /// A copy of a map value.
 macro_rules! look_up {
     ($map:ident, $key:expr) => {
@@ -129,6 +118,90 @@ macro_rules! live {
         $map.get_ptr_mut($key)
             .map(|entry| unsafe { Live::new(entry) })
     };
+}
+
+/// The kernel's maps as decisions see them, for one packet.
+pub struct Maps {
+    /// The context of the program, for helpers that look up sockets.
+    ctx: *mut c_void,
+    config: &'static Config,
+    counts: Counts,
+    /// [`Counts::Later`]: the counter, as a number.
+    counted: Cell<u32>,
+}
+
+/// When packets are counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    /// When it is decided what becomes of them.
+    Now,
+    /// When that is done: until then another hook may decide the same again. Of several counters the
+    /// last counts; what a hook carries out that counts like this has one.
+    Later,
+}
+
+impl Maps {
+    /// `None` until the dataplane has written its settings.
+    #[inline(always)]
+    pub fn open(ctx: *mut c_void) -> Option<Self> {
+        Self::counting(ctx, Counts::Now)
+    }
+
+    /// The same for a hook with another one behind it: nothing is counted before [`Self::commit`].
+    #[inline(always)]
+    pub fn open_in_front(ctx: *mut c_void) -> Option<Self> {
+        Self::counting(ctx, Counts::Later)
+    }
+
+    #[inline(always)]
+    fn counting(ctx: *mut c_void, counts: Counts) -> Option<Self> {
+        Some(Self {
+            ctx,
+            config: CONFIG.get(0)?,
+            counts,
+            counted: Cell::new(u32::MAX),
+        })
+    }
+
+    /// Counts what was decided.
+    #[inline(always)]
+    pub fn commit(&self) {
+        self.count_now(self.counted.get());
+    }
+
+    /// Counts a packet at once.
+    #[inline(always)]
+    pub fn count_now(&self, counter: u32) {
+        if let Some(slot) = COUNTERS.get_ptr_mut(counter) {
+            // SAFETY: per CPU, and programs are not preempted by themselves.
+            unsafe { *slot += 1 };
+        }
+    }
+
+    /// Whether a device has Skein's XDP program, and so can send what another device's redirects.
+    #[inline(always)]
+    pub fn has_xdp(&self, ifindex: u32) -> bool {
+        look_up!(DEVICES, &ifindex).unwrap_or(0) & DEVICE_XDP != 0
+    }
+
+    /// Whether the next packet to a neighbour is to go by the kernel's stack: see [`CONFIRMED`].
+    #[inline(always)]
+    pub fn must_confirm(&self, neighbour: Addr) -> bool {
+        let now = self.now();
+        let Some(confirmed) = CONFIRMED.get_ptr_mut(&neighbour) else {
+            // If there is no room, the stack has this packet, too.
+            let _ = CONFIRMED.insert(&neighbour, &now, u64::from(BPF_ANY));
+            return true;
+        };
+        // SAFETY: a live value. Another CPU may write it at the same time: then both confirm.
+        unsafe {
+            if now.wrapping_sub(*confirmed) < SECOND {
+                return false;
+            }
+            *confirmed = now;
+        }
+        true
+    }
 }
 
 impl Tables for Maps {
@@ -295,9 +368,9 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn count_index(&self, counter: u32) {
-        if let Some(slot) = COUNTERS.get_ptr_mut(counter) {
-            // SAFETY: per CPU, and programs are not preempted by themselves.
-            unsafe { *slot += 1 };
+        match self.counts {
+            Counts::Now => self.count_now(counter),
+            Counts::Later => self.counted.set(counter),
         }
     }
 }

@@ -1,8 +1,56 @@
 //! Headers to [`skein_packet::Packet`]s. IPv4 without extension of the parser's own: options are skipped.
 
 use crate::maps::Scratch;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
 use skein_abi::{ICMP, TCP, UDP};
+
+/// A frame as a hook sees it.
+pub trait Frame {
+    /// Packets with IPv4 options, and fragments, are left to the hook behind this one: their headers
+    /// are not where they are in all others.
+    const PLAIN_ONLY: bool;
+
+    /// Reads a value; `None`: the frame ends before.
+    fn read<T: Copy>(&self, offset: usize) -> Option<T>;
+}
+
+impl Frame for TcContext {
+    const PLAIN_ONLY: bool = false;
+
+    #[inline(always)]
+    fn read<T: Copy>(&self, offset: usize) -> Option<T> {
+        self.load(offset).ok()
+    }
+}
+
+/// A frame at an XDP hook, or the one in it that begins behind the first `AT` bytes.
+pub struct XdpFrame<'a, const AT: usize>(pub &'a XdpContext);
+
+impl<const AT: usize> XdpFrame<'_, AT> {
+    /// Where a value stands that the frame has whole.
+    #[inline(always)]
+    pub fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        let start = self.0.data() + AT + offset;
+        (start + size_of::<T>() <= self.0.data_end()).then_some(start as *mut T)
+    }
+
+    /// Bytes of the frame.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        (self.0.data_end() - self.0.data()).wrapping_sub(AT)
+    }
+}
+
+impl<const AT: usize> Frame for XdpFrame<'_, AT> {
+    const PLAIN_ONLY: bool = true;
+
+    #[inline(always)]
+    fn read<T: Copy>(&self, offset: usize) -> Option<T> {
+        // SAFETY: within the packet, which nobody else has while the program runs. Whatever its
+        // address, the kernel loads this program only where values need no alignment.
+        self.at::<T>(offset).map(|value| unsafe { value.read() })
+    }
+}
 
 /// Length of an Ethernet header: Skein attaches to Ethernet devices only.
 pub const ETH_LEN: usize = 14;
@@ -15,8 +63,12 @@ pub const IP_DST: usize = ETH_LEN + 16;
 pub const ETH_P_IP: u16 = 0x0800_u16.to_be();
 pub const ETH_P_ARP: u16 = 0x0806_u16.to_be();
 
+/// Of an IPv4 header's field on fragments: place of this one, and that others follow.
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+const MORE_FRAGMENTS: u16 = 0x2000;
+
 /// The fixed part of an IPv4 header (RFC 791), as it stands in the packet.
-#[repr(C, packed)]
+#[repr(C)]
 #[derive(Clone, Copy)]
 struct Ipv4 {
     version_ihl: u8,
@@ -49,18 +101,26 @@ pub fn parse(ctx: &TcContext, scratch: &mut Scratch) -> bool {
     try_parse(ctx, scratch).is_some()
 }
 
+/// The same; `None`, too: not for this hook ([`Frame::PLAIN_ONLY`]). Part of its caller, as the
+/// compiler would give a function of its own the frame's bounds, of which the verifier then knows
+/// less.
 #[inline(always)]
-fn try_parse(ctx: &TcContext, scratch: &mut Scratch) -> Option<()> {
-    if ethertype(ctx)? != ETH_P_IP {
+pub fn try_parse<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
+    if ethertype(frame)? != ETH_P_IP {
         return None;
     }
-    let ip: Ipv4 = ctx.load(ETH_LEN).ok()?;
+    let ip: Ipv4 = frame.read(ETH_LEN)?;
     let ihl = usize::from(ip.version_ihl & 0x0f) * 4;
     if ip.version_ihl >> 4 != 4 || ihl < 20 {
         return None;
     }
-    let is_tail = u16::from_be(ip.fragment) & 0x1fff != 0;
-    let l4 = ETH_LEN + ihl;
+    let fragment = u16::from_be(ip.fragment);
+    let is_tail = fragment & FRAGMENT_OFFSET != 0;
+    if F::PLAIN_ONLY && (ihl != 20 || fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) != 0) {
+        return None;
+    }
+    // A constant offset for those that read the frame in place.
+    let l4 = ETH_LEN + if F::PLAIN_ONLY { 20 } else { ihl };
     scratch.layout = Layout {
         l4,
         len: u16::from_be(ip.len),
@@ -79,18 +139,18 @@ fn try_parse(ctx: &TcContext, scratch: &mut Scratch) -> Option<()> {
     match ip.proto {
         _ if is_tail => {}
         TCP | UDP => {
-            let [sport, dport]: [u16; 2] = ctx.load(l4).ok()?;
+            let [sport, dport]: [u16; 2] = frame.read(l4)?;
             packet.tuple.sport = sport;
             packet.tuple.dport = dport;
             if ip.proto == TCP {
-                packet.tcp_flags = ctx.load(l4 + 13).ok()?;
+                packet.tcp_flags = frame.read(l4 + 13)?;
             }
         }
         ICMP => {
-            packet.icmp_type = ctx.load(l4).ok()?;
+            packet.icmp_type = frame.read(l4)?;
             // Echo and echo reply carry an identifier (RFC 792).
             if matches!(packet.icmp_type, 0 | 8) {
-                let id: u16 = ctx.load(l4 + 4).ok()?;
+                let id: u16 = frame.read(l4 + 4)?;
                 packet.tuple.sport = id;
                 packet.tuple.dport = id;
             }
@@ -101,6 +161,6 @@ fn try_parse(ctx: &TcContext, scratch: &mut Scratch) -> Option<()> {
 }
 
 #[inline(always)]
-pub fn ethertype(ctx: &TcContext) -> Option<u16> {
-    ctx.load(12).ok()
+pub fn ethertype<F: Frame>(frame: &F) -> Option<u16> {
+    frame.read(12)
 }

@@ -13,6 +13,8 @@ pub struct LocalAddr {
 /// Sources that come in by this device are not unique in the cluster: they are translated to the
 /// node's address before they are balanced.
 pub const DEVICE_TRANSLATE: u32 = 1;
+/// The device has the XDP program, and sends what the XDP program of another device redirects to it.
+pub const DEVICE_XDP: u32 = 2;
 
 /// The member answers: flows may be sent to it. Without the flag it is only listened to.
 pub const MEMBER_UP: u32 = 1;

@@ -54,6 +54,8 @@ pub const NAT_MAX: u32 = 131_072;
 pub const NODE_TABLE_SLOTS_MAX: u32 = 65_521;
 /// Devices with the uplink program.
 pub const DEVICES_MAX: u32 = 1_024;
+/// Neighbours that XDP sends to: of one that is evicted, one more packet goes by the kernel's stack.
+pub const NEIGHBOURS_MAX: u32 = 4_096;
 /// Overlays that this node has.
 pub const NETWORKS_MAX: u32 = 4_096;
 /// Host sockets that call published ports of their own node.

@@ -50,6 +50,7 @@ counters! {
     DropMalformed = "drop_malformed", "Headers cut short or contradicting each other.";
     DropTtl = "drop_ttl", "The time to live ran out on the way to another node.";
     DropTableFull = "drop_table_full", "A flow table could not take another entry.";
+    XdpSent = "xdp_sent", "Sent on by XDP, before the kernel's stack saw it; counted by what it was, too.";
 }
 
 impl Counter {

@@ -25,6 +25,7 @@ mod overlay;
 mod packet;
 mod subprogram;
 mod tables;
+pub mod vxlan;
 mod work;
 
 pub use ingress::{from_host, from_tunnel, offered, settle, uplink};

@@ -1,9 +1,41 @@
-//! Native XDP of an uplink.
+//! Native XDP of an uplink: sends on what only passes through this node. Everything else goes on to
+//! the tc hook behind, which decides the same by the same maps.
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use crate::{
+    maps::{Maps, scratch},
+    parse::{XdpFrame, try_parse},
+    xdp::{OUTER_LEN, act, act_on_reply, outer_of},
+};
+use aya_ebpf::{
+    EbpfContext as _, bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext,
+};
+use skein_abi::VNI_REPLY;
+use skein_packet::{Action, from_tunnel, settle, uplink};
 
 /// See [`skein_abi::names::PROG_UPLINK_XDP`].
 #[xdp]
-pub fn skein_uplink_x(_ctx: XdpContext) -> u32 {
-    XDP_PASS
+pub fn skein_uplink_x(ctx: XdpContext) -> u32 {
+    decide(&ctx).unwrap_or(XDP_PASS)
+}
+
+/// `None`: for the hook behind.
+#[inline(always)]
+fn decide(ctx: &XdpContext) -> Option<u32> {
+    let maps = Maps::open_in_front(ctx.as_ptr())?;
+    let scratch = scratch()?;
+    try_parse(&XdpFrame::<0>(ctx), scratch)?;
+    // No device with native XDP has sources that are to be translated: those are bridges.
+    uplink(&maps, &mut scratch.work, 0);
+    settle(&maps, &mut scratch.work);
+    if scratch.work.verdict.action != Action::Pass {
+        return act(&maps, ctx, scratch);
+    }
+    // What is for tasks of this node goes by the vxlan device.
+    if outer_of(&maps, ctx, scratch)? != VNI_REPLY {
+        return None;
+    }
+    let remote = scratch.work.packet.tuple.src;
+    try_parse(&XdpFrame::<OUTER_LEN>(ctx), scratch)?;
+    from_tunnel(&maps, &mut scratch.work, VNI_REPLY, remote, 0);
+    act_on_reply(&maps, ctx, scratch)
 }
