@@ -1,0 +1,536 @@
+//! The uplink's XDP program in the kernel, one packet at a time (BPF_PROG_TEST_RUN), in a network
+//! namespace of its own: node 198.18.0.1 with the device v0. Needs root.
+
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray},
+    programs::{SchedClassifier, Xdp, XdpMode},
+};
+use nix::{net::if_::if_nametoindex, sched::CloneFlags};
+use skein_abi::{
+    Addr, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, addr,
+    config::Config,
+    ingress::{DEVICE_XDP, LocalAddr, LocalBackends, MEMBER_UP, Published, PublishedKey},
+    limits::FLOOD_RATE,
+    mac,
+    names::*,
+    overlay::{Endpoint, Network},
+    verdict::Counter,
+};
+use std::process::Command;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/skein.bpf.o");
+
+const NODE: [u8; 4] = [198, 18, 0, 1];
+const OTHER: [u8; 4] = [198, 18, 0, 2];
+/// A member whose MAC address nobody knows.
+const UNRESOLVED: [u8; 4] = [198, 18, 0, 3];
+const CLIENT: [u8; 4] = [198, 18, 0, 250];
+const STRANGER: [u8; 4] = [198, 18, 0, 251];
+/// A client behind the device w0.
+const FAR_CLIENT: [u8; 4] = [203, 0, 113, 9];
+const TASK: [u8; 4] = [10, 0, 0, 5];
+
+const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
+const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x22];
+const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfa];
+const FAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+const FAR_DEVICE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x30];
+
+const PORT: u16 = 8080;
+const VXLAN_PORT: u16 = 4789;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+/// Slots of the node tables: any number will do, all of them name one node.
+const SLOTS: u32 = 3;
+/// A map that is an element of another one may have any size (include/uapi/linux/bpf.h).
+const BPF_F_INNER_MAP: u32 = 1 << 12;
+
+// Return values of programs (include/uapi/linux/bpf.h, pkt_cls.h).
+const DROP: u32 = 1;
+const PASS: u32 = 2;
+const TX: u32 = 3;
+const REDIRECT: u32 = 4;
+const TC_REDIRECT: u32 = 7;
+
+/// `struct xdp_md`
+fn xdp_context(len: usize, ifindex: u32) -> Vec<u8> {
+    let fields = [0, len as u32, 0, ifindex, 0, 0];
+    let bytes = fields.iter().map(|field| field.to_ne_bytes());
+    bytes.flatten().collect()
+}
+
+struct Bench {
+    ebpf: Ebpf,
+    device: u32,
+}
+
+impl Bench {
+    /// `None`, with a word on it: not root.
+    fn new() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: kernel programs and network namespaces need root");
+            return None;
+        }
+        // Of this thread, which is this test's own.
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        for line in [
+            "ip link set lo up",
+            "ip link add v0 address 02:00:00:00:00:10 type veth peer name v1",
+            "ip link add w0 address 02:00:00:00:00:30 type veth peer name w1",
+            "ip link set v0 up",
+            "ip link set v1 up",
+            "ip link set w0 up",
+            "ip link set w1 up",
+            "ip address add 198.18.0.1/24 dev v0",
+            "ip address add 192.0.2.1/24 dev w0",
+            "ip route add 203.0.113.0/24 via 192.0.2.254",
+            "ip neigh add 198.18.0.2 lladdr 02:00:00:00:00:22 dev v0 nud permanent",
+            "ip neigh add 198.18.0.250 lladdr 02:00:00:00:00:fa dev v0 nud permanent",
+            "ip neigh add 192.0.2.254 lladdr 02:00:00:00:00:fe dev w0 nud permanent",
+            "sysctl -qw net.ipv4.conf.v0.forwarding=1",
+        ] {
+            let mut words = line.split(' ');
+            let program = words.next().expect("a program");
+            let status = Command::new(program).args(words).status();
+            assert!(status.expect("a command").success(), "{line}");
+        }
+        let device = if_nametoindex("v0").expect("just made");
+        let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object");
+        let program: &mut Xdp = ebpf
+            .program_mut(PROG_UPLINK_XDP)
+            .and_then(|program| program.try_into().ok())
+            .expect("the program");
+        program.load().expect("the verifier");
+        // Only the queues of a device with a program can have received a packet.
+        program
+            .attach_to_if_index(device, XdpMode::Driver)
+            .expect("veth has native XDP");
+        let mut bench = Self { ebpf, device };
+        bench.configure();
+        Some(bench)
+    }
+
+    fn configure(&mut self) {
+        let config = Config {
+            node_addr: addr(NODE.into()),
+            local_peer_ifindex: self.device,
+            vxlan_port: VXLAN_PORT.to_be(),
+            flood_rate: FLOOD_RATE,
+            nat_port_min: 61_000,
+            nat_port_max: 65_535,
+            ..Config::default()
+        };
+        let mut map: Array<&mut MapData, Config> = self.map(MAP_CONFIG);
+        map.set(0, config, 0).expect("the settings");
+        let ifindex = self.device;
+        self.put(MAP_LOCAL_ADDRS, addr(NODE.into()), LocalAddr { ifindex });
+        for member in [NODE, OTHER, UNRESOLVED] {
+            self.put(MAP_MEMBERS, addr(member.into()), MEMBER_UP);
+        }
+        self.publish(OTHER);
+    }
+
+    /// Publishes [`PORT`], with a table that names one node.
+    fn publish(&mut self, node: [u8; 4]) {
+        let mut table: Array<MapData, Addr> = Array::create(SLOTS, BPF_F_INNER_MAP).expect("a map");
+        for slot in 0..SLOTS {
+            table.set(slot, addr(node.into()), 0).expect("a slot");
+        }
+        let mut tables: ArrayOfMaps<&mut MapData, Array<MapData, Addr>> = self.map(MAP_NODE_TABLES);
+        tables.set(0, &table, 0).expect("the table");
+        let key = PublishedKey {
+            port: PORT.to_be(),
+            proto: 6,
+            pad: 0,
+        };
+        let published = Published {
+            slots: SLOTS,
+            target: 80_u16.to_be(),
+            ..Published::default()
+        };
+        self.put(MAP_PUBLISHED, key, published);
+    }
+
+    fn map<'a, M>(&'a mut self, name: &str) -> M
+    where
+        M: TryFrom<&'a mut aya::maps::Map>,
+        M::Error: std::fmt::Debug,
+    {
+        let map = self.ebpf.map_mut(name).expect("a map of that name");
+        map.try_into().expect("of that type")
+    }
+
+    fn put<K: aya::Pod, V: aya::Pod>(&mut self, name: &str, key: K, value: V) {
+        let mut map: HashMap<&mut MapData, K, V> = self.map(name);
+        map.insert(key, value, 0).expect("room");
+    }
+
+    fn count(&mut self, counter: Counter) -> u64 {
+        let map: PerCpuArray<&mut MapData, u64> = self.map(MAP_COUNTERS);
+        let counts = map.get(&(counter as u32), 0).expect("a counter");
+        counts.iter().sum()
+    }
+
+    /// What the program returns, and the frame after it.
+    fn run(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+        let program: &Xdp = self
+            .ebpf
+            .program(PROG_UPLINK_XDP)
+            .and_then(|program| program.try_into().ok())
+            .expect("the program");
+        let context = xdp_context(frame.len(), self.device);
+        let mut after = vec![0; 4096];
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut after),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        });
+        let result = result.expect("a run");
+        after.truncate(result.data_size_out as usize);
+        (result.return_value, after)
+    }
+
+    /// The same for a packet that is not the first one to its neighbour within the second.
+    fn run_again(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+        assert_passed(&self.run(frame), frame);
+        self.run(frame)
+    }
+}
+
+fn assert_passed((code, after): &(u32, Vec<u8>), frame: &[u8]) {
+    assert_eq!(*code, PASS);
+    assert_eq!(after, frame, "what is passed on is untouched");
+}
+
+/// RFC 1071.
+fn checksum(bytes: &[u8]) -> u16 {
+    let pairs = bytes.chunks(2);
+    let words = pairs.map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum + (sum >> 16)) as u16)
+}
+
+fn ip_header(len: usize, ttl: u8, proto: u8, src: [u8; 4], dst: [u8; 4]) -> [u8; 20] {
+    let mut ip = [0; 20];
+    ip[0] = 0x45;
+    ip[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    ip[4..10].copy_from_slice(&[0xab, 0xcd, 0x40, 0, ttl, proto]);
+    ip[12..16].copy_from_slice(&src);
+    ip[16..20].copy_from_slice(&dst);
+    seal(&mut ip);
+    ip
+}
+
+/// Puts the checksum of an IPv4 header right.
+fn seal(ip: &mut [u8]) {
+    ip[10..12].fill(0);
+    let sum = checksum(ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+#[derive(Clone, Copy)]
+struct Tcp {
+    src: ([u8; 4], u16),
+    dst: ([u8; 4], u16),
+    flags: u8,
+    ttl: u8,
+    payload: usize,
+}
+
+impl Tcp {
+    fn request(sport: u16) -> Self {
+        Self {
+            src: (CLIENT, sport),
+            dst: (NODE, PORT),
+            flags: SYN,
+            ttl: 64,
+            payload: 6,
+        }
+    }
+
+    fn answer(self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            flags: SYN | ACK,
+            ..self
+        }
+    }
+
+    fn frame(&self, macs: [[u8; 6]; 2]) -> Vec<u8> {
+        let mut frame = macs.concat();
+        frame.extend([0x08, 0x00]);
+        let len = 40 + self.payload;
+        frame.extend(ip_header(len, self.ttl, 6, self.src.0, self.dst.0));
+        frame.extend(self.src.1.to_be_bytes());
+        frame.extend(self.dst.1.to_be_bytes());
+        frame.extend([0, 0, 0, 1, 0, 0, 0, 0]);
+        frame.extend([0x50, self.flags, 0x20, 0, 0x12, 0x34, 0, 0]);
+        frame.extend((0..self.payload).map(|n| n as u8));
+        frame
+    }
+
+    fn received(&self) -> Vec<u8> {
+        self.frame([NODE_MAC, CLIENT_MAC])
+    }
+}
+
+/// A frame from another node.
+fn vxlan(src: [u8; 4], vni: u32, inner: &[u8]) -> Vec<u8> {
+    let mut frame = [NODE_MAC, OTHER_MAC].concat();
+    frame.extend([0x08, 0x00]);
+    frame.extend(ip_header(36 + inner.len(), 64, 17, src, NODE));
+    frame.extend(50_000_u16.to_be_bytes());
+    frame.extend(VXLAN_PORT.to_be_bytes());
+    frame.extend((16 + inner.len() as u16).to_be_bytes());
+    frame.extend([0, 0, 0x08, 0, 0, 0]);
+    frame.extend((vni << 8).to_be_bytes());
+    frame.extend(inner);
+    frame
+}
+
+fn answered(request: Tcp) -> Vec<u8> {
+    let inner = request.answer().frame([[0x02; 6], [0x04; 6]]);
+    vxlan(OTHER, VNI_REPLY, &inner)
+}
+
+/// The frame one router later.
+fn routed(frame: &[u8], macs: [[u8; 6]; 2]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[..12].copy_from_slice(&macs.concat());
+    frame[22] -= 1;
+    seal(&mut frame[14..34]);
+    frame
+}
+
+/// The frame with another byte in its IPv4 header or behind.
+fn changed(frame: &[u8], offset: usize, value: u8) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[offset] = value;
+    seal(&mut frame[14..34]);
+    frame
+}
+
+#[test]
+fn what_concerns_nobody_here_is_passed_on() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let request = Tcp::request(40_000);
+    let unpublished = Tcp {
+        dst: (NODE, 81),
+        ..request
+    };
+    let elsewhere = Tcp {
+        dst: (STRANGER, PORT),
+        ..request
+    };
+    for frame in [
+        unpublished.received(),
+        elsewhere.received(),
+        vec![0xff; 60],
+        vec![0; 14],
+    ] {
+        assert_passed(&bench.run(&frame), &frame);
+    }
+    assert_eq!(bench.count(Counter::XdpSent), 0);
+}
+
+#[test]
+fn a_request_goes_to_the_node_of_the_task_in_vxlan() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let request = Tcp::request(40_001).received();
+    let (code, sent) = bench.run_again(&request);
+    assert_eq!(code, TX);
+
+    let (outer, inner) = sent.split_at(50);
+    // The node that the client came in by stands in the source.
+    let from = mac(addr(NODE.into()));
+    assert_eq!(inner, routed(&request, [NODE_MAC, from]));
+
+    assert_eq!(outer[..12], [OTHER_MAC, NODE_MAC].concat());
+    assert_eq!(outer[12..14], [0x08, 0x00]);
+    let mut ip = ip_header(36 + request.len(), 64, 17, NODE, OTHER);
+    // Like the kernel's own, it may be fragmented, under a number of its own.
+    ip[4..6].copy_from_slice(&outer[18..20]);
+    ip[6] = 0;
+    seal(&mut ip);
+    assert_eq!(outer[14..34], ip);
+    let sport = u16::from_be_bytes([outer[34], outer[35]]);
+    assert!(sport >= 49_152, "{sport}");
+    assert_eq!(outer[36..38], VXLAN_PORT.to_be_bytes());
+    assert_eq!(outer[38..40], (16 + request.len() as u16).to_be_bytes());
+    let no_checksum_and_vni = [0, 0, 0x08, 0, 0, 0, 0, 0, VNI_FORWARD as u8, 0];
+    assert_eq!(outer[40..], no_checksum_and_vni);
+
+    // Decided twice, counted once.
+    assert_eq!(bench.count(Counter::EntryForwarded), 1);
+    assert_eq!(bench.count(Counter::XdpSent), 1);
+
+    let (_, same_flow) = bench.run(&request);
+    assert_eq!(same_flow[34..36], outer[34..36], "a flow keeps its order");
+    let (_, other_flow) = bench.run(&Tcp::request(40_002).received());
+    assert_ne!(other_flow[34..36], outer[34..36], "flows spread");
+}
+
+#[test]
+fn congestion_is_not_hidden() {
+    let Some(bench) = Bench::new() else {
+        return;
+    };
+    // Congestion experienced: the inner packet keeps it, the outer one may get it anew (RFC 6040).
+    let request = changed(&Tcp::request(40_003).received(), 15, 3);
+    let (code, sent) = bench.run_again(&request);
+    assert_eq!((code, sent[15], sent[65]), (TX, 2, 3));
+}
+
+#[test]
+fn an_answer_leaves_vxlan_and_goes_to_the_client() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let request = Tcp::request(40_004);
+    assert_eq!(bench.run_again(&request.received()).0, TX);
+
+    let answer = answered(request);
+    let (code, sent) = bench.run_again(&answer);
+    assert_eq!(code, TX);
+    assert_eq!(sent, routed(&answer[50..], [CLIENT_MAC, NODE_MAC]));
+    assert_eq!(bench.count(Counter::ReplyOut), 1);
+    assert_eq!(bench.count(Counter::XdpSent), 2);
+}
+
+#[test]
+fn an_answer_leaves_by_another_device_that_has_xdp() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let request = Tcp {
+        src: (FAR_CLIENT, 40_005),
+        ..Tcp::request(0)
+    };
+    assert_eq!(bench.run_again(&request.received()).0, TX);
+    let answer = answered(request);
+    for _ in 0..2 {
+        assert_passed(&bench.run(&answer), &answer);
+    }
+    let other = if_nametoindex("w0").expect("made");
+    bench.put(MAP_DEVICES, other, DEVICE_XDP);
+    let (code, sent) = bench.run_again(&answer);
+    assert_eq!(code, REDIRECT);
+    assert_eq!(sent, routed(&answer[50..], [FAR_MAC, FAR_DEVICE_MAC]));
+}
+
+#[test]
+fn forged_and_late_answers_go_nowhere() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let request = Tcp::request(40_006);
+    let unknown = answered(request);
+    assert_eq!(bench.run(&unknown).0, DROP);
+    assert_eq!(bench.count(Counter::DropNoFlow), 1);
+
+    bench.run_again(&request.received());
+    let forged = vxlan(STRANGER, VNI_REPLY, &unknown[50..]);
+    assert_eq!(bench.run(&forged).0, DROP);
+    assert_eq!(bench.count(Counter::DropNotMember), 1);
+}
+
+#[test]
+fn what_the_stack_must_see_is_passed_on() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let request = Tcp::request(40_007);
+    let of_len = |payload| Tcp { payload, ..request }.received();
+    let whole = request.received();
+    let answer = answered(request);
+    let mut options = whole.clone();
+    options.splice(34..34, [1, 1, 1, 0]);
+    options[14] = 0x46;
+    let mut damaged = answer.clone();
+    damaged[24] ^= 1;
+    let inner = |frame: &[u8]| vxlan(OTHER, VNI_REPLY, frame);
+    let last_hop = Tcp { ttl: 1, ..request }.received();
+    // From here on its neighbours are confirmed.
+    assert_eq!(bench.run_again(&whole).0, TX);
+    assert_eq!(bench.run_again(&answer).0, TX);
+    let before = bench.count(Counter::XdpSent);
+    for (what, frame) in [
+        ("options", options),
+        ("a first fragment", changed(&whole, 20, 0x20)),
+        ("a later fragment", changed(&whole, 21, 8)),
+        ("the end of its time to live", last_hop),
+        ("too long in VXLAN", of_len(1_411)),
+        ("for a task here", vxlan(OTHER, VNI_FORWARD, &whole)),
+        ("of an overlay", vxlan(OTHER, VNI_OVERLAY_MIN, &whole)),
+        ("a UDP checksum", changed(&answer, 41, 1)),
+        ("congestion on its way", changed(&answer, 15, 3)),
+        ("a damaged outer header", damaged),
+        (
+            "a fragment in VXLAN",
+            inner(&changed(&answer[50..], 20, 0x20)),
+        ),
+        ("cut short", inner(&answer[50..80])),
+    ] {
+        let (code, after) = bench.run(&frame);
+        assert_eq!(code, PASS, "{what}");
+        assert_eq!(after, frame, "{what}");
+    }
+    assert_eq!(bench.count(Counter::XdpSent), before);
+    assert_eq!(bench.run(&of_len(1_410)).0, TX, "it just fits");
+
+    bench.publish(UNRESOLVED);
+    let other_flow = Tcp::request(40_008).received();
+    for _ in 0..2 {
+        assert_passed(&bench.run(&other_flow), &other_flow);
+    }
+}
+
+#[test]
+fn a_task_of_this_node_gets_its_packet_from_the_hook_behind() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    bench.publish(NODE);
+    let endpoint = Endpoint {
+        ifindex: bench.device,
+        vni: VNI_OVERLAY_MIN,
+        addr: addr(TASK.into()),
+        internal: 0,
+    };
+    let mut map: Array<&mut MapData, Endpoint> = bench.map(MAP_ENDPOINTS);
+    map.set(0, endpoint, 0).expect("an endpoint");
+    bench.put(MAP_NETWORKS, VNI_OVERLAY_MIN, Network::default());
+    let backends = LocalBackends {
+        ready_len: 1,
+        ..LocalBackends::default()
+    };
+    bench.put(MAP_LOCAL_BACKENDS, 0_u32, backends);
+
+    let request = Tcp::request(40_009).received();
+    assert_passed(&bench.run(&request), &request);
+    assert_eq!(bench.count(Counter::EntryLocal), 0);
+
+    let program: &mut SchedClassifier = bench
+        .ebpf
+        .program_mut(PROG_UPLINK)
+        .and_then(|program| program.try_into().ok())
+        .expect("the program");
+    program.load().expect("the verifier");
+    let mut after = vec![0; 4096];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(&request),
+        data_out: Some(&mut after),
+        ..TestRunOptions::default()
+    });
+    assert_eq!(result.expect("a run").return_value, TC_REDIRECT);
+    assert_eq!(after[30..34], TASK);
+    assert_eq!(bench.count(Counter::EntryLocal), 1);
+}
