@@ -1,6 +1,6 @@
 //! Command line.
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 
 /// Skein's dataplane: endpoints, overlays, published ports, names, and Docker's network plugin.
@@ -19,4 +19,19 @@ pub struct Config {
     /// The BPF filesystem; mounted if it is not.
     #[arg(long, default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
+    /// Which hook serves the uplinks.
+    #[arg(long, value_enum, default_value_t)]
+    pub attach: Attach,
+}
+
+/// Which hook serves the uplinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    /// Native XDP where the driver has it and it gains, else tc.
+    #[default]
+    Auto,
+    /// Native XDP wherever it works; tc elsewhere, and behind it.
+    Xdp,
+    /// tc everywhere.
+    Tc,
 }

@@ -4,21 +4,26 @@ use super::{
     Asker, Askers, AttachError, Attachment, Command,
     devices::{Device, Devices, LOCAL_PEER, OwnDevices, VXLAN, VethPair},
     mac_of,
+    netdev::{Features, Netdev},
     plan::{Local, Plan, plan},
     ports::{ReservedPorts, listening},
     probe,
     programs::{Hook, Programs},
     requirements,
     tables::{Tables, internal_address},
+    uplink::{Choice, Facts, choose},
     veth_names,
 };
-use crate::{config::Config, desired::Desired};
+use crate::{
+    config::{Attach, Config},
+    desired::Desired,
+};
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use skein_abi::{
     VXLAN_OVERHEAD, addr, from_addr,
-    ingress::{DEVICE_TRANSLATE, LocalAddr, PublishedKey},
+    ingress::{DEVICE_TRANSLATE, DEVICE_XDP, LocalAddr, PublishedKey},
 };
 use skein_proto::network::{Kind, Problem};
 use std::{
@@ -59,6 +64,18 @@ pub struct Actor {
     taken: BTreeSet<PublishedKey>,
     published: BTreeSet<PublishedKey>,
     watched: watch::Sender<probe::Watched>,
+    attach: Attach,
+    netdev: Netdev,
+    uplinks: BTreeMap<u32, Uplink>,
+}
+
+/// A device that has the uplink program.
+#[derive(Default)]
+struct Uplink {
+    /// What was chosen last.
+    choice: Option<Choice>,
+    /// Why the kernel refused XDP: it is not asked again, as each attempt may reset the device.
+    refused: Option<String>,
 }
 
 struct Attached {
@@ -99,6 +116,9 @@ impl Actor {
             taken: BTreeSet::new(),
             published: BTreeSet::new(),
             watched: watch::channel(probe::Watched::new()).0,
+            attach: config.attach,
+            netdev: Netdev::open()?,
+            uplinks: BTreeMap::new(),
         };
         actor.forget_gone_endpoints(&present)?;
         Ok(actor)
@@ -379,18 +399,21 @@ impl Actor {
             }
             self.programs
                 .attach(Hook::Uplink, &device.name, device.ifindex)?;
-            let flags = match is_engine_bridge(device) {
-                true => DEVICE_TRANSLATE,
-                false => 0,
-            };
+            let mut flags = self.choose_hook(device)?;
+            if is_engine_bridge(device) {
+                flags |= DEVICE_TRANSLATE;
+            }
             uplinks.insert(device.ifindex, flags);
         }
         // Devices are made before they become ports of a bridge; and they go.
         for ifindex in self.tables.uplinks() {
             if !uplinks.contains_key(&ifindex) {
+                self.programs.detach_xdp(ifindex)?;
                 self.programs.detach(Hook::Uplink, ifindex)?;
             }
         }
+        self.uplinks
+            .retain(|ifindex, _| uplinks.contains_key(ifindex));
         let mut addresses = BTreeMap::new();
         let node_addr = plan(&self.desired, &Local::default()).node_addr;
         for (address, ifindex) in self.devices.addresses().await? {
@@ -404,6 +427,47 @@ impl Actor {
             }
         }
         self.tables.set_host(&addresses, &uplinks)
+    }
+
+    /// Attaches or detaches XDP in front of the tc hook of an uplink. Returns the flags that the other
+    /// uplinks' programs know it by.
+    fn choose_hook(&mut self, device: &Device) -> anyhow::Result<u32> {
+        let ifindex = device.ifindex;
+        let features = match self.netdev.features(ifindex) {
+            Ok(features) => features,
+            // It is gone since: that will be told.
+            Err(_) => return Ok(0),
+        };
+        let is_ours = self.programs.has_xdp(ifindex);
+        let uplink = self.uplinks.entry(ifindex).or_default();
+        let mut facts = Facts {
+            is_veth: device.is_veth,
+            features,
+            mtu: device.mtu,
+            foreign: device.xdp_program.filter(|_| !is_ours),
+            refused: uplink.refused.clone(),
+        };
+        let mut choice = choose(self.attach, &facts);
+        if choice.xdp
+            && let Err(error) = self.programs.attach_xdp(ifindex)
+        {
+            uplink.refused = Some(format!("{error:#}"));
+            facts.refused.clone_from(&uplink.refused);
+            choice = choose(self.attach, &facts);
+        }
+        if !choice.xdp {
+            self.programs.detach_xdp(ifindex)?;
+        }
+        let (xdp, reason) = (choice.xdp, choice.reason.clone());
+        if uplink.choice.as_ref() != Some(&choice) {
+            let hook = if xdp { "XDP" } else { "tc" };
+            tracing::info!(device = device.name, "{hook} serves the uplink: {reason}");
+            uplink.choice = Some(choice);
+        }
+        Ok(match xdp && features.has(Features::NDO_XMIT) {
+            true => DEVICE_XDP,
+            false => 0,
+        })
     }
 }
 

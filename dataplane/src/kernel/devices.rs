@@ -4,7 +4,10 @@ use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
     address::AddressAttribute,
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    link::{
+        InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+        XdpAttached,
+    },
 };
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, LinkVxlan};
 use skein_abi::limits::{DNS_ADDRESS, INTERNAL_PREFIX};
@@ -36,6 +39,10 @@ pub struct Device {
     pub is_port: bool,
     /// A bridge.
     pub is_bridge: bool,
+    /// One end of a veth pair.
+    pub is_veth: bool,
+    /// ID of the XDP program that it has; 0: the kernel does not say which.
+    pub xdp_program: Option<u32>,
 }
 
 impl Device {
@@ -260,6 +267,8 @@ fn device(message: &LinkMessage) -> Device {
             && !message.header.flags.contains(LinkFlags::Loopback),
         is_port: false,
         is_bridge: false,
+        is_veth: false,
+        xdp_program: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -267,17 +276,28 @@ fn device(message: &LinkMessage) -> Device {
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
             LinkAttribute::Controller(_) => device.is_port = true,
             LinkAttribute::LinkInfo(infos) => {
-                device.is_bridge = infos.iter().any(|info| {
-                    matches!(
-                        info,
-                        LinkInfo::Kind(netlink_packet_route::link::InfoKind::Bridge)
-                    )
-                });
+                let is = |kind| infos.contains(&LinkInfo::Kind(kind));
+                device.is_bridge = is(InfoKind::Bridge);
+                device.is_veth = is(InfoKind::Veth);
             }
+            LinkAttribute::Xdp(xdp) => device.xdp_program = xdp_program(xdp),
             _ => {}
         }
     }
     device
+}
+
+/// The ID of the XDP program that a device has, if it has one.
+fn xdp_program(xdp: &[LinkXdp]) -> Option<u32> {
+    let is_attached = |xdp: &LinkXdp| match xdp {
+        LinkXdp::Attached(attached) => *attached != XdpAttached::None,
+        _ => false,
+    };
+    let id = xdp.iter().find_map(|xdp| match xdp {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    });
+    xdp.iter().any(is_attached).then(|| id.unwrap_or(0))
 }
 
 /// Keeps the kernel from sending router solicitations and the like where nobody answers.

@@ -4,13 +4,15 @@
 //! - [`maglev`]: from the nodes of a service to its table (pure).
 //! - `tables`: writes a plan into the maps, in an order in which no packet meets a half-written one.
 //! - `programs`: loads and attaches; what is pinned outlives the process.
-//! - `devices`: links and addresses, by netlink. `ports`: the host's own. `probe`: silent nodes.
+//! - [`uplink`]: which hook serves an uplink (pure).
+//! - `devices`: links and addresses, by netlink; `netdev`: what their drivers can. `ports`: the host's own. `probe`: silent nodes.
 //! - `actor`: owns all of it, and does one thing at a time.
 
 mod actor;
 mod devices;
 mod indices;
 mod maglev;
+mod netdev;
 mod node_tables;
 mod plan;
 mod ports;
@@ -19,6 +21,7 @@ mod programs;
 mod requirements;
 mod synced;
 mod tables;
+mod uplink;
 
 use crate::{config::Config, desired::Desired};
 use anyhow::{Context as _, bail};

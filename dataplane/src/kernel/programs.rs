@@ -9,14 +9,14 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::Map,
     programs::{
-        CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType,
+        CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
         tc::TcAttachOptions,
     },
 };
 use skein_abi::names::{
     PINNED_MAPS, PROG_CONNECT4, PROG_GETPEER4, PROG_LOCAL, PROG_RECVMSG4, PROG_SENDMSG4,
-    PROG_UPLINK, PROG_VETH, PROG_VXLAN,
+    PROG_UPLINK, PROG_UPLINK_XDP, PROG_VETH, PROG_VXLAN,
 };
 use std::{
     fs::File,
@@ -89,6 +89,9 @@ impl Programs {
                 .load()
                 .with_context(|| format!("the kernel refused program {}", hook.program()))?;
         }
+        xdp(&mut ebpf)?
+            .load()
+            .with_context(|| format!("the kernel refused program {PROG_UPLINK_XDP}"))?;
         for name in SOCKET_PROGRAMS {
             socket_program(&mut ebpf, name)?
                 .load()
@@ -121,15 +124,28 @@ impl Programs {
             let Some((program, ifindex)) = name.rsplit_once('-') else {
                 continue;
             };
-            let (Some(hook), Ok(ifindex)) = (Hook::from_program(program), ifindex.parse()) else {
+            let Ok(ifindex) = ifindex.parse() else {
                 continue;
             };
-            if exists(ifindex) {
-                self.update(hook, &path)?;
-            } else {
-                remove_pin(&path)?;
+            match Hook::from_program(program) {
+                Some(hook) if exists(ifindex) => self.update(hook, &path)?,
+                None if program != PROG_UPLINK_XDP => {}
+                None if exists(ifindex) => self.update_xdp(&path)?,
+                _ => remove_pin(&path)?,
             }
         }
+        Ok(())
+    }
+
+    fn update_xdp(&mut self, pin: &Path) -> anyhow::Result<()> {
+        let link = PinnedLink::from_pin(pin)
+            .with_context(|| format!("cannot open the link {}", pin.display()))?;
+        let link: FdLink = link.into();
+        let program = xdp(&mut self.ebpf)?;
+        let link = program
+            .attach_to_link(link.try_into()?)
+            .with_context(|| format!("cannot update the link {}", pin.display()))?;
+        drop(program.take_link(link)?);
         Ok(())
     }
 
@@ -181,6 +197,40 @@ impl Programs {
         remove_pin(&self.pin_of(hook, ifindex))
     }
 
+    fn xdp_pin_of(&self, ifindex: u32) -> PathBuf {
+        self.links.join(format!("{PROG_UPLINK_XDP}-{ifindex}"))
+    }
+
+    /// Whether the XDP program of a device is Skein's.
+    pub fn has_xdp(&self, ifindex: u32) -> bool {
+        self.xdp_pin_of(ifindex).exists()
+    }
+
+    /// Attaches the uplink's XDP program, natively; nothing happens if it is attached already.
+    ///
+    /// # Errors
+    /// The kernel or the driver refuses, or another program is there.
+    pub fn attach_xdp(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        let pin = self.xdp_pin_of(ifindex);
+        if pin.exists() {
+            return Ok(());
+        }
+        let program = xdp(&mut self.ebpf)?;
+        let link = program.attach_to_if_index(ifindex, XdpMode::Driver)?;
+        let link: FdLink = program.take_link(link)?.try_into()?;
+        link.pin(&pin)
+            .with_context(|| format!("cannot pin the link {}", pin.display()))?;
+        Ok(())
+    }
+
+    /// Detaches it; nothing happens if it is not attached.
+    ///
+    /// # Errors
+    /// The pin cannot be removed.
+    pub fn detach_xdp(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        remove_pin(&self.xdp_pin_of(ifindex))
+    }
+
     /// Attaches the programs for the host's own sockets to its cgroup root. Those of an earlier
     /// dataplane go when ours are there: for that moment both act, the second on what the first left,
     /// which changes nothing.
@@ -212,6 +262,13 @@ fn classifier(ebpf: &mut Ebpf, hook: Hook) -> anyhow::Result<&mut SchedClassifie
     let name = hook.program();
     let Some(program) = ebpf.program_mut(name) else {
         bail!("the object has no program {name}: rebuild it with `cargo xtask ebpf`");
+    };
+    Ok(program.try_into()?)
+}
+
+fn xdp(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
+    let Some(program) = ebpf.program_mut(PROG_UPLINK_XDP) else {
+        bail!("the object has no program {PROG_UPLINK_XDP}: rebuild it with `cargo xtask ebpf`");
     };
     Ok(program.try_into()?)
 }
