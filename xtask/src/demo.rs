@@ -7,7 +7,7 @@ use crate::{
         requests::{ask_each, await_published},
         services::{self, SETTLE_TIMEOUT, leader, port_of},
     },
-    cluster::{Cluster, Daemon, Host, Shape},
+    cluster::{Attach, Cluster, Daemon, Host, Shape},
     image::IMAGE,
     run::{Step, wait_until},
     setup,
@@ -31,6 +31,7 @@ pub fn demo() -> anyhow::Result<()> {
         nodes: 3,
         managers: 3,
         init: true,
+        attach: Attach::Auto,
     };
     let cluster = Cluster::up("demo", &shape)?;
     let shown = Instant::now();

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
 use xtask::{
-    cluster::{Cluster, Daemon, Shape, host},
+    cluster::{Attach, Cluster, Daemon, Shape, host},
     demo, ebpf,
     guard::guarded,
     setup, test,
@@ -126,6 +126,9 @@ struct UpArgs {
     /// Leave the nodes outside any swarm.
     #[arg(long)]
     no_init: bool,
+    /// The hook that serves the nodes' uplinks.
+    #[arg(long, value_enum, default_value_t)]
+    attach: Attach,
 }
 
 fn main() -> ExitCode {
@@ -156,6 +159,7 @@ fn up(args: &UpArgs) -> anyhow::Result<()> {
         nodes: args.nodes,
         managers: args.managers.unwrap_or(args.nodes.min(3)),
         init: !args.no_init,
+        attach: args.attach,
     };
     let cluster = Cluster::up(NAME, &shape)?;
     cluster.leave_running()?;

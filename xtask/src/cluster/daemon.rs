@@ -16,6 +16,29 @@ pub enum Daemon {
     Control,
 }
 
+/// The hook that `skein-dataplane` is told to serve uplinks by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    /// As it sees fit.
+    #[default]
+    Auto,
+    /// XDP.
+    Xdp,
+    /// tc.
+    Tc,
+}
+
+impl Attach {
+    /// Its name on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        }
+    }
+}
+
 impl Daemon {
     /// All of them, in the order in which they start.
     pub const ALL: &[Self] = &[Self::Dataplane, Self::Engine, Self::Control];

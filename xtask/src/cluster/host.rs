@@ -1,6 +1,6 @@
 //! One host: a process with namespaces of its own, and what is done on it.
 
-use super::Daemon;
+use super::{Attach, Daemon};
 use crate::run::{output, sh, wait_until};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
@@ -340,6 +340,19 @@ impl Host {
         output(docker.args(args))
     }
 
+    fn attach_path(&self) -> PathBuf {
+        self.folder.join("attach")
+    }
+
+    /// Chooses the hook that serves uplinks, from the next start of its dataplane on.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn set_attach(&self, attach: Attach) -> anyhow::Result<()> {
+        let path = self.attach_path();
+        fs::write(&path, attach.name()).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// Starts daemons in the order given, those that do not run, and waits until each is ready.
     ///
     /// # Errors
@@ -367,6 +380,12 @@ impl Host {
         command.args(["-c", "echo $$ > $0; exec \"$@\""]);
         command.arg(pid_file(daemon));
         command.args(daemon.command(&self.binaries, &containers));
+        if daemon == Daemon::Dataplane {
+            let attach = fs::read_to_string(self.attach_path());
+            command
+                .arg("--attach")
+                .arg(attach.as_deref().unwrap_or(Attach::default().name()));
+        }
         command
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())

@@ -10,7 +10,7 @@ pub mod host;
 mod swarm;
 mod wire;
 
-pub use daemon::Daemon;
+pub use daemon::{Attach, Daemon};
 pub use host::Host;
 use host::Tie;
 
@@ -46,6 +46,8 @@ pub struct Shape {
     pub managers: u8,
     /// Whether they form a swarm.
     pub init: bool,
+    /// Which hook serves their uplinks.
+    pub attach: Attach,
 }
 
 /// A running cluster. Dropped, it is taken down, unless it is left running; and if this process ends
@@ -171,6 +173,10 @@ impl Cluster {
         wire::make_switch(switch)?;
         for host in self.hosts().iter().filter(|host| host.name() != SWITCH) {
             wire::plug_in(switch, host)?;
+            host.set_attach(shape.attach)?;
+            if shape.attach == Attach::Xdp {
+                wire::take_from_xdp(switch, host)?;
+            }
         }
         step.end("done");
         Ok(())

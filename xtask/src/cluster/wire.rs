@@ -41,6 +41,12 @@ pub fn plug_in(switch: &Host, host: &Host) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes a host's port take frames from XDP programs: without GRO, which polls, nobody fetches them.
+pub fn take_from_xdp(switch: &Host, host: &Host) -> anyhow::Result<()> {
+    switch.run(&format!("ethtool -K {} gro on", port(host)))?;
+    Ok(())
+}
+
 /// Sets a host's port on the switch "up" or "down". The host's end loses its carrier, as if the cable
 /// was pulled.
 pub fn set_port(switch: &Host, host: &Host, state: &str) -> anyhow::Result<()> {
