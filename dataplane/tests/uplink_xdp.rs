@@ -10,7 +10,9 @@ use nix::{net::if_::if_nametoindex, sched::CloneFlags};
 use skein_abi::{
     Addr, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, addr,
     config::Config,
-    ingress::{DEVICE_XDP, LocalAddr, LocalBackends, MEMBER_UP, Published, PublishedKey},
+    ingress::{
+        DEVICE_PAIR, DEVICE_XDP, LocalAddr, LocalBackends, MEMBER_UP, Published, PublishedKey,
+    },
     limits::FLOOD_RATE,
     mac,
     names::*,
@@ -424,6 +426,17 @@ fn an_answer_leaves_by_another_device_that_has_xdp() {
     let (code, sent) = bench.run_again(&answer);
     assert_eq!(code, REDIRECT);
     assert_eq!(sent, routed(&answer[50..], [FAR_MAC, FAR_DEVICE_MAC]));
+}
+
+#[test]
+fn the_other_end_of_a_veth_pair_is_told_of_each_frame() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let device = bench.device;
+    bench.put(MAP_DEVICES, device, DEVICE_PAIR | DEVICE_XDP);
+    let request = Tcp::request(40_010).received();
+    assert_eq!(bench.run_again(&request).0, REDIRECT);
 }
 
 #[test]

@@ -178,10 +178,10 @@ impl Maps {
         }
     }
 
-    /// Whether a device has Skein's XDP program, and so can send what another device's redirects.
+    /// The flags of a device with the uplink program; 0 for others.
     #[inline(always)]
-    pub fn has_xdp(&self, ifindex: u32) -> bool {
-        look_up!(DEVICES, &ifindex).unwrap_or(0) & DEVICE_XDP != 0
+    pub fn device(&self, ifindex: u32) -> u32 {
+        look_up!(DEVICES, &ifindex).unwrap_or(0)
     }
 
     /// Whether the next packet to a neighbour is to go by the kernel's stack: see [`CONFIRMED`].

@@ -4,8 +4,7 @@
 //! Every function returns `None` for what it leaves to the hook behind, with the frame untouched.
 
 use crate::{
-    maps::Maps,
-    maps::Scratch,
+    maps::{Maps, Scratch},
     parse::{ETH_LEN, ETH_P_IP, Frame as _, IP_CSUM, IP_TTL, XdpFrame},
 };
 use aya_ebpf::{
@@ -17,7 +16,12 @@ use aya_ebpf::{
     helpers::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_redirect, bpf_xdp_adjust_head},
     programs::XdpContext,
 };
-use skein_abi::{UDP, VNI_FORWARD, VXLAN_OVERHEAD, flow::Tuple, verdict::Counter};
+use skein_abi::{
+    UDP, VNI_FORWARD, VXLAN_OVERHEAD,
+    flow::Tuple,
+    ingress::{DEVICE_PAIR, DEVICE_XDP},
+    verdict::Counter,
+};
 use skein_packet::{
     Action, Tables as _, Verdict, hash,
     vxlan::{self, OUTER_WORDS, Outer},
@@ -33,6 +37,8 @@ const UDP_VXLAN: usize = ETH_LEN + 20;
 /// Where a packet leaves the node.
 struct Hop {
     ifindex: u32,
+    /// Back by the device that it came in by, without a detour.
+    is_back: bool,
     /// Destination and source.
     macs: [[u8; 6]; 2],
 }
@@ -61,7 +67,7 @@ pub fn act_on_reply(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<
     }
 }
 
-/// The network identifier and the outer source of a packet, of which `scratch` has the outer headers'
+/// The network identifier of a packet, of which `scratch` has the outer headers'
 /// view, if it is one from another node to this one.
 #[inline(always)]
 pub fn outer_of(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
@@ -130,7 +136,7 @@ fn forward(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
     if lower_ttl(&inner).is_none() {
         return Some(drop(maps, Counter::DropMalformed as u32));
     }
-    Some(send(maps, ctx, hop.ifindex))
+    Some(send(maps, &hop))
 }
 
 /// Out to the client, without the outer headers.
@@ -156,7 +162,7 @@ fn reply(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
     if lower_ttl(&frame).is_none() {
         return Some(drop(maps, Counter::DropMalformed as u32));
     }
-    Some(send(maps, ctx, hop.ifindex))
+    Some(send(maps, &hop))
 }
 
 /// By the routing table, as if the packet had come in by a device of Skein's own, on which forwarding
@@ -179,11 +185,14 @@ fn next_hop(maps: &Maps, ctx: &XdpContext, way: &Tuple, len: u16) -> Option<Hop>
         unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut fib, size_of::<FibLookup>() as i32, 0) };
     // SAFETY: the helper wrote the IPv4 form: the next hop's address.
     let neighbour = unsafe { fib.__bindgen_anon_4.ipv4_dst };
+    let device = maps.device(fib.ifindex);
+    let is_back = fib.ifindex == ctx.ingress_ifindex() as u32 && device & DEVICE_PAIR == 0;
     let is_way = found == i64::from(BPF_FIB_LKUP_RET_SUCCESS)
-        && (fib.ifindex == ctx.ingress_ifindex() as u32 || maps.has_xdp(fib.ifindex))
+        && (is_back || device & DEVICE_XDP != 0)
         && !maps.must_confirm(neighbour);
     is_way.then_some(Hop {
         ifindex: fib.ifindex,
+        is_back,
         macs: [fib.dmac, fib.smac],
     })
 }
@@ -207,14 +216,14 @@ fn lower_ttl<const AT: usize>(frame: &XdpFrame<'_, AT>) -> Option<()> {
 }
 
 #[inline(always)]
-fn send(maps: &Maps, ctx: &XdpContext, ifindex: u32) -> u32 {
+fn send(maps: &Maps, hop: &Hop) -> u32 {
     maps.commit();
     maps.count_now(Counter::XdpSent as u32);
-    if ifindex == ctx.ingress_ifindex() as u32 {
+    if hop.is_back {
         return XDP_TX;
     }
     // SAFETY: takes numbers only.
-    match unsafe { bpf_redirect(ifindex, 0) } as u32 {
+    match unsafe { bpf_redirect(hop.ifindex, 0) } as u32 {
         XDP_REDIRECT => XDP_REDIRECT,
         _ => drop(maps, Counter::DropNoRoute as u32),
     }

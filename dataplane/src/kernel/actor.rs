@@ -23,7 +23,7 @@ use futures::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use skein_abi::{
     VXLAN_OVERHEAD, addr, from_addr,
-    ingress::{DEVICE_TRANSLATE, DEVICE_XDP, LocalAddr, PublishedKey},
+    ingress::{DEVICE_PAIR, DEVICE_TRANSLATE, DEVICE_XDP, LocalAddr, PublishedKey},
 };
 use skein_proto::network::{Kind, Problem};
 use std::{
@@ -464,10 +464,14 @@ impl Actor {
             tracing::info!(device = device.name, "{hook} serves the uplink: {reason}");
             uplink.choice = Some(choice);
         }
-        Ok(match xdp && features.has(Features::NDO_XMIT) {
-            true => DEVICE_XDP,
-            false => 0,
-        })
+        let mut flags = 0;
+        if xdp && features.has(Features::NDO_XMIT) {
+            flags |= DEVICE_XDP;
+        }
+        if device.is_veth {
+            flags |= DEVICE_PAIR;
+        }
+        Ok(flags)
     }
 }
 

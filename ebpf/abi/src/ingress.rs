@@ -15,6 +15,10 @@ pub struct LocalAddr {
 pub const DEVICE_TRANSLATE: u32 = 1;
 /// The device has the XDP program, and sends what the XDP program of another device redirects to it.
 pub const DEVICE_XDP: u32 = 2;
+/// The device is one end of a veth pair. What is redirected to it is handed to the other end at once;
+/// what a program returns to it (XDP_TX) stays in a queue until something else is sent, if the other
+/// end has no program of its own.
+pub const DEVICE_PAIR: u32 = 4;
 
 /// The member answers: flows may be sent to it. Without the flag it is only listened to.
 pub const MEMBER_UP: u32 = 1;

@@ -24,7 +24,7 @@ pub const MAP_CONFIG: &str = "CONFIG";
 /// Hash: [`crate::Addr`] -> [`crate::ingress::LocalAddr`].
 pub const MAP_LOCAL_ADDRS: &str = "LOCAL_ADDRS";
 /// Hash: ifindex -> flags (`u32`, [`crate::ingress::DEVICE_TRANSLATE`],
-/// [`crate::ingress::DEVICE_XDP`]) of devices with the uplink program.
+/// [`crate::ingress::DEVICE_XDP`], [`crate::ingress::DEVICE_PAIR`]) of devices with the uplink program.
 pub const MAP_DEVICES: &str = "DEVICES";
 /// Hash: data path address of a member -> flags (`u32`, [`crate::ingress::MEMBER_UP`]).
 pub const MAP_MEMBERS: &str = "MEMBERS";
