@@ -4,7 +4,7 @@
 pub mod kernel;
 pub mod sockets;
 
-use xtask::cluster::{Cluster, Shape};
+use xtask::cluster::{Attach, Cluster, Shape};
 
 /// A swarm of `nodes` nodes, the first `managers` of them managers, that is there for one test.
 ///
@@ -15,6 +15,7 @@ pub fn swarm(name: &str, nodes: u8, managers: u8) -> anyhow::Result<Cluster> {
         nodes,
         managers,
         init: true,
+        attach: Attach::Auto,
     };
     Cluster::up(name, &shape)
 }
