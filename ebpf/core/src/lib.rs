@@ -17,6 +17,10 @@
 //! forward, and the hook replaces the packet's own once, at the end.
 #![no_std]
 
+#[cfg(test)]
+#[macro_use]
+extern crate std;
+
 mod conntrack;
 mod ingress;
 mod live;

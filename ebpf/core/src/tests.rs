@@ -1,1 +1,23 @@
+//! The rules of the packet path, on nodes whose maps are plain collections.
+//!
+//! - [`packets`]: what is sent.
+//! - [`node`]: a node's tables; [`flows`]: those that the decisions themselves write.
+//! - [`cluster`]: several nodes, and packets on their way between them.
+//!
+//! Each other file is one rule.
 
+mod cluster;
+mod flows;
+mod node;
+mod packets;
+
+mod addresses;
+mod collisions;
+mod flood;
+mod local_clients;
+mod overlay;
+mod return_node;
+mod syn;
+mod taken_port;
+mod timeouts;
+mod two_hops;

@@ -1,0 +1,63 @@
+//! A flood of SYNs takes nobody's connection away: flows of which nothing but a SYN was seen are
+//! remembered apart, and above a rate not at all.
+
+use super::{cluster::*, node::OPENING_MAX, packets::*};
+use skein_abi::verdict::Counter;
+
+const CALLED: End = (node_addr(0), 80);
+/// Far more than any table of a node holds.
+const FLOOD: u32 = 10_000;
+
+fn flooder(nth: u32) -> End {
+    (
+        ip(192, 0, (nth >> 8) as u8, nth as u8),
+        1024 + (nth >> 16) as u16,
+    )
+}
+
+/// A node forwards an open connection; then the table names another node.
+fn open() -> (Cluster, [Task; 2]) {
+    let (mut cluster, tasks) = Cluster::serving(3, 80, 8080, &[1]);
+    let got = cluster.send(0, syn(CLIENT, CALLED));
+    cluster.answer(&got, SYN | ACK).out_of(0);
+    cluster.send(0, data(CLIENT, CALLED)).at(tasks[0]);
+    let new = cluster.ready_task(2, 0);
+    cluster.set_tables(0, &[2]);
+    (cluster, [tasks[0], new])
+}
+
+#[test]
+fn an_open_connection_outlives_a_flood() {
+    let (cluster, [old, new]) = open();
+    for nth in 0..FLOOD {
+        cluster.send(0, syn(flooder(nth), CALLED)).at(new);
+    }
+    let node = &cluster.nodes[0];
+    assert_eq!(node.affinity_opening.len(), OPENING_MAX);
+    assert_eq!(node.affinity.len(), 1, "the open one");
+    cluster.send(0, data(CLIENT, CALLED)).at(old);
+}
+
+#[test]
+fn a_flow_is_remembered_in_one_table_at_a_time() {
+    let (cluster, _) = open();
+    let node = &cluster.nodes[0];
+    assert_eq!((node.affinity_opening.len(), node.affinity.len()), (0, 1));
+    cluster.send(0, syn(flooder(0), CALLED));
+    assert_eq!((node.affinity_opening.len(), node.affinity.len()), (1, 1));
+    cluster.send(0, data(flooder(0), CALLED));
+    assert_eq!((node.affinity_opening.len(), node.affinity.len()), (0, 2));
+    // It is over, and its client calls again.
+    cluster.send(0, tcp(flooder(0), CALLED, RST));
+    cluster.send(0, syn(flooder(0), CALLED));
+    assert_eq!((node.affinity_opening.len(), node.affinity.len()), (1, 1));
+}
+
+#[test]
+fn a_reply_that_no_client_can_have_asked_for_is_dropped() {
+    let (cluster, _) = open();
+    for from in [(node_addr(0), 81), (node_addr(1), 80)] {
+        let forged = forged_reply(&cluster, 0, 1, tcp(from, CLIENT, SYN | ACK));
+        assert!(forged.is_dropped(Counter::DropNoFlow), "{forged:?}");
+    }
+}
