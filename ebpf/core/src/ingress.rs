@@ -130,6 +130,12 @@ subprogram! {
             w.verdict = Verdict::begin(&w.client);
             return true;
         }
+        forward_first(t, w, node)
+    }
+
+    /// Forwards a flow that was not sent to `node` before, and remembers that it was: only so are
+    /// its replies let out.
+    fn forward_first(t, w, node: Addr) -> bool {
         w.affinity = Affinity {
             seen: t.now(),
             node,
@@ -161,11 +167,10 @@ subprogram! {
             return refuse(t, w);
         }
         if w.vni == 0 {
-            forward(t, w, node);
-        } else {
-            t.count(Counter::SecondHop);
-            w.verdict = Verdict::tunnel(&w.client, node, VNI_SECOND_HOP, w.entry);
+            return forward_first(t, w, node);
         }
+        t.count(Counter::SecondHop);
+        w.verdict = Verdict::tunnel(&w.client, node, VNI_SECOND_HOP, w.entry);
         true
     }
 

@@ -100,3 +100,21 @@ fn only_members_are_believed_to_bring_replies() {
     let unasked = cluster.tunnel(0, VNI_REPLY, node_addr(1), 0, unasked);
     assert!(unasked.is_dropped(Counter::DropNoFlow));
 }
+
+#[test]
+fn what_only_the_previous_table_knows_is_answered_too() {
+    let (mut cluster, tasks) = Cluster::serving(NODES, 80, 8080, &[1]);
+    let called = (node_addr(0), 80);
+    cluster.send(2, syn(CLIENT, called));
+    // The address moved here in mid-stream, and the table names this node before its task is ready.
+    let moved = data(CLIENT, called);
+    cluster.nodes[0].set_table(0, false, vec![node_addr(0)]);
+    cluster.nodes[0].set_table(0, true, vec![node_addr(1)]);
+    let got = cluster.send(0, moved);
+    assert_eq!(
+        got.at(tasks[0]).tuple,
+        tuple(TCP, CLIENT, (tasks[0].addr, 8080))
+    );
+    let answer = cluster.answer(&got, ACK);
+    assert_eq!(answer.out_of(0), tuple(TCP, called, CLIENT));
+}
