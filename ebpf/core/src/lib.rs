@@ -13,6 +13,8 @@
 //!
 //! Then comes [`settle`], which goes on where a verdict is half a decision.
 //!
+//! [`vxlan`] has the outer headers for hooks that make them themselves.
+//!
 //! Translation never changes a packet step by step: every function carries a whole [`Tuple`]
 //! forward, and the hook replaces the packet's own once, at the end.
 #![no_std]
