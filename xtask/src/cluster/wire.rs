@@ -42,8 +42,9 @@ pub fn plug_in(switch: &Host, host: &Host) -> anyhow::Result<()> {
 }
 
 /// Makes a host's port take frames from XDP programs: without GRO, which polls, nobody fetches them.
+/// What GRO joined is taken apart again on its way to a host, and must have its checksums in it, too.
 pub fn take_from_xdp(switch: &Host, host: &Host) -> anyhow::Result<()> {
-    switch.run(&format!("ethtool -K {} gro on", port(host)))?;
+    switch.run(&format!("ethtool -K {} gro on tx off", port(host)))?;
     Ok(())
 }
 
