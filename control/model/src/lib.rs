@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no ambient randomness. What varies is passed in.
 //!
-//! - Objects ([`Cluster`], [`Node`], [`Service`], [`Task`], [`Network`]) have the JSON shape of the
+//! - Objects ([`Cluster`], [`Node`], [`Service`], [`Task`], [`Network`], [`Secret`], [`Config`]) have the JSON shape of the
 //!   Docker Engine API, with stricter types. What Docker has no field for is in fields whose JSON
 //!   name starts with `X-Skein-`; the API layer never shows those.
 //! - [`State`] is the whole store at one Raft index. Cloning it is cheap (persistent maps), so every
@@ -15,6 +15,7 @@ mod meta;
 mod network;
 mod node;
 mod object;
+mod payload;
 mod service;
 mod spec;
 mod store;
@@ -27,6 +28,7 @@ pub use meta::{Meta, Version};
 pub use network::*;
 pub use node::*;
 pub use object::{Kind, Object};
+pub use payload::*;
 pub use service::*;
 pub use spec::*;
 pub use store::{

@@ -1,4 +1,4 @@
-use crate::{Cluster, Meta, Network, Node, Service, Task};
+use crate::{Cluster, Config, Meta, Network, Node, Secret, Service, Task};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
@@ -12,6 +12,8 @@ pub enum Kind {
     Service,
     Task,
     Network,
+    Secret,
+    Config,
 }
 
 impl fmt::Display for Kind {
@@ -22,6 +24,8 @@ impl fmt::Display for Kind {
             Self::Service => "service",
             Self::Task => "task",
             Self::Network => "network",
+            Self::Secret => "secret",
+            Self::Config => "config",
         })
     }
 }
@@ -36,6 +40,8 @@ pub enum Object {
     Service(Arc<Service>),
     Task(Arc<Task>),
     Network(Arc<Network>),
+    Secret(Arc<Secret>),
+    Config(Arc<Config>),
 }
 
 /// Runs one expression for whichever object it is.
@@ -47,6 +53,8 @@ macro_rules! each {
             Object::Service($o) => $body,
             Object::Task($o) => $body,
             Object::Network($o) => $body,
+            Object::Secret($o) => $body,
+            Object::Config($o) => $body,
         }
     };
 }
@@ -60,6 +68,8 @@ impl Object {
             Self::Service(_) => Kind::Service,
             Self::Task(_) => Kind::Task,
             Self::Network(_) => Kind::Network,
+            Self::Secret(_) => Kind::Secret,
+            Self::Config(_) => Kind::Config,
         }
     }
 
@@ -83,6 +93,8 @@ impl Object {
         match self {
             Self::Service(service) => Some(&service.spec.name),
             Self::Network(network) => Some(&network.spec.name),
+            Self::Secret(secret) => Some(&secret.spec.name),
+            Self::Config(config) => Some(&config.spec.name),
             Self::Cluster(_) | Self::Node(_) | Self::Task(_) => None,
         }
     }
@@ -97,4 +109,4 @@ macro_rules! from {
         }
     )*};
 }
-from!(Cluster, Node, Service, Task, Network);
+from!(Cluster, Node, Service, Task, Network, Secret, Config);

@@ -8,7 +8,7 @@ pub use draft::Draft;
 pub use lookup::LookupError;
 pub use transaction::{Action, Applied, Event, PROPOSAL_ACTIONS_MAX, Proposal, Rejection};
 
-use crate::{Cluster, Kind, Network, Node, Object, Service, Task};
+use crate::{Cluster, Config, Kind, Network, Node, Object, Secret, Service, Task};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct State {
     services: OrdMap<String, Arc<Service>>,
     tasks: OrdMap<String, Arc<Task>>,
     networks: OrdMap<String, Arc<Network>>,
+    secrets: OrdMap<String, Arc<Secret>>,
+    configs: OrdMap<String, Arc<Config>>,
     /// Lower-case name -> ID.
     names: OrdMap<(Kind, String), String>,
     /// (service ID, task ID)
@@ -61,6 +63,16 @@ impl State {
         self.networks.get(id)
     }
 
+    /// A secret by its full ID.
+    pub fn secret(&self, id: &str) -> Option<&Arc<Secret>> {
+        self.secrets.get(id)
+    }
+
+    /// A config by its full ID.
+    pub fn config(&self, id: &str) -> Option<&Arc<Config>> {
+        self.configs.get(id)
+    }
+
     /// All nodes, by ID.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.nodes.values()
@@ -79,6 +91,16 @@ impl State {
     /// All networks, by ID.
     pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
         self.networks.values()
+    }
+
+    /// All secrets, by ID.
+    pub fn secrets(&self) -> impl Iterator<Item = &Arc<Secret>> {
+        self.secrets.values()
+    }
+
+    /// All configs, by ID.
+    pub fn configs(&self) -> impl Iterator<Item = &Arc<Config>> {
+        self.configs.values()
     }
 
     /// The tasks of a service, by ID.
@@ -120,6 +142,8 @@ impl State {
             Kind::Service => self.service(id).cloned().map(Object::Service),
             Kind::Task => self.task(id).cloned().map(Object::Task),
             Kind::Network => self.network(id).cloned().map(Object::Network),
+            Kind::Secret => self.secret(id).cloned().map(Object::Secret),
+            Kind::Config => self.config(id).cloned().map(Object::Config),
         }
     }
 
@@ -136,6 +160,8 @@ impl State {
             Object::Node(node) => drop(self.nodes.insert(id, node)),
             Object::Service(service) => drop(self.services.insert(id, service)),
             Object::Network(network) => drop(self.networks.insert(id, network)),
+            Object::Secret(secret) => drop(self.secrets.insert(id, secret)),
+            Object::Config(config) => drop(self.configs.insert(id, config)),
             Object::Task(task) => {
                 self.tasks_by_service
                     .insert((task.service_id.clone(), id.clone()));
@@ -157,6 +183,8 @@ impl State {
             Object::Node(_) => drop(self.nodes.remove(id)),
             Object::Service(_) => drop(self.services.remove(id)),
             Object::Network(_) => drop(self.networks.remove(id)),
+            Object::Secret(_) => drop(self.secrets.remove(id)),
+            Object::Config(_) => drop(self.configs.remove(id)),
             Object::Task(task) => {
                 self.tasks_by_service
                     .remove(&(task.service_id.clone(), task.id.clone()));
@@ -175,6 +203,8 @@ impl State {
             .chain(self.services.values().cloned().map(Object::Service))
             .chain(self.tasks.values().cloned().map(Object::Task))
             .chain(self.networks.values().cloned().map(Object::Network))
+            .chain(self.secrets.values().cloned().map(Object::Secret))
+            .chain(self.configs.values().cloned().map(Object::Config))
     }
 }
 

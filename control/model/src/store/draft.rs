@@ -90,7 +90,7 @@ impl Draft {
     fn touch(&mut self, kind: Kind, id: &str) {
         let order = match kind {
             Kind::Cluster => 0,
-            Kind::Network => 1,
+            Kind::Network | Kind::Secret | Kind::Config => 1,
             Kind::Node => 2,
             Kind::Service => 3,
             Kind::Task => 4,

@@ -1,5 +1,5 @@
 use super::State;
-use crate::{Kind, Network, Node, Service, Task};
+use crate::{Config, Kind, Network, Node, Secret, Service, Task};
 use imbl::OrdMap;
 use std::sync::Arc;
 
@@ -97,6 +97,26 @@ impl State {
     pub fn find_network(&self, reference: &str) -> Result<&Arc<Network>, LookupError> {
         find(Kind::Network, &self.networks, reference, |network| {
             network.spec.name == reference
+        })
+    }
+
+    /// A secret by ID, name or prefix of the ID.
+    ///
+    /// # Errors
+    /// None or several match.
+    pub fn find_secret(&self, reference: &str) -> Result<&Arc<Secret>, LookupError> {
+        find(Kind::Secret, &self.secrets, reference, |secret| {
+            secret.spec.name == reference
+        })
+    }
+
+    /// A config by ID, name or prefix of the ID.
+    ///
+    /// # Errors
+    /// None or several match.
+    pub fn find_config(&self, reference: &str) -> Result<&Arc<Config>, LookupError> {
+        find(Kind::Config, &self.configs, reference, |config| {
+            config.spec.name == reference
         })
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ServiceSpec, Timestamp, Version};
+use crate::{PayloadSpec, ServiceSpec, Timestamp, Version};
 use proptest::prelude::*;
 
 fn service(id: &str, name: &str) -> Service {
@@ -140,6 +140,48 @@ fn look_up_goes_by_id_then_name_then_prefix() {
         "service z not found"
     );
     assert!(state.find_service("").is_err());
+}
+
+#[test]
+fn secrets_and_configs_have_names_of_their_own_and_outlive_a_snapshot() {
+    let mut state = State::default();
+    let spec = |name: &str| PayloadSpec {
+        name: name.into(),
+        data: "x".into(),
+        ..PayloadSpec::default()
+    };
+    let secret = |id: &str, name: &str| Secret {
+        id: id.into(),
+        spec: spec(name),
+        ..Secret::default()
+    };
+    let config = Config {
+        id: "c1".into(),
+        spec: spec("key"),
+        ..Config::default()
+    };
+    let create = vec![
+        Action::Create(secret("s1", "key").into()),
+        Action::Create(config.into()),
+    ];
+    propose(&mut state, create).unwrap();
+    let taken = propose(&mut state, vec![Action::Create(secret("s2", "KEY").into())]);
+    let (kind, name) = (Kind::Secret, "KEY".to_owned());
+    assert_eq!(taken, Err(Rejection::NameConflict { kind, name }));
+    assert_eq!(state.find_secret("key").unwrap().id, "s1");
+    assert_eq!(state.find_config("c").unwrap().id, "c1");
+    assert_eq!(
+        state.find_secret("KEY").unwrap_err().to_string(),
+        "secret KEY not found"
+    );
+    let json = serde_json::to_vec(&state).unwrap();
+    assert_eq!(serde_json::from_slice::<State>(&json).unwrap(), state);
+
+    let (kind, id) = (Kind::Secret, "s1".to_owned());
+    let version = None;
+    propose(&mut state, vec![Action::Remove { kind, id, version }]).unwrap();
+    assert_eq!((state.secrets().count(), state.configs().count()), (0, 1));
+    propose(&mut state, vec![Action::Create(secret("s2", "KEY").into())]).unwrap();
 }
 
 #[test]
