@@ -30,6 +30,12 @@ pub struct Service {
         skip_serializing_if = "String::is_empty"
     )]
     pub registry_auth: String,
+    /// The same of the update before: what `previous_spec` came with.
+    #[serde(
+        rename = "X-Skein-PreviousRegistryAuth",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub previous_registry_auth: String,
     /// Why the allocator cannot give the service what it needs, for the user's eyes: repeated as
     /// `Status.Err` of its waiting tasks.
     #[serde(

@@ -73,6 +73,10 @@ pub(crate) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
         return false;
     }
     let wanted = &service.spec.task_template;
+    // Credentials matter only until the image is there.
+    if task.registry_auth != service.registry_auth && task.status.state < TaskState::Ready {
+        return true;
+    }
     if task.endpoint_spec != service.spec.endpoint_spec {
         return true;
     }

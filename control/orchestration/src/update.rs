@@ -301,6 +301,7 @@ fn fail(draft: &mut Draft, service: &Service, config: &UpdateConfig, task: &str)
             let mut rolled = service.clone();
             rolled.spec = previous.clone();
             rolled.previous_spec = None;
+            rolled.registry_auth = std::mem::take(&mut rolled.previous_registry_auth);
             // A version that no task was made for yet.
             rolled.spec_version = Version {
                 index: draft.index(),

@@ -84,6 +84,9 @@ pub async fn clear_up(environment: &Environment, tasks: &Tasks, node_id: &str) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        if let Err(error) = remove_idle_files(environment, tasks).await {
+            tracing::warn!("the files of tasks that have ended stay: {error}");
+        }
         let cleared = async {
             remove_strays(&environment.engine, tasks, node_id).await?;
             remove_idle_twins(&environment.engine, tasks, &mut idle).await
@@ -105,6 +108,17 @@ async fn remove_strays(engine: &Engine, tasks: &Tasks, node_id: &str) -> Result<
             );
             engine.stop(&container, None).await?;
             engine.remove(&container).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Secrets and configs of tasks that have ended while this agent was away.
+async fn remove_idle_files(environment: &Environment, tasks: &Tasks) -> std::io::Result<()> {
+    let files = &environment.files;
+    for task_id in files.tasks().await? {
+        if tasks.has_no_use_of_files(&task_id) {
+            files.remove(&task_id).await?;
         }
     }
     Ok(())

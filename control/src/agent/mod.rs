@@ -3,6 +3,7 @@
 //! - [`container`], [`template`], [`task::machine`]: what to do, as values.
 //! - [`engine`]: the engine's API.
 //! - [`task`]: a supervisor for each task; [`store`] remembers them.
+//! - [`dependencies`]: the tasks' secrets and configs; [`files`]: where containers see them.
 //! - [`session`]: in touch with the leader; [`network`] is what it tells of the network, which
 //!   [`dataplane`] hands on.
 //! - [`events`]: what happens on the engine. [`logs`]: what the tasks write.
@@ -11,8 +12,10 @@
 
 pub mod container;
 pub mod dataplane;
+pub mod dependencies;
 pub mod engine;
 pub mod events;
+pub mod files;
 pub mod logs;
 pub mod network;
 pub mod reports;
@@ -72,6 +75,8 @@ async fn run(config: Config, shutdown: CancellationToken) {
         store,
         reports: reports::Reports::default(),
         networks: network::NetworkState::default(),
+        dependencies: dependencies::Dependencies::default(),
+        files: files::Files::of(&config.node_id),
         description: Arc::default(),
     };
     let tasks = task::Tasks::resume(environment.clone(), records, shutdown.clone());

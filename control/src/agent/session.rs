@@ -140,8 +140,13 @@ impl Session {
         };
         let mut messages = client.assignments(request).await?.into_inner();
         while let Some(message) = messages.message().await? {
-            let (complete, removed) = (message.complete, message.removed_task_ids.clone());
-            self.tasks.assign(complete, tasks_of(&message)?, &removed);
+            let tasks = tasks_of(&message)?;
+            let dependencies = &self.environment.dependencies;
+            dependencies.take(&message, &tasks).map_err(|error| {
+                Status::internal(format!("a secret or config cannot be read: {error}"))
+            })?;
+            self.tasks
+                .assign(message.complete, tasks, &message.removed_task_ids);
         }
         Err(ended())
     }

@@ -16,6 +16,9 @@ const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const NODE: &str = "node";
 /// Changes that wait for the disk. A task that finds no room waits with its next step.
 const QUEUE: usize = 1024;
+/// What a task that was read from the disk has for its registry's credentials, if it had any: those
+/// never come there. No header can be the same, as this is no base64.
+pub const CREDENTIALS_WITHHELD: &str = "(withheld)";
 
 /// A task as its node knows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -77,7 +80,13 @@ impl Store {
     /// # Errors
     /// What the disk said.
     pub async fn put(&self, record: &Record) -> anyhow::Result<()> {
-        let json = serde_json::to_vec(record)?;
+        let json = if record.task.registry_auth.is_empty() {
+            serde_json::to_vec(record)?
+        } else {
+            let mut bare = record.clone();
+            bare.task.registry_auth = CREDENTIALS_WITHHELD.to_owned();
+            serde_json::to_vec(&bare)?
+        };
         self.write(&record.task.id, Some(json)).await
     }
 
@@ -180,6 +189,23 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("the store stays locked");
+    }
+
+    #[tokio::test]
+    async fn credentials_never_come_to_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(directory.path(), "n1").await.unwrap();
+        let mut secretive = record("a");
+        secretive.task.registry_auth = "aHVudGVyMg".into();
+        store.put(&secretive).await.unwrap();
+        store.put(&record("b")).await.unwrap();
+        drop(store);
+        let (_store, records) = reopen(directory.path(), "n1").await;
+        assert_eq!(records["a"].task.registry_auth, CREDENTIALS_WITHHELD);
+        assert_eq!(records["b"].task.registry_auth, "");
+        let bytes = std::fs::read(directory.path().join("tasks.redb")).unwrap();
+        let text = secretive.task.registry_auth.as_bytes();
+        assert!(!bytes.windows(text.len()).any(|window| window == text));
     }
 
     #[tokio::test]

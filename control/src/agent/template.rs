@@ -1,12 +1,17 @@
 //! Templates in a service's spec: `{{.Task.Slot}}`, `{{index .Service.Labels "k"}}`, …
 //!
 //! Docker evaluates these with Go's `text/template`. This is the part of that language which has a
-//! use here: field paths, string literals, parentheses, and the functions `index` and `join`, plus
-//! comments and the whitespace trimming of `{{-` and `-}}`. Anything else is an error that names
-//! it, never text that is silently passed on.
+//! use here: field paths, string literals, parentheses, and the functions `index` and `join` (in the
+//! payloads of secrets and configs also `secret`, `config` and `env`), plus comments and the
+//! whitespace trimming of `{{-` and `-}}`. Anything else is an error that names it, never text that
+//! is silently passed on.
 
-use skein_model::{NodeDescription, Task};
+use skein_model::{NodeDescription, Payload, Task};
 use std::collections::BTreeMap;
+
+/// The longest text that a template makes, in bytes: several times that of the largest config, so
+/// that repetition in a small template cannot take the memory of a node.
+const OUTPUT_MAX: usize = 8 << 20;
 
 /// What a template can read.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +26,18 @@ pub struct Context {
     task_id: String,
     task_name: String,
     task_slot: String,
+    /// `None` where it cannot be read.
+    attached: Option<Attached>,
+}
+
+/// What only payloads can read: the task's secrets and configs by the names of their files, and its
+/// environment.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Attached {
+    pub secrets: BTreeMap<String, Payload>,
+    pub configs: BTreeMap<String, Payload>,
+    pub env: BTreeMap<String, String>,
 }
 
 impl Context {
@@ -41,6 +58,16 @@ impl Context {
                 0 => task.node_id.clone(),
                 slot => slot.to_string(),
             },
+            attached: None,
+        }
+    }
+
+    /// The context of the payloads of a task's secrets and configs. As in Docker, of the node they
+    /// can read no more than its ID.
+    pub fn of_payloads(task: &Task, attached: Attached) -> Self {
+        Self {
+            attached: Some(attached),
+            ..Self::new(task, &NodeDescription::default())
         }
     }
 
@@ -81,12 +108,22 @@ pub enum TemplateError {
          .Node.{{ID,Hostname,Platform.OS,Platform.Architecture}} and .Task.{{ID,Name,Slot}}"
     )]
     UnknownField(String),
-    #[error("template: function {0:?} not defined; there are index and join")]
+    #[error(
+        "template: function {0:?} not defined; there are index and join, and in secrets and configs \
+         also secret, config and env"
+    )]
     UnknownFunction(String),
     #[error("template: map has no entry for key {0:?}")]
     NoEntry(String),
     #[error("template: {0} wants {1}")]
     Arguments(&'static str, &'static str),
+    #[error("template: error calling {function}: {reason}")]
+    Call {
+        function: &'static str,
+        reason: String,
+    },
+    #[error("template: the text becomes longer than {OUTPUT_MAX} bytes")]
+    TooLong,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -144,6 +181,9 @@ pub fn expand(text: &str, context: &Context) -> Result<String, TemplateError> {
         let body = body.trim();
         if !(body.starts_with("/*") && body.ends_with("*/") && body.len() >= 4) {
             out.push_str(&evaluate(body, context)?.to_string());
+        }
+        if out.len() > OUTPUT_MAX {
+            return Err(TemplateError::TooLong);
         }
         rest = &after[2..];
         if trim_right {
@@ -254,10 +294,18 @@ fn command(tokens: &[Token], at: &mut usize, context: &Context) -> Result<Value,
     if let Some(Token::Word(function)) = tokens.get(*at) {
         *at += 1;
         let mut arguments = Vec::new();
+        let mut length = 0;
         while !matches!(tokens.get(*at), None | Some(Token::Close)) {
-            arguments.push(operand(tokens, at, context)?);
+            let argument = operand(tokens, at, context)?;
+            if let Value::Text(text) = &argument {
+                length += text.len();
+            }
+            if length > OUTPUT_MAX {
+                return Err(TemplateError::TooLong);
+            }
+            arguments.push(argument);
         }
-        return call(function, arguments);
+        return call(function, arguments, context);
     }
     operand(tokens, at, context)
 }
@@ -283,17 +331,25 @@ fn operand(tokens: &[Token], at: &mut usize, context: &Context) -> Result<Value,
     }
 }
 
-fn call(function: &str, arguments: Vec<Value>) -> Result<Value, TemplateError> {
+fn call(function: &str, arguments: Vec<Value>, context: &Context) -> Result<Value, TemplateError> {
     let mut arguments = arguments.into_iter();
-    match function {
-        "index" => match (arguments.next(), arguments.next(), arguments.next()) {
+    match (function, &context.attached) {
+        ("secret", Some(attached)) => read("secret", arguments, &attached.secrets),
+        ("config", Some(attached)) => read("config", arguments, &attached.configs),
+        ("env", Some(attached)) => {
+            let name = only("env", arguments)?;
+            Ok(Value::Text(
+                attached.env.get(&name).cloned().unwrap_or_default(),
+            ))
+        }
+        ("index", _) => match (arguments.next(), arguments.next(), arguments.next()) {
             (Some(Value::Map(map)), Some(Value::Text(key)), None) => {
                 // As in Go: `index` of an absent key is the empty string, `.Labels.key` an error.
                 Ok(Value::Text(map.get(&key).cloned().unwrap_or_default()))
             }
             _ => Err(TemplateError::Arguments("index", "a map and a key")),
         },
-        "join" => {
+        ("join", _) => {
             let separator = arguments
                 .next()
                 .ok_or(TemplateError::Arguments("join", "a separator and strings"))?
@@ -301,10 +357,41 @@ fn call(function: &str, arguments: Vec<Value>) -> Result<Value, TemplateError> {
             let parts: Vec<String> = arguments
                 .map(|value| value.text("join"))
                 .collect::<Result<_, _>>()?;
+            // The parts have been counted; the separator is there as often as they are.
+            if separator.len().saturating_mul(parts.len()) > OUTPUT_MAX {
+                return Err(TemplateError::TooLong);
+            }
             Ok(Value::Text(parts.join(&separator)))
         }
-        other => Err(TemplateError::UnknownFunction(other.to_owned())),
+        (other, _) => Err(TemplateError::UnknownFunction(other.to_owned())),
     }
+}
+
+/// The one argument of a function, a text.
+fn only(
+    function: &'static str,
+    mut arguments: impl Iterator<Item = Value>,
+) -> Result<String, TemplateError> {
+    match (arguments.next(), arguments.next()) {
+        (Some(argument), None) => argument.text(function),
+        _ => Err(TemplateError::Arguments(function, "one string")),
+    }
+}
+
+/// A secret or config by the name of its file.
+fn read(
+    function: &'static str,
+    arguments: impl Iterator<Item = Value>,
+    from: &BTreeMap<String, Payload>,
+) -> Result<Value, TemplateError> {
+    let target = only(function, arguments)?;
+    let failed = |what| TemplateError::Call {
+        function,
+        reason: format!("{function} target {target} {what}"),
+    };
+    let found = from.get(&target).ok_or_else(|| failed("not found"))?;
+    let text = std::str::from_utf8(found).map_err(|_| failed("is not UTF-8"))?;
+    Ok(Value::Text(text.to_owned()))
 }
 
 fn describe(token: &Token) -> String {
@@ -377,6 +464,45 @@ mod tests {
             );
         }
         assert_eq!(expand("{{.Task.Slot}}", &context(0)).unwrap(), "n1");
+    }
+
+    #[test]
+    fn only_payloads_read_what_is_attached() {
+        let attached = Attached {
+            secrets: [("key".to_owned(), Payload::from("s"))].into(),
+            configs: [("conf".to_owned(), Payload::from(vec![0xff]))].into(),
+            env: [("A".to_owned(), "b".to_owned())].into(),
+        };
+        let template = r#"{{join "-" (secret "key") (env "A") (env "none")}}"#;
+        let payload = Context::of_payloads(&Task::default(), attached);
+        assert_eq!(expand(template, &payload).unwrap(), "s-b-");
+        for template in [
+            r#"{{secret "none"}}"#,
+            r#"{{config "conf"}}"#,
+            "{{secret}}",
+            r#"{{env "A" "B"}}"#,
+        ] {
+            assert!(expand(template, &payload).is_err(), "{template}");
+        }
+        for template in [r#"{{secret "key"}}"#, r#"{{env "A"}}"#] {
+            let error = expand(template, &context(1)).unwrap_err();
+            assert!(matches!(error, TemplateError::UnknownFunction(_)));
+        }
+    }
+
+    #[test]
+    fn what_a_template_makes_has_a_limit() {
+        let attached = Attached {
+            env: [("A".to_owned(), "a".repeat(1 << 20))].into(),
+            ..Attached::default()
+        };
+        let context = Context::of_payloads(&Task::default(), attached);
+        let text = r#"{{env "A"}}"#;
+        assert!(expand(&text.repeat(8), &context).is_ok());
+        assert_eq!(
+            expand(&text.repeat(9), &context),
+            Err(TemplateError::TooLong)
+        );
     }
 
     #[test]

@@ -14,8 +14,10 @@ mod logs;
 mod member;
 mod networks;
 mod nodes;
+mod payloads;
 mod proxy;
 mod query;
+mod references;
 mod server;
 mod services;
 mod spec;
@@ -133,8 +135,26 @@ fn leader_table(store: Arc<dyn Store>) -> Router {
             "/networks/{id}",
             delete(networks::remove_swarm).get(networks::inspect_swarm),
         )
-        .route("/secrets", get(none))
-        .route("/configs", get(none))
+        .route("/secrets", get(payloads::list::<model::Secret>))
+        .route("/secrets/create", post(payloads::create::<model::Secret>))
+        .route(
+            "/secrets/{id}",
+            get(payloads::inspect::<model::Secret>).delete(payloads::remove::<model::Secret>),
+        )
+        .route(
+            "/secrets/{id}/update",
+            post(payloads::update::<model::Secret>),
+        )
+        .route("/configs", get(payloads::list::<model::Config>))
+        .route("/configs/create", post(payloads::create::<model::Config>))
+        .route(
+            "/configs/{id}",
+            get(payloads::inspect::<model::Config>).delete(payloads::remove::<model::Config>),
+        )
+        .route(
+            "/configs/{id}/update",
+            post(payloads::update::<model::Config>),
+        )
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .with_state(Leader { store })
@@ -161,20 +181,9 @@ impl Local {
     }
 }
 
-/// Lists of kinds that the store does not have are empty, so that tools which look for leftovers of
-/// a stack find none.
-async fn none() -> Response {
-    json::ok(&serde_json::json!([]))
-}
-
 async fn unknown(request: Request) -> ApiError {
     let path = request.uri().path();
-    match path.split('/').nth(1) {
-        Some(kind @ ("secrets" | "configs")) => {
-            ApiError::unsupported(format!("{kind} are not supported"))
-        }
-        _ => ApiError::not_found(format!("page not found: {} {path}", request.method())),
-    }
+    ApiError::not_found(format!("page not found: {} {path}", request.method()))
 }
 
 /// The gRPC service for requests that other managers pass on to this one.

@@ -162,9 +162,12 @@ fn updated(
     validate::check_service_update(&current.spec, &spec)?;
     validate::check_service(state, Some(current), &spec)?;
     let kept = match params.text("registryAuthFrom") {
-        // Only the last credentials are kept: the previous spec's images are on the nodes already,
-        // or the same registry has them.
-        "" | "spec" | "previous-spec" => &current.registry_auth,
+        "" | "spec" => &current.registry_auth,
+        // Without a type in the reference.
+        "previous-spec" if current.previous_spec.is_none() => {
+            return Err(ApiError::internal("service does not have a previous spec"));
+        }
+        "previous-spec" => &current.previous_registry_auth,
         other => {
             return Err(ApiError::invalid(format!(
                 "invalid registryAuthFrom '{other}'"
@@ -177,6 +180,7 @@ fn updated(
         spec,
         spec_version: next_version(state),
         update_status: None,
+        previous_registry_auth: current.registry_auth.clone(),
         registry_auth: registry_auth(headers).unwrap_or_else(|| kept.clone()),
         ..current.clone()
     })
@@ -195,6 +199,8 @@ fn rolled_back(state: &Model, current: &Service) -> Result<Service, ApiError> {
         previous_spec_version: current.spec_version,
         spec: previous,
         spec_version: next_version(state),
+        registry_auth: current.previous_registry_auth.clone(),
+        previous_registry_auth: current.registry_auth.clone(),
         update_status: Some(UpdateStatus {
             state: UpdateState::RollbackStarted,
             started_at: Some(clock::now()),

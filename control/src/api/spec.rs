@@ -1,7 +1,7 @@
 //! Service specs as clients send them: what may be left out or written in several ways becomes what
 //! the store has a type for, so that a spec that was read and sent back is the same.
 
-use super::{error::ApiError, json};
+use super::{error::ApiError, json, references};
 use serde_json::{Map, Value, json};
 use skein_model::ServiceSpec;
 
@@ -171,6 +171,7 @@ fn check_template(template: &mut Fields) -> Result<(), ApiError> {
         &["default", "process", "hyperv"],
         |text| format!("invalid Isolation: {text:?}"),
     )?;
+    references::check(container)?;
     for mount in each(container, "Mounts") {
         choice(
             mount,

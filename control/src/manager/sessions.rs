@@ -77,11 +77,11 @@ pub(super) fn peer<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
 }
 
 /// Streams what `next` makes of each state until the session ends or the agent hangs up. `next` says
-/// `None` where a state brings no news.
-pub(super) fn stream<S: Store, T: Send + 'static>(
+/// nothing where a state brings no news.
+pub(super) fn stream<S: Store, T: Send + 'static, I: IntoIterator<Item = T>>(
     store: &S,
     session: Session,
-    mut next: impl FnMut(&State) -> Option<T> + Send + 'static,
+    mut next: impl FnMut(&State) -> I + Send + 'static,
 ) -> ReceiverStream<Result<T, Status>> {
     let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
     let store = store.clone();
@@ -94,8 +94,14 @@ pub(super) fn stream<S: Store, T: Send + 'static>(
                     return;
                 };
                 let state = states.borrow_and_update().clone();
-                if let Some(message) = next(&state) {
-                    room.send(Ok(message));
+                let messages: Vec<T> = next(&state).into_iter().collect();
+                let mut room = Some(room);
+                for message in messages {
+                    match room.take() {
+                        Some(room) => room.send(Ok(message)),
+                        None if sender.send(Ok(message)).await.is_err() => return,
+                        None => {}
+                    }
                 }
                 let changed = tokio::select! {
                     changed = states.changed() => changed.is_ok(),

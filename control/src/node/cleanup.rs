@@ -1,5 +1,6 @@
 //! What a swarm leaves on the engine goes with the membership.
 
+use crate::agent::files::Files;
 use bollard::{
     Docker,
     query_parameters::{
@@ -18,6 +19,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Removes the tasks' containers and the swarm's networks. What fails is logged: the node leaves
 /// anyway.
 pub(super) async fn clean(engine: &Path, node_id: &str) {
+    if let Err(error) = Files::of(node_id).remove_all().await {
+        tracing::warn!(%error, "could not remove the tasks' secrets and configs");
+    }
     let cleaned = tokio::time::timeout(TIMEOUT, remove_all(engine, node_id)).await;
     match cleaned {
         Ok(Ok(())) => {}

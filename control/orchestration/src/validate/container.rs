@@ -27,7 +27,7 @@ pub(super) fn check(spec: &ContainerSpec) -> Result<(), SpecError> {
     if let Some(check) = &spec.healthcheck {
         check_health(check)?;
     }
-    check_references(spec)
+    Ok(())
 }
 
 fn check_mounts(spec: &ContainerSpec) -> Result<(), SpecError> {
@@ -79,34 +79,6 @@ fn check_health(check: &Healthcheck) -> Result<(), SpecError> {
         ));
     }
     Ok(())
-}
-
-/// The cluster holds neither secrets nor configs, so that none that is named can be found.
-fn check_references(spec: &ContainerSpec) -> Result<(), SpecError> {
-    let secrets = spec.secrets.iter();
-    let secrets = secrets.map(|s| (s.secret_id.as_str(), s.secret_name.as_str()));
-    let configs = spec.configs.iter();
-    let configs = configs.map(|c| (c.config_id.as_str(), c.config_name.as_str()));
-    missing("secret", secrets.collect())?;
-    missing("config", configs.collect())
-}
-
-fn missing(kind: &str, references: Vec<(&str, &str)>) -> Result<(), SpecError> {
-    if references.is_empty() {
-        return Ok(());
-    }
-    if references
-        .iter()
-        .any(|(id, name)| id.is_empty() || name.is_empty())
-    {
-        return Err(SpecError::invalid(format!("malformed {kind} reference")));
-    }
-    let names: Vec<_> = references.iter().map(|(_, name)| *name).collect();
-    let plural = if names.len() == 1 { "" } else { "s" };
-    Err(SpecError::invalid(format!(
-        "{kind}{plural} not found: {}",
-        names.join(", ")
-    )))
 }
 
 pub(super) fn check_resources(resources: &ResourceRequirements) -> Result<(), SpecError> {

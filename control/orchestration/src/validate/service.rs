@@ -1,6 +1,6 @@
 //! Services: what is refused, and the defaults of what is left out.
 
-use super::{SpecError, SpecErrorKind, check_name, container};
+use super::{SpecError, SpecErrorKind, check_name, container, payload};
 use crate::{
     allocator::{check_ports, publishes_ingress},
     scheduler::Constraint,
@@ -32,6 +32,7 @@ pub fn check_service(
     check_name(&spec.name)?;
     check_mode(spec)?;
     check_task(&spec.task_template)?;
+    payload::check_references(state, &spec.task_template.container_spec)?;
     if let Some(config) = &spec.update_config {
         check_update_config(config)?;
     }

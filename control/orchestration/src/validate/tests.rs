@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use skein_model::{
     EndpointSpec, Healthcheck, Limits, Mount, NetworkAttachmentConfig, NetworkSpec, Placement,
     PortConfig, PublishMode, Reservations, ResolutionMode, ResourceRequirements, RestartPolicy,
-    SecretReference, ServiceMode, ServiceSpec, UpdateConfig,
+    ServiceMode, ServiceSpec, UpdateConfig,
 };
 
 fn spec() -> ServiceSpec {
@@ -78,15 +78,6 @@ fn services_are_refused_in_the_references_words() {
             })
         ),
         "ContainerSpec: Timeout in HealthConfig cannot be less than 1ms"
-    );
-    let secret = |name: &str| SecretReference {
-        secret_id: "id".into(),
-        secret_name: name.into(),
-        file: None,
-    };
-    assert_eq!(
-        invalid(|s| s.task_template.container_spec.secrets = vec![secret("a"), secret("b")]),
-        "secrets not found: a, b"
     );
     assert_eq!(
         invalid(|s| s.task_template.restart_policy = Some(RestartPolicy {

@@ -1,10 +1,12 @@
 //! The container of a task, as values: what the engine is asked to make ([`plan`]), and what it
 //! says there is ([`Container`]). No I/O.
 
+mod files;
 mod mounts;
 mod observed;
 mod plan;
 
+pub use files::{File, FilesError, Known, file_mounts, files};
 pub use observed::{Container, Health, observe};
 pub use plan::{Endpoint, Plan, SpecError, labels, plan};
 

@@ -5,7 +5,7 @@ use crate::agent::template::{self, Context, TemplateError};
 use base64::Engine as _;
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
-    HostConfigIsolationEnum, HostConfigLogConfig, NetworkConnectRequest, NetworkingConfig,
+    HostConfigIsolationEnum, HostConfigLogConfig, Mount, NetworkConnectRequest, NetworkingConfig,
     PortBinding, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
 };
 use skein_model::{
@@ -82,6 +82,16 @@ pub enum SpecError {
     HostPortsOnHost,
 }
 
+impl Plan {
+    /// Adds mounts that are no part of the spec.
+    pub fn mount(&mut self, mounts: Vec<Mount>) {
+        if !mounts.is_empty() {
+            let host = self.body.host_config.get_or_insert_default();
+            host.mounts.get_or_insert_default().extend(mounts);
+        }
+    }
+}
+
 /// What the engine has to make for `task` on the node so described.
 ///
 /// `dns` are the addresses of the resolver that knows the names of the cluster; they apply if the
@@ -95,12 +105,6 @@ pub fn plan(
     let spec = &task.spec.container_spec;
     if spec.image.is_empty() {
         return Err(SpecError::NoImage);
-    }
-    if !spec.secrets.is_empty() {
-        return Err(SpecError::Unavailable("secrets"));
-    }
-    if !spec.configs.is_empty() {
-        return Err(SpecError::Unavailable("configs"));
     }
     let context = Context::new(task, node);
     let expand = |what, text: &str| {

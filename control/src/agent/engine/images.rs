@@ -11,14 +11,22 @@ const PULL_SILENCE: Duration = Duration::from_secs(120);
 impl Engine {
     /// Pulls an image unless the engine has it: what is there needs no registry.
     pub async fn ensure_image(&self, image: &str, registry_auth: &str) -> Result<(), EngineError> {
+        if self.has_image(image).await? {
+            return Ok(());
+        }
+        self.pull(image, registry_auth).await
+    }
+
+    /// Whether the engine has an image already.
+    pub async fn has_image(&self, image: &str) -> Result<bool, EngineError> {
         let found = self
             .read("looking for the image", |docker| {
                 docker.inspect_image(image)
             })
             .await;
         match found {
-            Err(error) if error.is_not_found() => self.pull(image, registry_auth).await,
-            other => other.map(drop),
+            Err(error) if error.is_not_found() => Ok(false),
+            other => other.map(|_| true),
         }
     }
 

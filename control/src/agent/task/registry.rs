@@ -1,6 +1,8 @@
 use super::supervisor::Supervisor;
 use crate::agent::{
+    dependencies::Dependencies,
     engine::Engine,
+    files::Files,
     network::NetworkState,
     reports::Reports,
     store::{Record, Store},
@@ -29,6 +31,10 @@ pub struct Environment {
     pub reports: Reports,
     /// Knows the networks.
     pub networks: NetworkState,
+    /// Knows their secrets and configs.
+    pub dependencies: Dependencies,
+    /// Keeps the files that containers see those as.
+    pub files: Files,
     /// What the engine last said of the node; `None` until it has.
     pub description: Arc<ArcSwapOption<NodeDescription>>,
 }
@@ -178,6 +184,14 @@ impl Tasks {
     /// have said which it has.
     pub fn is_stray(&self, task_id: &str) -> bool {
         self.complete.load(Ordering::Acquire) && !self.entries.lock().contains_key(task_id)
+    }
+
+    /// Whether the files of a task may go: it has ended, or this node does not have it.
+    pub fn has_no_use_of_files(&self, task_id: &str) -> bool {
+        let ended = self
+            .get(task_id)
+            .map(|(_, status)| status.state.is_terminal());
+        ended.unwrap_or_else(|| self.is_stray(task_id))
     }
 
     /// The networks that tasks which have not ended need.

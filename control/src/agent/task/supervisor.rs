@@ -7,14 +7,14 @@ use super::{
 };
 use crate::{
     agent::{
-        container::{self, Container, Endpoint, Health, LABEL_TASK_ID, Plan},
+        container::{self, Container, Endpoint, File, FilesError, Health, LABEL_TASK_ID, Plan},
         engine::{EngineError, TwinSpec},
-        store::Record,
+        store::{CREDENTIALS_WITHHELD, Record},
     },
     clock,
 };
 use rand::Rng as _;
-use skein_model::{Nanos, TaskState, TaskStatus};
+use skein_model::{Nanos, Task, TaskState, TaskStatus};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
@@ -118,6 +118,7 @@ impl Supervisor {
                 Action::Stop { unhealthy } => self.stop(&container, unhealthy).await,
                 Action::Remove => self.remove(&container).await,
                 Action::Forget => {
+                    self.remove_files().await;
                     if let Err(error) = self.environment.store.remove(&task.id).await {
                         tracing::error!("{error:#}");
                     }
@@ -138,7 +139,7 @@ impl Supervisor {
         } else {
             own.clone()
         };
-        let task = skein_model::Task {
+        let task = Task {
             status,
             ..(*wanted.task).clone()
         };
@@ -267,7 +268,19 @@ impl Supervisor {
         self.stored = false;
         self.keep().await;
         let status = self.record.task.status.clone();
+        let ended = status.state.is_terminal();
         self.environment.reports.push(&id, status);
+        if ended {
+            self.remove_files().await;
+        }
+    }
+
+    /// What is left is found by the clearing up.
+    async fn remove_files(&self) {
+        let id = &self.record.task.id;
+        if let Err(error) = self.environment.files.remove(id).await {
+            tracing::warn!(task = id, "the task's secrets and configs stay: {error}");
+        }
     }
 
     /// A step failed: ends the task, or tells why it is not further and tries again later.
@@ -433,7 +446,13 @@ async fn prepare(
         })
         .collect();
     check_bind_sources(&plan_on(&named)?).await?;
+    let files = files_of(environment, task)?;
     let image = &task.spec.container_spec.image;
+    if task.registry_auth == CREDENTIALS_WITHHELD && !engine.has_image(image).await? {
+        return Err(Failure::Passing(
+            "waiting for a manager to tell the registry's credentials again".to_owned(),
+        ));
+    }
     engine.ensure_image(image, &task.registry_auth).await?;
 
     let mut endpoints = Vec::with_capacity(named.len());
@@ -448,7 +467,10 @@ async fn prepare(
             ..endpoint
         });
     }
-    let plan = plan_on(&endpoints)?;
+    let mut plan = plan_on(&endpoints)?;
+    if !files.is_empty() {
+        plan.mount(write_files(environment, task, files).await?);
+    }
     match engine.create(&plan).await {
         // An earlier try whose answer was lost has made it.
         Err(error) if error.is_conflict() => {
@@ -465,6 +487,32 @@ async fn prepare(
         }
         other => Ok(other?),
     }
+}
+
+/// The task's secrets and configs, as files of its container.
+fn files_of(environment: &Environment, task: &Task) -> Result<Vec<File>, Failure> {
+    let dependencies = &environment.dependencies;
+    // Asked first: what comes between the two is no loss.
+    let complete = dependencies.are_complete();
+    container::files(task, &dependencies.of(task)).map_err(|error| match error {
+        // An agent that was started anew knows its tasks, and no secrets yet.
+        FilesError::Unknown { .. } if !complete => Failure::Passing(format!(
+            "waiting for a manager to tell of it again: {error}"
+        )),
+        error => Failure::Final(error.to_string()),
+    })
+}
+
+/// Puts the files where the engine finds them; how it is told of them.
+async fn write_files(
+    environment: &Environment,
+    task: &Task,
+    files: Vec<File>,
+) -> Result<Vec<bollard::models::Mount>, Failure> {
+    let written = environment.files.write(&task.id, files.clone()).await;
+    let paths = written
+        .map_err(|error| Failure::Passing(format!("cannot write secrets and configs: {error}")))?;
+    Ok(container::file_mounts(&files, &paths))
 }
 
 /// The engine's own ID of the twin of a network of the swarm.

@@ -1,3 +1,4 @@
+use super::dependencies::{Dependencies, News};
 use skein_model::{Meta, State, Task, TaskState, TaskStatus};
 use skein_proto::node::AssignmentsMessage;
 use std::{collections::BTreeMap, sync::Arc};
@@ -7,6 +8,7 @@ pub(super) struct Assignments {
     node_id: String,
     /// `None` until the agent was told all.
     told: Option<BTreeMap<String, Arc<Task>>>,
+    dependencies: Dependencies,
 }
 
 impl Assignments {
@@ -15,12 +17,13 @@ impl Assignments {
         Self {
             node_id: node_id.to_owned(),
             told: None,
+            dependencies: Dependencies::default(),
         }
     }
 
-    /// What the agent must be told of a state. It knows its own reports, so that a task of which only
-    /// the status changed is no news.
-    pub(super) fn next(&mut self, state: &State) -> Option<AssignmentsMessage> {
+    /// What the agent must be told of a state, in this order. It knows its own reports, so that a
+    /// task of which only the status changed is no news.
+    pub(super) fn next(&mut self, state: &State) -> Vec<AssignmentsMessage> {
         let tasks: BTreeMap<String, Arc<Task>> = state
             .tasks_of_node(&self.node_id)
             .filter(|task| task.status.state >= TaskState::Assigned)
@@ -41,16 +44,26 @@ impl Assignments {
             .filter(|id| !tasks.contains_key(*id))
             .cloned()
             .collect();
+        let News {
+            before,
+            removed_secret_ids,
+            removed_config_ids,
+        } = self.dependencies.next(state, tasks.values());
         *told = tasks;
-        if !complete && news.is_empty() && removed_task_ids.is_empty() {
-            return None;
-        }
         let json = |task: &Arc<Task>| serde_json::to_vec(task).ok();
-        Some(AssignmentsMessage {
+        let last = AssignmentsMessage {
             complete,
             tasks: news.iter().filter_map(json).collect(),
             removed_task_ids,
-        })
+            removed_secret_ids,
+            removed_config_ids,
+            ..AssignmentsMessage::default()
+        };
+        let mut messages = before;
+        if last != AssignmentsMessage::default() {
+            messages.push(last);
+        }
+        messages
     }
 }
 
@@ -65,3 +78,6 @@ fn differs(before: &Arc<Task>, after: &Arc<Task>) -> bool {
     };
     bare(before) != bare(after)
 }
+
+#[cfg(test)]
+mod tests;

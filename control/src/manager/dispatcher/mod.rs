@@ -1,6 +1,7 @@
 //! Serves the agents: registers nodes, hands out tasks and network state, takes reports.
 
 mod assignments;
+mod dependencies;
 mod network;
 
 use super::{

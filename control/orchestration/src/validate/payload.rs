@@ -1,0 +1,404 @@
+//! Secrets and configs, and what services say of them.
+
+use super::SpecError;
+use skein_model::{
+    CONFIG_LIMIT, Config, ContainerSpec, Payload, PayloadSpec, ReferenceFile, SECRET_LIMIT, Secret,
+    Service, State,
+};
+use std::collections::BTreeMap;
+
+/// The longest name of a secret or config.
+const NAME_MAX: usize = 64;
+
+/// Checks a secret that is to be created. Whether its name is free is the store's to say.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn check_secret(spec: &PayloadSpec) -> Result<(), SpecError> {
+    check_name(&spec.name)?;
+    match &spec.driver {
+        Some(driver) if driver.name.is_empty() => {
+            Err(SpecError::invalid("secret driver must have a name"))
+        }
+        // The data is the driver's.
+        Some(_) => Ok(()),
+        None => check_size("secret", &spec.data, SECRET_LIMIT),
+    }
+}
+
+/// Checks a config that is to be created. Whether its name is free is the store's to say.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn check_config(spec: &PayloadSpec) -> Result<(), SpecError> {
+    check_name(&spec.name)?;
+    check_size("config", &spec.data, CONFIG_LIMIT)
+}
+
+fn check_name(name: &str) -> Result<(), SpecError> {
+    if name.is_empty() {
+        return Err(SpecError::invalid("name must be provided"));
+    }
+    let inside = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    let edge = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    if bytes.len() <= NAME_MAX
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes.iter().all(|c| inside(*c))
+    {
+        return Ok(());
+    }
+    Err(SpecError::invalid(
+        "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character \
+         must be [a-zA-Z0-9]",
+    ))
+}
+
+fn check_size(kind: &str, data: &Payload, limit: usize) -> Result<(), SpecError> {
+    if data.is_empty() || data.len() >= limit {
+        return Err(SpecError::invalid(format!(
+            "{kind} data must be larger than 0 and less than {limit} bytes"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks an update of a secret or config. Fields that are left out stay.
+///
+/// # Errors
+/// More than the labels would change.
+pub fn check_payload_update(current: &PayloadSpec, next: &PayloadSpec) -> Result<(), SpecError> {
+    if next.name != current.name || (!next.data.is_empty() && next.data != current.data) {
+        return Err(SpecError::invalid("only updates to Labels are allowed"));
+    }
+    Ok(())
+}
+
+/// Checks whether a secret may be removed.
+///
+/// # Errors
+/// Services are to have it.
+pub fn check_secret_removal(state: &State, secret: &Secret) -> Result<(), SpecError> {
+    check_removal(state, "secret", &secret.spec.name, |spec| {
+        spec.secrets.iter().any(|s| s.secret_id == secret.id)
+    })
+}
+
+/// Checks whether a config may be removed.
+///
+/// # Errors
+/// Services are to have it.
+pub fn check_config_removal(state: &State, config: &Config) -> Result<(), SpecError> {
+    check_removal(state, "config", &config.spec.name, |spec| {
+        spec.configs.iter().any(|c| c.config_id == config.id)
+    })
+}
+
+fn check_removal(
+    state: &State,
+    kind: &str,
+    name: &str,
+    uses: impl Fn(&ContainerSpec) -> bool,
+) -> Result<(), SpecError> {
+    let container = |service: &Service| uses(&service.spec.task_template.container_spec);
+    let users: Vec<_> = state
+        .services()
+        .filter(|service| container(service))
+        .map(|service| service.spec.name.as_str())
+        .collect();
+    let services = match users.len() {
+        0 => return Ok(()),
+        1 => "service",
+        _ => "services",
+    };
+    Err(SpecError::invalid(format!(
+        "{kind} '{name}' is in use by the following {services}: {}",
+        users.join(", ")
+    )))
+}
+
+/// A secret or config as a service names it.
+struct Reference<'a> {
+    id: &'a str,
+    name: &'a str,
+    file: Option<&'a ReferenceFile>,
+    has_target: bool,
+}
+
+/// Checks what a container is to have of secrets and configs: the references themselves, then
+/// whether what they name is there.
+pub(super) fn check_references(state: &State, spec: &ContainerSpec) -> Result<(), SpecError> {
+    let secrets: Vec<_> = spec
+        .secrets
+        .iter()
+        .map(|secret| Reference {
+            id: &secret.secret_id,
+            name: &secret.secret_name,
+            file: secret.file.as_ref(),
+            has_target: secret.file.is_some(),
+        })
+        .collect();
+    let configs: Vec<_> = spec
+        .configs
+        .iter()
+        .map(|config| Reference {
+            id: &config.config_id,
+            name: &config.config_name,
+            file: config.file.as_ref(),
+            has_target: config.file.is_some() || config.runtime.is_some(),
+        })
+        .collect();
+    check_form("secret", &secrets)?;
+    check_form("config", &configs)?;
+    check_credential_spec(spec)?;
+    check_present("secret", &secrets, |id| {
+        state.secret(id).map(|secret| secret.spec.name.as_str())
+    })?;
+    check_present("config", &configs, |id| {
+        state.config(id).map(|config| config.spec.name.as_str())
+    })
+}
+
+fn check_form(kind: &str, references: &[Reference<'_>]) -> Result<(), SpecError> {
+    let mut targets = BTreeMap::new();
+    for Reference {
+        id,
+        name,
+        file,
+        has_target,
+    } in references
+    {
+        if id.is_empty() || name.is_empty() {
+            return Err(SpecError::invalid(format!("malformed {kind} reference")));
+        }
+        if !has_target {
+            return Err(SpecError::invalid(format!(
+                "malformed {kind} reference, no target provided"
+            )));
+        }
+        let Some(file) = file else { continue };
+        if file.name.is_empty() {
+            return Err(SpecError::invalid(format!(
+                "malformed file {kind} reference, invalid target file name provided"
+            )));
+        }
+        if let Some(other) = targets.insert(file.name.as_str(), name) {
+            return Err(SpecError::invalid(format!(
+                "{kind} references '{other}' and '{name}' have a conflicting target: '{}'",
+                file.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A credential spec that is a config must be among the configs that are no files.
+fn check_credential_spec(spec: &ContainerSpec) -> Result<(), SpecError> {
+    let privileges = spec.privileges.as_ref();
+    let credentials = privileges.and_then(|privileges| privileges.credential_spec.as_ref());
+    let id = credentials.and_then(|credentials| credentials["Config"].as_str());
+    let Some(id) = id.filter(|id| !id.is_empty()) else {
+        return Ok(());
+    };
+    let mut configs = spec.configs.iter();
+    if configs.any(|config| config.config_id == id && config.runtime.is_some()) {
+        return Ok(());
+    }
+    Err(SpecError::invalid(format!(
+        "CredentialSpec references config '{id}', but that config isn't in config references with RuntimeTarget"
+    )))
+}
+
+fn check_present<'a>(
+    kind: &str,
+    references: &[Reference<'_>],
+    name_of: impl Fn(&str) -> Option<&'a str>,
+) -> Result<(), SpecError> {
+    let missing: Vec<_> = references
+        .iter()
+        .filter(|reference| name_of(reference.id) != Some(reference.name))
+        .map(|reference| reference.name)
+        .collect();
+    let plural = match missing.len() {
+        0 => return Ok(()),
+        1 => "",
+        _ => "s",
+    };
+    Err(SpecError::invalid(format!(
+        "{kind}{plural} not found: {}",
+        missing.join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fixture;
+    use serde_json::json;
+    use skein_model::Driver;
+
+    fn spec(name: &str, bytes: usize) -> PayloadSpec {
+        PayloadSpec {
+            name: name.into(),
+            data: vec![0; bytes].into(),
+            ..PayloadSpec::default()
+        }
+    }
+
+    fn message(result: Result<(), SpecError>) -> String {
+        result.unwrap_err().message
+    }
+
+    #[test]
+    fn names_and_sizes_have_limits() {
+        check_secret(&spec("a.b-c_d", 511_999)).unwrap();
+        check_config(&spec(&"a".repeat(64), 1_023_999)).unwrap();
+        for bytes in [0, 512_000] {
+            assert_eq!(
+                message(check_secret(&spec("a", bytes))),
+                "secret data must be larger than 0 and less than 512000 bytes"
+            );
+        }
+        assert_eq!(
+            message(check_config(&spec("a", 1_024_000))),
+            "config data must be larger than 0 and less than 1024000 bytes"
+        );
+        let invalid = "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and \
+                       end character must be [a-zA-Z0-9]";
+        for name in ["-a", "a.", "a b", "é", &"a".repeat(65)] {
+            assert_eq!(message(check_secret(&spec(name, 1))), invalid, "{name}");
+        }
+        assert_eq!(message(check_config(&spec("", 1))), "name must be provided");
+    }
+
+    #[test]
+    fn a_secret_with_a_driver_needs_no_data() {
+        let with_driver = |name: &str| PayloadSpec {
+            driver: Some(Driver {
+                name: name.into(),
+                ..Driver::default()
+            }),
+            ..spec("a", 0)
+        };
+        check_secret(&with_driver("vault")).unwrap();
+        assert_eq!(
+            message(check_secret(&with_driver(""))),
+            "secret driver must have a name"
+        );
+    }
+
+    #[test]
+    fn only_labels_are_updated() {
+        let mut next = spec("a", 3);
+        next.labels.insert("k".into(), "v".into());
+        check_payload_update(&spec("a", 3), &next).unwrap();
+        check_payload_update(&spec("a", 3), &spec("a", 0)).unwrap();
+        for other in [spec("b", 3), spec("a", 4)] {
+            assert_eq!(
+                message(check_payload_update(&spec("a", 3), &other)),
+                "only updates to Labels are allowed"
+            );
+        }
+    }
+
+    /// Secret `s1` named `key`, configs `c1` and `c2` named `conf` and `other`.
+    fn fixture() -> Fixture {
+        let mut fixture = Fixture::default();
+        fixture.put(Secret {
+            id: "s1".into(),
+            spec: spec("key", 1),
+            ..Secret::default()
+        });
+        for (id, name) in [("c1", "conf"), ("c2", "other")] {
+            fixture.put(Config {
+                id: id.into(),
+                spec: spec(name, 1),
+                ..Config::default()
+            });
+        }
+        fixture
+    }
+
+    fn container(value: serde_json::Value) -> ContainerSpec {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn references_are_refused_in_the_references_words() {
+        let state = fixture().state;
+        let secret = |id: &str, name: &str, file: serde_json::Value| json!({"SecretID": id, "SecretName": name, "File": file});
+        let config = |id: &str, name: &str, file: serde_json::Value| json!({"ConfigID": id, "ConfigName": name, "File": file});
+        let file = |name: &str| json!({"Name": name, "UID": "0", "GID": "0", "Mode": 292});
+        let good = json!({
+            "Secrets": [secret("s1", "key", file("a")), secret("s1", "key", file("b"))],
+            // The targets of secrets and of configs are counted apart.
+            "Configs": [config("c1", "conf", file("a")), {"ConfigID": "c2", "ConfigName": "other", "Runtime": {}}],
+            "Privileges": {"CredentialSpec": {"Config": "c2"}},
+        });
+        check_references(&state, &container(good)).unwrap();
+        for (bad, said) in [
+            (
+                json!({"Secrets": [secret("", "key", file("a"))]}),
+                "malformed secret reference",
+            ),
+            (
+                json!({"Secrets": [secret("s1", "key", json!(null))]}),
+                "malformed secret reference, no target provided",
+            ),
+            (
+                json!({"Configs": [config("c1", "conf", file(""))]}),
+                "malformed file config reference, invalid target file name provided",
+            ),
+            (
+                json!({"Configs": [config("c1", "conf", file("x")), config("c2", "other", file("x"))]}),
+                "config references 'conf' and 'other' have a conflicting target: 'x'",
+            ),
+            (
+                json!({"Secrets": [secret("s1", "Key", file("a"))]}),
+                "secret not found: Key",
+            ),
+            (
+                json!({"Configs": [config("c9", "p", file("a")), config("c1", "conf", file("b")), config("c8", "q", file("c"))]}),
+                "configs not found: p, q",
+            ),
+            (
+                json!({"Configs": [config("c1", "conf", file("a"))], "Privileges": {"CredentialSpec": {"Config": "c1"}}}),
+                "CredentialSpec references config 'c1', but that config isn't in config references with RuntimeTarget",
+            ),
+        ] {
+            assert_eq!(message(check_references(&state, &container(bad))), said);
+        }
+    }
+
+    #[test]
+    fn what_services_need_is_not_removed() {
+        let mut fixture = fixture();
+        let key = fixture.state.secret("s1").unwrap().clone();
+        let conf = fixture.state.config("c1").unwrap().clone();
+        check_secret_removal(&fixture.state, &key).unwrap();
+        for name in ["web", "db"] {
+            fixture.service(name, |service| {
+                let spec = &mut service.spec.task_template.container_spec;
+                *spec = container(json!({
+                    "Image": "demo:1", "Secrets": [{"SecretID": "s1", "SecretName": "key"}],
+                }));
+            });
+        }
+        assert_eq!(
+            message(check_secret_removal(&fixture.state, &key)),
+            "secret 'key' is in use by the following services: db, web"
+        );
+        check_config_removal(&fixture.state, &conf).unwrap();
+        fixture.service("web", |service| {
+            let spec = &mut service.spec.task_template.container_spec;
+            *spec = container(json!({
+                "Image": "demo:1", "Configs": [{"ConfigID": "c1", "ConfigName": "conf"}],
+            }));
+        });
+        assert_eq!(
+            message(check_config_removal(&fixture.state, &conf)),
+            "config 'conf' is in use by the following service: web"
+        );
+    }
+}

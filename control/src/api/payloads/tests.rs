@@ -1,0 +1,305 @@
+//! Requests to the leader's table, over a store in memory.
+
+use super::*;
+use crate::{
+    api::{leader_table, member::Store},
+    manager::{LogOptions, LogRecord, LogSelector, LogsError},
+    raft::{Leadership, Member},
+};
+use axum::{Router, body::Body, extract::Request};
+use futures::future::BoxFuture;
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use skein_model::{Applied, Proposal, Service, Timestamp};
+use tokio::sync::{mpsc, watch};
+use tower::ServiceExt as _;
+
+#[derive(Default)]
+struct Memory(Mutex<Model>);
+
+impl Memory {
+    fn apply(&self, actions: Vec<Action>) -> Result<Applied, Rejection> {
+        let mut state = self.0.lock();
+        let index = state.index() + 1;
+        let at = Timestamp::from_unix_nanos(index.into());
+        state.apply(index, &Proposal { at, actions })
+    }
+}
+
+impl Store for Memory {
+    fn state(&self) -> Model {
+        self.0.lock().clone()
+    }
+    fn watch(&self) -> watch::Receiver<Model> {
+        watch::Sender::new(self.state()).subscribe()
+    }
+    fn linearizable(&self) -> BoxFuture<'_, Result<Model, ProposeError>> {
+        Box::pin(async { Ok(self.state()) })
+    }
+    fn propose(&self, actions: Vec<Action>) -> BoxFuture<'_, Result<Applied, ProposeError>> {
+        Box::pin(async { Ok(self.apply(actions)?) })
+    }
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        watch::Sender::new(Leadership::default()).subscribe()
+    }
+    fn members(&self) -> Vec<Member> {
+        Vec::new()
+    }
+    fn reachable(&self, _: u64) -> bool {
+        true
+    }
+    fn logs(
+        &self,
+        _: LogSelector,
+        _: LogOptions,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<LogRecord>, LogsError>> {
+        Box::pin(async { Ok(mpsc::channel(1).1) })
+    }
+}
+
+struct Api {
+    store: Arc<Memory>,
+    router: Router,
+}
+
+impl Api {
+    fn new() -> Self {
+        let store = Arc::new(Memory::default());
+        let router = leader_table(store.clone());
+        Self { store, router }
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.call_with(method, path, body, None).await
+    }
+
+    async fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: Value,
+        auth: Option<&str>,
+    ) -> (u16, Value) {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(auth) = auth {
+            request = request.header("X-Registry-Auth", auth);
+        }
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    async fn refused(&self, method: &str, path: &str, body: Value) -> (u16, String) {
+        let (status, answer) = self.call(method, path, body).await;
+        (status, answer["message"].as_str().unwrap().to_owned())
+    }
+
+    /// Creates one, and says its ID.
+    async fn create(&self, path: &str, spec: Value) -> String {
+        let (status, answer) = self.call("POST", &format!("{path}/create"), spec).await;
+        assert_eq!(status, 201, "{answer}");
+        answer["ID"].as_str().unwrap().to_owned()
+    }
+
+    async fn names(&self, path: &str, filters: Value) -> Vec<String> {
+        let filters = filters.to_string().replace('"', "%22");
+        let (_, found) = self
+            .call("GET", &format!("{path}?filters={filters}"), Value::Null)
+            .await;
+        let name = |found: &Value| found["Spec"]["Name"].as_str().unwrap().to_owned();
+        let mut names: Vec<_> = found.as_array().unwrap().iter().map(name).collect();
+        names.sort();
+        names
+    }
+}
+
+#[tokio::test]
+async fn data_of_a_secret_never_comes_back_and_that_of_a_config_does() {
+    let api = Api::new();
+    let spec = json!({
+        "Name": "key", "Labels": {"a": "b"}, "Data": "aHVudGVyMg==",
+        "Templating": {"Name": "golang"},
+    });
+    let id = api.create("/secrets", spec.clone()).await;
+    let (status, secret) = api
+        .call("GET", &format!("/secrets/{}", &id[..5]), Value::Null)
+        .await;
+    assert_eq!(status, 200);
+    assert_eq!(secret["ID"], *id);
+    assert_eq!(secret["Version"]["Index"], 1);
+    assert_eq!(
+        secret["Spec"],
+        json!({"Name": "key", "Labels": {"a": "b"}, "Templating": {"Name": "golang"}})
+    );
+    let (_, all) = api.call("GET", "/secrets", Value::Null).await;
+    assert!(!all.to_string().contains("aHVudGVyMg"));
+
+    api.create("/configs", spec.clone()).await;
+    let (_, config) = api.call("GET", "/configs/key", Value::Null).await;
+    assert_eq!(config["Spec"], spec);
+    assert_eq!(config["Version"]["Index"], 2);
+}
+
+#[tokio::test]
+async fn refusals_are_in_the_references_words() {
+    let api = Api::new();
+    let spec = json!({"Name": "key", "Labels": null, "Data": "YQ=="});
+    for (path, kind) in [("/secrets", "secret"), ("/configs", "config")] {
+        let create = format!("{path}/create");
+        api.create(path, spec.clone()).await;
+        let (status, said) = api.refused("POST", &create, spec.clone()).await;
+        let taken = format!("rpc error: code = AlreadyExists desc = {kind} key already exists");
+        assert_eq!((status, said), (409, taken));
+        let empty = json!({"Name": "empty"});
+        let (status, said) = api.refused("POST", &create, empty).await;
+        assert_eq!(status, 400);
+        let start = format!(
+            "rpc error: code = InvalidArgument desc = {kind} data must be larger than 0 and less"
+        );
+        assert!(said.starts_with(&start), "{said}");
+        let no_base64 = json!({"Name": "a", "Data": "?"});
+        assert_eq!(api.refused("POST", &create, no_base64).await.0, 400);
+        let (status, said) = api
+            .refused("GET", &format!("{path}/none"), Value::Null)
+            .await;
+        assert_eq!((status, said), (404, format!("{kind} none not found")));
+        let (status, said) = api
+            .refused("GET", &format!("{path}?filters=[]"), Value::Null)
+            .await;
+        assert_eq!((status, &*said), (400, "invalid filters: []"));
+    }
+    let names = "/configs?filters=%7B%22names%22:[%22a%22]%7D";
+    let (status, said) = api.refused("GET", names, Value::Null).await;
+    assert_eq!((status, &*said), (400, "invalid filter 'names'"));
+}
+
+#[tokio::test]
+async fn only_labels_are_updated_and_only_at_the_version_that_was_read() {
+    let api = Api::new();
+    let update = |version: &str| format!("/configs/key/update?version={version}");
+    let spec = json!({"Name": "key", "Data": "YQ==", "Labels": {"old": ""}});
+    api.create("/configs", spec.clone()).await;
+    let labelled = json!({"Name": "key", "Labels": {"new": "1"}});
+    let (status, said) = api.refused("POST", &update("x"), labelled.clone()).await;
+    assert_eq!((status, &*said), (400, "invalid config version"));
+    let (status, said) = api.refused("POST", &update("7"), labelled.clone()).await;
+    let stale = "rpc error: code = Unknown desc = update out of sequence";
+    assert_eq!((status, &*said), (500, stale));
+    let mut other = spec.clone();
+    other["Data"] = "Yg==".into();
+    let (status, said) = api.refused("POST", &update("1"), other).await;
+    assert_eq!(status, 400);
+    assert!(said.ends_with("only updates to Labels are allowed"));
+    assert_eq!(api.call("POST", &update("1"), labelled).await.0, 200);
+    let (_, config) = api.call("GET", "/configs/key", Value::Null).await;
+    assert_eq!(
+        config["Spec"],
+        json!({"Name": "key", "Data": "YQ==", "Labels": {"new": "1"}})
+    );
+    assert!(config["Version"]["Index"].as_u64() > Some(1));
+}
+
+#[tokio::test]
+async fn filters_by_name_and_id_are_alternatives() {
+    let api = Api::new();
+    for name in ["ab", "abc", "xyz"] {
+        let spec = json!({"Name": name, "Data": "YQ==", "Labels": {"of": name}});
+        api.create("/secrets", spec).await;
+    }
+    let id = api.store.state().find_secret("xyz").unwrap().id.clone();
+    for (filters, expected) in [
+        (json!({}), &["ab", "abc", "xyz"][..]),
+        (json!({"name": ["ab"]}), &["ab", "abc"]),
+        (json!({"names": ["ab"]}), &["ab"]),
+        (json!({"names": ["ab"], "id": [id]}), &["ab", "xyz"]),
+        (json!({"name": ["ab"], "label": ["of=abc"]}), &["abc"]),
+        (json!({"name": ["none"]}), &[]),
+    ] {
+        assert_eq!(api.names("/secrets", filters.clone()).await, expected);
+    }
+}
+
+fn service(secret_id: &str) -> Value {
+    json!({"Name": "web", "TaskTemplate": {"ContainerSpec": {
+        "Image": "demo:1",
+        "Secrets": [{
+            "SecretID": secret_id, "SecretName": "key",
+            "File": {"Name": "k", "UID": "1", "GID": "2", "Mode": 256},
+        }],
+    }}})
+}
+
+#[tokio::test]
+async fn what_a_service_uses_stays() {
+    let api = Api::new();
+    let id = api
+        .create("/secrets", json!({"Name": "key", "Data": "YQ=="}))
+        .await;
+    let (status, said) = api
+        .refused("POST", "/services/create", service("other"))
+        .await;
+    let missing = "rpc error: code = InvalidArgument desc = secret not found: key";
+    assert_eq!((status, &*said), (400, missing));
+    let (status, _) = api.call("POST", "/services/create", service(&id)).await;
+    assert_eq!(status, 201);
+    let (_, read) = api.call("GET", "/services/web", Value::Null).await;
+    assert_eq!(
+        read["Spec"]["TaskTemplate"]["ContainerSpec"]["Secrets"],
+        service(&id)["TaskTemplate"]["ContainerSpec"]["Secrets"],
+        "references read back as they were given"
+    );
+    let (status, said) = api.refused("DELETE", "/secrets/key", Value::Null).await;
+    let used = "rpc error: code = InvalidArgument desc = secret 'key' is in use by the following \
+                service: web";
+    assert_eq!((status, &*said), (400, used));
+    api.call("DELETE", "/services/web", Value::Null).await;
+    let (status, _) = api.call("DELETE", "/secrets/key", Value::Null).await;
+    assert_eq!(status, 204);
+    assert_eq!(api.store.state().secrets().count(), 0);
+}
+
+/// The credentials that the store has for the service, and for its previous spec.
+fn auth(api: &Api) -> (String, String) {
+    let state = api.store.state();
+    let service: &Service = state.find_service("web").unwrap();
+    (
+        service.registry_auth.clone(),
+        service.previous_registry_auth.clone(),
+    )
+}
+
+#[tokio::test]
+async fn registry_credentials_are_kept_with_each_spec_and_never_shown() {
+    let api = Api::new();
+    let spec = json!({"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "demo:1"}}});
+    let update = async |query: &str, header: Option<&str>| {
+        let index = api.store.state().find_service("web").unwrap().meta.version;
+        let path = format!("/services/web/update?version={}{query}", index.index);
+        api.call_with("POST", &path, spec.clone(), header).await
+    };
+    let created = api.call_with("POST", "/services/create", spec.clone(), Some("first"));
+    assert_eq!(created.await.0, 201);
+    let (status, answer) = update("&registryAuthFrom=previous-spec", None).await;
+    assert_eq!(status, 500);
+    assert_eq!(answer["message"], "service does not have a previous spec");
+    let (status, answer) = update("&registryAuthFrom=x", None).await;
+    assert_eq!(status, 400);
+    assert_eq!(answer["message"], "invalid registryAuthFrom 'x'");
+    for (query, header, expected) in [
+        ("", None, ("first", "first")),
+        ("", Some("second"), ("second", "first")),
+        ("&registryAuthFrom=spec", None, ("second", "second")),
+        ("", Some("third"), ("third", "second")),
+        ("&registryAuthFrom=previous-spec", None, ("second", "third")),
+        ("&rollback=previous", None, ("third", "second")),
+    ] {
+        assert_eq!(update(query, header).await.0, 200, "{query}");
+        let (current, previous) = auth(&api);
+        assert_eq!((&*current, &*previous), expected, "{query} {header:?}");
+        let (_, shown) = api.call("GET", "/services/web", Value::Null).await;
+        let shown = shown.to_string();
+        assert!(!shown.contains(&current) && !shown.contains(&previous));
+    }
+}
