@@ -455,6 +455,10 @@ fn failing_update(action: FailureAction) -> World {
     changed.failure_action = action;
     changed.delay = 1_000_000_000;
     world.update("demo:bad", changed);
+    let mut service = (**world.fixture.state.service("web").unwrap()).clone();
+    service.registry_auth = "new".into();
+    service.previous_registry_auth = "old".into();
+    world.fixture.put(service);
     for _ in 0..200 {
         world.settle();
         world.fixture.pass(0.5);
@@ -495,10 +499,35 @@ fn a_failing_update_rolls_back_if_asked() {
         world.update_state("web"),
         Some(UpdateState::RollbackCompleted)
     );
-    assert_eq!(
-        world.fixture.state.service("web").unwrap().previous_spec,
-        None
-    );
+    let service = world.fixture.state.service("web").unwrap();
+    assert_eq!(service.previous_spec, None);
+    assert_eq!(service.registry_auth, "old", "credentials go with the spec");
+}
+
+#[test]
+fn new_credentials_replace_only_tasks_that_wait_for_their_image() {
+    let mut world = World::new(&["a"]);
+    world.fixture.replicas("web", 1);
+    world.settle();
+    let id = |world: &World| world.live("web")[0].id.clone();
+    let renew = |world: &mut World, auth: &str| {
+        world
+            .fixture
+            .service("web", |service| service.registry_auth = auth.into());
+    };
+    let running = id(&world);
+    renew(&mut world, "second");
+    world.run_for(60.0);
+    assert_eq!(id(&world), running);
+
+    let mut world = World::new(&[]);
+    world.fixture.replicas("web", 1);
+    world.settle();
+    let waiting = id(&world);
+    renew(&mut world, "second");
+    world.settle();
+    assert_ne!(id(&world), waiting);
+    assert_eq!(world.live("web")[0].registry_auth, "second");
 }
 
 #[test]
