@@ -18,6 +18,9 @@ pub struct Service {
     pub endpoint: ServiceEndpoint,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub update_status: Option<UpdateStatus>,
+    /// Of a job: which run of it this is. `None` for services that are to run for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_status: Option<JobStatus>,
     /// Version of the service when `spec` was last changed by a user or a rollback.
     #[serde(rename = "X-Skein-SpecVersion")]
     pub spec_version: Version,
@@ -75,6 +78,27 @@ pub struct VirtualIp {
     /// With the prefix length of the network: `10.0.1.5/24`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addr: Option<Ipv4Net>,
+}
+
+/// Which run of a job is the present one: every update of its service begins another.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct JobStatus {
+    /// Counts from 0.
+    pub job_iteration: Version,
+    pub last_execution: Timestamp,
+}
+
+impl Service {
+    /// The present run of a job; `None` for services that are none.
+    pub fn job_iteration(&self) -> Option<Version> {
+        let status = self.job_status.as_ref();
+        self.spec
+            .mode
+            .is_job()
+            .then(|| status.map_or_else(Version::default, |status| status.job_iteration))
+    }
 }
 
 /// How far an update or rollback is.

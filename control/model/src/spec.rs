@@ -48,6 +48,18 @@ fn one() -> u64 {
     1
 }
 
+impl ServiceMode {
+    /// Whether its tasks are to end by themselves.
+    pub fn is_job(&self) -> bool {
+        matches!(self, Self::ReplicatedJob { .. } | Self::GlobalJob {})
+    }
+
+    /// Whether its tasks are bound to nodes: at most one on each.
+    pub fn is_global(&self) -> bool {
+        matches!(self, Self::Global {} | Self::GlobalJob {})
+    }
+}
+
 impl Default for ServiceMode {
     fn default() -> Self {
         Self::Replicated { replicas: 1 }

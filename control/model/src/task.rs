@@ -19,7 +19,8 @@ pub struct Task {
     pub spec: TaskSpec,
     #[serde(rename = "ServiceID", skip_serializing_if = "String::is_empty")]
     pub service_id: String,
-    /// 1 to the number of replicas; 0 (left out) for tasks bound to a node.
+    /// 1 to the number of replicas, of a job 0 to one less than its completions; 0 (left out) for
+    /// tasks bound to a node.
     #[serde(skip_serializing_if = "is_default")]
     pub slot: u64,
     /// "" until the scheduler has placed the task.
@@ -31,6 +32,9 @@ pub struct Task {
     pub networks_attachments: Vec<TaskNetwork>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub generic_resources: Vec<GenericResource>,
+    /// Of a task of a job: the run that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_iteration: Option<Version>,
     /// `spec_version` of the service when the task was made.
     #[serde(
         rename = "X-Skein-SpecVersion",

@@ -10,7 +10,7 @@ use skein_model::{Availability, Draft, Service, ServiceMode, State, TaskState};
 use std::sync::Arc;
 
 /// Whether the service may have a task on the node: those that are there stay.
-fn may_stay(state: &State, service: &Service, node_id: &str) -> bool {
+pub(crate) fn may_stay(state: &State, service: &Service, node_id: &str) -> bool {
     let Some(node) = state.node(node_id) else {
         return false;
     };

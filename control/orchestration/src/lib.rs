@@ -7,7 +7,9 @@
 //! [`Orchestration`] runs all of them in their one order.
 
 pub mod allocator;
+mod enforcer;
 mod global;
+mod job;
 pub mod network_state;
 pub mod node_failure;
 mod orchestration;
@@ -22,6 +24,7 @@ pub mod validate;
 mod wake;
 
 pub use orchestration::Orchestration;
+pub use slot::is_up_to_date;
 pub use task::report;
 pub use wake::Wake;
 

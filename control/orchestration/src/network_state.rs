@@ -175,7 +175,7 @@ fn endpoints<'a>(
 }
 
 fn endpoint_state(task: &Task) -> proto::EndpointState {
-    if task.desired_state > TaskState::Running {
+    if task.desired_state > TaskState::Complete {
         proto::EndpointState::Draining
     } else if task.status.state == TaskState::Running {
         proto::EndpointState::Ready

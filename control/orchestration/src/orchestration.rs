@@ -1,5 +1,5 @@
 use crate::{
-    Wake, allocator::Allocator, global, node_failure, reaper, replicated, restart,
+    Wake, allocator::Allocator, enforcer, global, job, node_failure, reaper, replicated, restart,
     scheduler::Scheduler, update,
 };
 use rand::Rng;
@@ -18,9 +18,11 @@ impl Orchestration {
     pub fn run(&mut self, draft: &mut Draft, rng: &mut impl Rng) -> Wake {
         let mut wake = Wake::default();
         node_failure::orphan(draft, &mut wake);
+        enforcer::run(draft);
         restart::replace(draft, rng);
         replicated::run(draft, rng);
         global::run(draft, rng);
+        job::run(draft, rng);
         update::run(draft, &mut wake, rng);
         restart::release(draft, &mut wake);
         reaper::run(draft);

@@ -1,7 +1,7 @@
 //! Takes away the tasks that nobody needs to see any more.
 
 use crate::{node_failure, slot};
-use skein_model::{Draft, Kind, Service, ServiceMode, State, Task, TaskState};
+use skein_model::{Draft, Kind, Service, State, Task, TaskState};
 use std::sync::Arc;
 
 /// Tasks kept of a place whose newest task has not run yet: the update reads from its predecessor
@@ -19,9 +19,7 @@ pub(crate) fn run(draft: &mut Draft) {
 fn want_removed(draft: &mut Draft) {
     let ownerless = |state: &State, task: &Task| match state.service(&task.service_id) {
         None => true,
-        Some(_) => {
-            matches!(task.mode, ServiceMode::Global {}) && state.node(&task.node_id).is_none()
-        }
+        Some(_) => task.mode.is_global() && state.node(&task.node_id).is_none(),
     };
     let tasks: Vec<Arc<Task>> = draft
         .tasks()
@@ -73,7 +71,9 @@ fn trim(draft: &mut Draft) {
         return;
     };
     let limit = cluster.spec.orchestration.task_history_retention_limit;
-    let services: Vec<Arc<Service>> = draft.services().cloned().collect();
+    // What a job has done is counted by its tasks.
+    let kept = draft.services().filter(|s| !s.spec.mode.is_job());
+    let services: Vec<Arc<Service>> = kept.cloned().collect();
     for service in services {
         let policy = service.spec.task_template.restart_policy.as_ref();
         // Restarts are counted in the history.

@@ -2,12 +2,13 @@
 
 use crate::{
     Wake, node_failure,
+    scheduler::host_ports,
     slot::{self, Place},
     task,
 };
 use rand::Rng;
 use skein_model::{Draft, RestartCondition, Service, State, Task, TaskSpec, TaskState};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// How long a replacement waits at most for its predecessor to stop.
 const OLD_TASK_STOP_MAX: Duration = Duration::from_secs(60);
@@ -26,6 +27,9 @@ pub(crate) fn nanos(nanos: i64) -> Duration {
 pub(crate) fn may_restart(service: &Service, tasks: &[Arc<Task>], ended: &Task) -> bool {
     let policy = service.spec.task_template.restart_policy.clone();
     let policy = policy.unwrap_or_default();
+    if service.spec.mode.is_job() && ended.status.state == TaskState::Complete {
+        return false;
+    }
     match policy.condition {
         RestartCondition::None => return false,
         RestartCondition::OnFailure if ended.status.state == TaskState::Complete => return false,
@@ -64,6 +68,10 @@ pub(crate) fn replace(draft: &mut Draft, rng: &mut impl Rng) {
         let Some(service) = draft.service(&old.service_id).cloned() else {
             continue;
         };
+        // An earlier run of a job is over.
+        if old.job_iteration != service.job_iteration() {
+            continue;
+        }
         // Which nodes have tasks of a global service is not the restart policy's to say.
         let place = Place::of(&old);
         if let Place::Node(node) = &place
@@ -112,13 +120,34 @@ pub(crate) fn release(draft: &mut Draft, wake: &mut Wake) {
                 && old.id != task.id
                 && Place::of(old) == place
         });
+        // The engine would refuse to start it.
+        if ports_are_held(draft, &task) {
+            continue;
+        }
         let patience_ends = task.meta.created_at + OLD_TASK_STOP_MAX;
         if stopping && now < patience_ends {
             wake.at(patience_ends);
             continue;
         }
         let mut task = (*task).clone();
-        task.desired_state = TaskState::Running;
+        task.desired_state = if task.mode.is_job() {
+            TaskState::Complete
+        } else {
+            TaskState::Running
+        };
         draft.put(task);
     }
+}
+
+/// Whether a task that stops on the same node still has one of the task's ports.
+fn ports_are_held(state: &State, task: &Task) -> bool {
+    let ports: BTreeSet<_> = host_ports(task).collect();
+    if ports.is_empty() || task.node_id.is_empty() {
+        return false;
+    }
+    state.tasks_of_node(&task.node_id).any(|other| {
+        !slot::is_live(other)
+            && slot::may_run(state, other)
+            && host_ports(other).any(|port| ports.contains(&port))
+    })
 }

@@ -1,6 +1,6 @@
 //! The places of a service's tasks: numbered slots, or nodes.
 
-use skein_model::{Service, ServiceMode, State, Task, TaskState};
+use skein_model::{Service, State, Task, TaskState};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Where a task of a service belongs: its slot, or its node where tasks are bound to nodes.
@@ -12,9 +12,10 @@ pub(crate) enum Place {
 
 impl Place {
     pub(crate) fn of(task: &Task) -> Self {
-        match task.mode {
-            ServiceMode::Global {} | ServiceMode::GlobalJob {} => Self::Node(task.node_id.clone()),
-            _ => Self::Slot(task.slot),
+        if task.mode.is_global() {
+            Self::Node(task.node_id.clone())
+        } else {
+            Self::Slot(task.slot)
         }
     }
 }
@@ -53,9 +54,11 @@ fn sort(tasks: &mut Tasks) {
     tasks.sort_by_cached_key(|task| (version(task), task.meta.created_at, task.id.clone()));
 }
 
-/// Whether the task is wanted: it runs, or is on its way there.
+/// Whether the task is wanted: it runs, or is on its way there. One of a job that is complete has
+/// done what it was wanted for.
 pub(crate) fn is_live(task: &Task) -> bool {
-    task.desired_state <= TaskState::Running
+    let done = task.mode.is_job() && task.status.state == TaskState::Complete;
+    task.desired_state <= TaskState::Complete && !done
 }
 
 /// Whether anything but time can become of the task's container: it may run still.
@@ -64,6 +67,11 @@ pub(crate) fn may_run(state: &State, task: &Task) -> bool {
     placed
         && !task.status.state.is_terminal()
         && !crate::node_failure::is_gone(state, &task.node_id)
+}
+
+/// Whether the task is what its service asks for now.
+pub fn is_up_to_date(state: &State, service: &Service, task: &Task) -> bool {
+    !is_dirty(state, service, task)
 }
 
 /// Whether the task differs from what the service is now, so that it must be replaced. A changed

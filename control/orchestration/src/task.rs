@@ -35,6 +35,7 @@ pub(crate) fn new(
         service_labels: service.spec.labels.clone(),
         endpoint_spec: service.spec.endpoint_spec.clone(),
         mode: service.spec.mode,
+        job_iteration: service.job_iteration(),
         registry_auth: service.registry_auth.clone(),
         ..Task::default()
     }

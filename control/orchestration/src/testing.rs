@@ -111,6 +111,9 @@ impl Fixture {
                 service.previous_spec = Some(service.spec.clone());
                 service.previous_spec_version = service.spec_version;
                 service.update_status = None;
+                if let Some(status) = &mut service.job_status {
+                    status.job_iteration.index += 1;
+                }
                 service
             }
             None => Service {
@@ -178,7 +181,11 @@ impl Fixture {
             }
             let state = match task.desired_state {
                 TaskState::Ready => TaskState::Ready,
-                wanted if wanted.is_terminal() => TaskState::Shutdown,
+                // A job's task runs, and is done the next time.
+                TaskState::Complete if task.status.state == TaskState::Running => {
+                    TaskState::Complete
+                }
+                wanted if wanted > TaskState::Complete => TaskState::Shutdown,
                 _ => TaskState::Running,
             };
             if task.status.state >= TaskState::Assigned {

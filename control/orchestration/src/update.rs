@@ -6,6 +6,7 @@
 use crate::{
     Wake,
     restart::{self, nanos},
+    scheduler,
     slot::{self, Place, Tasks},
     task,
 };
@@ -83,6 +84,17 @@ impl Part {
         })
     }
 
+    fn has_host_ports(&self) -> bool {
+        let mut outdated = self.outdated.iter();
+        outdated.any(|task| scheduler::host_ports(task).next().is_some())
+    }
+
+    /// Whether a task of the place runs.
+    fn runs(&self) -> bool {
+        let mut tasks = self.outdated.iter();
+        tasks.any(|task| task.status.state == TaskState::Running)
+    }
+
     fn waits(&self) -> bool {
         self.successors.is_empty()
     }
@@ -116,6 +128,11 @@ impl Part {
 
     /// Whether the outdated tasks can go: nothing is lost by it, or nothing is to be kept.
     fn may_shut(&self, order: UpdateOrder) -> bool {
+        // Where the new task can have its port only after the old one, it is the order that gives.
+        let mut live = self.successors.iter().filter(|task| slot::is_live(task));
+        if live.any(|task| scheduler::waits_for_host_port(task)) && self.has_host_ports() {
+            return true;
+        }
         let is_live_successor = |state| {
             let mut live = self.successors.iter().filter(|task| slot::is_live(task));
             live.any(|task| task.status.state >= state)
@@ -214,7 +231,11 @@ fn step(draft: &mut Draft, service: &Service, wake: &mut Wake, rng: &mut impl Rn
         Ok(workers) => workers,
     };
     unfinished |= busy > 0;
-    for part in parts.iter().filter(|part| part.waits()) {
+    // Those first that are down, or in the hands of an earlier update: so it is never more of them
+    // than there are workers.
+    let mut waiting: Vec<_> = parts.iter().filter(|part| part.waits()).collect();
+    waiting.sort_by_key(|part| (part.runs(), part.outdated.len() < 2));
+    for part in waiting {
         unfinished = true;
         if busy >= workers {
             break;

@@ -165,7 +165,7 @@ fn tasks(draft: &mut Draft, pools: &mut Pools, last: &BTreeMap<String, u32>) {
             let tasks = draft.tasks_of_node(&node.id);
             tasks.filter(|task| task.status.state == TaskState::New)
         }))
-        .filter(|task| !task.desired_state.is_terminal())
+        .filter(|task| crate::slot::is_live(task))
         .cloned()
         .collect();
     for task in new {

@@ -1,6 +1,8 @@
 //! Whole clusters in motion: every core at once, with nodes that do as they are told.
 
 mod convergence;
+mod jobs;
+mod rollout;
 
 use super::*;
 use crate::testing::Fixture;

@@ -2,30 +2,38 @@
 
 use super::{
     Constraint, constraints_of,
-    room::{Room, host_ports, reserved},
+    room::{HostPort, Room, host_ports},
+    stock::reserved,
 };
 use skein_model::{
-    Availability, EngineDescription, MountKind, NodeState, Platform, PortProtocol, Task,
+    Availability, EngineDescription, MountKind, NodeState, Platform, Reservations, State, Task,
+    TaskState,
 };
 use std::collections::BTreeMap;
 
 /// What a task asks of its node.
 pub(super) struct Demand<'a> {
     service_id: &'a str,
-    nano_cpus: i64,
-    memory_bytes: i64,
+    reserved: Option<&'a Reservations>,
     volume_drivers: Vec<&'a str>,
+    network_drivers: Vec<String>,
     log_driver: Option<&'a str>,
     /// `None`: they cannot be parsed, so that no node satisfies them.
     constraints: Option<Vec<Constraint>>,
     platforms: &'a [Platform],
-    host_ports: Vec<(PortProtocol, u16)>,
+    host_ports: Vec<HostPort>,
+    /// It starts only after those that it replaces have stopped.
+    held_back: bool,
     max_replicas: u64,
+    /// It mounts a volume of the cluster.
+    cluster_volumes: bool,
 }
 
+/// Drivers of networks that Skein serves itself, or that every engine has.
+const BUILT_IN_NETWORKS: [&str; 3] = ["overlay", "bridge", "host"];
+
 impl<'a> Demand<'a> {
-    pub(super) fn of(task: &'a Task) -> Self {
-        let (nano_cpus, memory_bytes) = reserved(task);
+    pub(super) fn of(state: &State, task: &'a Task) -> Self {
         let placement = task.spec.placement.as_ref();
         let volumes = task.spec.container_spec.mounts.iter();
         let drivers = volumes
@@ -34,11 +42,17 @@ impl<'a> Demand<'a> {
         let log_driver = task.spec.log_driver.as_ref();
         Self {
             service_id: &task.service_id,
-            nano_cpus,
-            memory_bytes,
+            reserved: reserved(task),
             volume_drivers: drivers
                 .map(|driver| driver.name.as_str())
                 .filter(|name| !matches!(*name, "" | "local"))
+                .collect(),
+            network_drivers: task
+                .networks_attachments
+                .iter()
+                .filter_map(|attachment| state.network(&attachment.network_id))
+                .map(|network| network.spec.driver.clone())
+                .filter(|driver| !BUILT_IN_NETWORKS.contains(&driver.as_str()))
                 .collect(),
             log_driver: log_driver
                 .map(|driver| driver.name.as_str())
@@ -46,52 +60,56 @@ impl<'a> Demand<'a> {
             constraints: constraints_of(&task.spec).ok(),
             platforms: placement.map_or(&[], |placement| &placement.platforms),
             host_ports: host_ports(task).collect(),
+            held_back: task.desired_state == TaskState::Ready,
             max_replicas: placement.map_or(0, |placement| placement.max_replicas),
+            cluster_volumes: task
+                .spec
+                .container_spec
+                .mounts
+                .iter()
+                .any(|mount| mount.kind == MountKind::Cluster),
         }
     }
 
-    /// The first filter that the node does not pass.
-    fn refused_by(&self, room: &Room) -> Option<Filter> {
+    /// Whether it matters how many tasks of the service a node has.
+    pub(super) fn counts_service(&self) -> bool {
+        self.max_replicas != 0
+    }
+
+    /// The first filter that the node does not pass. It has `of_service` tasks of the service.
+    fn refused_by(&self, room: &Room, of_service: u64) -> Option<Filter> {
         let node = &room.node;
-        let engine = &node.description.engine;
-        let ready =
-            node.status.state == NodeState::Ready && node.spec.availability == Availability::Active;
-        let constraints = self.constraints.as_ref();
-        let checks = [
-            (ready, Filter::Ready),
-            (
-                self.nano_cpus <= room.nano_cpus.max(0)
-                    && self.memory_bytes <= room.memory_bytes.max(0),
-                Filter::Resources,
-            ),
-            (self.has_plugins(engine), Filter::Plugins),
-            (
-                constraints.is_some_and(|all| all.iter().all(|c| c.matches(node))),
-                Filter::Constraints,
-            ),
-            (
-                self.platforms.is_empty()
-                    || self
-                        .platforms
-                        .iter()
-                        .any(|wanted| is_platform(wanted, &node.description.platform)),
-                Filter::Platform,
-            ),
-            (
-                !self
-                    .host_ports
-                    .iter()
-                    .any(|port| room.host_ports.contains(port)),
-                Filter::HostPorts,
-            ),
-            (
-                self.max_replicas == 0 || room.tasks_of(self.service_id) < self.max_replicas,
-                Filter::MaxReplicas,
-            ),
-        ];
-        checks
-            .into_iter()
-            .find_map(|(passes, filter)| (!passes).then_some(filter))
+        let platform = &node.description.platform;
+        if node.status.state != NodeState::Ready || node.spec.availability != Availability::Active {
+            Some(Filter::Ready)
+        } else if !room.stock.has(self.reserved) {
+            Some(Filter::Resources)
+        } else if !self.has_plugins(&node.description.engine) {
+            Some(Filter::Plugins)
+        } else if !self
+            .constraints
+            .as_ref()
+            .is_some_and(|all| all.iter().all(|c| c.matches(node)))
+        {
+            Some(Filter::Constraints)
+        } else if !self.platforms.is_empty()
+            && !self.platforms.iter().any(|p| is_platform(p, platform))
+        {
+            Some(Filter::Platform)
+        } else if self
+            .host_ports
+            .iter()
+            .any(|port| room.is_taken(port, self.service_id, self.held_back))
+        {
+            Some(Filter::HostPorts)
+        } else if self.max_replicas != 0 && of_service >= self.max_replicas {
+            Some(Filter::MaxReplicas)
+        } else if self.cluster_volumes {
+            // No node has a plugin for them.
+            Some(Filter::Volumes)
+        } else {
+            None
+        }
     }
 
     fn has_plugins(&self, engine: &EngineDescription) -> bool {
@@ -104,6 +122,7 @@ impl<'a> Demand<'a> {
         // Engines that name no log plugin at all are old ones, not ones without.
         let names_logs = engine.plugins.iter().any(|plugin| plugin.kind == "Log");
         self.volume_drivers.iter().all(|name| has("Volume", name))
+            && self.network_drivers.iter().all(|name| has("Network", name))
             && self
                 .log_driver
                 .is_none_or(|name| !names_logs || has("Log", name))
@@ -133,6 +152,15 @@ enum Filter {
     Platform,
     HostPorts,
     MaxReplicas,
+    Volumes,
+}
+
+/// What the refusal of a host port begins with.
+const HOST_PORT_IN_USE: &str = "host-mode port already in use";
+
+/// Whether the task has no node because others have its ports.
+pub(crate) fn waits_for_host_port(task: &Task) -> bool {
+    task.status.state == TaskState::Pending && task.status.err.contains(HOST_PORT_IN_USE)
 }
 
 impl Filter {
@@ -148,8 +176,9 @@ impl Filter {
             Self::Plugins => on("missing plugin"),
             Self::Constraints => on("scheduling constraints not satisfied"),
             Self::Platform => on("unsupported platform"),
-            Self::HostPorts => on("host-mode port already in use"),
+            Self::HostPorts => on(HOST_PORT_IN_USE),
             Self::MaxReplicas => "max replicas per node limit exceed".into(),
+            Self::Volumes => on("cannot fulfill requested CSI volume mounts"),
         }
     }
 }
@@ -160,8 +189,8 @@ pub(super) struct Refusals(BTreeMap<Filter, u64>);
 
 impl Refusals {
     /// Whether the task can run on the node; if not, it is noted why.
-    pub(super) fn admits(&mut self, demand: &Demand<'_>, room: &Room) -> bool {
-        match demand.refused_by(room) {
+    pub(super) fn admits(&mut self, demand: &Demand<'_>, room: &Room, of_service: u64) -> bool {
+        match demand.refused_by(room, of_service) {
             None => true,
             Some(filter) => {
                 *self.0.entry(filter).or_default() += 1;

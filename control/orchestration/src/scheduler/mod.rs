@@ -4,13 +4,20 @@
 mod constraint;
 mod filter;
 mod room;
+mod stock;
+mod tree;
 
 pub use constraint::{Constraint, ConstraintError};
+pub(crate) use filter::waits_for_host_port;
+pub(crate) use room::host_ports;
+pub(crate) use stock::Stock;
 
 use filter::{Demand, Refusals};
-use room::Room;
-use skein_model::{Draft, Task, TaskSpec, TaskState, Timestamp, Version};
+use room::{Room, counts};
+use skein_model::{Draft, State, Task, TaskSpec, TaskState, Timestamp, Version};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use stock::reserved;
+use tree::{Candidate, Spread, Tree};
 
 /// How long a node is blamed for a task that failed on it.
 const BLAME_TIME: Duration = Duration::from_secs(300);
@@ -42,79 +49,101 @@ impl Scheduler {
         let mut pending: Vec<Arc<Task>> = draft
             .tasks()
             .filter(|task| task.status.state == TaskState::Pending)
-            .filter(|task| task.desired_state <= TaskState::Running)
+            .filter(|task| task.desired_state <= TaskState::Complete)
             .cloned()
             .collect();
         if pending.is_empty() {
             return;
         }
         let mut rooms = Room::all(draft);
-        // Those that are bound to a node first, then service by service.
+        let room_of: BTreeMap<String, usize> = rooms
+            .iter()
+            .enumerate()
+            .map(|(index, room)| (room.node.id.clone(), index))
+            .collect();
+        // Those that are bound to a node first.
+        let bound = pending.iter().filter(|task| !task.node_id.is_empty());
+        for task in bound {
+            if let Some(index) = room_of.get(&task.node_id) {
+                confirm(draft, &mut rooms[*index], task);
+            }
+        }
+        pending.retain(|task| task.node_id.is_empty());
         pending.sort_by(|a, b| {
-            let key = |task: &Task| {
-                (
-                    task.node_id.is_empty(),
-                    task.service_id.clone(),
-                    task.spec_version,
-                    task.slot,
-                )
-            };
-            key(a).cmp(&key(b))
+            let key = |task: &Task| (task.spec_version, task.desired_state, task.slot);
+            let (of_a, of_b) = (&a.service_id, &b.service_id);
+            of_a.cmp(of_b).then_with(|| key(a).cmp(&key(b)))
         });
-        let mut hopeless: Option<(String, Option<Version>, String)> = None;
-        for task in pending {
-            if !task.node_id.is_empty() {
-                confirm(draft, &mut rooms, &task);
-                continue;
+        for group in pending.chunk_by(|a, b| are_alike(a, b)) {
+            self.place(draft, &mut rooms, &room_of, group);
+        }
+    }
+
+    /// Places tasks that ask for the same.
+    fn place(
+        &self,
+        draft: &mut Draft,
+        rooms: &mut [Room],
+        room_of: &BTreeMap<String, usize>,
+        group: &[Arc<Task>],
+    ) {
+        let first = &group[0];
+        let demand = Demand::of(draft, first);
+        let mut of_service = vec![0; rooms.len()];
+        for task in draft.tasks_of_service(&first.service_id) {
+            let wanted = counts(task) && task.desired_state <= TaskState::Complete;
+            if let Some(index) = wanted.then(|| room_of.get(&task.node_id)).flatten() {
+                of_service[*index] += 1;
             }
-            // What does not fit once fits no better the next time.
-            if let Some((service, version, error)) = &hopeless
-                && (service, version) == (&task.service_id, &task.spec_version)
-            {
-                refuse(draft, &task, error.clone());
-                continue;
-            }
-            match self.choose(draft, &mut rooms, &task) {
-                Ok(()) => hopeless = None,
-                Err(error) => {
-                    refuse(draft, &task, error.clone());
-                    hopeless = Some((task.service_id.clone(), task.spec_version, error));
+        }
+        let failures = self.failures_of(first, room_of, rooms.len());
+        let spreads = Spread::all(&first.spec);
+        let mut refusals = Refusals::default();
+        let mut tree = Tree::default();
+        for (index, room) in rooms.iter().enumerate() {
+            let of_service = of_service[index];
+            let candidate = refusals
+                .admits(&demand, room, of_service)
+                .then_some(Candidate {
+                    failures: failures[index],
+                    of_service,
+                    tasks: room.tasks,
+                    room: index,
+                });
+            tree.add(&spreads, &room.node, of_service, candidate);
+        }
+        for task in group {
+            let chosen = tree.next(&mut |c| refusals.admits(&demand, &rooms[c.room], c.of_service));
+            match chosen {
+                Some(index) => {
+                    let message = "scheduler assigned task to node";
+                    assign(draft, &mut rooms[index], task, message);
                 }
+                // What does not fit once fits no better the next time.
+                None => refuse(draft, task, refusals.explain()),
             }
         }
     }
 
-    fn choose(&self, draft: &mut Draft, rooms: &mut [Room], task: &Task) -> Result<(), String> {
-        let demand = Demand::of(task);
-        let mut refusals = Refusals::default();
-        let best = rooms
-            .iter_mut()
-            .filter(|room| refusals.admits(&demand, room))
-            .min_by_key(|room| {
-                let failures = self.failures_at(task, room.node_id());
-                let failures = if failures >= BLAME_MIN { failures } else { 0 };
-                (failures, room.tasks_of(&task.service_id), room.tasks())
-            });
-        let Some(room) = best else {
-            return Err(refusals.explain());
-        };
-        room.take(task);
-        assign(
-            draft,
-            task,
-            room.node_id(),
-            "scheduler assigned task to node",
-        );
-        Ok(())
-    }
-
-    fn failures_at(&self, task: &Task, node_id: &str) -> usize {
-        let blame = (
-            task.service_id.clone(),
-            task.spec_version,
-            node_id.to_owned(),
-        );
-        self.failures.get(&blame).map_or(0, BTreeMap::len)
+    /// How much each node is to blame for failures of the task's service.
+    fn failures_of(
+        &self,
+        task: &Task,
+        room_of: &BTreeMap<String, usize>,
+        rooms: usize,
+    ) -> Vec<usize> {
+        let mut failures = vec![0; rooms];
+        let start = (task.service_id.clone(), task.spec_version, String::new());
+        let of_task = self
+            .failures
+            .range(start..)
+            .take_while(|((of, at, _), _)| *of == task.service_id && *at == task.spec_version);
+        for ((_, _, node), failed) in of_task.filter(|(_, failed)| failed.len() >= BLAME_MIN) {
+            if let Some(index) = room_of.get(node) {
+                failures[*index] = failed.len();
+            }
+        }
+        failures
     }
 
     fn remember(&mut self, draft: &Draft) {
@@ -142,24 +171,47 @@ impl Scheduler {
     }
 }
 
+/// Whether what holds for the one holds for the other. Tasks of no known version are each their own.
+fn are_alike(a: &Task, b: &Task) -> bool {
+    a.spec_version.is_some()
+        && a.spec_version == b.spec_version
+        && a.service_id == b.service_id
+        && a.desired_state == b.desired_state
+}
+
 /// Lets a task that is bound to a node go on, if the node can take it.
-fn confirm(draft: &mut Draft, rooms: &mut [Room], task: &Task) {
-    let Some(room) = rooms.iter_mut().find(|r| r.node_id() == task.node_id) else {
-        return;
+fn confirm(draft: &mut Draft, room: &mut Room, task: &Task) {
+    let demand = Demand::of(draft, task);
+    let of_service = if demand.counts_service() {
+        of_service_on(draft, task)
+    } else {
+        0
     };
     let mut refusals = Refusals::default();
-    if refusals.admits(&Demand::of(task), room) {
-        room.take(task);
+    if refusals.admits(&demand, room, of_service) {
         let message = "scheduler confirmed task can run on preassigned node";
-        assign(draft, task, room.node_id(), message);
+        assign(draft, room, task, message);
     } else {
         refuse(draft, task, refusals.reasons());
     }
 }
 
-fn assign(draft: &mut Draft, task: &Task, node_id: &str, message: &str) {
+/// Wanted tasks of the task's service on its node.
+fn of_service_on(state: &State, task: &Task) -> u64 {
+    let there = state.tasks_of_node(&task.node_id).filter(|other| {
+        other.service_id == task.service_id
+            && counts(other)
+            && other.desired_state <= TaskState::Complete
+    });
+    there.count() as u64
+}
+
+fn assign(draft: &mut Draft, room: &mut Room, task: &Task, message: &str) {
     let mut task = task.clone();
-    task.node_id = node_id.to_owned();
+    task.generic_resources = room.stock.choose(reserved(&task));
+    room.stock.take(&task);
+    room.note(&task);
+    task.node_id.clone_from(&room.node.id);
     task.status.state = TaskState::Assigned;
     task.status.message = message.into();
     task.status.err.clear();
@@ -169,6 +221,9 @@ fn assign(draft: &mut Draft, task: &Task, node_id: &str, message: &str) {
 }
 
 fn refuse(draft: &mut Draft, task: &Task, error: String) {
+    if task.status.err == error {
+        return;
+    }
     let mut task = task.clone();
     task.status.err = error;
     draft.put(task);

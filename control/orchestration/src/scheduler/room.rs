@@ -1,17 +1,24 @@
+use super::stock::Stock;
 use skein_model::{Node, PortConfig, PortProtocol, PublishMode, State, Task, TaskState};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// A port of a node, as the engine binds it.
+pub(crate) type HostPort = (PortProtocol, u16);
 
 /// What a node has left.
 pub(super) struct Room {
     pub(super) node: Arc<Node>,
-    pub(super) nano_cpus: i64,
-    pub(super) memory_bytes: i64,
-    pub(super) host_ports: BTreeSet<(PortProtocol, u16)>,
-    tasks: u64,
-    by_service: BTreeMap<String, u64>,
+    pub(super) stock: Stock,
+    host_ports: BTreeMap<HostPort, Vec<Holder>>,
+    /// Wanted tasks on the node.
+    pub(super) tasks: u64,
+}
+
+/// Who has a port of a node.
+struct Holder {
+    service_id: String,
+    /// It is on its way out.
+    stops: bool,
 }
 
 impl Room {
@@ -20,59 +27,51 @@ impl Room {
         let rooms = state.nodes().map(|node| {
             let mut room = Self {
                 node: node.clone(),
-                nano_cpus: node.description.resources.nano_cpus,
-                memory_bytes: node.description.resources.memory_bytes,
-                host_ports: BTreeSet::new(),
+                stock: Stock::of(node),
+                host_ports: BTreeMap::new(),
                 tasks: 0,
-                by_service: BTreeMap::new(),
             };
-            for task in state.tasks_of_node(&node.id) {
-                // A task bound to the node counts once the scheduler has confirmed it.
-                if task.status.state >= TaskState::Assigned && !task.status.state.is_terminal() {
-                    room.take(task);
-                }
+            for task in state.tasks_of_node(&node.id).filter(|task| counts(task)) {
+                room.stock.take(task);
+                room.note(task);
             }
             room
         });
         rooms.collect()
     }
 
-    /// Notes a task on the node.
-    pub(super) fn take(&mut self, task: &Task) {
-        let (nano_cpus, memory_bytes) = reserved(task);
-        self.nano_cpus -= nano_cpus;
-        self.memory_bytes -= memory_bytes;
-        self.host_ports.extend(host_ports(task));
-        if task.desired_state <= TaskState::Complete {
+    /// Notes a task on the node, apart from its resources.
+    pub(super) fn note(&mut self, task: &Task) {
+        let stops = task.desired_state > TaskState::Complete;
+        for port in host_ports(task) {
+            self.host_ports.entry(port).or_default().push(Holder {
+                service_id: task.service_id.clone(),
+                stops,
+            });
+        }
+        if !stops {
             self.tasks += 1;
-            *self.by_service.entry(task.service_id.clone()).or_default() += 1;
         }
     }
 
-    pub(super) fn node_id(&self) -> &str {
-        &self.node.id
-    }
-
-    /// Wanted tasks on the node.
-    pub(super) fn tasks(&self) -> u64 {
-        self.tasks
-    }
-
-    /// Those of one service.
-    pub(super) fn tasks_of(&self, service_id: &str) -> u64 {
-        self.by_service.get(service_id).copied().unwrap_or(0)
+    /// Whether a task of the service cannot have the port. One that is held back may share it with
+    /// tasks of its own service that stop: it starts after them (see `restart::release`).
+    pub(super) fn is_taken(&self, port: &HostPort, service_id: &str, held_back: bool) -> bool {
+        self.host_ports.get(port).is_some_and(|holders| {
+            let mut holders = holders.iter();
+            holders.any(|holder| !(held_back && holder.stops && holder.service_id == service_id))
+        })
     }
 }
 
-/// CPU and memory that a task wants for itself.
-pub(super) fn reserved(task: &Task) -> (i64, i64) {
-    let resources = task.spec.resources.as_ref();
-    let reserved = resources.and_then(|resources| resources.reservations.as_ref());
-    reserved.map_or((0, 0), |r| (r.nano_cpus, r.memory_bytes))
+/// Whether the task takes something of its node. One that is bound to the node counts once the
+/// scheduler has confirmed it.
+pub(super) fn counts(task: &Task) -> bool {
+    task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
 }
 
 /// The ports of its node that a task asks for by number.
-pub(super) fn host_ports(task: &Task) -> impl Iterator<Item = (PortProtocol, u16)> {
+pub(crate) fn host_ports(task: &Task) -> impl Iterator<Item = HostPort> {
     let is_host =
         |port: &&PortConfig| port.publish_mode == PublishMode::Host && port.published_port != 0;
     let ports = task.endpoint_spec.iter().flat_map(|spec| &spec.ports);

@@ -2,8 +2,9 @@ use super::*;
 use crate::testing::Fixture;
 use proptest::prelude::*;
 use skein_model::{
-    Availability, EndpointSpec, NodeState, Placement, Platform, PortConfig, PublishMode,
-    Reservations, ResourceRequirements,
+    Availability, DiscreteResource, EndpointSpec, GenericResource, NamedResource, NodeState,
+    Placement, PlacementPreference, Platform, PortConfig, PublishMode, Reservations,
+    ResourceRequirements, SpreadOver,
 };
 
 impl Fixture {
@@ -255,6 +256,264 @@ proptest! {
                     "{i} got {got_here}: {counts:?}"
                 );
             }
+        }
+    }
+}
+
+fn label(node: &mut skein_model::Node, key: &str, value: &str) {
+    node.spec.labels.insert(key.into(), value.into());
+}
+
+fn spread(descriptors: &[&str]) -> Option<Placement> {
+    let preference = |text: &&str| PlacementPreference {
+        spread: Some(SpreadOver {
+            spread_descriptor: (*text).into(),
+        }),
+    };
+    Some(Placement {
+        preferences: descriptors.iter().map(preference).collect(),
+        ..Placement::default()
+    })
+}
+
+#[test]
+fn preferences_level_the_branches_before_the_nodes() {
+    let mut fixture = Fixture::default();
+    // Three nodes in one zone, one in another, one in none.
+    for (node, zone) in [("a", "x"), ("b", "x"), ("c", "x"), ("d", "y"), ("e", "")] {
+        fixture.node(node, |node| {
+            if !zone.is_empty() {
+                label(node, "zone", zone);
+            }
+        });
+    }
+    for n in 0..9 {
+        fixture.pending(&format!("t{n}"), "web", |task| {
+            task.spec_version = Some(Version { index: 7 });
+            task.slot = n;
+            task.spec.placement = spread(&["node.hostname", "Node.Labels.zone"]);
+        });
+    }
+    fixture.schedule();
+    let count = |node: &str| fixture.state.tasks_of_node(node).count();
+    let counts: Vec<_> = ["a", "b", "c", "d", "e"].into_iter().map(count).collect();
+    assert_eq!(counts, [1, 1, 1, 3, 3]);
+}
+
+#[test]
+fn a_full_branch_leaves_its_share_to_the_others() {
+    let mut fixture = Fixture::default();
+    for (node, zone, rack) in [("a", "x", "1"), ("b", "x", "2"), ("c", "y", "1")] {
+        fixture.node(node, |node| {
+            label(node, "zone", zone);
+            label(node, "rack", rack);
+        });
+    }
+    for n in 0..7 {
+        fixture.pending(&format!("t{n}"), "web", |task| {
+            task.spec_version = Some(Version { index: 7 });
+            task.spec.placement = spread(&["node.labels.zone", "node.labels.rack"]);
+            task.spec.placement.as_mut().unwrap().max_replicas = 2;
+        });
+    }
+    fixture.schedule();
+    let count = |node: &str| fixture.state.tasks_of_node(node).count();
+    assert_eq!([count("a"), count("b"), count("c")], [2, 2, 2]);
+    let waits = fixture.state.tasks_of_node("").next().unwrap();
+    assert_eq!(
+        waits.status.err,
+        "no suitable node (max replicas per node limit exceed)"
+    );
+}
+
+fn generic(kind: &str, value: i64) -> GenericResource {
+    GenericResource {
+        discrete_resource_spec: Some(DiscreteResource {
+            kind: kind.into(),
+            value,
+        }),
+        ..GenericResource::default()
+    }
+}
+
+fn named(kind: &str, value: &str) -> GenericResource {
+    GenericResource {
+        named_resource_spec: Some(NamedResource {
+            kind: kind.into(),
+            value: value.into(),
+        }),
+        ..GenericResource::default()
+    }
+}
+
+#[test]
+fn generic_resources_are_given_once() {
+    let mut fixture = Fixture::default();
+    fixture.node("a", |node| {
+        node.description.resources.generic_resources = vec![
+            named("gpu", "u1"),
+            named("gpu", "u2"),
+            named("gpu", "u3"),
+            generic("slots", 3),
+        ];
+    });
+    let wanting = |resources: Vec<GenericResource>| {
+        Some(ResourceRequirements {
+            reservations: Some(Reservations {
+                generic_resources: resources,
+                ..Reservations::default()
+            }),
+            ..ResourceRequirements::default()
+        })
+    };
+    fixture.pending("first", "web", |task| {
+        task.spec.resources = wanting(vec![generic("gpu", 2), generic("slots", 1)]);
+    });
+    fixture.schedule();
+    let given =
+        |fixture: &Fixture, id: &str| fixture.state.task(id).unwrap().generic_resources.clone();
+    assert_eq!(
+        given(&fixture, "first"),
+        [named("gpu", "u1"), named("gpu", "u2"), generic("slots", 1)]
+    );
+    let refusal = "no suitable node (insufficient resources on 1 node)";
+    for wanted in [
+        generic("gpu", 2),
+        generic("slots", 3),
+        generic("fpga", 1),
+        named("gpu", "u3"),
+    ] {
+        let why = fixture.why_not(|task| task.spec.resources = wanting(vec![wanted]));
+        assert_eq!(why, refusal);
+    }
+    fixture.pending("t", "web", |task| {
+        task.spec.resources = wanting(vec![generic("gpu", 1)])
+    });
+    fixture.schedule();
+    assert_eq!(given(&fixture, "t"), [named("gpu", "u3")]);
+}
+
+#[test]
+fn bound_tasks_say_why_without_the_prefix_and_cluster_volumes_have_no_node() {
+    let mut fixture = Fixture::default();
+    fixture.node("a", |node| node.spec.availability = Availability::Pause);
+    let why = fixture.why_not(|task| task.node_id = "a".into());
+    assert_eq!(why, "1 node not available for new tasks");
+    fixture.node("a", |node| node.spec.availability = Availability::Active);
+    let why = fixture.why_not(|task| {
+        task.node_id = String::new();
+        task.spec.container_spec.mounts = vec![skein_model::Mount {
+            kind: skein_model::MountKind::Cluster,
+            ..Default::default()
+        }];
+    });
+    assert_eq!(
+        why,
+        "no suitable node (cannot fulfill requested CSI volume mounts on 1 node)"
+    );
+}
+
+#[test]
+fn plugins_must_be_there() {
+    let mut fixture = Fixture::default();
+    fixture.node("a", |node| {
+        node.description.engine.plugins = vec![
+            skein_model::EnginePlugin {
+                kind: "Volume".into(),
+                name: "store:latest".into(),
+            },
+            skein_model::EnginePlugin {
+                kind: "Log".into(),
+                name: "json-file".into(),
+            },
+        ];
+    });
+    let driver = |name: &str| skein_model::Driver {
+        name: name.into(),
+        ..Default::default()
+    };
+    let refusal = "no suitable node (missing plugin on 1 node)";
+    let why = fixture.why_not(|task| task.spec.log_driver = Some(driver("fluentd")));
+    assert_eq!(why, refusal);
+    let volume = |name: &str| skein_model::Mount {
+        kind: skein_model::MountKind::Volume,
+        volume_options: Some(skein_model::VolumeOptions {
+            driver_config: Some(driver(name)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let why = fixture.why_not(|task| {
+        task.spec.log_driver = Some(driver("none"));
+        task.spec.container_spec.mounts = vec![volume("local"), volume("other")];
+    });
+    assert_eq!(why, refusal);
+    fixture.pending("t", "web", |task| {
+        task.spec.container_spec.mounts = vec![volume("store")]
+    });
+    fixture.schedule();
+    assert_eq!(fixture.node_of("t"), "a");
+}
+
+proptest! {
+    /// No task is ever where a filter forbids it: several services at once, each with wishes of its
+    /// own.
+    #[test]
+    fn no_filter_is_violated(
+        nodes in prop::collection::vec((0u8..3, 0u8..4, any::<bool>()), 1..6),
+        wishes in prop::collection::vec((0u8..3, 1i64..4, 0u64..3, any::<bool>(), 1usize..9), 1..5),
+    ) {
+        let mut fixture = Fixture::default();
+        for (index, (zone, availability, up)) in nodes.iter().enumerate() {
+            fixture.node(&format!("n{index}"), |node| {
+                label(node, "zone", &zone.to_string());
+                node.spec.availability = match availability {
+                    0 => Availability::Drain,
+                    1 => Availability::Pause,
+                    _ => Availability::Active,
+                };
+                if !up {
+                    node.status.state = NodeState::Down;
+                }
+            });
+        }
+        for (index, (zone, memory, max_replicas, port, count)) in wishes.iter().enumerate() {
+            for n in 0..*count {
+                fixture.pending(&format!("s{index}-{n}"), &format!("s{index}"), |task| {
+                    task.spec_version = Some(Version { index: 7 });
+                    task.spec.resources = reserve(memory << 30);
+                    task.endpoint_spec = host_port(8080).filter(|_| *port);
+                    task.spec.placement = Some(Placement {
+                        constraints: vec![format!("node.labels.zone!={zone}")],
+                        max_replicas: *max_replicas,
+                        ..spread(&["node.labels.zone"]).unwrap()
+                    });
+                });
+            }
+        }
+        fixture.schedule();
+        for node in fixture.state.nodes() {
+            let tasks: Vec<_> = fixture.state.tasks_of_node(&node.id).collect();
+            let usable = node.status.state == NodeState::Ready
+                && node.spec.availability == Availability::Active;
+            prop_assert!(usable || tasks.is_empty());
+            let mut memory = 0;
+            let mut ports = 0;
+            let mut by_service: BTreeMap<&str, u64> = BTreeMap::new();
+            for task in &tasks {
+                memory += reserved(task).unwrap().memory_bytes;
+                ports += usize::from(task.endpoint_spec.is_some());
+                *by_service.entry(&task.service_id).or_default() += 1;
+                let constraints = constraints_of(&task.spec).unwrap();
+                prop_assert!(constraints.iter().all(|c| c.matches(node)));
+                let max = task.spec.placement.as_ref().unwrap().max_replicas;
+                prop_assert!(max == 0 || by_service[task.service_id.as_str()] <= max);
+            }
+            prop_assert!(memory <= node.description.resources.memory_bytes);
+            prop_assert!(ports <= 1);
+        }
+        for task in fixture.state.tasks_of_node("") {
+            prop_assert!(task.status.err.starts_with("no suitable node"), "{}", task.status.err);
         }
     }
 }

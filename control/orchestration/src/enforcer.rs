@@ -1,0 +1,141 @@
+//! Makes tasks leave nodes that are no longer what they were placed for: labels or roles that a
+//! constraint asks for are gone, or resources.
+
+use crate::scheduler::{Constraint, Stock, constraints_of};
+use skein_model::{Availability, Draft, Node, Task, TaskState};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Rejects tasks that their active nodes no longer suit. Nodes that are paused or drained keep their
+/// tasks, or give them away, for reasons of their own.
+pub(crate) fn run(draft: &mut Draft) {
+    let nodes: Vec<Arc<Node>> = draft
+        .nodes()
+        .filter(|node| node.spec.availability == Availability::Active)
+        .cloned()
+        .collect();
+    // Of services, by ID, for those which have any.
+    let mut constraints: BTreeMap<String, Vec<Constraint>> = BTreeMap::new();
+    for service in draft.services().filter(|s| !s.spec.mode.is_global()) {
+        match constraints_of(&service.spec.task_template) {
+            Ok(parsed) if !parsed.is_empty() => {
+                constraints.insert(service.id.clone(), parsed);
+            }
+            _ => {}
+        }
+    }
+    let mut unfit: Vec<Arc<Task>> = Vec::new();
+    for node in nodes {
+        let mut tasks: Vec<&Arc<Task>> = draft
+            .tasks_of_node(&node.id)
+            .filter(|task| is_subject(task))
+            .collect();
+        // The newest leave first.
+        tasks.sort_by_key(|task| task.meta.created_at);
+        let mut stock = Stock::of(&node);
+        for task in tasks {
+            let constraints = constraints.get(&task.service_id);
+            let unmet = constraints.is_some_and(|all| !all.iter().all(|c| c.matches(&node)));
+            // A changed service is its update's to bring about: a few tasks at a time.
+            let node_changed = draft
+                .service(&task.service_id)
+                .is_some_and(|service| node.meta.version > service.spec_version);
+            if (unmet && node_changed) || !stock.holds(task) {
+                unfit.push(task.clone());
+            } else {
+                stock.take(task);
+            }
+        }
+    }
+    for task in unfit {
+        let mut task = (*task).clone();
+        task.status.state = TaskState::Rejected;
+        task.status.message = "task rejected by constraint enforcer".into();
+        task.status.err = "assigned node no longer meets constraints".into();
+        task.status.timestamp = draft.now();
+        task.status.applied_at = draft.now();
+        draft.put(task);
+    }
+}
+
+fn is_subject(task: &Task) -> bool {
+    let state = task.status.state;
+    let is_there = state >= TaskState::Assigned && !state.is_terminal();
+    is_there && task.desired_state <= TaskState::Complete
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fixture;
+    use skein_model::{Placement, Reservations, ResourceRequirements};
+
+    fn enforce(fixture: &mut Fixture) -> Vec<String> {
+        let mut draft = fixture.draft();
+        run(&mut draft);
+        fixture.commit(draft);
+        let tasks = fixture.state.tasks();
+        tasks
+            .filter(|task| task.status.state == TaskState::Rejected)
+            .map(|task| task.id.clone())
+            .collect()
+    }
+
+    fn task(fixture: &mut Fixture, id: &str, memory_bytes: i64) {
+        fixture.pass(1.0);
+        fixture.task(id, |task| {
+            task.service_id = "web".into();
+            task.node_id = "a".into();
+            task.status.state = TaskState::Running;
+            task.spec.resources = Some(ResourceRequirements {
+                reservations: Some(Reservations {
+                    memory_bytes,
+                    ..Reservations::default()
+                }),
+                ..ResourceRequirements::default()
+            });
+        });
+    }
+
+    #[test]
+    fn a_label_that_goes_takes_tasks_with_it_but_a_new_constraint_does_not() {
+        let mut fixture = Fixture::default();
+        let label = |node: &mut Node| drop(node.spec.labels.insert("zone".into(), "1".into()));
+        fixture.node("a", label);
+        fixture.replicas("web", 1);
+        task(&mut fixture, "t", 0);
+        let constrain = |fixture: &mut Fixture, text: &str| {
+            fixture.service("web", |service| {
+                service.spec.task_template.placement = Some(Placement {
+                    constraints: vec![text.into()],
+                    ..Placement::default()
+                });
+            });
+        };
+        constrain(&mut fixture, "node.labels.zone==2");
+        assert!(enforce(&mut fixture).is_empty(), "the update replaces it");
+        constrain(&mut fixture, "node.labels.zone==1");
+        fixture.node("a", |node| node.spec.availability = Availability::Pause);
+        fixture.node("a", |node| node.spec.labels.clear());
+        assert!(enforce(&mut fixture).is_empty(), "a paused node keeps them");
+        fixture.node("a", |node| node.spec.availability = Availability::Active);
+        assert_eq!(enforce(&mut fixture), ["t"]);
+        let task = fixture.state.task("t").unwrap();
+        assert_eq!(task.status.message, "task rejected by constraint enforcer");
+        assert_eq!(task.status.err, "assigned node no longer meets constraints");
+    }
+
+    #[test]
+    fn a_node_that_shrinks_loses_its_newest_tasks() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        fixture.replicas("web", 3);
+        for id in ["z-oldest", "b", "c-newest"] {
+            task(&mut fixture, id, 2 << 30);
+        }
+        assert!(enforce(&mut fixture).is_empty());
+        fixture.node("a", |node| {
+            node.description.resources.memory_bytes = 5 << 30;
+        });
+        assert_eq!(enforce(&mut fixture), ["c-newest"]);
+    }
+}

@@ -1,0 +1,221 @@
+//! Updates with nodes that take their time: never is more of a service touched than may be.
+
+use super::*;
+use proptest::prelude::*;
+use skein_model::{EndpointSpec, PortConfig, PublishMode};
+use std::collections::BTreeMap;
+
+impl World {
+    /// Some of the tasks, by their position, get one step further to what is wanted of them.
+    fn some_nodes_act(&mut self, chosen: u32) {
+        let tasks: Vec<_> = self.fixture.state.tasks().cloned().collect();
+        for (n, task) in tasks.into_iter().enumerate() {
+            let placed = task.status.state >= TaskState::Assigned;
+            if !placed || chosen & (1 << (n % 32)) == 0 {
+                continue;
+            }
+            let next = match task.desired_state {
+                wanted if wanted > TaskState::Complete => TaskState::Shutdown,
+                _ if task.status.state < TaskState::Ready => TaskState::Ready,
+                TaskState::Ready => continue,
+                _ => TaskState::Running,
+            };
+            self.fixture.report(&task.id, next);
+        }
+    }
+
+    fn host_port(&mut self, service: &str, order: UpdateOrder, image: &str) {
+        self.fixture.service(service, |service| {
+            set_image(service, image);
+            service.spec.update_config = Some(UpdateConfig { order, ..config(1) });
+            service.spec.endpoint_spec = Some(EndpointSpec {
+                ports: vec![PortConfig {
+                    published_port: 80,
+                    target_port: 80,
+                    publish_mode: PublishMode::Host,
+                    ..PortConfig::default()
+                }],
+                ..EndpointSpec::default()
+            });
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// However slow nodes are, and even if one update overtakes the other: stop-first has no more
+    /// slots down than it may, start-first none, and no more than it may with two tasks.
+    #[test]
+    fn an_update_touches_no_more_than_it_may(
+        parallelism in 1u64..4,
+        start_first: bool,
+        acts in prop::collection::vec((any::<u32>(), 0u8..16), 10..80),
+    ) {
+        const REPLICAS: u64 = 6;
+        let mut world = World::new(&["a", "b", "c"]);
+        world.fixture.replicas("web", REPLICAS);
+        world.settle();
+        let order = if start_first { UpdateOrder::StartFirst } else { UpdateOrder::StopFirst };
+        let mut image = 2;
+        for (chosen, kind) in acts {
+            if image == 2 || kind == 0 {
+                world.update(&format!("demo:{image}"), UpdateConfig { order, ..config(parallelism) });
+                image += 1;
+            }
+            world.fixture.pass(f64::from(kind) / 4.0);
+            world.pass();
+            let mut slots: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+            for task in world.live("web") {
+                let (live, running) = slots.entry(task.slot).or_default();
+                *live += 1;
+                *running += u64::from(task.status.state == TaskState::Running);
+            }
+            let up = slots.values().filter(|(_, running)| *running > 0).count() as u64;
+            let double = slots.values().filter(|(live, _)| *live > 1).count() as u64;
+            let may_be_down = if start_first { 0 } else { parallelism };
+            prop_assert!(REPLICAS - up <= may_be_down, "{:#?}", world.summary());
+            prop_assert!(double <= parallelism, "{:#?}", world.summary());
+            world.some_nodes_act(chosen);
+        }
+        world.run_for(300.0);
+        prop_assert_eq!(world.images("web"), vec![format!("demo:{}", image - 1); 6]);
+        prop_assert_eq!(world.update_state("web"), Some(UpdateState::Completed));
+    }
+
+    /// The same seed leads to the same store.
+    #[test]
+    fn decisions_depend_on_nothing_but_their_arguments(acts in prop::collection::vec(any::<u32>(), 1..30)) {
+        let run = || {
+            let mut world = World::new(&["a", "b", "c"]);
+            world.fixture.replicas("web", 4);
+            world.fixture.service("all", |service| service.spec.mode = ServiceMode::Global {});
+            for (n, chosen) in acts.iter().enumerate() {
+                if n % 7 == 3 {
+                    world.update(&format!("demo:{n}"), config(2));
+                }
+                world.pass();
+                world.some_nodes_act(*chosen);
+                world.fixture.pass(1.0);
+            }
+            world.fixture.state
+        };
+        prop_assert_eq!(run(), run());
+    }
+
+    /// A global service is on each node that is to have it exactly once, whatever happened before.
+    #[test]
+    fn global_services_converge(steps in prop::collection::vec((0usize..3, 0u8..6), 1..25)) {
+        const NODES: [&str; 3] = ["a", "b", "c"];
+        let mut world = World::new(&NODES);
+        world.fixture.service("web", |service| service.spec.mode = ServiceMode::Global {});
+        for (n, kind) in steps {
+            let node = NODES[n];
+            match kind {
+                0 => world.fixture.node(node, |n| n.status.state = NodeState::Down),
+                1 => world.fixture.node(node, |n| {
+                    n.status.state = NodeState::Ready;
+                    n.spec.availability = Availability::Active;
+                }),
+                2 => world.fixture.node(node, |n| n.spec.availability = Availability::Drain),
+                3 => {
+                    let tasks = world.fixture.state.tasks_of_node(node);
+                    let ids: Vec<_> = tasks.map(|task| task.id.clone()).collect();
+                    for id in ids {
+                        world.fixture.report(&id, TaskState::Failed);
+                    }
+                }
+                4 => world.update(&format!("demo:{n}"), config(1)),
+                _ => world.some_nodes_act(u32::MAX),
+            }
+            world.pass();
+            world.fixture.pass(1.0);
+        }
+        world.run_for(200.0);
+        for node in NODES {
+            let object = world.fixture.state.node(node).unwrap();
+            let wanted = object.status.state == NodeState::Ready
+                && object.spec.availability == Availability::Active;
+            let here: Vec<_> = world.live("web").into_iter().filter(|t| t.node_id == node).collect();
+            prop_assert_eq!(here.len(), usize::from(wanted), "{:#?}", world.summary());
+            prop_assert!(here.iter().all(|task| task.status.state == TaskState::Running));
+        }
+        prop_assert_eq!(world.pass().0, 0);
+    }
+}
+
+#[test]
+fn a_host_port_passes_from_the_old_task_to_the_new_one() {
+    for (order, mode) in [
+        (UpdateOrder::StopFirst, ServiceMode::default()),
+        (UpdateOrder::StopFirst, ServiceMode::Global {}),
+        (UpdateOrder::StartFirst, ServiceMode::default()),
+        (UpdateOrder::StartFirst, ServiceMode::Global {}),
+    ] {
+        let mut world = World::new(&["a"]);
+        world
+            .fixture
+            .service("web", |service| service.spec.mode = mode);
+        world.host_port("web", order, "demo:1");
+        world.settle();
+        let old = world.live("web").remove(0);
+        world.host_port("web", order, "demo:2");
+        world.decide();
+        let old = world.fixture.state.task(&old.id).unwrap().clone();
+        assert_eq!(
+            old.desired_state,
+            TaskState::Shutdown,
+            "no other place for it"
+        );
+        let new = world.live("web").remove(0);
+        if order == UpdateOrder::StopFirst {
+            assert_eq!(new.node_id, "a", "made ready while the old one stops");
+            // However long that takes.
+            world.fixture.pass(100.0);
+            world.decide();
+            assert_eq!(world.live("web")[0].desired_state, TaskState::Ready);
+        } else {
+            assert!(new.status.state < TaskState::Assigned);
+        }
+        world.run_for(30.0);
+        assert_eq!(world.images("web"), ["demo:2"]);
+        assert_eq!(world.live("web")[0].status.state, TaskState::Running);
+    }
+}
+
+#[test]
+fn start_first_uses_a_node_whose_port_is_free() {
+    let mut world = World::new(&["a", "b"]);
+    world.host_port("web", UpdateOrder::StartFirst, "demo:1");
+    world.settle();
+    let old = world.live("web").remove(0);
+    world.host_port("web", UpdateOrder::StartFirst, "demo:2");
+    world.decide();
+    let live = world.live("web");
+    assert_eq!(live.len(), 2, "both at once");
+    let new = live.iter().find(|task| task.id != old.id).unwrap();
+    assert_ne!(new.node_id, old.node_id);
+    world.run_for(30.0);
+    assert_eq!(world.images("web"), ["demo:2"]);
+}
+
+#[test]
+fn a_node_whose_label_goes_hands_its_tasks_on() {
+    let mut world = World::new(&["a", "b"]);
+    let label = |node: &mut skein_model::Node| {
+        drop(node.spec.labels.insert("disk".into(), "ssd".into()));
+    };
+    world.fixture.node("a", label);
+    world.fixture.node("b", label);
+    world.fixture.service("web", |service| {
+        service.spec.mode = ServiceMode::Replicated { replicas: 2 };
+        let placement = service.spec.task_template.placement.get_or_insert_default();
+        placement.constraints = vec!["node.labels.disk==ssd".into()];
+    });
+    world.settle();
+    world.fixture.node("a", |node| node.spec.labels.clear());
+    world.run_for(10.0);
+    let live = world.live("web");
+    assert_eq!(live.len(), 2);
+    assert!(live.iter().all(|task| task.node_id == "b"));
+}
