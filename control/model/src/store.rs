@@ -147,13 +147,20 @@ impl State {
         }
     }
 
-    /// Puts an object in place of the one with its ID, and keeps the indices.
+    /// Puts an object in place of the one with its ID, and keeps the indices. Most changes are of
+    /// tasks, and leave the indices as they are.
     fn insert(&mut self, object: Object) {
-        self.take(object.kind(), object.id());
         let id = object.id().to_owned();
         if let Some(name) = object.unique_name() {
-            self.names
-                .insert((object.kind(), name.to_lowercase()), id.clone());
+            let before = self.get(object.kind(), &id);
+            let before = before.as_ref().and_then(Object::unique_name);
+            if before != Some(name) {
+                if let Some(before) = before {
+                    self.names.remove(&(object.kind(), before.to_lowercase()));
+                }
+                self.names
+                    .insert((object.kind(), name.to_lowercase()), id.clone());
+            }
         }
         match object {
             Object::Cluster(cluster) => self.cluster = Some(cluster),
@@ -163,11 +170,22 @@ impl State {
             Object::Secret(secret) => drop(self.secrets.insert(id, secret)),
             Object::Config(config) => drop(self.configs.insert(id, config)),
             Object::Task(task) => {
-                self.tasks_by_service
-                    .insert((task.service_id.clone(), id.clone()));
-                self.tasks_by_node
-                    .insert((task.node_id.clone(), id.clone()));
-                self.tasks.insert(id, task);
+                let before = self.tasks.insert(id.clone(), task.clone());
+                let of = before.as_ref().map(|before| &before.service_id);
+                if of != Some(&task.service_id) {
+                    if let Some(of) = of {
+                        self.tasks_by_service.remove(&(of.clone(), id.clone()));
+                    }
+                    self.tasks_by_service
+                        .insert((task.service_id.clone(), id.clone()));
+                }
+                let on = before.as_ref().map(|before| &before.node_id);
+                if on != Some(&task.node_id) {
+                    if let Some(on) = on {
+                        self.tasks_by_node.remove(&(on.clone(), id.clone()));
+                    }
+                    self.tasks_by_node.insert((task.node_id.clone(), id));
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Requests about the cluster: answered where this node leads it, else passed on to the manager that
 //! does.
 
-use super::{error::ApiError, member::Member};
+use super::{error::ApiError, member::Member, version::ApiVersion};
 use crate::{
     node::{LocalState, Membership},
     rpc::{self, LEADER_METADATA},
@@ -71,6 +71,7 @@ impl Cluster {
 
     async fn try_call(&self, request: Request) -> Result<Response, ApiError> {
         let (mut parts, body) = request.into_parts();
+        ApiVersion::note(&mut parts);
         // The outer table's path parameters would count among the inner one's.
         parts.extensions.clear();
         let body = Limited::new(body, BODY_MAX)

@@ -118,6 +118,7 @@ impl From<SpecError> for ApiError {
         let code = match error.kind {
             SpecErrorKind::Invalid => Code::InvalidArgument,
             SpecErrorKind::Forbidden => Code::PermissionDenied,
+            SpecErrorKind::Precondition => Code::FailedPrecondition,
             SpecErrorKind::Conflict => Code::AlreadyExists,
             SpecErrorKind::Unimplemented => Code::Unimplemented,
             SpecErrorKind::Internal => return Self::internal(error.message),

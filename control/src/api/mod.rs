@@ -12,6 +12,7 @@ mod filters;
 mod json;
 mod logs;
 mod member;
+mod names;
 mod networks;
 mod nodes;
 mod payloads;

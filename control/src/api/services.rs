@@ -1,7 +1,10 @@
 //! `/services`
 
-use super::{Leader, error::ApiError, filters::Filters, json, query::Params, spec};
-use crate::clock;
+use super::{
+    Leader, error::ApiError, filters::Filters, json, names, query::Params, spec,
+    version::ApiVersion,
+};
+use crate::{agent::container, clock};
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -10,8 +13,8 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use skein_model::{
-    Action, Kind, Object, Service, ServiceMode, ServiceSpec, State as Model, TaskState,
-    UpdateState, UpdateStatus, Version, new_id,
+    Action, JobStatus, Kind, Object, Service, ServiceMode, ServiceSpec, State as Model, Task,
+    TaskState, UpdateState, UpdateStatus, Version, new_id,
 };
 use skein_orchestration::validate;
 use tonic::Code;
@@ -21,9 +24,16 @@ const FILTERS: [&str; 5] = ["id", "name", "label", "mode", "runtime"];
 /// Carries the registry's credentials, for the nodes that pull the image.
 const REGISTRY_AUTH: &str = "x-registry-auth";
 
-pub async fn list(State(leader): State<Leader>, params: Params) -> Result<Response, ApiError> {
+/// The first version in which a list can tell how many tasks run.
+const STATUS_SINCE: ApiVersion = ApiVersion::new(1, 41);
+
+pub async fn list(
+    State(leader): State<Leader>,
+    version: ApiVersion,
+    params: Params,
+) -> Result<Response, ApiError> {
     let filters = Filters::parse(params.text("filters"), &FILTERS)?;
-    let with_status = params.flag("status");
+    let with_status = params.flag("status") && version >= STATUS_SINCE;
     let state = leader.read().await?;
     let services = state
         .services()
@@ -53,24 +63,45 @@ fn passes(filters: &Filters, service: &Service) -> bool {
         && filters.labels("label", &service.spec.labels)
 }
 
-/// How many tasks run, and how many should.
+/// How many tasks run, how many should, and how many of a job's present run are complete.
 fn status(state: &Model, service: &Service) -> Value {
-    let count = |passes: fn(&skein_model::Task) -> bool| {
+    let count = |passes: &dyn Fn(&Task) -> bool| {
         let tasks = state.tasks_of_service(&service.id);
-        tasks.filter(|task| passes(task)).count()
+        tasks.filter(|task| passes(task)).count() as u64
     };
+    let is_complete = |task: &Task| task.status.state == TaskState::Complete;
     let desired = match service.spec.mode {
         ServiceMode::Replicated { replicas } => replicas,
         ServiceMode::ReplicatedJob { max_concurrent, .. } => max_concurrent,
-        ServiceMode::Global {} | ServiceMode::GlobalJob {} => {
-            count(|task| task.desired_state == TaskState::Running) as u64
+        ServiceMode::Global {} => count(&|task| task.desired_state == TaskState::Running),
+        ServiceMode::GlobalJob {} => {
+            count(&|task| task.desired_state == TaskState::Complete && !is_complete(task))
         }
     };
+    let iteration = service.job_iteration();
+    let completed =
+        |task: &Task| iteration.is_some() && task.job_iteration == iteration && is_complete(task);
     json!({
-        "RunningTasks": count(|task| task.status.state == TaskState::Running),
+        "RunningTasks": count(&|task| task.status.state == TaskState::Running),
         "DesiredTasks": desired,
-        "CompletedTasks": 0,
+        "CompletedTasks": count(&completed),
     })
+}
+
+/// What a job's next run is; `None` for services that are none.
+fn next_run(spec: &ServiceSpec, before: Option<&JobStatus>) -> Option<JobStatus> {
+    let index = before.map_or(0, |status| status.job_iteration.index + 1);
+    spec.mode.is_job().then(|| JobStatus {
+        job_iteration: Version { index },
+        last_execution: clock::now(),
+    })
+}
+
+/// All checks of a spec, whose networks become IDs.
+fn check(state: &Model, current: Option<&Service>, spec: &mut ServiceSpec) -> Result<(), ApiError> {
+    validate::resolve_networks(state, spec)?;
+    validate::check_service(state, current, spec)?;
+    container::check_templates(spec).map_err(|error| ApiError::rpc(Code::InvalidArgument, error))
 }
 
 pub async fn inspect(
@@ -89,19 +120,21 @@ pub async fn inspect(
 
 pub async fn create(
     State(leader): State<Leader>,
+    version: ApiVersion,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let mut spec = spec::parse(&body)?;
+    let mut spec = spec::parse(&body, version)?;
     let state = leader.read().await?;
     let id = new_id(&mut rand::rng());
     if spec.name.is_empty() {
-        spec.name = format!("service_{}", &id[..12]);
+        let taken = |name: &str| state.services().any(|service| service.spec.name == name);
+        spec.name = names::random(&mut rand::rng(), taken);
     }
-    validate::resolve_networks(&state, &mut spec)?;
-    validate::check_service(&state, None, &spec)?;
+    check(&state, None, &mut spec)?;
     let service = Service {
         id: id.clone(),
+        job_status: next_run(&spec, None),
         spec,
         spec_version: next_version(&state),
         registry_auth: registry_auth(&headers).unwrap_or_default(),
@@ -127,17 +160,17 @@ fn registry_auth(headers: &HeaderMap) -> Option<String> {
 pub async fn update(
     State(leader): State<Leader>,
     Path(id): Path<String>,
+    written_in: ApiVersion,
     params: Params,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let version = params.version("service")?;
-    let spec = spec::parse(&body)?;
+    let mut spec = spec::parse(&body, written_in)?;
     let state = leader.read().await?;
     let current = state.find_service(&id)?;
-    if current.meta.version != version {
-        return Err(skein_model::Rejection::OutOfSequence.into());
-    }
+    // Of a rollback too, although nothing of it is used.
+    check(&state, Some(current), &mut spec)?;
     let service = match params.text("rollback") {
         "" | "none" => updated(&state, current, spec, &params, &headers)?,
         "previous" => rolled_back(&state, current)?,
@@ -147,6 +180,9 @@ pub async fn update(
             )));
         }
     };
+    if current.meta.version != version {
+        return Err(skein_model::Rejection::OutOfSequence.into());
+    }
     leader.write(Action::Update(Object::from(service))).await?;
     Ok(json::ok(&json!({"Warnings": null})))
 }
@@ -154,13 +190,11 @@ pub async fn update(
 fn updated(
     state: &Model,
     current: &Service,
-    mut spec: ServiceSpec,
+    spec: ServiceSpec,
     params: &Params,
     headers: &HeaderMap,
 ) -> Result<Service, ApiError> {
-    validate::resolve_networks(state, &mut spec)?;
     validate::check_service_update(&current.spec, &spec)?;
-    validate::check_service(state, Some(current), &spec)?;
     let kept = match params.text("registryAuthFrom") {
         "" | "spec" => &current.registry_auth,
         // Without a type in the reference.
@@ -181,6 +215,7 @@ fn updated(
         spec_version: next_version(state),
         update_status: None,
         previous_registry_auth: current.registry_auth.clone(),
+        job_status: next_run(&current.spec, current.job_status.as_ref()),
         registry_auth: registry_auth(headers).unwrap_or_else(|| kept.clone()),
         ..current.clone()
     })
@@ -197,11 +232,13 @@ fn rolled_back(state: &Model, current: &Service) -> Result<Service, ApiError> {
     Ok(Service {
         previous_spec: Some(current.spec.clone()),
         previous_spec_version: current.spec_version,
+        job_status: next_run(&previous, current.job_status.as_ref()),
         spec: previous,
         spec_version: next_version(state),
         registry_auth: current.previous_registry_auth.clone(),
         previous_registry_auth: current.registry_auth.clone(),
-        update_status: Some(UpdateStatus {
+        // Jobs begin anew, and are not rolled out.
+        update_status: (!current.spec.mode.is_job()).then(|| UpdateStatus {
             state: UpdateState::RollbackStarted,
             started_at: Some(clock::now()),
             completed_at: None,

@@ -1,23 +1,103 @@
 //! Service specs as clients send them: what may be left out or written in several ways becomes what
 //! the store has a type for, so that a spec that was read and sent back is the same.
 
-use super::{error::ApiError, json, references};
+use super::{error::ApiError, json, references, version::ApiVersion};
 use serde_json::{Map, Value, json};
 use skein_model::ServiceSpec;
+use tonic::Code;
 
 type Fields = Map<String, Value>;
 
-/// Reads the body of a service's create or update.
+/// The first version in which networks are named in the task template alone.
+const NETWORKS_IN_TEMPLATE: ApiVersion = ApiVersion::new(1, 44);
+
+/// Fields by the first version that has them; `*` stands for every item of a list. What a client
+/// writes in an older one is not meant.
+const FIELDS_SINCE: [(ApiVersion, &[&str]); 5] = [
+    (
+        ApiVersion::new(1, 40),
+        &[
+            "TaskTemplate/ContainerSpec/Sysctls",
+            "TaskTemplate/ContainerSpec/Privileges/CredentialSpec/Config",
+            "TaskTemplate/ContainerSpec/Configs/*/Runtime",
+            "TaskTemplate/Placement/MaxReplicas",
+        ],
+    ),
+    (
+        ApiVersion::new(1, 41),
+        &[
+            "TaskTemplate/ContainerSpec/CapabilityAdd",
+            "TaskTemplate/ContainerSpec/CapabilityDrop",
+            "TaskTemplate/ContainerSpec/Ulimits",
+            "TaskTemplate/Resources/Limits/Pids",
+            "Mode/ReplicatedJob",
+            "Mode/GlobalJob",
+        ],
+    ),
+    (
+        ApiVersion::new(1, 44),
+        &[
+            "TaskTemplate/ContainerSpec/Privileges/Seccomp",
+            "TaskTemplate/ContainerSpec/Privileges/AppArmor",
+            "TaskTemplate/ContainerSpec/Privileges/NoNewPrivileges",
+            "TaskTemplate/ContainerSpec/Healthcheck/StartInterval",
+        ],
+    ),
+    (
+        ApiVersion::new(1, 46),
+        &[
+            "TaskTemplate/ContainerSpec/Mounts/*/TmpfsOptions/Options",
+            "TaskTemplate/ContainerSpec/OomScoreAdj",
+        ],
+    ),
+    (
+        ApiVersion::new(1, 52),
+        &[
+            "TaskTemplate/Resources/SwapBytes",
+            "TaskTemplate/Resources/MemorySwappiness",
+        ],
+    ),
+];
+
+/// Takes away what the version does not have.
+fn strip(spec: &mut Fields, version: ApiVersion) {
+    let newer = FIELDS_SINCE.iter().filter(|(since, _)| version < *since);
+    for path in newer.flat_map(|(_, paths)| *paths) {
+        remove(spec, path);
+    }
+    if version >= NETWORKS_IN_TEMPLATE {
+        spec.remove("Networks");
+    }
+}
+
+fn remove(fields: &mut Fields, path: &str) {
+    let Some((name, rest)) = path.split_once('/') else {
+        fields.remove(path);
+        return;
+    };
+    match (fields.get_mut(name), rest.strip_prefix("*/")) {
+        (Some(Value::Object(inner)), None) => remove(inner, rest),
+        (Some(Value::Array(items)), Some(rest)) => {
+            for item in items.iter_mut().filter_map(Value::as_object_mut) {
+                remove(item, rest);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Reads the body of a service's create or update, written in a version of the API.
 ///
 /// # Errors
 /// 400, in the reference's words where it has any.
-pub fn parse(body: &[u8]) -> Result<ServiceSpec, ApiError> {
+pub fn parse(body: &[u8], version: ApiVersion) -> Result<ServiceSpec, ApiError> {
     let mut value = json::parse(body)?;
     let Some(spec) = value.as_object_mut() else {
         return Err(ApiError::invalid(
             "invalid JSON: a service spec is an object",
         ));
     };
+    strip(spec, version);
     check_mode(spec)?;
     let networks = spec.remove("Networks");
     for name in ["UpdateConfig", "RollbackConfig"] {
@@ -96,7 +176,7 @@ fn check_mode(spec: &mut Fields) -> Result<(), ApiError> {
     ] {
         let value = mode.get(kind).and_then(|mode| mode.get(number));
         if value.and_then(Value::as_i64).is_some_and(|n| n < 0) {
-            return Err(ApiError::invalid(refusal));
+            return Err(ApiError::rpc(Code::InvalidArgument, refusal));
         }
     }
     if let Some(job) = fields(mode, "ReplicatedJob") {
@@ -172,6 +252,11 @@ fn check_template(template: &mut Fields) -> Result<(), ApiError> {
         |text| format!("invalid Isolation: {text:?}"),
     )?;
     references::check(container)?;
+    if let Some(credentials) =
+        fields(container, "Privileges").and_then(|privileges| fields(privileges, "CredentialSpec"))
+    {
+        check_credentials(credentials)?;
+    }
     for mount in each(container, "Mounts") {
         choice(
             mount,
@@ -194,6 +279,32 @@ fn check_template(template: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Exactly one source.
+fn check_credentials(credentials: &Fields) -> Result<(), ApiError> {
+    let is_given = |name: &&str| {
+        let value = credentials.get(*name).and_then(Value::as_str);
+        value.is_some_and(|value| !value.is_empty())
+    };
+    let given: Vec<String> = ["Config", "File", "Registry"]
+        .iter()
+        .filter(|name| is_given(name))
+        .map(|name| format!("\"{}\"", name.to_lowercase()))
+        .collect();
+    let fault = match &given[..] {
+        [_] => return Ok(()),
+        [] => "must either provide \"file\", \"registry\", or \"config\" for credential spec"
+            .to_owned(),
+        [a, b] => format!("cannot specify both {a} and {b} credential specs"),
+        [rest @ .., last] => format!(
+            "cannot specify both {}, and {last} credential specs",
+            rest.join(", ")
+        ),
+    };
+    Err(ApiError::invalid(format!(
+        "invalid CredentialSpec: {fault}"
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_the_cli_sends_reads_back_with_the_references_shape() {
-        let spec = parse(MINIMAL.as_bytes()).unwrap();
+        let spec = parse(MINIMAL.as_bytes(), ApiVersion::NEWEST).unwrap();
         assert_eq!(spec.mode, ServiceMode::Replicated { replicas: 1 });
         let shown = json::shown(&spec).unwrap();
         assert_eq!(
@@ -223,19 +334,19 @@ mod tests {
                     {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}]},
             })
         );
-        let again = parse(shown.to_string().as_bytes()).unwrap();
+        let again = parse(shown.to_string().as_bytes(), ApiVersion::NEWEST).unwrap();
         assert_eq!(again, spec, "what was read can be sent back unchanged");
     }
 
     fn with(change: impl FnOnce(&mut Value)) -> Result<ServiceSpec, ApiError> {
         let mut value: Value = serde_json::from_str(MINIMAL).unwrap();
         change(&mut value);
-        parse(value.to_string().as_bytes())
+        parse(value.to_string().as_bytes(), ApiVersion::NEWEST)
     }
 
     #[test]
     fn unknown_choices_are_refused_in_the_references_words() {
-        let cases: [(&str, Value, &str); 7] = [
+        let cases: [(&str, Value, &str); 9] = [
             (
                 "/Mode",
                 json!({"Replicated": {}, "Global": {}}),
@@ -244,7 +355,17 @@ mod tests {
             (
                 "/Mode",
                 json!({"Replicated": {"Replicas": -1}}),
-                "Number of replicas must be non-negative",
+                "rpc error: code = InvalidArgument desc = Number of replicas must be non-negative",
+            ),
+            (
+                "/TaskTemplate/ContainerSpec/Privileges",
+                json!({"CredentialSpec": {}}),
+                "invalid CredentialSpec: must either provide \"file\", \"registry\", or \"config\" for credential spec",
+            ),
+            (
+                "/TaskTemplate/ContainerSpec/Privileges",
+                json!({"CredentialSpec": {"File": "a", "Registry": "b"}}),
+                "invalid CredentialSpec: cannot specify both \"file\" and \"registry\" credential specs",
             ),
             (
                 "/EndpointSpec/Mode",
@@ -292,5 +413,60 @@ mod tests {
         let ports = spec.endpoint_spec.unwrap().ports;
         assert_eq!(ports[0].protocol, PortProtocol::Tcp);
         assert_eq!(ports[0].publish_mode, PublishMode::Ingress);
+    }
+
+    #[test]
+    fn older_clients_do_not_mean_what_their_version_lacks() {
+        let mut value: Value = serde_json::from_str(MINIMAL).unwrap();
+        value["Mode"] = json!({"ReplicatedJob": {"MaxConcurrent": 3}});
+        value["Networks"] = json!([{"Target": "front"}]);
+        let template = &mut value["TaskTemplate"];
+        template["Placement"]["MaxReplicas"] = 1.into();
+        template["Resources"] =
+            json!({"Limits": {"Pids": 5, "MemoryBytes": 9_000_000}, "SwapBytes": 1});
+        let container = &mut template["ContainerSpec"];
+        container["Sysctls"] = json!({"a": "b"});
+        container["CapabilityAdd"] = json!(["CAP_NET_ADMIN"]);
+        container["Privileges"] = json!({"NoNewPrivileges": true});
+        container["OomScoreAdj"] = 5.into();
+        container["Mounts"] = json!([{"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": [["noexec"]], "SizeBytes": 9}}]);
+        let read = |minor| parse(value.to_string().as_bytes(), ApiVersion::new(1, minor)).unwrap();
+        let job = ServiceMode::ReplicatedJob {
+            max_concurrent: 3,
+            total_completions: 3,
+        };
+        for minor in [39, 40, 41, 44, 46, 52] {
+            let spec = read(minor);
+            let (task, since) = (&spec.task_template, |first| minor >= first);
+            let container = &task.container_spec;
+            let resources = task.resources.as_ref().unwrap();
+            let placement = task.placement.as_ref().unwrap();
+            let tmpfs = container.mounts[0].tmpfs_options.as_ref().unwrap();
+            assert_eq!(!container.sysctls.is_empty(), since(40));
+            assert_eq!(placement.max_replicas == 1, since(40));
+            assert_eq!(!container.capability_add.is_empty(), since(41));
+            assert_eq!(resources.limits.as_ref().unwrap().pids == 5, since(41));
+            assert_eq!(spec.mode == job, since(41));
+            assert_eq!(task.networks.is_empty(), since(44), "legacy networks");
+            assert_eq!(
+                container.privileges.as_ref().unwrap().no_new_privileges,
+                since(44)
+            );
+            assert_eq!(!tmpfs.options.is_empty(), since(46));
+            assert_eq!(tmpfs.size_bytes, 9);
+            assert_eq!(container.oom_score_adj == 5, since(46));
+            assert_eq!(resources.swap_bytes.is_some(), since(52));
+        }
+    }
+
+    #[test]
+    fn a_job_reads_back_with_both_of_its_numbers() {
+        let spec = with(|spec| spec["Mode"] = json!({"ReplicatedJob": {}})).unwrap();
+        assert_eq!(
+            json::shown(&spec.mode).unwrap(),
+            json!({"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}})
+        );
+        let spec = with(|spec| spec["Mode"] = json!({"GlobalJob": {}})).unwrap();
+        assert_eq!(json::shown(&spec.mode).unwrap(), json!({"GlobalJob": {}}));
     }
 }

@@ -92,9 +92,7 @@ fn up_to_date(state: &Model, task: &Task) -> bool {
     let Some(service) = state.service(&task.service_id) else {
         return false;
     };
-    task.spec_version == Some(service.spec_version)
-        || (task.spec == service.spec.task_template
-            && task.endpoint_spec == service.spec.endpoint_spec)
+    skein_orchestration::is_up_to_date(state, service, task)
 }
 
 pub async fn inspect(

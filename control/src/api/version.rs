@@ -1,7 +1,12 @@
 //! Versions of the Docker Engine API, and paths that name one.
 
-use super::error::ApiError;
-use std::fmt;
+use super::{Original, error::ApiError};
+use axum::extract::FromRequestParts;
+use http::{HeaderName, HeaderValue, request::Parts};
+use std::{convert::Infallible, fmt};
+
+/// Tells the leader which version a request is written in. Managers set it, never clients.
+const ASKED: HeaderName = HeaderName::from_static("x-skein-api-version");
 
 /// A version of the Docker Engine API, such as 1.41.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +49,19 @@ impl ApiVersion {
         }
     }
 
+    /// Notes on a request that goes to the leader which version it is written in.
+    pub fn note(parts: &mut Parts) {
+        let asked = parts
+            .extensions
+            .get::<Original>()
+            .and_then(|original| Self::of_path(original.0.path()).0);
+        parts.headers.remove(ASKED);
+        let value = asked.and_then(|asked| HeaderValue::try_from(asked.to_string()).ok());
+        if let Some(value) = value {
+            parts.headers.insert(ASKED, value);
+        }
+    }
+
     /// Whether a client that speaks this version can be served when `offered` is the newest.
     ///
     /// # Errors
@@ -61,6 +79,16 @@ impl ApiVersion {
             )));
         }
         Ok(())
+    }
+}
+
+/// What the request was noted to be written in; the newest if nothing was.
+impl<S: Send + Sync> FromRequestParts<S> for ApiVersion {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let noted = parts.headers.get(ASKED).and_then(|v| v.to_str().ok());
+        Ok(noted.and_then(Self::parse).unwrap_or(Self::NEWEST))
     }
 }
 
@@ -86,6 +114,21 @@ mod tests {
             ("/vx.y/info", None, "/vx.y/info"),
         ] {
             assert_eq!(ApiVersion::of_path(path), (version, rest));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_leader_learns_the_version_from_the_manager_alone() {
+        for (path, expected) in [
+            ("/v1.41/services", ApiVersion::new(1, 41)),
+            ("/services", ApiVersion::NEWEST),
+        ] {
+            let request = http::Request::builder().header(ASKED, "1.24");
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            parts.extensions.insert(Original(path.parse().unwrap()));
+            ApiVersion::note(&mut parts);
+            let read = ApiVersion::from_request_parts(&mut parts, &()).await;
+            assert_eq!(read, Ok(expected));
         }
     }
 

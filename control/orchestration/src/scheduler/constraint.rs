@@ -7,7 +7,10 @@ use std::net::IpAddr;
 /// One expression, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Constraint {
+    /// As written: the names of labels keep their case.
     key: String,
+    /// The same in lower case.
+    known: String,
     equal: bool,
     value: String,
 }
@@ -37,8 +40,7 @@ impl Constraint {
     /// regardless of case. A key that means nothing matches no node.
     pub fn matches(&self, node: &Node) -> bool {
         let compare = |actual: &str| self.equal == actual.eq_ignore_ascii_case(&self.value);
-        let key = self.key.to_ascii_lowercase();
-        match key.as_str() {
+        match self.known.as_str() {
             "node.id" => compare(&node.id),
             "node.hostname" => compare(&node.description.hostname),
             "node.ip" => self.matches_ip(&node.status.addr),
@@ -48,7 +50,7 @@ impl Constraint {
             }),
             "node.platform.os" => compare(&node.description.platform.os),
             "node.platform.arch" => compare(&node.description.platform.architecture),
-            _ => match self.label(&key, node) {
+            _ => match self.label(node) {
                 Some(actual) => compare(actual),
                 None => false,
             },
@@ -57,10 +59,10 @@ impl Constraint {
 
     /// The label that the key names, "" where the node lacks it; `None` for other keys. The name of
     /// the label keeps its case.
-    fn label<'a>(&self, key: &str, node: &'a Node) -> Option<&'a str> {
-        let (labels, prefix) = if key.starts_with("node.labels.") {
+    fn label<'a>(&self, node: &'a Node) -> Option<&'a str> {
+        let (labels, prefix) = if self.known.starts_with("node.labels.") {
             (&node.spec.labels, "node.labels.")
-        } else if key.starts_with("engine.labels.") {
+        } else if self.known.starts_with("engine.labels.") {
             (&node.description.engine.labels, "engine.labels.")
         } else {
             return None;
@@ -102,6 +104,7 @@ impl std::str::FromStr for Constraint {
         }
         Ok(Self {
             key: key.into(),
+            known: key.to_ascii_lowercase(),
             equal,
             value: value.into(),
         })

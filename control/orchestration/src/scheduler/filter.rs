@@ -112,6 +112,20 @@ impl<'a> Demand<'a> {
         }
     }
 
+    /// The same for a node that passed before: which only fills up.
+    fn refused_now(&self, room: &Room, of_service: u64) -> Option<Filter> {
+        let has_port = |port| room.is_taken(port, self.service_id, self.held_back);
+        if !room.stock.has(self.reserved) {
+            Some(Filter::Resources)
+        } else if self.host_ports.iter().any(has_port) {
+            Some(Filter::HostPorts)
+        } else if self.max_replicas != 0 && of_service >= self.max_replicas {
+            Some(Filter::MaxReplicas)
+        } else {
+            None
+        }
+    }
+
     fn has_plugins(&self, engine: &EngineDescription) -> bool {
         let has = |kind: &str, wanted: &str| {
             engine.plugins.iter().any(|plugin| {
@@ -190,13 +204,24 @@ pub(super) struct Refusals(BTreeMap<Filter, u64>);
 impl Refusals {
     /// Whether the task can run on the node; if not, it is noted why.
     pub(super) fn admits(&mut self, demand: &Demand<'_>, room: &Room, of_service: u64) -> bool {
-        match demand.refused_by(room, of_service) {
-            None => true,
-            Some(filter) => {
-                *self.0.entry(filter).or_default() += 1;
-                false
-            }
+        self.note(demand.refused_by(room, of_service))
+    }
+
+    /// The same for a node that was admitted before.
+    pub(super) fn still_admits(
+        &mut self,
+        demand: &Demand<'_>,
+        room: &Room,
+        of_service: u64,
+    ) -> bool {
+        self.note(demand.refused_now(room, of_service))
+    }
+
+    fn note(&mut self, refusal: Option<Filter>) -> bool {
+        if let Some(filter) = refusal {
+            *self.0.entry(filter).or_default() += 1;
         }
+        refusal.is_none()
     }
 
     /// The reasons, those of most nodes first.

@@ -113,7 +113,8 @@ impl Scheduler {
             tree.add(&spreads, &room.node, of_service, candidate);
         }
         for task in group {
-            let chosen = tree.next(&mut |c| refusals.admits(&demand, &rooms[c.room], c.of_service));
+            let chosen =
+                tree.next(&mut |c| refusals.still_admits(&demand, &rooms[c.room], c.of_service));
             match chosen {
                 Some(index) => {
                     let message = "scheduler assigned task to node";

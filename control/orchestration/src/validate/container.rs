@@ -50,8 +50,8 @@ fn check_mounts(spec: &ContainerSpec) -> Result<(), SpecError> {
         }
         let unsupported = match mount.kind {
             MountKind::Npipe => "npipe",
-            MountKind::Cluster => "cluster",
-            MountKind::Bind | MountKind::Volume | MountKind::Tmpfs => continue,
+            // The scheduler says that no node has it.
+            MountKind::Cluster | MountKind::Bind | MountKind::Volume | MountKind::Tmpfs => continue,
         };
         return Err(SpecError::invalid(format!(
             "invalid MountType: \"{unsupported}\": bind, volume and tmpfs are supported"
@@ -92,7 +92,7 @@ pub(super) fn check_resources(resources: &ResourceRequirements) -> Result<(), Sp
         if cpus != 0 && cpus < CPU_MIN {
             return Err(SpecError::invalid(format!(
                 "invalid cpu value {}: Must be at least 0.001",
-                cpus as f64 / 1e9
+                short_float(cpus as f64 / 1e9)
             )));
         }
         if memory != 0 && memory < MEMORY_MIN {
@@ -108,6 +108,18 @@ pub(super) fn check_resources(resources: &ResourceRequirements) -> Result<(), Sp
         ));
     }
     Ok(())
+}
+
+/// A number as Go's `%g` prints it, as far as numbers go here: below 0.0001 with an exponent.
+fn short_float(number: f64) -> String {
+    if number.abs() >= 1e-4 {
+        return number.to_string();
+    }
+    let text = format!("{number:e}");
+    match text.split_once("e-") {
+        Some((digits, exponent)) => format!("{digits}e-{exponent:0>2}"),
+        None => text,
+    }
 }
 
 pub(super) fn check_restart(policy: &RestartPolicy) -> Result<(), SpecError> {

@@ -24,6 +24,8 @@ pub use service::{
 pub enum SpecErrorKind {
     /// 400
     Invalid,
+    /// 400 as well: not the spec is wrong, but something is missing that it needs.
+    Precondition,
     /// 403
     Forbidden,
     /// 409

@@ -41,7 +41,8 @@ pub fn check_service(
     };
     check_endpoint(endpoint)?;
     if publishes_ingress(Some(endpoint)) && state.ingress_network().is_none() {
-        return Err(SpecError::invalid(
+        return Err(SpecError::with(
+            SpecErrorKind::Precondition,
             "service needs ingress network, but no ingress network is present",
         ));
     }
@@ -99,18 +100,25 @@ pub fn resolve_networks(state: &State, spec: &mut ServiceSpec) -> Result<(), Spe
 }
 
 fn check_mode(spec: &ServiceSpec) -> Result<(), SpecError> {
-    let kind = match spec.mode {
-        ServiceMode::Replicated { .. } | ServiceMode::Global {} => return Ok(()),
-        ServiceMode::ReplicatedJob { .. } => "replicated-job",
-        ServiceMode::GlobalJob {} => "global-job",
-    };
-    if spec.update_config.is_some() {
-        return Err(SpecError::invalid("Jobs may not have an update config"));
+    // As numbers of Go's they would be negative.
+    let negative = |number: u64| i64::try_from(number).is_err();
+    match spec.mode {
+        ServiceMode::Replicated { replicas } if negative(replicas) => Err(SpecError::invalid(
+            "Number of replicas must be non-negative",
+        )),
+        ServiceMode::ReplicatedJob { max_concurrent, .. } if negative(max_concurrent) => Err(
+            SpecError::invalid("Maximum concurrent jobs must not be negative"),
+        ),
+        ServiceMode::ReplicatedJob {
+            total_completions, ..
+        } if negative(total_completions) => Err(SpecError::invalid(
+            "Total completed jobs must not be negative",
+        )),
+        mode if mode.is_job() && spec.update_config.is_some() => {
+            Err(SpecError::invalid("Jobs may not have an update config"))
+        }
+        _ => Ok(()),
     }
-    Err(SpecError::with(
-        SpecErrorKind::Unimplemented,
-        format!("mode {kind} is not supported: use replicated or global"),
-    ))
 }
 
 fn check_task(spec: &TaskSpec) -> Result<(), SpecError> {

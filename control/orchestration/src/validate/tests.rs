@@ -104,8 +104,26 @@ fn services_are_refused_in_the_references_words() {
         message,
         "rpc error: code = Unknown desc = key 'n' is invalid"
     );
-    let (kind, _) = refusal(|s| s.mode = ServiceMode::GlobalJob {});
-    assert_eq!(kind, SpecErrorKind::Unimplemented);
+    assert_eq!(
+        invalid(|s| {
+            s.mode = ServiceMode::GlobalJob {};
+            s.update_config = Some(UpdateConfig::default());
+        }),
+        "Jobs may not have an update config"
+    );
+    assert_eq!(
+        invalid(|s| s.mode = ServiceMode::Replicated { replicas: u64::MAX }),
+        "Number of replicas must be non-negative"
+    );
+    assert_eq!(
+        invalid(|s| {
+            s.mode = ServiceMode::ReplicatedJob {
+                max_concurrent: 1,
+                total_completions: u64::MAX,
+            };
+        }),
+        "Total completed jobs must not be negative"
+    );
 }
 
 #[test]

@@ -84,6 +84,16 @@ pub(super) fn mounts(specs: &[Mount], expand: Expand<'_>) -> Result<Mounts, Spec
     Ok(found)
 }
 
+/// Whether the templates of a mount have values.
+pub(super) fn check_templates(spec: &Mount, expand: Expand<'_>) -> Result<(), SpecError> {
+    expand("mount source", &spec.source)?;
+    expand("mount target", &spec.target)?;
+    match &spec.volume_options {
+        Some(options) => expand_volume(options, expand).map(drop),
+        None => Ok(()),
+    }
+}
+
 fn bind_options(options: &BindOptions) -> Result<MountBindOptions, SpecError> {
     let propagation = match options.propagation.as_str() {
         "" => None,

@@ -9,7 +9,8 @@ use bollard::models::{
     PortBinding, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
 };
 use skein_model::{
-    ContainerSpec, GenericResource, Healthcheck, NodeDescription, Privileges, PublishMode, Task,
+    ContainerSpec, GenericResource, Healthcheck, NodeDescription, Privileges, PublishMode,
+    ServiceSpec, Task,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -172,6 +173,32 @@ pub fn plan(
     })
 }
 
+/// Whether the templates of a service have values, tried with those of no task in particular.
+///
+/// # Errors
+/// The first that has none. What else may be wrong with the spec is found by [`plan`].
+pub fn check_templates(service: &ServiceSpec) -> Result<(), SpecError> {
+    let spec = &service.task_template.container_spec;
+    let task = Task {
+        slot: 1,
+        service_name: service.name.clone(),
+        service_labels: service.labels.clone(),
+        ..Task::default()
+    };
+    let context = Context::new(&task, &NodeDescription::default());
+    let expand = |what, text: &str| {
+        template::expand(text, &context).map_err(|error| SpecError::Template { what, error })
+    };
+    expand("hostname", &spec.hostname)?;
+    for (_, value) in spec.env.iter().filter_map(|entry| entry.split_once('=')) {
+        expand("env", value)?;
+    }
+    for mount in &spec.mounts {
+        mounts::check_templates(mount, &expand)?;
+    }
+    Ok(())
+}
+
 /// Labels of the container: the spec's, then the task's, then the system's, which always win.
 pub fn labels(task: &Task) -> BTreeMap<String, String> {
     let mut labels = task.spec.container_spec.labels.clone();
@@ -287,8 +314,18 @@ fn extra_host(entry: &str) -> Option<String> {
 
 fn security_options(privileges: &Privileges) -> Result<Vec<String>, SpecError> {
     let mut options = Vec::new();
-    if privileges.credential_spec.is_some() {
-        return Err(SpecError::Unavailable("credential specs"));
+    // The engine says whether its system has them.
+    if let Some(credentials) = &privileges.credential_spec {
+        for (key, scheme) in [
+            ("Config", "config"),
+            ("File", "file"),
+            ("Registry", "registry"),
+        ] {
+            let value = credentials.get(key).and_then(|value| value.as_str());
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                options.push(format!("credentialspec={scheme}://{value}"));
+            }
+        }
     }
     if let Some(selinux) = &privileges.selinux_context {
         if selinux.disable {

@@ -1,6 +1,9 @@
 use super::{Engine, EngineError};
-use bollard::models::{SystemInfo, SystemVersion};
-use skein_model::{EngineDescription, EnginePlugin, NodeDescription, NodeResources, Platform};
+use bollard::models::{GenericResources, SystemInfo, SystemVersion};
+use skein_model::{
+    DiscreteResource, EngineDescription, EnginePlugin, GenericResource, NamedResource,
+    NodeDescription, NodeResources, Platform,
+};
 
 /// A CPU, in billionths.
 const NANO: i64 = 1_000_000_000;
@@ -58,7 +61,7 @@ pub fn describe(info: SystemInfo, version: SystemVersion) -> NodeDescription {
         resources: NodeResources {
             nano_cpus: info.ncpu.unwrap_or_default().saturating_mul(NANO),
             memory_bytes: info.mem_total.unwrap_or_default(),
-            generic_resources: Vec::new(),
+            generic_resources: generic_resources(info.generic_resources.unwrap_or_default()),
         },
         engine: EngineDescription {
             engine_version: version.version.unwrap_or_default(),
@@ -67,6 +70,25 @@ pub fn describe(info: SystemInfo, version: SystemVersion) -> NodeDescription {
         },
         ..NodeDescription::default()
     }
+}
+
+/// What the engine was told that the node has (`--node-generic-resource`).
+fn generic_resources(found: GenericResources) -> Vec<GenericResource> {
+    found
+        .into_iter()
+        .map(|resource| GenericResource {
+            discrete_resource_spec: resource.discrete_resource_spec.map(|discrete| {
+                DiscreteResource {
+                    kind: discrete.kind.unwrap_or_default(),
+                    value: discrete.value.unwrap_or_default(),
+                }
+            }),
+            named_resource_spec: resource.named_resource_spec.map(|named| NamedResource {
+                kind: named.kind.unwrap_or_default(),
+                value: named.value.unwrap_or_default(),
+            }),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -79,6 +101,10 @@ mod tests {
         let info = serde_json::from_value(json!({
             "Name": "n1", "NCPU": 2, "MemTotal": 1024, "Architecture": "x86_64",
             "OSType": "linux", "Labels": ["rack=a", "ssd"],
+            "GenericResources": [
+                {"DiscreteResourceSpec": {"Kind": "ssd", "Value": 3}},
+                {"NamedResourceSpec": {"Kind": "gpu", "Value": "u1"}},
+            ],
             "Plugins": {"Volume": ["local"], "Network": ["skein", "bridge"], "Log": ["json-file"]},
         }))
         .unwrap();
@@ -89,6 +115,14 @@ mod tests {
         assert_eq!(node.platform.os, "linux");
         assert_eq!(node.resources.nano_cpus, 2_000_000_000);
         assert_eq!(node.resources.memory_bytes, 1024);
+        let generic = serde_json::to_value(&node.resources.generic_resources).unwrap();
+        assert_eq!(
+            generic,
+            json!([
+                {"DiscreteResourceSpec": {"Kind": "ssd", "Value": 3}},
+                {"NamedResourceSpec": {"Kind": "gpu", "Value": "u1"}},
+            ])
+        );
         assert_eq!(node.engine.engine_version, "20.10.24");
         assert_eq!(node.engine.labels["rack"], "a");
         assert_eq!(node.engine.labels["ssd"], "");
