@@ -1,4 +1,4 @@
-use crate::{Meta, is_default};
+use crate::{Meta, Timestamp, is_default};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -25,12 +25,25 @@ pub struct Cluster {
     /// The root of the cluster's certificates.
     #[serde(rename = "X-Skein-RootCA")]
     pub root_ca: RootCa,
+    /// The root that is to take its place, while the nodes change over.
+    #[serde(
+        rename = "X-Skein-RootRotation",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub root_rotation: Option<RootRotation>,
+    /// What managers seal their keys with (`SWMKEY-1-…`); "" where they are not to be locked.
+    #[serde(rename = "X-Skein-UnlockKey")]
+    pub unlock_key: UnlockKey,
     /// The Raft ID that the next manager gets. IDs are never used again.
     #[serde(rename = "X-Skein-NextRaftID")]
     pub next_raft_id: u64,
-    /// IDs of removed nodes: their certificates are no longer good.
+    /// IDs of removed nodes, whose certificates are no longer good, and when the last of those has
+    /// expired.
     #[serde(rename = "X-Skein-RemovedNodes")]
-    pub removed_nodes: Vec<String>,
+    pub removed_nodes: BTreeMap<String, Timestamp>,
+    /// The longest `NodeCertExpiry` that the cluster ever had.
+    #[serde(rename = "X-Skein-LongestCertExpiry")]
+    pub longest_cert_expiry: i64,
     /// The managers by node ID.
     #[serde(rename = "X-Skein-Managers")]
     pub managers: BTreeMap<String, RaftMember>,
@@ -61,6 +74,27 @@ impl std::fmt::Debug for RootCa {
         f.debug_struct("RootCa")
             .field("cert_pem", &self.cert_pem)
             .finish_non_exhaustive()
+    }
+}
+
+/// A change of the root under way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct RootRotation {
+    /// The root that signs now.
+    pub root: RootCa,
+    /// Name and key of that root, signed by the one that nodes still trust. PEM.
+    pub cross_signed_pem: String,
+}
+
+/// `SWMKEY-1-…`, or "".
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnlockKey(pub String);
+
+impl std::fmt::Debug for UnlockKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UnlockKey(redacted)")
     }
 }
 
@@ -167,20 +201,55 @@ impl Default for DispatcherConfig {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct CaConfig {
     /// Nanoseconds.
     pub node_cert_expiry: i64,
+    #[serde(rename = "ExternalCAs", skip_serializing_if = "Vec::is_empty")]
+    pub external_cas: Vec<ExternalCa>,
+    /// The root that is wanted; only in requests.
+    #[serde(rename = "SigningCACert", skip_serializing_if = "String::is_empty")]
+    pub signing_ca_cert: String,
+    /// Its key; only in requests.
+    #[serde(rename = "SigningCAKey", skip_serializing_if = "String::is_empty")]
+    pub signing_ca_key: String,
     #[serde(skip_serializing_if = "is_default")]
     pub force_rotate: u64,
+}
+
+impl std::fmt::Debug for CaConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CaConfig")
+            .field("node_cert_expiry", &self.node_cert_expiry)
+            .field("external_cas", &self.external_cas)
+            .field("force_rotate", &self.force_rotate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server that signs certificates for the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct ExternalCa {
+    pub protocol: String,
+    #[serde(rename = "URL")]
+    pub url: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+    #[serde(rename = "CACert", skip_serializing_if = "String::is_empty")]
+    pub ca_cert: String,
 }
 
 impl Default for CaConfig {
     fn default() -> Self {
         Self {
             node_cert_expiry: 7_776_000_000_000_000,
+            external_cas: Vec::new(),
+            signing_ca_cert: String::new(),
+            signing_ca_key: String::new(),
             force_rotate: 0,
         }
     }

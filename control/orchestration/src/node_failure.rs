@@ -6,6 +6,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How often nodes tell that they live: Swarm's period.
 pub const HEARTBEAT_PERIOD: Duration = Duration::from_secs(5);
+/// Nobody can tell more often than this whether a node lives.
+const HEARTBEAT_PERIOD_MIN: Duration = Duration::from_millis(100);
+
+/// How often nodes of this cluster tell that they live.
+pub fn heartbeat_period(state: &State) -> Duration {
+    let asked = state.cluster().map(|c| c.spec.dispatcher.heartbeat_period);
+    match asked.and_then(|nanos| u64::try_from(nanos).ok()) {
+        None | Some(0) => HEARTBEAT_PERIOD,
+        Some(nanos) => Duration::from_nanos(nanos).max(HEARTBEAT_PERIOD_MIN),
+    }
+}
+
 /// Heartbeats that may be missed before a node is down.
 const GRACE: u32 = 3;
 /// The same after a change of leader: nodes must find the new one first.
@@ -55,6 +67,7 @@ impl Heartbeats {
     /// Marks nodes that are not heard of; returns when to look again, by the same clock.
     pub fn run(&mut self, draft: &mut Draft, now: Duration) -> Option<Duration> {
         self.heard.retain(|id, _| draft.node(id).is_some());
+        let period = heartbeat_period(draft);
         let nodes: Vec<Arc<Node>> = draft
             .nodes()
             .filter(|node| node.status.state != NodeState::Down)
@@ -64,9 +77,9 @@ impl Heartbeats {
         for node in nodes {
             let known = self.heard.get(&node.id);
             let (deadline, message) = match known {
-                Some(last) => (*last + HEARTBEAT_PERIOD * GRACE, "heartbeat failure"),
+                Some(last) => (*last + period * GRACE, "heartbeat failure"),
                 None => (
-                    self.leader_since + HEARTBEAT_PERIOD * GRACE_UNKNOWN,
+                    self.leader_since + period * GRACE_UNKNOWN,
                     "heartbeat failure for node in \"unknown\" state",
                 ),
             };

@@ -26,8 +26,10 @@ pub mod template;
 
 use crate::rpc::Managers;
 use bollard::Docker;
+use skein_model::NodeRole;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
+    sync::watch,
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -53,6 +55,21 @@ pub struct Config {
     pub data_path_addr: String,
     /// The managers, and the way to the leader.
     pub managers: Managers,
+    /// Where to put what the managers say of the node's membership.
+    pub orders: watch::Sender<Orders>,
+}
+
+/// What the managers say of a node's membership.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// The role that its certificate is to have; `None` until the managers were heard.
+    pub role: Option<NodeRole>,
+    /// The root certificate to trust, PEM; "" if the managers say nothing of it.
+    pub root_pem: String,
+    /// Public key (base64) of who is to have issued its certificate.
+    pub issuer_key: String,
+    /// Whether it is the node's turn to renew a certificate of another issuer.
+    pub renew: bool,
 }
 
 /// Runs the tasks that the managers give a node.
@@ -85,6 +102,7 @@ async fn run(config: Config, shutdown: CancellationToken) {
         environment: environment.clone(),
         tasks: tasks.clone(),
         data_path_addr: config.data_path_addr,
+        orders: config.orders,
     };
     let work = async {
         tokio::join!(

@@ -3,19 +3,22 @@
 //! Whatever ends a session, another is opened at once; the tasks do not notice.
 
 use super::{
-    logs,
+    Orders, logs,
     task::{Environment, Tasks},
 };
 use crate::rpc::{Managers, RemoteManager};
 use rand::Rng as _;
-use skein_model::Task;
+use skein_model::{Node, Task};
 use skein_proto::node::{
     AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NetworkRequest, ReportNetworkRequest,
     SessionMessage, SessionRequest, TaskStatusUpdate, UpdateTaskStatusRequest,
     dispatcher_client::DispatcherClient,
 };
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
 /// Between sessions: the first time, and the longest. Jittered, as all nodes lose a leader at once.
@@ -51,6 +54,8 @@ pub struct Session {
     pub tasks: Tasks,
     /// See [`Config`](super::Config::data_path_addr).
     pub data_path_addr: String,
+    /// See [`Config`](super::Config::orders).
+    pub orders: watch::Sender<Orders>,
 }
 
 impl Session {
@@ -85,11 +90,19 @@ impl Session {
                 Arc::new(described.map_err(|error| Status::failed_precondition(error.to_string()))?)
             }
         };
+        let credentials = self.managers.credentials();
+        let mut renewed = credentials.generation();
+        renewed.mark_unchanged();
+        let mut description = (*description).clone();
+        description.tls_info = credentials
+            .identity()
+            .tls_info()
+            .map_err(|error| Status::internal(error.to_string()))?;
         let channel = self.managers.leader().await;
         let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
         let client = Client::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let request = SessionRequest {
-            description: serde_json::to_vec(&*description)
+            description: serde_json::to_vec(&description)
                 .map_err(|error| Status::internal(error.to_string()))?,
             data_path_address: self.data_path_addr.clone(),
         };
@@ -114,6 +127,11 @@ impl Session {
             self.report(client.clone(), &id),
             self.report_network(client, &id),
             logs::serve(&self.environment.engine, &self.tasks, channel, &id),
+            async {
+                // The managers must see the new certificate, and who now calls.
+                drop(renewed.changed().await);
+                Err::<Infallible, _>(Status::aborted("the node has another certificate"))
+            },
         );
         never.map(|(never, ..)| never)
     }
@@ -125,6 +143,18 @@ impl Session {
             address: manager.address,
         });
         self.managers.update(managers.collect());
+        let node = serde_json::from_slice::<Node>(&message.node);
+        let orders = Orders {
+            role: node.ok().map(|node| node.role),
+            root_pem: message.root_pem,
+            issuer_key: message.issuer_key,
+            renew: message.renew,
+        };
+        self.orders.send_if_modified(|known| {
+            let changed = *known != orders;
+            *known = orders;
+            changed
+        });
     }
 
     async fn follow(&self, mut messages: Streaming<SessionMessage>) -> Ended {

@@ -3,7 +3,7 @@
 
 use super::{error::ApiError, member::Member, version::ApiVersion};
 use crate::{
-    node::{LocalState, Membership},
+    node::NodeError,
     rpc::{self, LEADER_METADATA},
 };
 use axum::{
@@ -33,10 +33,6 @@ const LEADER_RETRY: Duration = Duration::from_millis(250);
 /// The longest body of a request about the cluster: what is stored must fit in one Raft entry, whose
 /// limit is below this.
 const BODY_MAX: usize = 2 << 20;
-
-const NEVER_MEMBER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
-const WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
-const STARTING: &str = "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster.";
 
 /// The way to the cluster's own resources. Clones are handles of the same.
 #[derive(Clone)]
@@ -108,7 +104,7 @@ impl Cluster {
 
     fn place(&self) -> Result<Place, ApiError> {
         let Some(store) = self.member.store() else {
-            return Err(not_a_manager(&self.member.membership()));
+            return Err(NodeError::not_manager(&self.member.membership()).into());
         };
         let leadership = store.leadership().borrow().clone();
         Ok(match leadership.leader {
@@ -163,15 +159,6 @@ fn lost(status: &Status) -> ApiError {
         Code::Unavailable,
         format_args!("connection to the swarm's leader: {}", status.message()),
     )
-}
-
-/// Swarm's words for a node that cannot answer for the cluster.
-fn not_a_manager(membership: &Membership) -> ApiError {
-    ApiError::unavailable(match membership {
-        m if m.state == LocalState::Inactive => NEVER_MEMBER,
-        m if m.is_manager || m.state == LocalState::Pending => STARTING,
-        _ => WORKER,
-    })
 }
 
 fn to_wire(headers: &http::HeaderMap) -> Vec<Header> {

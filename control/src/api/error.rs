@@ -145,6 +145,7 @@ impl From<ProposeError> for ApiError {
         match error {
             ProposeError::Rejected(rejection) => rejection.into(),
             ProposeError::NotLeader { .. } => Self::no_leader(),
+            ProposeError::Refused(reason) => Self::rpc(Code::FailedPrecondition, reason),
             ProposeError::Unavailable(reason) => {
                 Self::rpc(Code::Unknown, format_args!("{NO_LEADER} ({reason})"))
             }
@@ -160,6 +161,7 @@ impl From<NodeError> for ApiError {
             | NodeErrorKind::NotManager
             | NodeErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             NodeErrorKind::Invalid => StatusCode::BAD_REQUEST,
+            NodeErrorKind::WrongKey => StatusCode::UNAUTHORIZED,
             NodeErrorKind::Conflict => StatusCode::CONFLICT,
             NodeErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };

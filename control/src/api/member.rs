@@ -21,6 +21,8 @@ pub trait Member: Send + Sync + 'static {
     fn join(&self, request: JoinRequest) -> BoxFuture<'_, Result<(), NodeError>>;
     /// See [`crate::node::Node::leave`].
     fn leave(&self, force: bool) -> BoxFuture<'_, Result<(), NodeError>>;
+    /// See [`crate::node::Node::unlock`].
+    fn unlock(&self, key: String) -> BoxFuture<'_, Result<(), NodeError>>;
     /// See [`crate::node::Node::managers`].
     fn managers(&self) -> Vec<RemoteManager>;
     /// The store, where this node is a manager that is up.

@@ -83,6 +83,7 @@ fn node_table(local: Local) -> Router {
         .route("/swarm/init", post(swarm::init))
         .route("/swarm/join", post(swarm::join))
         .route("/swarm/leave", post(swarm::leave))
+        .route("/swarm/unlock", post(swarm::unlock))
         .route("/swarm", any(clustered))
         .route("/swarm/{*rest}", any(clustered))
         .route("/nodes", any(clustered))

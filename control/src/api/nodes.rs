@@ -1,7 +1,7 @@
 //! `/nodes`
 
 use super::{Leader, error::ApiError, filters::Filters, json, member::Store, query::Params};
-use crate::clock;
+use crate::{clock, manager::Group};
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -13,7 +13,11 @@ use skein_model::{
     Action, Cluster, Draft, Kind, ManagerStatus, Node, NodeRole, NodeSpec, NodeState, Object,
     Reachability, State as Model, TaskState, TaskStatus,
 };
+use std::time::Duration;
 use tonic::Code;
+
+/// How long a removed node's ID is kept after its last certificate has expired: Swarm's time.
+const REMOVED_KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 const FILTERS: [&str; 6] = ["id", "name", "label", "node.label", "role", "membership"];
 
@@ -94,15 +98,44 @@ pub async fn update(
     let spec = parse_spec(&body)?;
     let state = leader.read().await?;
     let mut node = Node::clone(state.find_node(&id)?);
-    if spec.role != node.spec.role {
-        return Err(ApiError::unsupported(
-            "changing the role of a node is not supported: let it leave the swarm, and join it again with the token of the other role",
-        ));
+    if (node.spec.role, spec.role) == (NodeRole::Manager, NodeRole::Worker) {
+        check_demotion(&state, &node.id, &group(&*leader.store))?;
     }
     node.meta.version = version;
     node.spec = spec;
     leader.write(Action::Update(Object::from(node))).await?;
     Ok(StatusCode::OK)
+}
+
+fn group(store: &dyn Store) -> Group {
+    let members = store.members();
+    let ids = members.iter().map(|member| member.raft_id);
+    let reachable = ids.filter(|id| store.reachable(*id)).collect();
+    Group { members, reachable }
+}
+
+/// Whether a manager may become a worker.
+fn check_demotion(state: &Model, node_id: &str, group: &Group) -> Result<(), ApiError> {
+    let managers = state.nodes().filter(|n| n.spec.role == NodeRole::Manager);
+    if managers.count() == 1 {
+        return Err(ApiError::rpc(
+            Code::FailedPrecondition,
+            "attempting to demote the last manager of the swarm",
+        ));
+    }
+    let member = group
+        .members
+        .iter()
+        .find(|member| member.node_id == node_id);
+    let member = member
+        .ok_or_else(|| ApiError::rpc(Code::NotFound, "can't find manager in raft memberlist"))?;
+    if !group.can_spare(member.raft_id) {
+        return Err(ApiError::rpc(
+            Code::FailedPrecondition,
+            "can't remove member from the raft: this would result in a loss of quorum",
+        ));
+    }
+    Ok(())
 }
 
 /// Case does not matter in a node's role and availability.
@@ -130,10 +163,9 @@ pub async fn remove(
     let state = leader.read().await?;
     let node = state.find_node(&id)?.clone();
     let force = params.flag("force");
-    let down = node.status.state == NodeState::Down;
     let cluster = state.cluster().ok_or_else(ApiError::no_leader)?;
     let refuse = |message| Err(ApiError::rpc(Code::FailedPrecondition, message));
-    if cluster.managers.contains_key(&node.id) && !(force && down) {
+    if cluster.managers.contains_key(&node.id) {
         return refuse(format!(
             "node {} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal",
             node.id
@@ -154,7 +186,9 @@ fn removal(state: &Model, cluster: &Cluster, node: &Node) -> Draft {
     let mut draft = Draft::new(state.clone(), now);
     let mut cluster = cluster.clone();
     cluster.managers.remove(&node.id);
-    cluster.removed_nodes.push(node.id.clone());
+    let longest = u64::try_from(cluster.longest_cert_expiry).unwrap_or_default();
+    let until = now + Duration::from_nanos(longest) + REMOVED_KEPT;
+    cluster.removed_nodes.insert(node.id.clone(), until);
     draft.put(cluster);
     let live = state
         .tasks_of_node(&node.id)
@@ -192,5 +226,63 @@ mod tests {
             (error.status.as_u16(), &*error.message),
             (400, "invalid Role: \"boss\"")
         );
+    }
+
+    #[test]
+    fn a_manager_is_demoted_only_while_others_hold_the_quorum() {
+        let node = |id: &str| {
+            let mut node = Node {
+                id: id.into(),
+                ..Node::default()
+            };
+            node.spec.role = NodeRole::Manager;
+            Action::Create(node.into())
+        };
+        let group = |members: &[u64], reachable: &[u64]| Group {
+            members: members
+                .iter()
+                .map(|id| crate::raft::Member {
+                    raft_id: *id,
+                    node_id: format!("n{id}"),
+                    address: String::new(),
+                })
+                .collect(),
+            reachable: reachable.iter().copied().collect(),
+        };
+        let mut state = Model::default();
+        let mut add = |index: u64, id: &str| {
+            let at = skein_model::Timestamp::default();
+            let actions = vec![node(id)];
+            let proposal = skein_model::Proposal { at, actions };
+            state.apply(index, &proposal).unwrap();
+            state.clone()
+        };
+        let (one, three) = (add(1, "n1"), [add(2, "n2"), add(3, "n3")][1].clone());
+        let refused = |state, id, group| check_demotion(state, id, &group).unwrap_err();
+        let last = refused(&one, "n1", group(&[1], &[1]));
+        assert_eq!(
+            (last.status.as_u16(), &*last.message),
+            (
+                400,
+                "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm"
+            )
+        );
+        let absent = refused(&three, "n3", group(&[1, 2], &[1, 2]));
+        assert_eq!(
+            (absent.status.as_u16(), &*absent.message),
+            (
+                404,
+                "rpc error: code = NotFound desc = can't find manager in raft memberlist"
+            )
+        );
+        let quorum = refused(&three, "n2", group(&[1, 2, 3], &[1, 2]));
+        assert_eq!(
+            (quorum.status.as_u16(), &*quorum.message),
+            (
+                400,
+                "rpc error: code = FailedPrecondition desc = can't remove member from the raft: this would result in a loss of quorum"
+            )
+        );
+        assert!(check_demotion(&three, "n3", &group(&[1, 2, 3], &[1, 2])).is_ok());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Leader, Local, error::ApiError, json, query::Params};
 use crate::{
-    identity::{self, JoinToken},
+    clock, identity,
     node::{InitRequest, JoinRequest},
 };
 use axum::{extract::State, response::Response};
@@ -11,9 +11,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use skein_model::{Action, Cluster, ClusterSpec, Object};
 use std::sync::Arc;
-
-/// The shortest validity of node certificates, in nanoseconds.
-const CERT_EXPIRY_MIN: i64 = 3_600_000_000_000;
+use tonic::Code;
 
 pub async fn init(State(local): State<Local>, body: Bytes) -> Result<Response, ApiError> {
     let request: InitRequest = json::parse_as(&body)?;
@@ -51,8 +49,8 @@ fn cluster(state: &skein_model::State) -> Result<&Arc<Cluster>, ApiError> {
 
 /// The cluster as `/info` shows it: without its join tokens.
 pub fn info(cluster: &Cluster) -> Result<Value, ApiError> {
-    let tls = identity::tls_info(&cluster.root_ca.cert_pem)
-        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let tls =
+        identity::wanted_issuer(cluster).map_err(|error| ApiError::internal(error.to_string()))?;
     Ok(json!({
         "ID": cluster.id,
         "Version": cluster.meta.version,
@@ -60,7 +58,7 @@ pub fn info(cluster: &Cluster) -> Result<Value, ApiError> {
         "UpdatedAt": cluster.meta.updated_at,
         "Spec": json::shown(&cluster.spec)?,
         "TLSInfo": tls,
-        "RootRotationInProgress": false,
+        "RootRotationInProgress": cluster.root_rotation.is_some(),
         "DefaultAddrPool": cluster.default_addr_pool,
         "SubnetSize": cluster.subnet_size,
         "DataPathPort": cluster.data_path_port,
@@ -68,9 +66,21 @@ pub fn info(cluster: &Cluster) -> Result<Value, ApiError> {
 }
 
 pub async fn unlock_key(State(leader): State<Leader>) -> Result<Response, ApiError> {
-    leader.read().await?;
-    // No manager is ever locked: see `update`.
-    Ok(json::ok(&json!({"UnlockKey": ""})))
+    let state = leader.read().await?;
+    let key = &cluster(&state)?.unlock_key.0;
+    Ok(json::ok(&json!({ "UnlockKey": key })))
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct UnlockRequest {
+    unlock_key: String,
+}
+
+pub async fn unlock(State(local): State<Local>, body: Bytes) -> Result<StatusCode, ApiError> {
+    let request: UnlockRequest = json::parse_as(&body)?;
+    local.member.unlock(request.unlock_key).await?;
+    Ok(StatusCode::OK)
 }
 
 pub async fn update(
@@ -81,49 +91,76 @@ pub async fn update(
     let version = params.version("swarm")?;
     let worker = params.strict_flag("rotateWorkerToken")?;
     let manager = params.strict_flag("rotateManagerToken")?;
-    if params.strict_flag("rotateManagerUnlockKey")? {
-        return Err(autolock());
-    }
-    let spec: ClusterSpec = json::parse_as(&body)?;
+    let unlock = params.strict_flag("rotateManagerUnlockKey")?;
+    let spec = parse_spec(&body)?;
     let state = leader.read().await?;
     let mut cluster = Cluster::clone(cluster(&state)?);
-    check(&cluster.spec, &spec)?;
     cluster.meta.version = version;
-    cluster.spec = spec;
-    let token = |rotate: bool, token: &mut String| {
-        if rotate {
-            let new = JoinToken::generate(&cluster.root_ca.cert_pem, &mut rand::rng());
-            new.as_str().clone_into(token);
-        }
-    };
-    token(worker, &mut cluster.join_tokens.worker);
-    token(manager, &mut cluster.join_tokens.manager);
+    identity::apply_spec(&mut cluster, spec, unlock, clock::now())
+        .map_err(|message| ApiError::rpc(Code::InvalidArgument, message))?;
+    identity::rotate_tokens(&mut cluster, worker, manager);
     leader.write(Action::Update(Object::from(cluster))).await?;
     Ok(StatusCode::OK)
 }
 
-fn autolock() -> ApiError {
-    ApiError::unsupported("locking managers (autolock) is not supported")
+/// A spec that takes the place of the stored one whole: what it leaves out is zero, not a default.
+fn parse_spec(body: &[u8]) -> Result<ClusterSpec, ApiError> {
+    let defaults = serde_json::to_value(ClusterSpec::default())
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let mut spec = zeroed(defaults);
+    put_over(&mut spec, json::parse(body)?);
+    let spec: ClusterSpec = json::typed(spec)?;
+    let cfssl = |protocol: &str| protocol.eq_ignore_ascii_case("cfssl");
+    let mut external = spec.ca_config.external_cas.iter();
+    if let Some(other) = external.find(|ca| !cfssl(&ca.protocol)) {
+        let message = format!("invalid protocol: {:?}", other.protocol);
+        return Err(ApiError::invalid(message));
+    }
+    Ok(spec)
 }
 
-fn check(current: &ClusterSpec, next: &ClusterSpec) -> Result<(), ApiError> {
-    let invalid = |message: &str| Err(ApiError::rpc(tonic::Code::InvalidArgument, message));
-    if next.name != current.name {
-        return invalid("modification of cluster name is not allowed");
+fn zeroed(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            fields.map(|(name, value)| (name, zeroed(value))).collect()
+        }
+        Value::Number(_) => 0.into(),
+        Value::String(_) => "".into(),
+        Value::Bool(_) => false.into(),
+        other => other,
     }
-    if next.ca_config.node_cert_expiry < CERT_EXPIRY_MIN {
-        return invalid("minimum certificate expiry time is: 1h0m0s");
+}
+
+fn put_over(base: &mut Value, value: Value) {
+    match (base, value) {
+        (Value::Object(base), Value::Object(fields)) => {
+            for (name, value) in fields {
+                put_over(base.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (base, value) => *base = value,
     }
-    if next.dispatcher.heartbeat_period < 0 {
-        return invalid("heartbeat time period cannot be a negative duration");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_update_leaves_out_is_zero() {
+        let spec = parse_spec(br#"{"Name":"default","Raft":{"SnapshotInterval":7}}"#).unwrap();
+        assert_eq!((&*spec.name, spec.raft.snapshot_interval), ("default", 7));
+        assert_eq!(spec.raft.election_tick, 0);
+        assert_eq!(spec.ca_config.node_cert_expiry, 0);
+        assert_eq!(spec.orchestration.task_history_retention_limit, 0);
+        let whole = serde_json::to_vec(&ClusterSpec::default()).unwrap();
+        assert_eq!(parse_spec(&whole).unwrap(), ClusterSpec::default());
+        let external = br#"{"CAConfig":{"ExternalCAs":[{"Protocol":"acme","URL":"x"}]}}"#;
+        let error = parse_spec(external).unwrap_err();
+        assert_eq!(
+            (error.status.as_u16(), &*error.message),
+            (400, "invalid protocol: \"acme\"")
+        );
     }
-    if next.encryption_config.auto_lock_managers {
-        return Err(autolock());
-    }
-    if next.ca_config.force_rotate != current.ca_config.force_rotate {
-        return Err(ApiError::unsupported(
-            "rotating the root certificate is not supported",
-        ));
-    }
-    Ok(())
 }

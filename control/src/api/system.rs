@@ -31,6 +31,7 @@ pub async fn ping(State(local): State<Local>, request: Request) -> Response {
         (LocalState::Inactive, _) => "inactive",
         (LocalState::Pending, _) => "pending",
         (LocalState::Error, _) => "error",
+        (LocalState::Locked, _) => "locked",
         (LocalState::Active, true) => "active/manager",
         (LocalState::Active, false) => "active/worker",
     };
@@ -88,8 +89,10 @@ fn membership(local: &Local) -> Result<Value, ApiError> {
         .map(|manager| json!({"NodeID": manager.node_id, "Addr": manager.address}))
         .collect();
     let store = local.member.store();
+    // Docker does not know yet who a locked node is.
+    let locked = membership.state == LocalState::Locked;
     let mut swarm = json!({
-        "NodeID": membership.node_id,
+        "NodeID": if locked { "" } else { &membership.node_id },
         "NodeAddr": membership.node_addr,
         "LocalNodeState": membership.state,
         "ControlAvailable": store.is_some(),
@@ -104,9 +107,36 @@ fn membership(local: &Local) -> Result<Value, ApiError> {
         swarm["Nodes"] = state.nodes().count().into();
         swarm["Managers"] = cluster.managers.len().into();
         swarm["Cluster"] = swarm::info(cluster)?;
-        if cluster.managers.len() == 2 {
-            swarm["Warnings"] = json!([TWO_MANAGERS]);
+        if let Some(warning) = managers_warning(cluster.managers.len()) {
+            swarm["Warnings"] = json!([warning]);
         }
     }
     Ok(swarm)
+}
+
+/// What is to be said of a number of managers.
+fn managers_warning(managers: usize) -> Option<String> {
+    match managers {
+        2 => Some(TWO_MANAGERS.to_owned()),
+        n if n > 0 && n % 2 == 0 => Some(format!(
+            "WARNING: Running Swarm with an even number of managers ({n}). It tolerates no more\n         lost managers than {} would: add or demote one.",
+            n - 1
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn even_numbers_of_managers_are_warned_of() {
+        for managers in [0, 1, 3, 5] {
+            assert_eq!(managers_warning(managers), None, "{managers}");
+        }
+        assert_eq!(managers_warning(2).unwrap(), TWO_MANAGERS);
+        let four = managers_warning(4).unwrap();
+        assert!(four.starts_with("WARNING: Running Swarm with an even number of managers (4)."));
+    }
 }

@@ -2,11 +2,13 @@ use super::role_ou;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SubjectPublicKeyInfo,
 };
 use skein_model::{NodeRole, RootCa, Timestamp, TlsInfo};
 use std::time::Duration;
 use time::OffsetDateTime;
+use x509_parser::{asn1_rs::Tag, x509::X509Name};
 
 /// How long a root certificate is good: 20 years of 365 days.
 const ROOT_VALIDITY: time::Duration = time::Duration::days(7300);
@@ -46,7 +48,8 @@ pub fn create_root(now: Timestamp) -> Result<RootCa, AuthorityError> {
     let now = moment(now);
     params.not_before = now - BACKDATE;
     params.not_after = now + ROOT_VALIDITY;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    // Room for the intermediate that links the next root to this one.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key).map_err(&failed)?;
     Ok(RootCa {
@@ -146,15 +149,150 @@ pub fn validity(cert_pem: &str) -> Result<(Timestamp, Timestamp), AuthorityError
 /// # Errors
 /// It is not a certificate.
 pub fn tls_info(root_pem: &str) -> Result<TlsInfo, AuthorityError> {
+    shown(root_pem, root_pem.as_bytes())
+}
+
+/// What a node shows: the root it trusts, and who issued its certificate. That is the intermediate
+/// which follows the certificate, else the root.
+///
+/// # Errors
+/// One of them is not a certificate.
+pub fn issuer_of(chain_pem: &str, root_pem: &str) -> Result<TlsInfo, AuthorityError> {
+    let parsed = pem::parse_many(chain_pem).map_err(failed("read the certificate"))?;
+    match parsed.get(1) {
+        Some(link) => shown(root_pem, pem::encode(link).as_bytes()),
+        None => tls_info(root_pem),
+    }
+}
+
+fn shown(root_pem: &str, issuer_pem: &[u8]) -> Result<TlsInfo, AuthorityError> {
     let failed = "read the root certificate";
     let (_, pem) =
-        x509_parser::pem::parse_x509_pem(root_pem.as_bytes()).map_err(self::failed::<_>(failed))?;
+        x509_parser::pem::parse_x509_pem(issuer_pem).map_err(self::failed::<_>(failed))?;
     let certificate = pem.parse_x509().map_err(self::failed::<_>(failed))?;
     Ok(TlsInfo {
         trust_root: root_pem.to_owned(),
         cert_issuer_subject: BASE64_STANDARD.encode(certificate.subject().as_raw()),
         cert_issuer_public_key: BASE64_STANDARD.encode(certificate.public_key().raw),
     })
+}
+
+/// The intermediate by which those who trust `old` come to trust what `next` signs: the name and the
+/// key of `next`, signed by `old`.
+///
+/// # Errors
+/// One of them is broken, or the name is of a kind that cannot be copied.
+pub fn cross_sign(old: &RootCa, next: &RootCa, now: Timestamp) -> Result<String, AuthorityError> {
+    const WHAT: &str = "link the new root certificate to the old one";
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(next.cert_pem.as_bytes()).map_err(failed(WHAT))?;
+    let certificate = pem.parse_x509().map_err(failed(WHAT))?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = copied_name(certificate.subject()).map_err(failed(WHAT))?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let now = moment(now);
+    params.not_before = now - BACKDATE;
+    params.not_after = now + ROOT_VALIDITY;
+    let key = SubjectPublicKeyInfo::from_der(certificate.public_key().raw).map_err(failed(WHAT))?;
+    let old_key = KeyPair::from_pem(&old.key_pem).map_err(failed(WHAT))?;
+    let issuer = Issuer::from_ca_cert_pem(&old.cert_pem, old_key).map_err(failed(WHAT))?;
+    let linked = params.signed_by(&key, &issuer).map_err(failed(WHAT))?;
+    Ok(linked.pem())
+}
+
+fn copied_name(name: &X509Name<'_>) -> Result<DistinguishedName, String> {
+    let mut copy = DistinguishedName::new();
+    for attribute in name.iter_attributes() {
+        let oid: Vec<u64> = attribute.attr_type().iter().into_iter().flatten().collect();
+        let value = attribute.as_str().map_err(|error| error.to_string())?;
+        let value = match attribute.attr_value().tag() {
+            Tag::Utf8String => DnValue::Utf8String(value.to_owned()),
+            Tag::PrintableString => {
+                DnValue::PrintableString(value.try_into().map_err(|_| "a broken name")?)
+            }
+            Tag::Ia5String => DnValue::Ia5String(value.try_into().map_err(|_| "a broken name")?),
+            tag => return Err(format!("its name has a {tag}")),
+        };
+        copy.push(DnType::from_oid(&oid), value);
+    }
+    Ok(copy)
+}
+
+const IMPORT: &str = "use the signing certificate and key";
+
+/// A root that the user has given: the certificate, and its key in whatever form OpenSSL writes.
+///
+/// # Errors
+/// One of them is unusable, or they do not belong together.
+pub fn import_root(cert_pem: &str, key_pem: &str) -> Result<RootCa, AuthorityError> {
+    let key_pem = to_pkcs8(key_pem).ok_or_else(|| failed_with("failed to parse the key"))?;
+    let key = KeyPair::from_pem(&key_pem).map_err(failed(IMPORT))?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(failed(IMPORT))?;
+    let certificate = pem.parse_x509().map_err(failed(IMPORT))?;
+    if certificate.public_key().subject_public_key.as_ref() != key.public_key_raw() {
+        return Err(failed_with("certificate key mismatch"));
+    }
+    if !certificate.is_ca() {
+        return Err(failed_with("the certificate is not a CA's"));
+    }
+    Ok(RootCa {
+        cert_pem: normal_pem(cert_pem).map_err(failed(IMPORT))?,
+        key_pem,
+    })
+}
+
+fn failed_with(reason: &str) -> AuthorityError {
+    failed(IMPORT)(reason)
+}
+
+/// Certificates in the one form that digests are taken of.
+///
+/// # Errors
+/// It is not PEM.
+pub fn normal_pem(text: &str) -> Result<String, AuthorityError> {
+    let blocks = pem::parse_many(text).map_err(failed("read the certificate"))?;
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    Ok(pem::encode_many_config(&blocks, config))
+}
+
+/// How many certificates a PEM text has.
+pub fn certificate_count(text: &str) -> usize {
+    pem::parse_many(text).map_or(0, |blocks| blocks.len())
+}
+
+/// OpenSSL writes keys of elliptic curves as SEC 1, which is wrapped here; PKCS #8 stays as it is.
+fn to_pkcs8(key_pem: &str) -> Option<String> {
+    const EC_KEY: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    const P256: [u8; 8] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    const P384: [u8; 5] = [0x2b, 0x81, 0x04, 0x00, 0x22];
+    let blocks = pem::parse_many(key_pem).ok()?;
+    if let Some(block) = blocks.iter().find(|block| block.tag() == "PRIVATE KEY") {
+        return Some(pem::encode(block));
+    }
+    let block = blocks.iter().find(|b| b.tag() == "EC PRIVATE KEY")?;
+    let sec1 = block.contents();
+    let names = |oid: &[u8]| sec1.windows(oid.len()).any(|part| part == oid);
+    let curve = match (names(&P256), names(&P384)) {
+        (true, _) => &P256[..],
+        (_, true) => &P384[..],
+        _ => return None,
+    };
+    let algorithm = der(0x30, &[der(0x06, &EC_KEY), der(0x06, curve)].concat());
+    let parts = [der(0x02, &[0]), algorithm, der(0x04, sec1)];
+    let wrapped = der(0x30, &parts.concat());
+    Some(pem::encode(&pem::Pem::new("PRIVATE KEY", wrapped)))
+}
+
+/// A DER element of up to 65535 bytes.
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let [.., high, low] = content.len().to_be_bytes();
+    let head = match content.len() {
+        0..=0x7f => vec![tag, low],
+        0x80..=0xff => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
+    [head, content.to_vec()].concat()
 }
 
 fn moment(at: Timestamp) -> OffsetDateTime {

@@ -1,6 +1,6 @@
-use super::{AuthorityError, peer_identity, validity};
+use super::{AuthorityError, issuer_of, keyfile::KeyFileError, peer_identity, validity};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use skein_model::{NodeRole, Timestamp};
+use skein_model::{NodeRole, Timestamp, TlsInfo};
 use std::{
     fmt,
     fs::{self, DirBuilder, OpenOptions},
@@ -9,9 +9,9 @@ use std::{
     path::Path,
 };
 
-const ROOT_FILE: &str = "swarm-root-ca.crt";
-const CERT_FILE: &str = "swarm-node.crt";
-const KEY_FILE: &str = "swarm-node.key";
+pub(super) const ROOT_FILE: &str = "swarm-root-ca.crt";
+pub(super) const CERT_FILE: &str = "swarm-node.crt";
+pub(super) const KEY_FILE: &str = "swarm-node.key";
 
 /// A node's certificate, its key, and the root that vouches for it.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,9 +22,9 @@ pub struct Identity {
     pub role: NodeRole,
     /// O of the certificate.
     pub cluster_id: String,
-    /// PEM.
+    /// The root that the node trusts, PEM.
     pub root_pem: String,
-    /// PEM.
+    /// The certificate, PEM; after it the intermediate that links it to an older root, if any.
     pub cert_pem: String,
     /// PEM.
     key_pem: String,
@@ -49,6 +49,9 @@ pub enum IdentityError {
     /// See [`AuthorityError`].
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// See [`KeyFileError`].
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
 }
 
 impl Identity {
@@ -79,59 +82,45 @@ impl Identity {
         })
     }
 
-    /// Reads what [`save`](Self::save) wrote; `None` if there is nothing.
-    ///
-    /// # Errors
-    /// A file is there but unusable.
-    pub fn load(dir: &Path) -> Result<Option<Self>, IdentityError> {
-        let read = |name: &str| {
-            let path = dir.join(name);
-            fs::read_to_string(&path).map_err(|source| (path, source))
-        };
-        let error = |(path, source): (std::path::PathBuf, io::Error)| IdentityError::File {
-            what: "read",
-            path: path.display().to_string(),
-            source,
-        };
-        // Written last: without it there is no membership.
-        let cert_pem = match read(CERT_FILE) {
-            Err((_, source)) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(error)?,
-        };
-        let root_pem = read(ROOT_FILE).map_err(error)?;
-        let key_pem = read(KEY_FILE).map_err(error)?;
-        Self::new(root_pem, cert_pem, key_pem).map(Some)
-    }
-
-    /// Writes all of it, each file whole or not at all, only for the owner to read.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
-        let file = |what, path: &Path| {
-            let path = path.display().to_string();
-            move |source| IdentityError::File { what, path, source }
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(file("create", dir))?;
-        for (name, content) in [
-            (ROOT_FILE, &self.root_pem),
-            (KEY_FILE, &self.key_pem),
-            (CERT_FILE, &self.cert_pem),
-        ] {
-            let path = dir.join(name);
-            write_private(&path, content.as_bytes()).map_err(file("write", &path))?;
-        }
-        Ok(())
-    }
-
     /// The private key, for TLS.
     pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
         PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
             .map_err(|e| IdentityError::Invalid(e.to_string()))
+    }
+
+    /// The private key, PKCS #8.
+    pub(super) fn key_der(&self) -> Result<Vec<u8>, IdentityError> {
+        Ok(self.key()?.secret_der().to_vec())
+    }
+
+    /// Whether the key is the certificate's.
+    pub(super) fn is_whole(&self) -> bool {
+        let certificate = CertificateDer::from_pem_slice(self.cert_pem.as_bytes());
+        let (Ok(certificate), Ok(pair)) = (certificate, rcgen::KeyPair::from_pem(&self.key_pem))
+        else {
+            return false;
+        };
+        let certificate = x509_parser::parse_x509_certificate(&certificate);
+        certificate.is_ok_and(|(_, certificate)| {
+            let public = &certificate.public_key().subject_public_key.data;
+            public.as_ref() == pair.public_key_raw()
+        })
+    }
+
+    /// The same certificate, of a node that trusts another root.
+    pub fn with_root(&self, root_pem: String) -> Self {
+        Self {
+            root_pem,
+            ..self.clone()
+        }
+    }
+
+    /// What the node shows of its certificate.
+    ///
+    /// # Errors
+    /// The certificate cannot be read.
+    pub fn tls_info(&self) -> Result<TlsInfo, AuthorityError> {
+        issuer_of(&self.cert_pem, &self.root_pem)
     }
 
     /// From when to when the certificate is good.
@@ -169,29 +158,33 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::File::open(parent)?.sync_all()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity::{create_root, key_and_request, sign};
-    use std::{os::unix::fs::PermissionsExt, time::Duration};
+/// A key (PKCS #8) as PEM.
+pub(super) fn key_pem(der: &[u8]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("PRIVATE KEY", der), config)
+}
 
-    #[test]
-    fn what_is_saved_is_loaded_and_private() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path().join("certificates");
-        assert_eq!(Identity::load(&dir).unwrap(), None);
-        let now = Timestamp::from_unix_nanos(0);
-        let root = create_root(now).unwrap();
-        let pair = key_and_request().unwrap();
-        let node = ("c1", "n1", NodeRole::Worker);
-        let cert = sign(&root, &pair.csr_pem, node, Duration::from_secs(9999), now).unwrap();
-        let identity = Identity::new(root.cert_pem, cert, pair.key_pem).unwrap();
-        assert_eq!((&*identity.node_id, &*identity.cluster_id), ("n1", "c1"));
-        identity.save(&dir).unwrap();
-        assert_eq!(Identity::load(&dir).unwrap(), Some(identity));
-        let mode = fs::metadata(dir.join(KEY_FILE)).unwrap().permissions();
-        assert_eq!(mode.mode() & 0o777, 0o600);
-        fs::write(dir.join(CERT_FILE), "broken").unwrap();
-        assert!(Identity::load(&dir).is_err());
+pub(super) fn read(path: &Path) -> Result<String, IdentityError> {
+    fs::read_to_string(path).map_err(failed("read", path))
+}
+
+pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, IdentityError> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).map_err(failed("read", path)),
     }
+}
+
+pub(super) fn write(path: &Path, content: &str) -> Result<(), IdentityError> {
+    write_private(path, content.as_bytes()).map_err(failed("write", path))
+}
+
+pub(super) fn create_dir(dir: &Path) -> Result<(), IdentityError> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    created.map_err(failed("create", dir))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
+    let path = path.display().to_string();
+    move |source| IdentityError::File { what, path, source }
 }

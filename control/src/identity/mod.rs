@@ -5,16 +5,27 @@
 
 mod authority;
 mod files;
+mod keyfile;
+mod rotation;
+mod seal;
 mod service;
+mod spec;
 mod token;
+mod vault;
 
 pub use authority::{
-    AuthorityError, KeyAndRequest, create_root, key_and_request, sign, tls_info, validity,
+    AuthorityError, KeyAndRequest, certificate_count, create_root, cross_sign, import_root,
+    issuer_of, key_and_request, normal_pem, sign, tls_info, validity,
 };
 pub(crate) use files::write_private;
 pub use files::{Identity, IdentityError};
+pub use keyfile::KeyFileError;
+pub use rotation::{apply_ca_config, finish_rotation, is_converted, rotate_tokens, wanted_issuer};
+pub use seal::{CannotOpen, InvalidUnlockKey, SecretKey};
 pub use service::CaService;
+pub use spec::apply_spec;
 pub use token::{InvalidToken, JoinToken};
+pub use vault::{LogKeys, Stored, Vault};
 
 use crate::rpc::PeerIdentity;
 use skein_model::NodeRole;

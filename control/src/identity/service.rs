@@ -145,12 +145,19 @@ fn certificate(
     role: NodeRole,
 ) -> Result<String, Status> {
     let expiry = u64::try_from(cluster.spec.ca_config.node_cert_expiry).unwrap_or_default();
-    sign(
-        &cluster.root_ca,
+    // While the root changes the new one signs, and what links it to the old one goes along.
+    let (root, link) = match &cluster.root_rotation {
+        Some(rotation) => (&rotation.root, rotation.cross_signed_pem.as_str()),
+        None => (&cluster.root_ca, ""),
+    };
+    let signed = sign(
+        root,
         csr_pem,
         (&cluster.id, node_id, role),
         Duration::from_nanos(expiry),
         clock::now(),
-    )
-    .map_err(|error: AuthorityError| Status::invalid_argument(error.to_string()))
+    );
+    let signed =
+        signed.map_err(|error: AuthorityError| Status::invalid_argument(error.to_string()))?;
+    Ok(signed + link)
 }

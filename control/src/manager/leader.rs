@@ -1,7 +1,9 @@
 //! The leader's loop: whenever the store changes, decides what follows from it.
 
 use super::{
+    certificates::{self, Wanted},
     heartbeats::Pulse,
+    roles::{self, Group},
     sessions::Sessions,
     store::{self, Store},
 };
@@ -61,14 +63,22 @@ async fn lost(leadership: &mut watch::Receiver<Leadership>, term: u64) {
 struct Pass {
     cores: Orchestration,
     rng: StdRng,
+    wanted: Wanted,
+}
+
+impl Pass {
+    fn new() -> Self {
+        Self {
+            cores: Orchestration::default(),
+            rng: StdRng::from_os_rng(),
+            wanted: Wanted::default(),
+        }
+    }
 }
 
 async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse>) {
     let mut states = store.watch();
-    let mut pass = Pass {
-        cores: Orchestration::default(),
-        rng: StdRng::from_os_rng(),
-    };
+    let mut pass = Pass::new();
     let mut certain = false;
     loop {
         // Before the first pass, and after proposals of which nobody knows what became: a decision
@@ -87,14 +97,13 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse>) {
         if state.cluster().is_some() {
             let draft = Draft::new(state, store.now());
             let pulse = pulse.clone();
-            let decided = tokio::task::spawn_blocking(move || decide(pass, draft, &pulse)).await;
+            let group = group(store);
+            let decided =
+                tokio::task::spawn_blocking(move || decide(pass, draft, &pulse, &group)).await;
             let Ok((same_pass, draft, due)) = decided else {
                 // The cores panicked: begin again with new ones rather than lead without any.
                 warn!("a decision failed; see the message above. Deciding anew");
-                pass = Pass {
-                    cores: Orchestration::default(),
-                    rng: StdRng::from_os_rng(),
-                };
+                pass = Pass::new();
                 sleep(RETRY).await;
                 continue;
             };
@@ -128,11 +137,25 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse>) {
 }
 
 /// One pass; what it changed, and when the next is due if nothing happens before.
-fn decide(mut pass: Pass, mut draft: Draft, pulse: &Pulse) -> (Pass, Draft, Option<Instant>) {
+fn decide(
+    mut pass: Pass,
+    mut draft: Draft,
+    pulse: &Pulse,
+    group: &Group,
+) -> (Pass, Draft, Option<Instant>) {
     let judged = pulse.judge(&mut draft);
+    let roles = roles::tend(&mut draft, group).map(|pause| Instant::now() + pause);
+    let certificates = certificates::tend(&mut draft, &mut pass.wanted);
     let wake = pass.cores.run(&mut draft, &mut pass.rng);
-    let due = wake.earliest();
+    let due = [certificates, wake.earliest()].into_iter().flatten().min();
     let due = due.map(|due| Instant::now() + due.since(draft.now()));
-    let next = [judged, due].into_iter().flatten().min();
+    let next = [judged, roles, due].into_iter().flatten().min();
     (pass, draft, next)
+}
+
+fn group<S: Store>(store: &S) -> Group {
+    let members = store.members();
+    let ids = members.iter().map(|member| member.raft_id);
+    let reachable = ids.filter(|id| store.reachable(*id)).collect();
+    Group { members, reachable }
 }

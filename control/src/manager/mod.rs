@@ -1,14 +1,17 @@
 //! What a node does when it is a manager: decides while it leads, serves the agents, brokers logs.
 
+mod certificates;
 mod dispatcher;
 mod heartbeats;
 mod leader;
 mod logs;
 mod reports;
+mod roles;
 mod sessions;
 mod store;
 
 pub use logs::{LogOptions, LogRecord, LogSelector, LogsError};
+pub(crate) use roles::Group;
 
 use crate::raft::Raft;
 use heartbeats::Pulse;

@@ -27,6 +27,8 @@ pub(super) trait Store: Clone + Send + Sync + 'static {
     fn leadership(&self) -> watch::Receiver<Leadership>;
     /// See [`Raft::members`].
     fn members(&self) -> Vec<Member>;
+    /// See [`Raft::reachable`].
+    fn reachable(&self, raft_id: u64) -> bool;
     /// The wall clock.
     fn now(&self) -> Timestamp;
 }
@@ -49,6 +51,9 @@ impl Store for Raft {
     }
     fn members(&self) -> Vec<Member> {
         self.members()
+    }
+    fn reachable(&self, raft_id: u64) -> bool {
+        self.reachable(raft_id)
     }
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -105,6 +110,7 @@ fn status_of(error: ProposeError) -> Status {
     match error {
         ProposeError::NotLeader { leader } => crate::rpc::not_leader(leader),
         ProposeError::Rejected(rejection) => Status::aborted(rejection.to_string()),
+        ProposeError::Refused(reason) => Status::failed_precondition(reason),
         ProposeError::Unavailable(reason) => Status::unavailable(reason),
     }
 }

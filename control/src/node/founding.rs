@@ -5,12 +5,11 @@ use super::{
     address::data_path_port,
     request::{InitRequest, merge_spec},
 };
-use crate::identity::{JoinToken, create_root, tls_info};
+use crate::identity::{apply_spec, create_root, rotate_tokens, tls_info};
 use ipnet::Ipv4Net;
 use skein_model::{
-    Action, Availability, Cluster, ClusterSpec, Ipam, JoinTokens, Network, NetworkSpec, Node,
-    NodeDescription, NodeRole, NodeSpec, NodeState, NodeStatus, Platform, RaftMember, Timestamp,
-    new_id,
+    Action, Availability, Cluster, ClusterSpec, Ipam, Network, NetworkSpec, Node, NodeDescription,
+    NodeRole, NodeSpec, NodeState, NodeStatus, Platform, RaftMember, Timestamp, new_id,
 };
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -32,17 +31,39 @@ pub(super) struct Choices {
     availability: Availability,
 }
 
+/// Checks the name that a request gives the swarm: there is only one.
+pub(super) fn check_name(request: &InitRequest) -> Result<(), NodeError> {
+    let name = request.spec.get("Name").and_then(|name| name.as_str());
+    if matches!(name.unwrap_or_default(), "" | "default") {
+        return Ok(());
+    }
+    Err(NodeError::invalid("swarm spec must be named \"default\""))
+}
+
+/// What the managers would say of a bad spec.
+pub(super) fn invalid_argument(message: String) -> NodeError {
+    NodeError::invalid(format!(
+        "rpc error: code = InvalidArgument desc = {message}"
+    ))
+}
+
 /// Checks the choices of a request.
 pub(super) fn check(request: &InitRequest) -> Result<Choices, NodeError> {
-    let spec = merge_spec(&request.spec)
+    check_name(request)?;
+    let mut spec = merge_spec(&request.spec)
         .map_err(|error| NodeError::invalid(format!("invalid swarm spec: {error}")))?;
-    if spec.name != "default" {
-        return Err(NodeError::invalid("swarm spec must be named \"default\""));
-    }
-    if request.auto_lock_managers || spec.encryption_config.auto_lock_managers {
-        return Err(NodeError::invalid(
-            "Skein has no autolock yet: leave --autolock away",
-        ));
+    spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
+    let cfssl = |protocol: &str| protocol.eq_ignore_ascii_case("cfssl");
+    if let Some(other) = spec
+        .ca_config
+        .external_cas
+        .iter()
+        .find(|ca| !cfssl(&ca.protocol))
+    {
+        return Err(NodeError::invalid(format!(
+            "invalid protocol: {:?}",
+            other.protocol
+        )));
     }
     let subnet_size = match request.subnet_size {
         0 => SUBNET_SIZE_DEFAULT,
@@ -95,14 +116,6 @@ pub(super) fn found(
     let mut rng = rand::rng();
     let failed = |error: &dyn std::error::Error| NodeError::internal(error.to_string());
     let root_ca = create_root(now).map_err(|error| failed(&error))?;
-    let token = || {
-        let token = JoinToken::generate(&root_ca.cert_pem, &mut rand::rng());
-        token.as_str().to_owned()
-    };
-    let join_tokens = JoinTokens {
-        worker: token(),
-        manager: token(),
-    };
     let node_id = new_id(&mut rng);
     let member = RaftMember {
         raft_id: FOUNDER_RAFT_ID,
@@ -132,10 +145,8 @@ pub(super) fn found(
         },
         ..Node::default()
     };
-    let cluster = Cluster {
+    let mut cluster = Cluster {
         id: new_id(&mut rng),
-        spec: choices.spec,
-        join_tokens,
         default_addr_pool: choices.pools,
         subnet_size: choices.subnet_size,
         data_path_port: choices.data_path_port,
@@ -144,6 +155,8 @@ pub(super) fn found(
         managers: BTreeMap::from([(node_id, member)]),
         ..Cluster::default()
     };
+    apply_spec(&mut cluster, choices.spec, false, now).map_err(invalid_argument)?;
+    rotate_tokens(&mut cluster, true, true);
     let network = |spec| Network {
         id: new_id(&mut rand::rng()),
         spec,
@@ -182,7 +195,7 @@ pub(super) fn actions(cluster: Cluster, node: Node, networks: Vec<Network>) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::NodeErrorKind;
+    use crate::{identity::JoinToken, node::NodeErrorKind};
     use skein_model::{Proposal, State};
 
     #[test]
@@ -234,7 +247,10 @@ mod tests {
         let name = refused(&|request| drop(request.spec.insert("Name".into(), "x".into())));
         assert_eq!(name.message, "swarm spec must be named \"default\"");
         assert_eq!(name.kind, NodeErrorKind::Invalid);
-        let lock = refused(&|request| request.auto_lock_managers = true);
-        assert!(lock.message.contains("autolock"));
+        let external = serde_json::json!({"ExternalCAs": [{"Protocol": "x"}]});
+        let external = refused(&|request| {
+            request.spec.insert("CAConfig".into(), external.clone());
+        });
+        assert_eq!(external.message, "invalid protocol: \"x\"");
     }
 }

@@ -4,19 +4,23 @@ use super::{
     Config, InitRequest, Inner, JoinRequest, LocalState, Membership, Node, NodeError,
     NodeErrorKind, Place, RemoteManager,
     address::{self, Addresses},
-    cleanup, founding, interfaces, joining,
-    persist::{Folder, Saved},
+    cleanup,
+    error::EXPIRED,
+    founding, interfaces, joining,
+    persist::{Folder, Kept, Saved},
     runtime::{Runtime, Seat, credentials, is_manager},
 };
 use crate::{
     clock,
-    identity::{Identity, JoinToken, key_and_request, sign},
+    identity::{Identity, JoinToken, SecretKey, Stored, Vault, key_and_request, sign},
     raft::Raft,
-    rpc::{Credentials, Managers},
+    rpc::Managers,
 };
 use parking_lot::RwLock;
-use skein_model::{Availability, Cluster, NodeRole};
-use skein_proto::node::{LeaveGroupRequest, raft_client::RaftClient};
+use skein_model::{Availability, Cluster, NodeRole, Reachability};
+use skein_proto::node::{
+    ApiRequest, LeaveGroupRequest, api_client::ApiClient, raft_client::RaftClient,
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +31,8 @@ const JOIN_WAIT: Duration = Duration::from_secs(20);
 const FOUND_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the managers may take to let this one go.
 const LEAVE_GROUP_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long the leader may take to say which managers answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed start; it doubles.
 const RESUME_MIN: Duration = Duration::from_millis(100);
 const RESUME_MAX: Duration = Duration::from_secs(30);
@@ -36,6 +42,8 @@ const VOTE_WAIT: Duration = Duration::from_secs(60);
 const JOIN_GOES_ON: &str = "Timeout was reached before node joined. The attempt to join the swarm \
      will continue in the background. Use the \"docker info\" command to see the current swarm \
      status of your node.";
+const LOCKED: &str = "Swarm is encrypted and locked. Please unlock it first or use `--force` to \
+     ignore this message.";
 const LEAVING_MANAGER: &str = "You are attempting to leave the swarm on a node that is \
      participating as a manager. ";
 const LAST_MANAGER: &str = "Removing the last manager erases all current state of the swarm. Use \
@@ -52,14 +60,14 @@ impl Node {
     /// The state folder cannot be used, or what is in it is broken.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         let folder = Folder::new(config.state_dir.clone());
-        let identity = {
+        let stored = {
             let folder = folder.clone();
             blocking(move || {
-                let identity = Identity::load(&folder.certificates()).map_err(internal)?;
-                if identity.is_none() {
+                let stored = Vault::load(&folder.certificates(), None).map_err(internal)?;
+                if matches!(stored, Stored::Nothing) {
                     folder.wipe()?;
                 }
-                Ok(identity)
+                Ok(stored)
             })
             .await?
         };
@@ -71,30 +79,44 @@ impl Node {
                 changing: Mutex::default(),
             }),
         };
-        if let Some(identity) = identity {
-            let saved = node.folder().load()?;
-            let attempt = node.begin(membership(&identity, &saved, LocalState::Pending));
-            tokio::spawn(node.clone().resume(identity, saved, attempt));
+        match stored {
+            Stored::Nothing => {}
+            Stored::Locked(identity) => {
+                let saved = node.folder().load()?;
+                let locked = membership(&identity, &saved, LocalState::Locked);
+                tracing::warn!(node = locked.node_id, "this manager is locked: unlock it");
+                node.begin(locked);
+            }
+            Stored::Open(identity, vault) => {
+                let saved = node.folder().load()?;
+                drop(node.resume(identity, Kept::new(node.folder().clone(), vault, saved)));
+            }
         }
         Ok(node)
     }
 
-    async fn resume(self, identity: Identity, mut saved: Saved, attempt: CancellationToken) {
+    /// Starts the member in the background, again and again until it succeeds.
+    pub(super) fn resume(&self, identity: Identity, kept: Kept) -> tokio::task::JoinHandle<()> {
+        let attempt = self.begin(membership(&identity, &kept.saved(), LocalState::Pending));
+        tokio::spawn(self.clone().keep_resuming(identity, kept, attempt))
+    }
+
+    async fn keep_resuming(self, identity: Identity, kept: Kept, attempt: CancellationToken) {
         let mut pause = RESUME_MIN;
         loop {
             let started = tokio::select! {
-                started = self.start_member(&identity, &mut saved) => started,
+                started = self.start_member(&identity, &kept, false) => started,
                 () = attempt.cancelled() => return,
             };
             let error = match started {
                 Ok(runtime) => {
-                    let active = membership(&identity, &saved, LocalState::Active);
+                    let active = membership(&identity, &kept.saved(), LocalState::Active);
                     return self.settle(active, runtime, &attempt).await;
                 }
                 Err(error) => error,
             };
             tracing::error!(%error, retry = ?pause, "could not start as a member of the swarm");
-            let mut failed = membership(&identity, &saved, LocalState::Error);
+            let mut failed = membership(&identity, &kept.saved(), LocalState::Error);
             failed.error = error.message;
             self.inner.place.write().membership = failed;
             tokio::select! {
@@ -110,20 +132,18 @@ impl Node {
     /// Already a member, a bad request, or a failure to start; nothing is left behind then.
     pub async fn init(&self, request: InitRequest) -> Result<String, NodeError> {
         let _changing = self.inner.changing.lock().await;
-        if request.force_new_cluster {
-            return Err(NodeError::invalid(
-                "Skein cannot make a new cluster of the state of an old one yet: leave \
-                 --force-new-cluster away",
-            ));
+        if request.force_new_cluster && self.membership().state != LocalState::Inactive {
+            return self.revive(request).await;
         }
         self.check_inactive()?;
-        let choices = founding::check(&request)?;
+        founding::check_name(&request)?;
         let asked = (
             request.listen_addr.as_str(),
             request.advertise_addr.as_str(),
             request.data_path_addr.as_str(),
         );
         let addresses = address::for_init(asked, &interfaces::list().await?)?;
+        let choices = founding::check(&request)?;
         let founded = self.found(choices, &addresses).await;
         if founded.is_err() {
             self.forget().await?;
@@ -153,22 +173,19 @@ impl Node {
             raft_id: Some(founding::FOUNDER_RAFT_ID),
             managers: Vec::new(),
         };
-        let (folder, kept) = (self.folder().clone(), saved.clone());
+        let vault = Vault::new(self.folder().certificates());
+        let kept = Kept::new(self.folder().clone(), vault, saved.clone());
+        let lock = SecretKey::parse_unlock(&cluster.unlock_key.0).ok();
+        let making = kept.clone();
         blocking(move || {
-            folder
-                .wipe()
-                .and_then(|()| folder.create())
-                .and_then(|()| folder.save(&kept))
+            making.folder.wipe()?;
+            making.folder.create()?;
+            making.folder.save(&saved)?;
+            making.vault.set_lock_key(lock, 0).map_err(internal)
         })
         .await?;
         let credentials = credentials(identity.clone())?;
-        let seat = Seat::take(
-            self.folder(),
-            &saved,
-            founding::FOUNDER_RAFT_ID,
-            credentials.clone(),
-        )
-        .await?;
+        let seat = Seat::take(&kept, founding::FOUNDER_RAFT_ID, credentials.clone()).await?;
         let node_id = node.id.clone();
         let objects = founding::actions(cluster, node, networks);
         let filled = async {
@@ -187,10 +204,10 @@ impl Node {
             return Err(error);
         }
         // From here on it is a membership that a restart resumes.
-        let (dir, kept) = (self.folder().certificates(), identity.clone());
-        blocking(move || kept.save(&dir).map_err(internal)).await?;
-        let runtime = Runtime::manager(self, credentials, &saved, seat)?;
-        let active = membership(&identity, &saved, LocalState::Active);
+        let own = identity.clone();
+        kept.with_vault(move |vault| vault.save(&own)).await?;
+        let runtime = Runtime::start(self, credentials, kept.clone(), Some(seat))?;
+        let active = membership(&identity, &kept.saved(), LocalState::Active);
         let attempt = self.begin(active.clone());
         self.settle(active, runtime, &attempt).await;
         tracing::info!(node = node_id, %advertise, "created a swarm");
@@ -254,7 +271,7 @@ impl Node {
         attempt: &CancellationToken,
     ) -> Result<(), NodeError> {
         let identity = joining::obtain(remote, token, availability).await?;
-        let mut saved = Saved {
+        let saved = Saved {
             listen: addresses.listen,
             advertise: addresses.advertise,
             data_path: addresses.data_path,
@@ -264,16 +281,18 @@ impl Node {
                 address: remote.to_owned(),
             }],
         };
-        let (folder, kept, certificate) = (self.folder().clone(), saved.clone(), identity.clone());
+        let vault = Vault::new(self.folder().certificates());
+        let kept = Kept::new(self.folder().clone(), vault, saved.clone());
+        let (making, certificate) = (kept.clone(), identity.clone());
         blocking(move || {
-            folder.wipe()?;
-            folder.create()?;
-            folder.save(&kept)?;
-            certificate.save(&folder.certificates()).map_err(internal)
+            making.folder.wipe()?;
+            making.folder.create()?;
+            making.folder.save(&saved)?;
+            making.vault.save(&certificate).map_err(internal)
         })
         .await?;
-        let runtime = self.start_member(&identity, &mut saved).await?;
-        if let Some(manager) = &runtime.manager
+        let runtime = self.start_member(&identity, &kept, true).await?;
+        if let Some(manager) = runtime.manager()
             && timeout(VOTE_WAIT, manager.raft().await_vote())
                 .await
                 .is_err()
@@ -283,7 +302,7 @@ impl Node {
                  does not survive the loss of the others"
             );
         }
-        let active = membership(&identity, &saved, LocalState::Active);
+        let active = membership(&identity, &kept.saved(), LocalState::Active);
         tracing::info!(
             node = active.node_id,
             manager = active.is_manager,
@@ -293,23 +312,28 @@ impl Node {
         Ok(())
     }
 
-    async fn start_member(
+    /// Starts what the certificate says. `joins`: a manager is let into the Raft group first, rather
+    /// than in the background.
+    pub(super) async fn start_member(
         &self,
         identity: &Identity,
-        saved: &mut Saved,
+        kept: &Kept,
+        joins: bool,
     ) -> Result<Runtime, NodeError> {
-        if !is_manager(identity) {
-            return Runtime::worker(self, identity.clone(), saved);
+        let (_, until) = identity.validity().map_err(internal)?;
+        if until < clock::now() {
+            return Err(NodeError::unavailable(EXPIRED));
         }
-        let credentials: Credentials = credentials(identity.clone())?;
-        let seat = match saved.raft_id {
-            Some(id) => Seat::take(self.folder(), saved, id, credentials.clone()).await?,
-            None => {
-                let managers = Managers::new(credentials.clone(), saved.managers.clone());
-                Seat::join(self.folder(), saved, credentials.clone(), &managers).await?
+        let credentials = credentials(identity.clone())?;
+        let seat = match (is_manager(identity), kept.saved().raft_id) {
+            (true, Some(id)) => Some(Seat::take(kept, id, credentials.clone()).await?),
+            (true, None) if joins => {
+                let managers = Managers::new(credentials.clone(), kept.saved().managers);
+                Some(Seat::join(kept, credentials.clone(), &managers).await?)
             }
+            _ => None,
         };
-        Runtime::manager(self, credentials, saved, seat)
+        Runtime::start(self, credentials, kept.clone(), seat)
     }
 
     /// Leaves the swarm and forgets it.
@@ -322,16 +346,15 @@ impl Node {
         if membership.state == LocalState::Inactive {
             return Err(NodeError::not_member());
         }
-        if membership.is_manager && !force {
-            return Err(self.refuse_to_leave());
+        if membership.state == LocalState::Locked && !force {
+            return Err(NodeError::unavailable(LOCKED));
         }
-        let runtime = {
-            let mut place = self.inner.place.write();
-            place.attempt.cancel();
-            place.runtime.take()
-        };
+        if membership.is_manager && !force {
+            return Err(self.refuse_to_leave().await);
+        }
+        let runtime = self.take_runtime();
         if let Some(runtime) = runtime {
-            if let Some(manager) = &runtime.manager {
+            if let Some(manager) = runtime.manager() {
                 leave_group(manager.raft(), &runtime.managers, &membership.node_id).await;
             }
             runtime.stop().await;
@@ -342,27 +365,62 @@ impl Node {
         Ok(())
     }
 
-    fn refuse_to_leave(&self) -> NodeError {
+    async fn refuse_to_leave(&self) -> NodeError {
         let why = match self.manager() {
             None => format!("{INACTIVE_MANAGER}{LOST_CONSENSUS}"),
             Some(manager) => {
-                let raft = manager.raft();
-                let members = raft.members();
-                let reachable = members.iter().filter(|m| raft.reachable(m.raft_id)).count();
-                reason_to_stay(members.len(), reachable)
+                let members = manager.raft().members().len();
+                let reachable = self.reachable_managers(manager.raft()).await;
+                reason_to_stay(members, reachable)
             }
         };
         NodeError::unavailable(format!("{LEAVING_MANAGER}{why}"))
     }
 
+    /// How many managers answer the leader, which alone calls them all; without one, this one does.
+    async fn reachable_managers(&self, raft: &Raft) -> usize {
+        if raft.leadership().borrow().is_self {
+            let members = raft.members();
+            return members.iter().filter(|m| raft.reachable(m.raft_id)).count();
+        }
+        let asked = async {
+            let mut client = ApiClient::new(self.leader_channel().await.ok()?);
+            let request = ApiRequest {
+                method: "GET".into(),
+                uri: "/nodes".into(),
+                ..ApiRequest::default()
+            };
+            let mut chunks = client.call(request).await.ok()?.into_inner();
+            let mut body = Vec::new();
+            while let Some(chunk) = chunks.message().await.ok()? {
+                body.extend_from_slice(&chunk.data);
+            }
+            let nodes: Vec<skein_model::Node> = serde_json::from_slice(&body).ok()?;
+            let status = nodes.into_iter().filter_map(|node| node.manager_status);
+            Some(
+                status
+                    .filter(|s| s.reachability == Reachability::Reachable)
+                    .count(),
+            )
+        };
+        timeout(ASK_TIMEOUT, asked)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or(1)
+    }
+
+    /// Takes what runs away from the membership, and ends what tries to start.
+    pub(super) fn take_runtime(&self) -> Option<Arc<Runtime>> {
+        let mut place = self.inner.place.write();
+        place.attempt.cancel();
+        place.runtime.take()
+    }
+
     /// Ends this node's part without leaving the swarm.
     pub async fn stop(&self) {
         let _changing = self.inner.changing.lock().await;
-        let runtime = {
-            let mut place = self.inner.place.write();
-            place.attempt.cancel();
-            place.runtime.take()
-        };
+        let runtime = self.take_runtime();
         if let Some(runtime) = runtime {
             runtime.stop().await;
         }
@@ -376,7 +434,7 @@ impl Node {
     }
 
     /// Notes that an attempt to become or to be a member begins; the token ends it.
-    fn begin(&self, membership: Membership) -> CancellationToken {
+    pub(super) fn begin(&self, membership: Membership) -> CancellationToken {
         let mut place = self.inner.place.write();
         place.membership = membership;
         place.attempt = CancellationToken::new();
@@ -384,7 +442,12 @@ impl Node {
     }
 
     /// Notes that an attempt succeeded, unless it was ended meanwhile.
-    async fn settle(&self, membership: Membership, runtime: Runtime, attempt: &CancellationToken) {
+    pub(super) async fn settle(
+        &self,
+        membership: Membership,
+        runtime: Runtime,
+        attempt: &CancellationToken,
+    ) {
         let runtime = Arc::new(runtime);
         let too_late = {
             let mut place = self.inner.place.write();
@@ -421,7 +484,7 @@ fn founder_identity(cluster: &Cluster, node_id: &str) -> Result<Identity, NodeEr
     Identity::new(cluster.root_ca.cert_pem.clone(), certificate, pair.key_pem).map_err(internal)
 }
 
-fn membership(identity: &Identity, saved: &Saved, state: LocalState) -> Membership {
+pub(super) fn membership(identity: &Identity, saved: &Saved, state: LocalState) -> Membership {
     let advertised = saved.advertise.map(|address| address.ip().to_string());
     Membership {
         state,
@@ -449,7 +512,7 @@ fn reason_to_stay(members: usize, reachable: usize) -> String {
     format!("{INACTIVE_MANAGER}{LOST_CONSENSUS}")
 }
 
-async fn await_own_leadership(raft: &Raft) {
+pub(super) async fn await_own_leadership(raft: &Raft) {
     let mut leadership = raft.leadership();
     // Fails only when the member has stopped; the proposal then says so.
     drop(leadership.wait_for(|leadership| leadership.is_self).await);
@@ -500,7 +563,7 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(internal)?
 }
 
-fn internal(error: impl std::fmt::Display) -> NodeError {
+pub(super) fn internal(error: impl std::fmt::Display) -> NodeError {
     NodeError::new(NodeErrorKind::Internal, error.to_string())
 }
 

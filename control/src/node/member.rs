@@ -21,6 +21,10 @@ impl Member for Node {
         Box::pin(self.leave(force))
     }
 
+    fn unlock(&self, key: String) -> BoxFuture<'_, Result<(), NodeError>> {
+        Box::pin(async move { self.unlock(&key).await })
+    }
+
     fn managers(&self) -> Vec<RemoteManager> {
         self.managers()
     }

@@ -7,11 +7,15 @@ mod founding;
 mod interfaces;
 mod joining;
 mod lifecycle;
+mod locking;
 mod member;
 mod persist;
 mod renewal;
 mod request;
+mod revival;
+mod roles;
 mod runtime;
+mod unlocking;
 
 pub use crate::rpc::RemoteManager;
 pub use error::{NodeError, NodeErrorKind};
@@ -50,6 +54,8 @@ pub enum LocalState {
     Active,
     /// A member that could not start; see [`Membership::error`].
     Error,
+    /// A manager whose keys are sealed until it is given the unlock key.
+    Locked,
 }
 
 /// This node's place in a swarm.
@@ -95,12 +101,17 @@ struct Place {
 impl Node {
     /// Where the membership stands.
     pub fn membership(&self) -> Membership {
-        self.inner.place.read().membership.clone()
+        let place = self.inner.place.read();
+        let mut membership = place.membership.clone();
+        if let Some(runtime) = &place.runtime {
+            membership.is_manager = runtime::is_manager(&runtime.credentials.identity());
+        }
+        membership
     }
 
     /// The manager that runs on this node; `None` on workers, and while one is being prepared.
     pub fn manager(&self) -> Option<Manager> {
-        self.runtime()?.manager.clone()
+        self.runtime()?.manager()
     }
 
     /// The managers that this node knows; workers know them too.

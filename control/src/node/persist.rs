@@ -1,11 +1,13 @@
 use super::{NodeError, RemoteManager};
-use crate::identity::write_private;
+use crate::identity::{Vault, write_private};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 const STATE_FILE: &str = "node.json";
@@ -71,6 +73,18 @@ impl Folder {
         write_private(&path, &text).map_err(|error| failed("write", &path, &error))
     }
 
+    /// Removes the Raft log: the node is no manager any more.
+    pub fn wipe_raft(&self) -> Result<(), NodeError> {
+        let dir = self.raft_dir();
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &dir, &error));
+            }
+            _ => {}
+        }
+        self.create()
+    }
+
     /// Removes all that is in the folder. The certificates go first: what a crash leaves is then not
     /// taken for a membership.
     pub fn wipe(&self) -> Result<(), NodeError> {
@@ -95,6 +109,55 @@ impl Folder {
             removed.map_err(|error| failed("remove", &path, &error))?;
         }
         Ok(())
+    }
+}
+
+/// All that a member keeps on disk. Clones share it.
+#[derive(Clone)]
+pub(super) struct Kept {
+    pub folder: Folder,
+    pub vault: Vault,
+    saved: Arc<Mutex<Saved>>,
+}
+
+impl Kept {
+    pub fn new(folder: Folder, vault: Vault, saved: Saved) -> Self {
+        Self {
+            folder,
+            vault,
+            saved: Arc::new(Mutex::new(saved)),
+        }
+    }
+
+    pub fn saved(&self) -> Saved {
+        self.saved.lock().clone()
+    }
+
+    /// Changes what is saved, here and on disk.
+    pub async fn change(
+        &self,
+        change: impl FnOnce(&mut Saved) + Send + 'static,
+    ) -> Result<(), NodeError> {
+        let (folder, saved) = (self.folder.clone(), self.saved.clone());
+        // Under the lock, so that what is written last is what came last.
+        let write = move || {
+            let mut saved = saved.lock();
+            change(&mut saved);
+            folder.save(&saved)
+        };
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(|error| NodeError::internal(error.to_string()))?
+    }
+
+    /// Works with the vault, which blocks.
+    pub async fn with_vault<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Vault) -> Result<T, crate::identity::IdentityError> + Send + 'static,
+    ) -> Result<T, NodeError> {
+        let vault = self.vault.clone();
+        let done = tokio::task::spawn_blocking(move || work(&vault)).await;
+        done.map_err(|error| NodeError::internal(error.to_string()))?
+            .map_err(|error| NodeError::internal(error.to_string()))
     }
 }
 

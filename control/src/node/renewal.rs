@@ -1,91 +1,214 @@
-//! Renews the node's certificate at half its life.
+//! Renews the node's certificate: in time, and when the managers say so.
 
 use crate::{
+    agent::Orders,
     clock,
-    identity::{Identity, key_and_request},
+    identity::{Identity, Vault, key_and_request},
     rpc::{Credentials, Managers},
 };
+use rand::Rng as _;
 use skein_model::Timestamp;
 use skein_proto::node::{RenewRequest, ca_client::CaClient};
-use std::{path::Path, path::PathBuf, time::Duration};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Pause after a failed renewal; it doubles.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
+/// The same where the managers have asked for it, and wait.
+const RETRY_ORDERED: Duration = Duration::from_millis(500);
 /// Signing reads from a quorum.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// The part of a certificate's life after which it is renewed: a random point between the two, so
+/// that nodes which joined together do not come back together.
+const RENEW_FROM: f64 = 0.5;
+const RENEW_UNTIL: f64 = 0.8;
+/// Longest sleep: the clock of the machine may be set meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+/// What renewing needs.
+pub(super) struct Renewal {
+    pub credentials: Credentials,
+    pub managers: Managers,
+    pub vault: Vault,
+    pub orders: watch::Receiver<Orders>,
+    pub forced: Arc<Notify>,
+}
 
 /// Runs until `shutdown`.
-pub(super) async fn run(
-    credentials: Credentials,
-    managers: Managers,
-    dir: PathBuf,
-    shutdown: CancellationToken,
-) {
-    let mut retry = RETRY_MIN;
-    loop {
-        let pause = match credentials.identity().validity() {
-            Ok(validity) => due_in(validity, clock::now()),
-            Err(_) => Duration::ZERO,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = shutdown.cancelled() => return,
-        }
-        match renew(&credentials, &managers, &dir).await {
-            Ok(()) => retry = RETRY_MIN,
-            Err(error) => {
-                tracing::warn!(error, ?retry, "could not renew the node's certificate");
-                tokio::select! {
-                    () = tokio::time::sleep(retry) => {}
-                    () = shutdown.cancelled() => return,
+pub(super) async fn run(mut renewal: Renewal, shutdown: CancellationToken) {
+    shutdown.run_until_cancelled(renewal.follow()).await;
+}
+
+impl Renewal {
+    async fn follow(&mut self) {
+        let mut retry = RETRY_MIN;
+        let mut point = random_point();
+        let mut forced = false;
+        loop {
+            let orders = self.orders.borrow_and_update().clone();
+            let identity = self.credentials.identity();
+            let ordered = forced || asks_to_renew(&orders, &identity);
+            let pause = match identity.validity() {
+                _ if ordered => Duration::ZERO,
+                Ok(validity) => due_in(validity, point, clock::now()),
+                Err(_) => Duration::ZERO,
+            };
+            if pause.is_zero() {
+                match self.renew().await {
+                    Ok(()) => (retry, point, forced) = (RETRY_MIN, random_point(), false),
+                    Err(error) if ordered => {
+                        tracing::warn!(error, "could not renew the node's certificate");
+                        sleep(RETRY_ORDERED).await;
+                    }
+                    Err(error) => {
+                        tracing::warn!(error, ?retry, "could not renew the node's certificate");
+                        tokio::select! {
+                            () = sleep(retry) => {}
+                            () = self.forced.notified() => forced = true,
+                            _ = self.orders.changed() => {}
+                        }
+                        retry = (retry * 2).min(RETRY_MAX);
+                    }
                 }
-                retry = (retry * 2).min(RETRY_MAX);
+                continue;
+            }
+            // Once the certificate is of the new root: those who trust that one alone take it.
+            if adopts_root(&orders, &identity) {
+                if let Err(error) = self.adopt(identity.with_root(orders.root_pem)).await {
+                    tracing::warn!(
+                        error,
+                        "could not take over the swarm's new root certificate"
+                    );
+                    sleep(RETRY_ORDERED).await;
+                }
+                continue;
+            }
+            tokio::select! {
+                () = sleep(pause.min(LOOK_AGAIN)) => {}
+                () = self.forced.notified() => forced = true,
+                changed = self.orders.changed() => if changed.is_err() {
+                    // The agent has ended; so will this.
+                    std::future::pending::<()>().await;
+                },
             }
         }
     }
+
+    async fn renew(&self) -> Result<(), String> {
+        let pair = key_and_request().map_err(|error| error.to_string())?;
+        let channel = self.managers.leader().await;
+        let channel = channel.map_err(|error| error.to_string())?;
+        let mut client = CaClient::new(channel);
+        let request = RenewRequest {
+            csr_pem: pair.csr_pem,
+        };
+        let call = tokio::time::timeout(CALL_TIMEOUT, client.renew(request)).await;
+        let response = call.map_err(|_| "no answer")?.map_err(|status| {
+            self.managers.redirect(&status);
+            status.message().to_owned()
+        })?;
+        let root_pem = self.credentials.identity().root_pem;
+        let certificate = response.into_inner().certificate_pem;
+        let identity = Identity::new(root_pem, certificate, pair.key_pem);
+        let identity = identity.map_err(|error| error.to_string())?;
+        let role = identity.role;
+        self.adopt(identity).await?;
+        tracing::info!(?role, "renewed the node's certificate");
+        Ok(())
+    }
+
+    /// Makes an identity the node's, on disk first.
+    async fn adopt(&self, identity: Identity) -> Result<(), String> {
+        let (vault, saved) = (self.vault.clone(), identity.clone());
+        tokio::task::spawn_blocking(move || vault.save(&saved))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        let replaced = self.credentials.replace(identity);
+        replaced.map_err(|error| error.to_string())
+    }
 }
 
-/// How long until half of a certificate's life is over.
-fn due_in((from, until): (Timestamp, Timestamp), now: Timestamp) -> Duration {
-    (from + until.since(from) / 2).since(now)
-}
-
-async fn renew(credentials: &Credentials, managers: &Managers, dir: &Path) -> Result<(), String> {
-    let pair = key_and_request().map_err(|error| error.to_string())?;
-    let channel = managers.leader().await.map_err(|error| error.to_string())?;
-    let mut client = CaClient::new(channel);
-    let request = RenewRequest {
-        csr_pem: pair.csr_pem,
+/// Whether the managers want another certificate than this one.
+fn asks_to_renew(orders: &Orders, identity: &Identity) -> bool {
+    let other_role = orders.role.is_some_and(|role| role != identity.role);
+    let other_issuer = || {
+        let issuer = identity.tls_info().unwrap_or_default();
+        !orders.issuer_key.is_empty() && issuer.cert_issuer_public_key != orders.issuer_key
     };
-    let call = tokio::time::timeout(CALL_TIMEOUT, client.renew(request)).await;
-    let response = call.map_err(|_| "no answer")?.map_err(|status| {
-        managers.redirect(&status);
-        status.message().to_owned()
-    })?;
-    let root_pem = credentials.identity().root_pem;
-    let certificate = response.into_inner().certificate_pem;
-    let identity = Identity::new(root_pem, certificate, pair.key_pem).map_err(|e| e.to_string())?;
-    let (dir, saved) = (dir.to_owned(), identity.clone());
-    tokio::task::spawn_blocking(move || saved.save(&dir))
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())?;
-    credentials.replace(identity).map_err(|e| e.to_string())?;
-    tracing::info!("renewed the node's certificate");
-    Ok(())
+    other_role || (orders.renew && other_issuer())
+}
+
+/// Whether the managers trust another root, of which this certificate already is.
+fn adopts_root(orders: &Orders, identity: &Identity) -> bool {
+    if orders.root_pem.is_empty() || orders.root_pem == identity.root_pem {
+        return false;
+    }
+    let issuer = identity.tls_info().unwrap_or_default();
+    issuer.cert_issuer_public_key == orders.issuer_key
+}
+
+fn random_point() -> f64 {
+    rand::rng().random_range(RENEW_FROM..RENEW_UNTIL)
+}
+
+/// How long until a part of a certificate's life is over.
+fn due_in((from, until): (Timestamp, Timestamp), point: f64, now: Timestamp) -> Duration {
+    (from + until.since(from).mul_f64(point)).since(now)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::{create_root, cross_sign, sign, tls_info};
+    use skein_model::NodeRole;
 
     #[test]
-    fn a_certificate_is_renewed_at_half_its_life() {
+    fn a_certificate_is_renewed_at_its_point() {
         let at = |secs: i128| Timestamp::from_unix_nanos(secs * 1_000_000_000);
         let validity = (at(100), at(300));
-        assert_eq!(due_in(validity, at(150)), Duration::from_secs(50));
-        assert_eq!(due_in(validity, at(250)), Duration::ZERO);
+        assert_eq!(due_in(validity, 0.5, at(150)), Duration::from_secs(50));
+        assert_eq!(due_in(validity, 0.75, at(150)), Duration::from_secs(100));
+        assert_eq!(due_in(validity, 0.5, at(250)), Duration::ZERO);
+        let point = random_point();
+        assert!((RENEW_FROM..RENEW_UNTIL).contains(&point));
+    }
+
+    #[test]
+    fn a_new_root_is_adopted_after_the_certificate_is_of_it() {
+        let now = clock::now();
+        let (old, new) = (create_root(now).unwrap(), create_root(now).unwrap());
+        let pair = key_and_request().unwrap();
+        let day = Duration::from_secs(86_400);
+        let node = ("c", "n", NodeRole::Worker);
+        let identity = |root, link: &str, trusted: &str| {
+            let signed = sign(root, &pair.csr_pem, node, day, now).unwrap();
+            let trusted = trusted.to_owned();
+            Identity::new(trusted, signed + link, pair.key_pem.clone()).unwrap()
+        };
+        let link = cross_sign(&old, &new, now).unwrap();
+        let before = identity(&old, "", &old.cert_pem);
+        let between = identity(&new, &link, &old.cert_pem);
+        let mut orders = Orders {
+            role: Some(NodeRole::Worker),
+            root_pem: old.cert_pem.clone(),
+            issuer_key: tls_info(&new.cert_pem).unwrap().cert_issuer_public_key,
+            renew: false,
+        };
+        assert!(!asks_to_renew(&orders, &before));
+        orders.renew = true;
+        assert!(asks_to_renew(&orders, &before) && !asks_to_renew(&orders, &between));
+        assert!(!adopts_root(&orders, &between));
+        orders.root_pem.clone_from(&new.cert_pem);
+        assert!(adopts_root(&orders, &between) && !adopts_root(&orders, &before));
+        let after = between.with_root(new.cert_pem);
+        assert!(!adopts_root(&orders, &after) && !asks_to_renew(&orders, &after));
+        orders.role = Some(NodeRole::Manager);
+        assert!(asks_to_renew(&orders, &after));
     }
 }

@@ -61,7 +61,15 @@ fn availability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Availabili
 /// # Errors
 /// A value of another type than the field's.
 pub(crate) fn merge_spec(spec: &SwarmSpec) -> Result<ClusterSpec, serde_json::Error> {
-    let mut merged = serde_json::to_value(ClusterSpec::default())?;
+    merge_spec_over(&ClusterSpec::default(), spec)
+}
+
+/// The same over a spec that is there already.
+pub(crate) fn merge_spec_over(
+    base: &ClusterSpec,
+    spec: &SwarmSpec,
+) -> Result<ClusterSpec, serde_json::Error> {
+    let mut merged = serde_json::to_value(base)?;
     for (key, value) in spec {
         overlay(&mut merged[key], value);
     }

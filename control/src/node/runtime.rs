@@ -1,26 +1,30 @@
-//! What runs on a node while it is a member: agent, and on a manager the server, the Raft member
-//! and the manager.
+//! What runs on a node while it is a member: agent, renewal of its certificate, and on a manager the
+//! server, the Raft member and the manager, which come and go with the role.
 
 use super::{
-    Node, NodeError, RemoteManager,
-    persist::{Folder, Saved},
-    renewal,
+    Node, NodeError, RemoteManager, locking,
+    persist::{Kept, Saved},
+    renewal, roles,
 };
 use crate::{
-    agent::{self, Agent},
+    agent::{self, Agent, Orders},
     api,
     identity::{CaService, Identity},
     manager::Manager,
     raft::{Raft, RaftService, RaftSlot},
     rpc::{self, Credentials, Managers},
 };
+use parking_lot::RwLock;
 use skein_model::NodeRole;
 use skein_proto::node::{
     JoinGroupRequest, api_server::ApiServer, ca_server::CaServer,
     dispatcher_server::DispatcherServer, logs_server::LogsServer, raft_client::RaftClient,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
@@ -33,12 +37,23 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(120);
 const JOIN_GROUP_ATTEMPTS: usize = 8;
 const JOIN_GROUP_RETRY: Duration = Duration::from_millis(500);
 
-/// A member at work.
+/// A member at work. Clones are handles of the same.
+#[derive(Clone)]
 pub(super) struct Runtime {
     pub credentials: Credentials,
     pub managers: Managers,
-    /// `None` on a worker.
-    pub manager: Option<Manager>,
+    pub kept: Kept,
+    /// Asks for a new certificate now.
+    pub renew: Arc<Notify>,
+    manager: Arc<RwLock<Option<Part>>>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What runs on a manager alone.
+#[derive(Clone)]
+struct Part {
+    manager: Manager,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -52,23 +67,18 @@ pub(super) struct Seat {
 
 impl Seat {
     /// Takes the port and starts Raft member `id`.
-    pub async fn take(
-        folder: &Folder,
-        saved: &Saved,
-        id: u64,
-        credentials: Credentials,
-    ) -> Result<Self, NodeError> {
-        let listener = listen(saved.listen)?;
-        Self::start(folder, id, credentials, RaftSlot::default(), listener).await
+    pub async fn take(kept: &Kept, id: u64, credentials: Credentials) -> Result<Self, NodeError> {
+        let listener = listen(kept.saved().listen)?;
+        Self::start(kept, id, credentials, RaftSlot::default(), listener).await
     }
 
     /// Becomes a member of the group of `managers`, under an ID that the leader gives.
     pub async fn join(
-        folder: &Folder,
-        saved: &mut Saved,
+        kept: &Kept,
         credentials: Credentials,
         managers: &Managers,
     ) -> Result<Self, NodeError> {
+        let mut saved = kept.saved();
         let (slot, listener) = (RaftSlot::default(), listen(saved.listen)?);
         // The leader dials back before it lets a member in: somebody must answer.
         let greeting = CancellationToken::new();
@@ -81,25 +91,27 @@ impl Seat {
             Arc::new(|_| false),
             greeting.clone(),
         ));
-        let id = join_group(saved, &credentials, managers).await?;
+        let id = join_group(&mut saved, &credentials, managers).await?;
         saved.raft_id = Some(id);
-        folder.save(saved)?;
+        kept.change(|kept| *kept = saved).await?;
         greeting.cancel();
         if let Ok(Err(error)) = serving.await {
             tracing::warn!(%error, "the server for the managers' greeting failed");
         }
-        Self::start(folder, id, credentials, slot, listener).await
+        Self::start(kept, id, credentials, slot, listener).await
     }
 
     async fn start(
-        folder: &Folder,
+        kept: &Kept,
         id: u64,
         credentials: Credentials,
         slot: RaftSlot,
         listener: std::net::TcpListener,
     ) -> Result<Self, NodeError> {
-        let file = folder.raft_file();
-        let raft = Raft::start(&file, id, credentials).await.map_err(|error| {
+        let file = kept.folder.raft_file();
+        let keys = kept.with_vault(|vault| vault.log_keys()).await?;
+        let raft = Raft::start(&file, keys, id, credentials).await;
+        let raft = raft.map_err(|error| {
             let file = file.display();
             NodeError::internal(format!("could not start Raft from {file}: {error}"))
         })?;
@@ -163,43 +175,53 @@ async fn join_group(
 }
 
 impl Runtime {
-    /// Starts a worker.
-    pub fn worker(node: &Node, identity: Identity, saved: &Saved) -> Result<Self, NodeError> {
-        let credentials = credentials(identity)?;
-        let managers = Managers::new(credentials.clone(), saved.managers.clone());
+    /// Starts what every member has; on a manager, also what it has on the seat it has taken.
+    pub fn start(
+        node: &Node,
+        credentials: Credentials,
+        kept: Kept,
+        seat: Option<Seat>,
+    ) -> Result<Self, NodeError> {
+        let managers = Managers::new(credentials.clone(), kept.saved().managers);
         let runtime = Self {
             credentials,
             managers,
-            manager: None,
+            kept,
+            renew: Arc::default(),
+            manager: Arc::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        runtime.start_common(node, saved)?;
+        if let Some(seat) = seat {
+            runtime.start_manager(node, seat)?;
+        }
+        runtime.start_common(node)?;
         Ok(runtime)
     }
 
-    /// Starts a manager on the seat it has taken.
-    pub fn manager(
-        node: &Node,
-        credentials: Credentials,
-        saved: &Saved,
-        seat: Seat,
-    ) -> Result<Self, NodeError> {
+    /// The manager; `None` on a worker, and while one is being prepared.
+    pub fn manager(&self) -> Option<Manager> {
+        self.manager
+            .read()
+            .as_ref()
+            .map(|part| part.manager.clone())
+    }
+
+    /// The node is a manager from now on.
+    pub fn start_manager(&self, node: &Node, seat: Seat) -> Result<(), NodeError> {
         let Seat {
             raft,
             slot,
             listener,
         } = seat;
-        let own = RemoteManager {
-            node_id: credentials.identity().node_id,
-            address: saved.advertise.unwrap_or(saved.listen).to_string(),
-        };
-        let mut known = saved.managers.clone();
+        let (credentials, managers) = (&self.credentials, &self.managers);
+        let mut known = managers.known();
+        let own = self.own_place();
         if !known.contains(&own) {
             known.push(own);
+            managers.update(known);
         }
-        let managers = Managers::new(credentials.clone(), known);
-        let shutdown = CancellationToken::new();
+        let shutdown = self.shutdown.child_token();
         let manager = Manager::start(raft.clone(), shutdown.child_token());
         let routes = Routes::new(RaftService::server(slot.clone(), credentials.clone()))
             .add_service(CaServer::new(CaService::new(slot)))
@@ -211,7 +233,7 @@ impl Runtime {
             move |node_id: &str| {
                 let state = raft.state();
                 let cluster = state.cluster();
-                cluster.is_some_and(|cluster| cluster.removed_nodes.iter().any(|id| id == node_id))
+                cluster.is_some_and(|cluster| cluster.removed_nodes.contains_key(node_id))
             }
         };
         let tasks = TaskTracker::new();
@@ -229,24 +251,51 @@ impl Runtime {
             drop(listener);
         });
         tasks.spawn(follow_leader(
-            raft,
+            raft.clone(),
             managers.clone(),
             shutdown.child_token(),
         ));
-        let runtime = Self {
-            credentials,
-            managers,
-            manager: Some(manager),
+        tasks.spawn(locking::run(
+            raft,
+            self.kept.clone(),
+            self.renew.clone(),
+            shutdown.child_token(),
+        ));
+        *self.manager.write() = Some(Part {
+            manager,
             shutdown,
             tasks,
-        };
-        runtime.start_common(node, saved)?;
-        Ok(runtime)
+        });
+        Ok(())
     }
 
-    fn start_common(&self, node: &Node, saved: &Saved) -> Result<(), NodeError> {
+    /// The node is no manager from now on, or ends.
+    pub async fn stop_manager(&self) {
+        let Some(part) = self.manager.write().take() else {
+            return;
+        };
+        part.shutdown.cancel();
+        part.tasks.close();
+        let stopped = tokio::time::timeout(STOP_TIMEOUT, async {
+            part.tasks.wait().await;
+            part.manager.raft().stop().await;
+        });
+        if stopped.await.is_err() {
+            tracing::warn!("the manager's parts did not end within {STOP_TIMEOUT:?}");
+        }
+    }
+
+    fn own_place(&self) -> RemoteManager {
+        let saved = self.kept.saved();
+        RemoteManager {
+            node_id: self.credentials.identity().node_id,
+            address: saved.advertise.unwrap_or(saved.listen).to_string(),
+        }
+    }
+
+    fn start_common(&self, node: &Node) -> Result<(), NodeError> {
         let folder = node.folder();
-        let config = node.config();
+        let (config, saved) = (node.config(), self.kept.saved());
         let socket = config.engine.to_string_lossy();
         let engine = bollard::Docker::connect_with_unix(
             &socket,
@@ -257,6 +306,7 @@ impl Runtime {
             NodeError::internal(format!("could not use the engine at {socket}: {error}"))
         })?;
         let data_path = saved.data_path.or(saved.advertise.map(|own| own.ip()));
+        let (orders, ordered) = watch::channel(Orders::default());
         let agent = agent::Config {
             engine,
             dataplane_socket: config.dataplane.clone(),
@@ -264,6 +314,7 @@ impl Runtime {
             node_id: self.credentials.identity().node_id,
             data_path_addr: data_path.map_or_else(String::new, |address| address.to_string()),
             managers: self.managers.clone(),
+            orders,
         };
         let agent = Agent::spawn(agent, self.shutdown.child_token());
         self.tasks.spawn(async move {
@@ -272,15 +323,23 @@ impl Runtime {
             }
         });
         self.tasks.spawn(renewal::run(
-            self.credentials.clone(),
-            self.managers.clone(),
-            folder.certificates(),
+            renewal::Renewal {
+                credentials: self.credentials.clone(),
+                managers: self.managers.clone(),
+                vault: self.kept.vault.clone(),
+                orders: ordered,
+                forced: self.renew.clone(),
+            },
             self.shutdown.child_token(),
         ));
         self.tasks.spawn(keep_managers(
-            folder.clone(),
-            saved.clone(),
+            self.kept.clone(),
             self.managers.clone(),
+            self.shutdown.child_token(),
+        ));
+        self.tasks.spawn(roles::run(
+            node.clone(),
+            self.clone(),
             self.shutdown.child_token(),
         ));
         Ok(())
@@ -290,15 +349,11 @@ impl Runtime {
     pub async fn stop(&self) {
         self.shutdown.cancel();
         self.tasks.close();
-        let stopped = tokio::time::timeout(STOP_TIMEOUT, async {
-            self.tasks.wait().await;
-            if let Some(manager) = &self.manager {
-                manager.raft().stop().await;
-            }
-        });
+        let stopped = tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait());
         if stopped.await.is_err() {
             tracing::warn!("the node's parts did not end within {STOP_TIMEOUT:?}");
         }
+        self.stop_manager().await;
     }
 }
 
@@ -350,22 +405,15 @@ async fn follow_leader(raft: Raft, managers: Managers, shutdown: CancellationTok
 }
 
 /// Writes down the managers that the node hears of, so that it finds one after a restart.
-async fn keep_managers(
-    folder: Folder,
-    mut saved: Saved,
-    managers: Managers,
-    shutdown: CancellationToken,
-) {
+async fn keep_managers(kept: Kept, managers: Managers, shutdown: CancellationToken) {
     let mut known = managers.watch();
     loop {
         tokio::select! {
             changed = known.changed() => if changed.is_err() { return },
             () = shutdown.cancelled() => return,
         }
-        saved.managers.clone_from(&known.borrow_and_update());
-        let (folder, saved) = (folder.clone(), saved.clone());
-        let written = tokio::task::spawn_blocking(move || folder.save(&saved)).await;
-        if let Ok(Err(error)) = written {
+        let now = known.borrow_and_update().clone();
+        if let Err(error) = kept.change(|saved| saved.managers = now).await {
             tracing::warn!(%error, "could not write down the managers");
         }
     }

@@ -1,10 +1,16 @@
-//! What of Raft must outlive a crash, in one redb file. A thread of its own writes and syncs it, so
-//! that no disk stalls the runtime.
+//! What of Raft must outlive a crash, in one redb file, every value of it sealed. A thread of its own
+//! seals, writes and syncs it, so that no disk stalls the runtime.
 
 use super::types::{Entry, LogId, SnapshotMeta, Vote};
+use crate::identity::{LogKeys, SecretKey};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, backends::FileBackend};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{collections::BTreeMap, fs, io, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 use tokio::sync::{mpsc, oneshot};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -15,6 +21,10 @@ const COMMITTED: &str = "committed";
 const PURGED: &str = "purged";
 const SNAPSHOT_META: &str = "snapshot-meta";
 const SNAPSHOT: &str = "snapshot";
+/// Sealed like all else, and always there: says which key the file is sealed with.
+const PROBE: &str = "probe";
+/// Name of a file that is to take the place of the one in use.
+const NEXT: &str = "next";
 
 /// Writes that may wait for the thread. openraft sends one at a time and awaits most; more only
 /// wait when the disk is slower than the network.
@@ -41,10 +51,23 @@ struct Job {
     done: Done,
 }
 
+enum Order {
+    Write(Job),
+    /// Seal all of it with another key.
+    Rekey(SecretKey, Done),
+}
+
 /// The way to the writing thread, which ends with the last of these.
 #[derive(Clone)]
 pub struct Disk {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Order>,
+}
+
+/// The file, and what its values are sealed with.
+struct Sealed {
+    path: PathBuf,
+    database: Database,
+    key: SecretKey,
 }
 
 /// What was on disk.
@@ -59,26 +82,24 @@ pub struct Loaded {
 
 impl Disk {
     /// Opens or creates the file and reads all of it. Blocks.
-    pub fn open(path: &Path) -> io::Result<(Self, Loaded)> {
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)?;
-        let database = Database::builder()
-            .create_with_backend(FileBackend::new(file).map_err(other)?)
-            .map_err(other)?;
-        let loaded = load(&database).map_err(|error| {
-            let path = path.display();
-            io::Error::other(format!("could not read the Raft log {path}: {error}"))
-        })?;
+    pub fn open(path: &Path, keys: &LogKeys) -> io::Result<(Self, Loaded)> {
+        let sealed = Sealed::open(path, keys)?;
+        let loaded = sealed.load()?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         std::thread::Builder::new()
             .name("raft-disk".into())
-            .spawn(move || write_all(&database, queue))?;
+            .spawn(move || write_all(sealed, queue))?;
         Ok((Self { jobs }, loaded))
+    }
+
+    /// Seals all that is on disk, and all that comes, with another key. Nothing that only the old key
+    /// opens is in the file then.
+    pub async fn rekey(&self, key: SecretKey) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |result| drop(sender.send(result)));
+        let sent = self.jobs.send(Order::Rekey(key, done)).await;
+        sent.map_err(|_| stopped())?;
+        receiver.await.map_err(|_| stopped())?
     }
 
     /// Appends entries; `done` is called from the writing thread once they are on disk.
@@ -126,7 +147,7 @@ impl Disk {
     }
 
     async fn send(&self, write: Write, done: Done) -> io::Result<()> {
-        let job = Job { write, done };
+        let job = Order::Write(Job { write, done });
         self.jobs.send(job).await.map_err(|_| stopped())
     }
 }
@@ -147,66 +168,232 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     serde_json::from_slice(bytes).map_err(other)
 }
 
-fn load(database: &Database) -> io::Result<Loaded> {
-    // Creates the tables of a new file.
-    let write = database.begin_write().map_err(other)?;
-    write.open_table(LOG).map_err(other)?;
-    write.open_table(META).map_err(other)?;
-    write.commit().map_err(other)?;
-
-    let read = database.begin_read().map_err(other)?;
-    let meta = read.open_table(META).map_err(other)?;
-    let get = |key| meta.get(key).map_err(other);
-    let mut loaded = Loaded {
-        vote: get(VOTE)?.map(|v| decode(v.value())).transpose()?,
-        committed: get(COMMITTED)?
-            .map(|v| decode(v.value()))
-            .transpose()?
-            .flatten(),
-        purged: get(PURGED)?.map(|v| decode(v.value())).transpose()?,
-        ..Loaded::default()
-    };
-    if let (Some(meta), Some(data)) = (get(SNAPSHOT_META)?, get(SNAPSHOT)?) {
-        loaded.snapshot = Some((decode(meta.value())?, data.value().to_vec()));
-    }
-    let log = read.open_table(LOG).map_err(other)?;
-    for row in log.iter().map_err(other)? {
-        let (index, entry) = row.map_err(other)?;
-        loaded.entries.insert(index.value(), decode(entry.value())?);
-    }
-    Ok(loaded)
+/// What a value is sealed for, so that none can be put in the place of another.
+fn of_entry(index: u64) -> Vec<u8> {
+    [b"log:", &index.to_be_bytes()[..]].concat()
 }
 
-fn write_all(database: &Database, mut queue: mpsc::Receiver<Job>) {
+fn of_meta(name: &str) -> Vec<u8> {
+    format!("meta:{name}").into_bytes()
+}
+
+impl Sealed {
+    fn open(path: &Path, keys: &LogKeys) -> io::Result<Self> {
+        let shown = path.display();
+        let database = create(path)?;
+        let read = database.begin_read().map_err(other)?;
+        let probe = match read.open_table(META) {
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            table => table.map_err(other)?.get(PROBE).map_err(other)?,
+        };
+        let Some(probe) = probe else {
+            let log = read.open_table(LOG);
+            if log.is_ok_and(|log| log.first().is_ok_and(|first| first.is_some())) {
+                return Err(io::Error::other(format!(
+                    "the Raft log {shown} is of a version of Skein that did not encrypt it"
+                )));
+            }
+            drop(read);
+            let key = keys.current.clone();
+            let sealed = Self::fill(path, database, key, &[], &[])?;
+            return Ok(sealed);
+        };
+        let mut candidates = std::iter::once(&keys.current).chain(&keys.pending);
+        let opens = |key: &&SecretKey| key.open(&of_meta(PROBE), probe.value()).is_ok();
+        let key = candidates.find(opens).cloned().ok_or_else(|| {
+            io::Error::other(format!(
+                "the Raft log {shown} is not sealed with the keys of this node: is it another node's?"
+            ))
+        })?;
+        drop(probe);
+        Ok(Self {
+            path: path.to_owned(),
+            database,
+            key,
+        })
+    }
+
+    /// Puts the first content into a new file.
+    fn fill(
+        path: &Path,
+        database: Database,
+        key: SecretKey,
+        meta: &[(String, Vec<u8>)],
+        log: &[(u64, Vec<u8>)],
+    ) -> io::Result<Self> {
+        let write = database.begin_write().map_err(other)?;
+        {
+            let mut table = write.open_table(META).map_err(other)?;
+            let probe = key.seal(&of_meta(PROBE), b"");
+            table.insert(PROBE, &*probe).map_err(other)?;
+            for (name, value) in meta {
+                let value = key.seal(&of_meta(name), value);
+                table.insert(&**name, &*value).map_err(other)?;
+            }
+            let mut table = write.open_table(LOG).map_err(other)?;
+            for (index, value) in log {
+                let value = key.seal(&of_entry(*index), value);
+                table.insert(index, &*value).map_err(other)?;
+            }
+        }
+        write.commit().map_err(other)?;
+        Ok(Self {
+            path: path.to_owned(),
+            database,
+            key,
+        })
+    }
+
+    /// Makes a file of its own of `meta` and `log`, and puts it in the place of this one.
+    fn replace(
+        &mut self,
+        key: SecretKey,
+        meta: &[(String, Vec<u8>)],
+        log: &[(u64, Vec<u8>)],
+    ) -> io::Result<()> {
+        let next = self.path.with_extension(NEXT);
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let filled = Self::fill(&self.path, create(&next)?, key, meta, log)?;
+        fs::rename(&next, &self.path)?;
+        let parent = self.path.parent().unwrap_or(Path::new("."));
+        fs::File::open(parent)?.sync_all()?;
+        *self = filled;
+        Ok(())
+    }
+
+    fn rekey(&mut self, key: SecretKey) -> io::Result<()> {
+        if key == self.key {
+            return Ok(());
+        }
+        let (meta, log) = (self.meta()?, self.log()?);
+        self.replace(key, &meta, &log)
+    }
+
+    fn meta(&self) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let read = self.database.begin_read().map_err(other)?;
+        let table = read.open_table(META).map_err(other)?;
+        let rows = table.iter().map_err(other)?.map(|row| {
+            let (name, value) = row.map_err(other)?;
+            let name = name.value().to_owned();
+            let value = self.key.open(&of_meta(&name), value.value());
+            Ok((name, value.map_err(other)?))
+        });
+        rows.collect()
+    }
+
+    fn log(&self) -> io::Result<Vec<(u64, Vec<u8>)>> {
+        let read = self.database.begin_read().map_err(other)?;
+        let table = read.open_table(LOG).map_err(other)?;
+        let rows = table.iter().map_err(other)?.map(|row| {
+            let (index, value) = row.map_err(other)?;
+            let index = index.value();
+            let value = self.key.open(&of_entry(index), value.value());
+            Ok((index, value.map_err(other)?))
+        });
+        rows.collect()
+    }
+
+    fn load(&self) -> io::Result<Loaded> {
+        let load = || {
+            let meta: BTreeMap<_, _> = self.meta()?.into_iter().collect();
+            let get = |name| meta.get(name).map(Vec::as_slice);
+            let mut loaded = Loaded {
+                vote: get(VOTE).map(decode).transpose()?,
+                committed: get(COMMITTED).map(decode).transpose()?.flatten(),
+                purged: get(PURGED).map(decode).transpose()?,
+                ..Loaded::default()
+            };
+            if let (Some(meta), Some(data)) = (get(SNAPSHOT_META), get(SNAPSHOT)) {
+                loaded.snapshot = Some((decode(meta)?, data.to_vec()));
+            }
+            for (index, entry) in self.log()? {
+                loaded.entries.insert(index, decode(&entry)?);
+            }
+            Ok(loaded)
+        };
+        load().map_err(|error: io::Error| {
+            let path = self.path.display();
+            io::Error::other(format!("could not read the Raft log {path}: {error}"))
+        })
+    }
+}
+
+/// Reads a log, and puts one in its place that begins with `snapshot`. Blocks.
+pub fn restart_from(
+    path: &Path,
+    keys: &LogKeys,
+    make: impl FnOnce(Loaded) -> io::Result<(Vote, SnapshotMeta, Vec<u8>)>,
+) -> io::Result<()> {
+    let mut sealed = Sealed::open(path, keys)?;
+    let (vote, snapshot, data) = make(sealed.load()?)?;
+    let mut meta = vec![
+        (VOTE.to_owned(), encode(&vote)?),
+        (COMMITTED.to_owned(), encode(&snapshot.last_log_id)?),
+        (SNAPSHOT_META.to_owned(), encode(&snapshot)?),
+        (SNAPSHOT.to_owned(), data),
+    ];
+    if let Some(last) = &snapshot.last_log_id {
+        meta.push((PURGED.to_owned(), encode(last)?));
+    }
+    sealed.replace(sealed.key.clone(), &meta, &[])
+}
+
+fn create(path: &Path) -> io::Result<Database> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    Database::builder()
+        .create_with_backend(FileBackend::new(file).map_err(other)?)
+        .map_err(other)
+}
+
+fn write_all(mut sealed: Sealed, mut queue: mpsc::Receiver<Order>) {
     let mut committed = None;
     // After a failed write nothing more may be acknowledged: the order on disk is unknown.
     let mut broken: Option<String> = None;
-    while let Some(job) = queue.blocking_recv() {
-        let mut batch = vec![job];
-        while batch.len() < BATCH_MAX {
-            match queue.try_recv() {
-                Ok(job) => batch.push(job),
-                Err(_) => break,
+    while let Some(first) = queue.blocking_recv() {
+        let (mut writes, mut dones, mut rekey) = (Vec::new(), Vec::new(), None);
+        let mut next = Some(first);
+        while let Some(order) = next.take() {
+            match order {
+                Order::Write(job) => {
+                    writes.push(job.write);
+                    dones.push(job.done);
+                    if writes.len() < BATCH_MAX {
+                        next = queue.try_recv().ok();
+                    }
+                }
+                Order::Rekey(key, done) => rekey = Some((key, done)),
             }
         }
-        let (writes, dones): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|job| (job.write, job.done)).unzip();
         if broken.is_none() {
-            broken = write_batch(database, &writes, &mut committed)
+            broken = write_batch(&sealed, &writes, &mut committed)
                 .err()
                 .map(|error| error.to_string());
             if let Some(error) = &broken {
                 tracing::error!(%error, "could not write the Raft log: this manager stops");
             }
         }
+        let failure = || broken.clone().map(io::Error::other);
         for done in dones {
-            done(broken.clone().map_or(Ok(()), |e| Err(io::Error::other(e))));
+            done(failure().map_or(Ok(()), Err));
+        }
+        if let Some((key, done)) = rekey {
+            // Failing leaves the file as it was.
+            done(failure().map_or_else(|| sealed.rekey(key), Err));
         }
     }
 }
 
 fn write_batch(
-    database: &Database,
+    sealed: &Sealed,
     writes: &[Write],
     committed: &mut Option<Vec<u8>>,
 ) -> io::Result<()> {
@@ -220,28 +407,34 @@ fn write_batch(
     if !needs_sync {
         return Ok(());
     }
-    let transaction = database.begin_write().map_err(other)?;
+    let key = &sealed.key;
+    let transaction = sealed.database.begin_write().map_err(other)?;
     {
         let mut log = transaction.open_table(LOG).map_err(other)?;
         let mut meta = transaction.open_table(META).map_err(other)?;
+        let mut put = |name: &str, value: &[u8]| {
+            let value = key.seal(&of_meta(name), value);
+            meta.insert(name, &*value).map(drop).map_err(other)
+        };
         if let Some(value) = committed.take() {
-            meta.insert(COMMITTED, &*value).map_err(other)?;
+            put(COMMITTED, &value)?;
         }
         for write in writes {
             match write {
                 Write::Append(entries) => {
                     for (index, entry) in entries {
-                        log.insert(index, &**entry).map_err(other)?;
+                        let entry = key.seal(&of_entry(*index), entry);
+                        log.insert(index, &*entry).map_err(other)?;
                     }
                 }
                 Write::Truncate(from) => log.retain_in(*from.., |_, _| false).map_err(other)?,
                 Write::Purge(up_to, id) => {
                     log.retain_in(..=*up_to, |_, _| false).map_err(other)?;
-                    meta.insert(PURGED, &**id).map_err(other)?;
+                    put(PURGED, id)?;
                 }
                 Write::Put(values) => {
-                    for (key, value) in values {
-                        meta.insert(key, &**value).map_err(other)?;
+                    for (name, value) in values {
+                        put(name, value)?;
                     }
                 }
                 Write::Committed(_) => {}

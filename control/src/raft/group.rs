@@ -23,6 +23,12 @@ pub(super) async fn add(
     address: &str,
 ) -> Result<(u64, Managers), ProposeError> {
     change(raft, |state| {
+        let node = node(state, node_id)?;
+        if node.spec.role != NodeRole::Manager {
+            return Err(ProposeError::Refused(format!(
+                "node {node_id} is to be a worker: promote it before it joins the managers"
+            )));
+        }
         let mut cluster = cluster(state)?;
         let next = cluster.next_raft_id;
         let member = cluster.managers.entry(node_id.to_owned());
@@ -34,10 +40,7 @@ pub(super) async fn add(
         let raft_id = member.raft_id;
         cluster.next_raft_id = next.max(raft_id + 1);
         let managers = cluster.managers.clone();
-        let mut node = node(state, node_id)?;
-        (node.role, node.spec.role) = (NodeRole::Manager, NodeRole::Manager);
-        let actions = vec![Action::Update(cluster.into()), Action::Update(node.into())];
-        Ok((actions, (raft_id, managers)))
+        Ok((vec![Action::Update(cluster.into())], (raft_id, managers)))
     })
     .await
 }

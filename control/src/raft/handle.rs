@@ -7,7 +7,11 @@ use super::{
     network::{Contacts, Network},
     types::{Outcome, Peer, TypeConfig},
 };
-use crate::{clock, rpc::Credentials};
+use crate::{
+    clock,
+    identity::{LogKeys, SecretKey},
+    rpc::Credentials,
+};
 use openraft::{
     ChangeMembers, Config, ServerState, SnapshotPolicy,
     error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, InitializeError, RaftError},
@@ -54,6 +58,8 @@ pub struct Raft {
 struct Inner {
     id: u64,
     raft: openraft::Raft<TypeConfig>,
+    /// Taken when it stops: the file is then free, whoever still has a handle.
+    disk: parking_lot::Mutex<Option<Disk>>,
     contacts: Contacts,
     state: watch::Receiver<State>,
     leadership: watch::Receiver<Leadership>,
@@ -62,18 +68,24 @@ struct Inner {
 }
 
 impl Raft {
-    /// Starts member `id` from what is in the file `path`, which is created if it is not there. It
-    /// takes part once [`found`](Self::found) was called, or the leader adds it.
+    /// Starts member `id` from what is in the file `path`, which is created if it is not there, and
+    /// is sealed with one of `keys`. It takes part once [`found`](Self::found) was called, or the
+    /// leader adds it.
     ///
     /// # Errors
-    /// The file cannot be read or written.
-    pub async fn start(path: &Path, id: u64, credentials: Credentials) -> io::Result<Self> {
+    /// The file cannot be read or written, or is sealed with another key.
+    pub async fn start(
+        path: &Path,
+        keys: LogKeys,
+        id: u64,
+        credentials: Credentials,
+    ) -> io::Result<Self> {
         let path = path.to_owned();
-        let opening = tokio::task::spawn_blocking(move || Disk::open(&path));
+        let opening = tokio::task::spawn_blocking(move || Disk::open(&path, &keys));
         let (disk, mut loaded) = opening.await.map_err(io::Error::other)??;
         let (publish, state) = watch::channel(State::default());
         let log = Log::new(disk.clone(), &mut loaded);
-        let machine = Machine::new(disk, &mut loaded, publish)?;
+        let machine = Machine::new(disk.clone(), &mut loaded, publish)?;
         let contacts = Contacts::default();
         let network = Network {
             credentials,
@@ -88,6 +100,7 @@ impl Raft {
             inner: Arc::new(Inner {
                 id,
                 raft,
+                disk: parking_lot::Mutex::new(Some(disk)),
                 contacts,
                 state,
                 leadership,
@@ -142,6 +155,7 @@ impl Raft {
             tracing::warn!("the Raft task had already failed");
         }
         self.inner.tasks.wait().await;
+        self.inner.disk.lock().take();
     }
 
     /// This member's ID.
@@ -222,6 +236,16 @@ impl Raft {
     pub async fn snapshot(&self) -> Result<(), ProposeError> {
         let triggered = self.inner.raft.trigger().snapshot().await;
         triggered.map_err(|error| ProposeError::Unavailable(error.to_string()))
+    }
+
+    /// Seals log and snapshots on disk with another key.
+    ///
+    /// # Errors
+    /// The disk refuses; the old key holds then.
+    pub async fn rekey(&self, key: SecretKey) -> io::Result<()> {
+        let disk = self.inner.disk.lock().clone();
+        let stopped = || io::Error::other("this Raft member has stopped");
+        disk.ok_or_else(stopped)?.rekey(key).await
     }
 
     pub(super) fn library(&self) -> &openraft::Raft<TypeConfig> {

@@ -9,11 +9,13 @@ mod machine;
 mod membership;
 mod network;
 mod service;
+mod survivor;
 mod types;
 mod wire;
 
 pub use handle::{PROPOSE_TIMEOUT, Raft};
 pub use service::{RaftServer, RaftService};
+pub use survivor::survive;
 
 use skein_model::Rejection;
 use std::sync::{Arc, OnceLock};
@@ -75,6 +77,9 @@ pub enum ProposeError {
     /// The store refused the change; nothing changed.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The group must not be changed so.
+    #[error("{0}")]
+    Refused(String),
     /// No quorum, too slow, or stopped. The change may yet be made.
     #[error("{0}")]
     Unavailable(String),

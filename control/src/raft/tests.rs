@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     clock,
-    identity::{Identity, create_root, key_and_request, sign},
+    identity::{Identity, LogKeys, SecretKey, create_root, key_and_request, sign},
     rpc::{self, Credentials},
 };
 use skein_model::{
@@ -21,6 +21,7 @@ struct TestMember {
     id: u64,
     address: String,
     file: PathBuf,
+    keys: LogKeys,
     credentials: Credentials,
     raft: Raft,
     serving: CancellationToken,
@@ -32,12 +33,14 @@ impl TestMember {
         let address = listener.local_addr().unwrap().to_string();
         let credentials = credentials(root, id);
         let file = dir.join(format!("{id}.redb"));
-        let raft = Raft::start(&file, id, credentials.clone()).await.unwrap();
+        let keys = log_keys();
+        let raft = started(&file, &keys, id, credentials.clone()).await;
         let serving = serve(listener, &raft, &credentials);
         Self {
             id,
             address,
             file,
+            keys,
             credentials,
             raft,
             serving,
@@ -57,22 +60,34 @@ impl TestMember {
     async fn restart(&mut self) {
         let listener = TcpListener::bind(&self.address).await.unwrap();
         let credentials = self.credentials.clone();
-        self.raft = started(&self.file, self.id, credentials).await;
+        self.raft = started(&self.file, &self.keys, self.id, credentials).await;
         self.serving = serve(listener, &self.raft, &self.credentials);
     }
 }
 
 /// The file is free a moment after the member that had it has stopped.
-async fn started(file: &std::path::Path, id: u64, credentials: Credentials) -> Raft {
+async fn started(
+    file: &std::path::Path,
+    keys: &LogKeys,
+    id: u64,
+    credentials: Credentials,
+) -> Raft {
     let starting = async {
         loop {
-            match Raft::start(file, id, credentials.clone()).await {
+            match Raft::start(file, keys.clone(), id, credentials.clone()).await {
                 Ok(raft) => return raft,
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     };
     timeout(PATIENCE, starting).await.unwrap()
+}
+
+fn log_keys() -> LogKeys {
+    LogKeys {
+        current: SecretKey::generate(&mut rand::rng()),
+        pending: None,
+    }
 }
 
 fn credentials(root: &RootCa, id: u64) -> Credentials {
@@ -239,6 +254,157 @@ async fn three_members_go_on_without_their_leader() {
     let ids: Vec<_> = leads.members().iter().map(|m| m.raft_id).collect();
     assert_eq!(ids, [2, 3]);
     for member in [&one, &two, &three] {
+        member.kill().await;
+    }
+}
+
+/// Opens the file as a start would, once it is free.
+async fn reopened(file: &std::path::Path, keys: &LogKeys) -> std::io::Result<()> {
+    let opening = async {
+        loop {
+            match disk::Disk::open(file, keys) {
+                Err(error) if error.to_string().contains("lock") => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                other => return other.map(drop),
+            }
+        }
+    };
+    timeout(PATIENCE, opening).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_on_disk_can_be_read_without_the_key() {
+    const SECRET: &str = "a-name-that-nobody-else-has";
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let mut one = TestMember::start(&root, dir.path(), 1).await;
+    found(&one, &[&one]).await;
+    one.raft.propose(vec![service(SECRET)]).await.unwrap();
+    one.raft.snapshot().await.unwrap();
+    let snapshot_made = async {
+        while one.raft.library().metrics().borrow().snapshot.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, snapshot_made).await.unwrap();
+    one.raft.propose(vec![service("after")]).await.unwrap();
+    let shows = |file: &PathBuf| {
+        let bytes = std::fs::read(file).unwrap();
+        let shows = |text: &str| {
+            bytes
+                .windows(text.len())
+                .any(|part| part == text.as_bytes())
+        };
+        shows(SECRET) || shows("Service") || shows("n1")
+    };
+    assert!(!shows(&one.file));
+
+    // Another key takes its place while it runs; after that the old one opens nothing.
+    let next = SecretKey::generate(&mut rand::rng());
+    one.raft.rekey(next.clone()).await.unwrap();
+    one.raft.propose(vec![service("later")]).await.unwrap();
+    one.kill().await;
+    let refused = reopened(&one.file, &one.keys).await.unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains("not sealed with the keys of this node"),
+        "{refused}"
+    );
+    assert!(!shows(&one.file));
+    // As after a crash before the key file was written.
+    one.keys.pending = Some(next);
+    one.restart().await;
+    await_leader(&one.raft, |leadership| leadership.is_self).await;
+    let state = one.raft.linearizable().await.unwrap();
+    assert_eq!(state.services().count(), 3);
+    one.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_survivor_makes_the_swarm_anew_with_all_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let mut one = TestMember::start(&root, dir.path(), 1).await;
+    let mut two = TestMember::start(&root, dir.path(), 2).await;
+    let three = TestMember::start(&root, dir.path(), 3).await;
+    found(&one, &[&one, &two, &three]).await;
+    let nodes = [1, 2, 3].map(|id| {
+        let mut node = skein_model::Node {
+            id: format!("n{id}"),
+            role: NodeRole::Manager,
+            ..skein_model::Node::default()
+        };
+        node.spec.role = NodeRole::Manager;
+        Action::Create(node.into())
+    });
+    one.raft.propose(nodes.to_vec()).await.unwrap();
+    one.raft.propose(vec![service("a")]).await.unwrap();
+    let mut cluster = Cluster::clone(one.raft.state().cluster().unwrap());
+    cluster.next_raft_id = 4;
+    cluster.join_tokens.worker = "the-token".into();
+    let update = vec![Action::Update(cluster.into())];
+    one.raft.propose(update).await.unwrap();
+    await_state(&two.raft, |state| {
+        state
+            .cluster()
+            .is_some_and(|cluster| cluster.next_raft_id == 4)
+    })
+    .await;
+    for member in [&one, &two, &three] {
+        member.kill().await;
+    }
+
+    let surviving = async {
+        loop {
+            match survive(&two.file, &two.keys, "n2", &two.address) {
+                Ok(id) => return id,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    two.id = timeout(PATIENCE, surviving).await.unwrap();
+    assert_eq!(two.id, 4);
+    let listener = TcpListener::bind(&two.address).await.unwrap();
+    two.raft = started(&two.file, &two.keys, two.id, two.credentials.clone()).await;
+    two.serving = serve(listener, &two.raft, &two.credentials);
+    // Those that come back find nobody they know, and change nothing.
+    one.restart().await;
+    await_leader(&two.raft, |leadership| leadership.is_self).await;
+    two.raft.propose(vec![service("b")]).await.unwrap();
+    let state = two.raft.linearizable().await.unwrap();
+    let cluster = state.cluster().unwrap();
+    assert_eq!(cluster.join_tokens.worker, "the-token");
+    let managers: Vec<_> = cluster
+        .managers
+        .iter()
+        .map(|(id, m)| (&**id, m.raft_id))
+        .collect();
+    assert_eq!((managers, cluster.next_raft_id), (vec![("n2", 4)], 5));
+    assert_eq!(state.services().count(), 2);
+    let roles = ["n1", "n2", "n3"].map(|id| state.node(id).unwrap().role);
+    use NodeRole::{Manager, Worker};
+    assert_eq!(roles, [Worker, Manager, Worker]);
+    let ids: Vec<_> = two.raft.members().iter().map(|m| m.raft_id).collect();
+    assert_eq!(ids, [4]);
+    assert!(one.raft.state().service("id-b").is_none());
+
+    // It grows again, and restarts.
+    let mut five = TestMember::start(&root, dir.path(), 5).await;
+    let mut cluster = Cluster::clone(two.raft.state().cluster().unwrap());
+    let place = RaftMember {
+        raft_id: 5,
+        addr: five.address.clone(),
+    };
+    cluster.managers.insert("n5".into(), place);
+    let update = vec![Action::Update(cluster.into())];
+    two.raft.propose(update).await.unwrap();
+    await_state(&five.raft, |state| state.service("id-b").is_some()).await;
+    five.kill().await;
+    five.restart().await;
+    await_state(&five.raft, |state| state.service("id-b").is_some()).await;
+    for member in [&one, &two, &five] {
         member.kill().await;
     }
 }

@@ -22,6 +22,8 @@ struct Routes {
     leader: Option<String>,
     /// Which of the known ones to ask while no leader is known.
     turn: usize,
+    /// Of the credentials that the channels were made with.
+    generation: u64,
     channels: HashMap<String, Channel>,
 }
 
@@ -45,6 +47,12 @@ impl Managers {
     /// No manager is known.
     pub async fn leader(&self) -> Result<Channel, RpcError> {
         let mut routes = self.inner.routes.lock();
+        let generation = *self.inner.credentials.generation().borrow();
+        if routes.generation != generation {
+            // A connection speaks for ever with the certificate that it was made with.
+            routes.generation = generation;
+            routes.channels.clear();
+        }
         let address = {
             let known = self.inner.known.borrow();
             let next = || known.get(routes.turn.checked_rem(known.len())?);
@@ -59,6 +67,11 @@ impl Managers {
         let channel = self.inner.credentials.channel(&address)?;
         routes.channels.insert(address, channel.clone());
         Ok(channel)
+    }
+
+    /// What calls are made with.
+    pub fn credentials(&self) -> &Credentials {
+        &self.inner.credentials
     }
 
     /// Takes over the list that a manager sent. An empty one is not believed.

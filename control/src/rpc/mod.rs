@@ -76,6 +76,7 @@ pub fn propose_status(error: ProposeError) -> tonic::Status {
         ProposeError::Rejected(rejection) => {
             tonic::Status::failed_precondition(rejection.to_string())
         }
+        ProposeError::Refused(reason) => tonic::Status::failed_precondition(reason),
         ProposeError::Unavailable(reason) => tonic::Status::unavailable(reason),
     }
 }

@@ -10,7 +10,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use std::{io, sync::Arc, time::Duration};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
@@ -26,6 +26,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Credentials {
     current: Arc<ArcSwap<Material>>,
+    /// Grows with every replacement.
+    generation: Arc<watch::Sender<u64>>,
 }
 
 struct Material {
@@ -43,6 +45,7 @@ impl Credentials {
         let material = Material::new(identity)?;
         Ok(Self {
             current: Arc::new(ArcSwap::from_pointee(material)),
+            generation: Arc::new(watch::Sender::new(0)),
         })
     }
 
@@ -52,7 +55,13 @@ impl Credentials {
     /// As for [`new`](Self::new); the old one stays then.
     pub fn replace(&self, identity: Identity) -> Result<(), IdentityError> {
         self.current.store(Arc::new(Material::new(identity)?));
+        self.generation.send_modify(|generation| *generation += 1);
         Ok(())
+    }
+
+    /// Changes whenever another identity takes the place of the one before.
+    pub fn generation(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
     }
 
     /// The identity as it is now.
@@ -77,7 +86,9 @@ impl Credentials {
 impl Material {
     fn new(identity: Identity) -> Result<Self, IdentityError> {
         let roots = roots(&identity.root_pem)?;
-        let chain = vec![certificate(&identity.cert_pem)?];
+        let chain = CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(invalid)?;
         let verifier =
             WebPkiClientVerifier::builder_with_provider(roots.clone(), Arc::new(provider()))
                 .allow_unauthenticated()
@@ -230,5 +241,65 @@ impl ServerCertVerifier for Unverified {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock,
+        identity::{create_root, cross_sign, key_and_request, sign},
+    };
+    use skein_model::{NodeRole, RootCa};
+    use tokio::net::TcpListener;
+
+    fn credentials(root: &RootCa, link: &str, trusted: &RootCa) -> Credentials {
+        let pair = key_and_request().unwrap();
+        let (node, day) = (("c", "n", NodeRole::Manager), Duration::from_secs(86_400));
+        let cert = sign(root, &pair.csr_pem, node, day, clock::now()).unwrap() + link;
+        let identity = Identity::new(trusted.cert_pem.clone(), cert, pair.key_pem).unwrap();
+        Credentials::new(identity).unwrap()
+    }
+
+    /// Whether both take each other's certificate.
+    async fn shake_hands(server: &Credentials, client: &Credentials) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let acceptor = server.acceptor();
+        let accepted = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let stream = acceptor.accept(stream).await.ok()?;
+            let known = stream.get_ref().1.peer_certificates().is_some();
+            known.then_some(())
+        });
+        let config = client.current.load().client.clone();
+        let connected = connect(&address, config).await.is_ok();
+        connected && accepted.await.unwrap().is_some()
+    }
+
+    #[tokio::test]
+    async fn while_the_root_changes_all_members_know_each_other() {
+        let root = || create_root(clock::now()).unwrap();
+        let (old, new) = (root(), root());
+        let link = cross_sign(&old, &new, clock::now()).unwrap();
+        let before = credentials(&old, "", &old);
+        let between = credentials(&new, &link, &old);
+        let after = credentials(&new, &link, &new);
+        let renewed = credentials(&new, "", &new);
+        for (one, other, know) in [
+            (&before, &between, true),
+            (&between, &between, true),
+            (&between, &after, true),
+            (&after, &after, true),
+            (&after, &renewed, true),
+            // Who did not change over in time is none of them any more, nor is a stranger.
+            (&before, &after, false),
+            (&before, &renewed, false),
+            (&credentials(&root(), "", &new), &after, false),
+        ] {
+            assert_eq!(shake_hands(one, other).await, know);
+            assert_eq!(shake_hands(other, one).await, know);
+        }
     }
 }

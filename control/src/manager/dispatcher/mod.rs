@@ -5,13 +5,14 @@ mod dependencies;
 mod network;
 
 use super::{
+    certificates::{self, Wanted},
     heartbeats::Pulse,
     reports::Reports,
     sessions::{self, Session, Sessions},
     store::{self, Store},
 };
 use skein_model::{NodeDescription, NodeState, TaskStatus};
-use skein_orchestration::node_failure::HEARTBEAT_PERIOD;
+use skein_orchestration::node_failure::heartbeat_period;
 use skein_proto::{
     network::{NetworkUpdate, Programmed},
     node as proto,
@@ -110,7 +111,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
             "node registered"
         );
         let store = self.store.clone();
-        let (id, mut last) = (session.id.clone(), None);
+        let (id, mut last, mut wanted) = (session.id.clone(), None, Wanted::default());
         let next = move |state: &skein_model::State| {
             let node = state.node(&node_id)?;
             let mut managers: Vec<_> = store
@@ -122,11 +123,16 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
                 })
                 .collect();
             managers.sort_by(|a, b| a.node_id.cmp(&b.node_id));
+            let cluster = state.cluster();
+            let issuer = cluster.map(|c| wanted.of(c).clone()).unwrap_or_default();
             let message = proto::SessionMessage {
+                renew: certificates::is_turn(state, &node_id, &issuer),
+                root_pem: issuer.trust_root,
+                issuer_key: issuer.cert_issuer_public_key,
                 session_id: id.clone(),
                 node: serde_json::to_vec(node).ok()?,
                 managers,
-                heartbeat_period_ms: HEARTBEAT_PERIOD.as_millis() as u32,
+                heartbeat_period_ms: period_ms(state),
             };
             (last.as_ref() != Some(&message)).then(|| {
                 last = Some(message.clone());
@@ -152,7 +158,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         }
         self.pulse.heard(term, &session.node_id);
         Ok(Response::new(proto::HeartbeatResponse {
-            period_ms: HEARTBEAT_PERIOD.as_millis() as u32,
+            period_ms: period_ms(&state),
         }))
     }
 
@@ -221,6 +227,10 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         }
         Ok(Response::new(proto::ReportNetworkResponse {}))
     }
+}
+
+fn period_ms(state: &skein_model::State) -> u32 {
+    u32::try_from(heartbeat_period(state).as_millis()).unwrap_or(u32::MAX)
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's error type")]

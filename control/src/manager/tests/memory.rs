@@ -110,6 +110,9 @@ impl Store for Memory {
     fn members(&self) -> Vec<Member> {
         vec![other()]
     }
+    fn reachable(&self, _raft_id: u64) -> bool {
+        true
+    }
     /// Goes with the paused clock of the tests.
     fn now(&self) -> Timestamp {
         Timestamp::from_unix_nanos(1_800_000_000_000_000_000) + self.start.elapsed()

@@ -1,0 +1,87 @@
+//! What a new cluster spec asks for.
+
+use super::{SecretKey, apply_ca_config};
+use skein_model::{Cluster, ClusterSpec, Timestamp};
+
+/// The shortest validity of node certificates, in nanoseconds.
+const CERT_EXPIRY_MIN: i64 = 3_600_000_000_000;
+
+/// Puts a spec in place of the cluster's, with what follows from it: a change of the root, and the key
+/// that managers are locked with, which `rotate_unlock_key` replaces.
+///
+/// # Errors
+/// In Swarm's words.
+pub fn apply_spec(
+    cluster: &mut Cluster,
+    next: ClusterSpec,
+    rotate_unlock_key: bool,
+    now: Timestamp,
+) -> Result<(), String> {
+    if next.ca_config.node_cert_expiry < CERT_EXPIRY_MIN {
+        return Err("minimum certificate expiry time is: 1h0m0s".into());
+    }
+    if next.dispatcher.heartbeat_period < 0 {
+        return Err("heartbeat time period cannot be a negative duration".into());
+    }
+    if next.name != "default" {
+        return Err("modification of cluster name is not allowed".into());
+    }
+    apply_ca_config(cluster, next.ca_config.clone(), now)?;
+    let ca_config = cluster.spec.ca_config.clone();
+    cluster.spec = ClusterSpec { ca_config, ..next };
+    let expiry = cluster.spec.ca_config.node_cert_expiry;
+    cluster.longest_cert_expiry = cluster.longest_cert_expiry.max(expiry);
+    let locks = cluster.spec.encryption_config.auto_lock_managers;
+    let key = &mut cluster.unlock_key.0;
+    if !locks {
+        key.clear();
+    } else if key.is_empty() || rotate_unlock_key {
+        *key = SecretKey::generate(&mut rand::rng()).to_unlock_text();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::create_root;
+
+    #[test]
+    fn a_spec_is_checked_and_brings_its_unlock_key() {
+        let now = Timestamp::from_unix_nanos(1_800_000_000_000_000_000);
+        let mut cluster = Cluster {
+            root_ca: create_root(now).unwrap(),
+            ..Cluster::default()
+        };
+        let mut apply = |change: &dyn Fn(&mut ClusterSpec), rotate| {
+            let mut spec = ClusterSpec::default();
+            change(&mut spec);
+            apply_spec(&mut cluster, spec, rotate, now).map(|()| cluster.unlock_key.0.clone())
+        };
+        let lock = |spec: &mut ClusterSpec| spec.encryption_config.auto_lock_managers = true;
+        assert_eq!(apply(&|_| (), true).unwrap(), "");
+        let first = apply(&lock, false).unwrap();
+        assert!(SecretKey::parse_unlock(&first).is_ok());
+        assert_eq!(apply(&lock, false).unwrap(), first);
+        assert_ne!(apply(&lock, true).unwrap(), first);
+        assert_eq!(apply(&|_| (), false).unwrap(), "");
+        for (change, message) in [
+            (
+                &(|spec: &mut ClusterSpec| spec.ca_config.node_cert_expiry = 0)
+                    as &dyn Fn(&mut ClusterSpec),
+                "minimum certificate expiry time is: 1h0m0s",
+            ),
+            (
+                &|spec: &mut ClusterSpec| spec.dispatcher.heartbeat_period = -1,
+                "heartbeat time period cannot be a negative duration",
+            ),
+            (
+                &|spec: &mut ClusterSpec| spec.name = "x".into(),
+                "modification of cluster name is not allowed",
+            ),
+        ] {
+            assert_eq!(apply(change, false).unwrap_err(), message);
+        }
+        assert_eq!(cluster.longest_cert_expiry, 7_776_000_000_000_000);
+    }
+}

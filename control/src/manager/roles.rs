@@ -1,0 +1,184 @@
+//! The roles that nodes have come to be the ones wanted.
+//!
+//! A node that is to be a manager is one at once: it then gets its certificate, and asks to be let
+//! into the Raft group. One that is to be a worker first leaves the group, so that it never counts
+//! for a quorum without being reachable as a manager.
+
+use crate::raft::Member;
+use skein_model::{Cluster, Draft, Node, NodeRole};
+use std::{collections::BTreeSet, time::Duration};
+use tracing::{info, warn};
+
+/// Pause after a removal that would have cost the quorum, or is under way: Swarm's is 5 s, but a look
+/// costs nothing.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The Raft group as the leader sees it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Group {
+    /// All members.
+    pub members: Vec<Member>,
+    /// Those that answered lately, the leader included; by Raft ID.
+    pub reachable: BTreeSet<u64>,
+}
+
+impl Group {
+    /// Whether a quorum answers once this member is gone.
+    pub(crate) fn can_spare(&self, raft_id: u64) -> bool {
+        let others = self.members.iter().map(|member| member.raft_id);
+        let others = others.filter(|id| *id != raft_id);
+        let left = others.filter(|id| self.reachable.contains(id)).count();
+        left > self.members.len().saturating_sub(1) / 2
+    }
+}
+
+/// Moves roles on. How long until there may be more to do.
+pub(super) fn tend(draft: &mut Draft, group: &Group) -> Option<Duration> {
+    let changing = draft.nodes().filter(|node| node.role != node.spec.role);
+    let changing: Vec<_> = changing.cloned().collect();
+    let mut again = None;
+    for node in changing {
+        let becomes = match node.spec.role {
+            NodeRole::Manager => true,
+            NodeRole::Worker => has_left(draft, group, &node.id),
+        };
+        if becomes {
+            let mut node = Node::clone(&node);
+            node.role = node.spec.role;
+            info!(node = node.id, role = ?node.role, "the node's role has changed");
+            draft.put(node);
+            warn_if_even(draft);
+        } else {
+            again = Some(RETRY);
+        }
+    }
+    again
+}
+
+/// Whether the node is out of the Raft group; sees to it that it comes to be.
+fn has_left(draft: &mut Draft, group: &Group, node_id: &str) -> bool {
+    let member = group
+        .members
+        .iter()
+        .find(|member| member.node_id == node_id);
+    let cluster = draft.cluster().cloned();
+    let wanted = cluster.filter(|cluster| cluster.managers.contains_key(node_id));
+    let Some(cluster) = wanted else {
+        return member.is_none();
+    };
+    if member.is_some_and(|member| !group.can_spare(member.raft_id)) {
+        warn!(
+            node = node_id,
+            "a manager stays one for now: without it there would be no quorum"
+        );
+        return false;
+    }
+    // The last one stays, whatever is asked for: a swarm without managers is none.
+    if cluster.managers.len() > 1 {
+        let mut cluster = Cluster::clone(&cluster);
+        cluster.managers.remove(node_id);
+        draft.put(cluster);
+    }
+    false
+}
+
+fn warn_if_even(draft: &Draft) {
+    let managers = draft.nodes().filter(|node| node.role == NodeRole::Manager);
+    let managers = managers.count();
+    if managers % 2 == 0 {
+        warn!(
+            managers,
+            "an even number of managers tolerates no more failures than one manager fewer: add or \
+             demote one"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skein_model::{Action, Proposal, RaftMember, State, Timestamp};
+
+    fn group(members: &[u64], reachable: &[u64]) -> Group {
+        let member = |id: &u64| Member {
+            raft_id: *id,
+            node_id: format!("n{id}"),
+            address: String::new(),
+        };
+        Group {
+            members: members.iter().map(member).collect(),
+            reachable: reachable.iter().copied().collect(),
+        }
+    }
+
+    fn draft(managers: &[u64], nodes: &[(u64, NodeRole, NodeRole)]) -> Draft {
+        let member = |id: &u64| {
+            let raft_id = *id;
+            let member = RaftMember {
+                raft_id,
+                ..RaftMember::default()
+            };
+            (format!("n{id}"), member)
+        };
+        let cluster = Cluster {
+            id: "c".into(),
+            managers: managers.iter().map(member).collect(),
+            ..Cluster::default()
+        };
+        let node = |(id, role, wanted): &(u64, NodeRole, NodeRole)| {
+            let mut node = Node {
+                id: format!("n{id}"),
+                role: *role,
+                ..Node::default()
+            };
+            node.spec.role = *wanted;
+            Action::Create(node.into())
+        };
+        let at = Timestamp::default();
+        let mut actions: Vec<_> = nodes.iter().map(node).collect();
+        actions.push(Action::Create(cluster.into()));
+        let mut state = State::default();
+        state.apply(1, &Proposal { at, actions }).unwrap();
+        Draft::new(state, at)
+    }
+
+    #[test]
+    fn a_member_can_be_spared_while_a_quorum_answers() {
+        for (members, reachable, gone, spared) in [
+            (&[1, 2, 3][..], &[1, 2, 3][..], 3, true),
+            (&[1, 2, 3], &[1, 2], 3, true),
+            (&[1, 2, 3], &[1, 2], 2, false),
+            (&[1, 2], &[1, 2], 2, true),
+            (&[1, 2, 3, 4], &[1, 2, 3], 3, true),
+            (&[1, 2, 3, 4, 5], &[1, 2, 3], 3, false),
+        ] {
+            let can = group(members, reachable).can_spare(gone);
+            assert_eq!(can, spared, "{gone} of {members:?}, {reachable:?} answer");
+        }
+    }
+
+    #[test]
+    fn a_manager_to_be_is_one_at_once() {
+        let mut draft = draft(&[1], &[(2, NodeRole::Worker, NodeRole::Manager)]);
+        assert_eq!(tend(&mut draft, &group(&[1], &[1])), None);
+        assert_eq!(draft.node("n2").unwrap().role, NodeRole::Manager);
+    }
+
+    #[test]
+    fn a_worker_to_be_leaves_the_group_first() {
+        let nodes = [(2, NodeRole::Manager, NodeRole::Worker)];
+        let role = |draft: &Draft| draft.node("n2").unwrap().role;
+        let mut unsafe_now = draft(&[1, 2, 3], &nodes);
+        assert!(tend(&mut unsafe_now, &group(&[1, 2, 3], &[1, 2])).is_some());
+        assert!(unsafe_now.cluster().unwrap().managers.contains_key("n2"));
+
+        let mut draft = draft(&[1, 2, 3], &nodes);
+        let before = group(&[1, 2, 3], &[1, 2, 3]);
+        assert!(tend(&mut draft, &before).is_some());
+        assert!(!draft.cluster().unwrap().managers.contains_key("n2"));
+        assert!(tend(&mut draft, &before).is_some());
+        assert_eq!(role(&draft), NodeRole::Manager);
+        assert_eq!(tend(&mut draft, &group(&[1, 3], &[1, 3])), None);
+        assert_eq!(role(&draft), NodeRole::Worker);
+    }
+}

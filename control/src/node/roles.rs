@@ -1,0 +1,67 @@
+//! A member's role follows its certificate while it runs: a manager starts, or ends.
+
+use super::{
+    Node, NodeError,
+    runtime::{Runtime, Seat, is_manager},
+};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Pause after a failed change; it doubles.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(16);
+
+/// Runs until `shutdown`.
+pub(super) async fn run(node: Node, runtime: Runtime, shutdown: CancellationToken) {
+    let follow = async {
+        let mut generation = runtime.credentials.generation();
+        let mut retry = RETRY_MIN;
+        loop {
+            generation.mark_unchanged();
+            match settle(&node, &runtime).await {
+                Ok(()) => {
+                    retry = RETRY_MIN;
+                    if generation.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, ?retry, "could not take up the node's role");
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    };
+    shutdown.run_until_cancelled(follow).await;
+}
+
+async fn settle(node: &Node, runtime: &Runtime) -> Result<(), NodeError> {
+    let (wanted, runs) = (
+        is_manager(&runtime.credentials.identity()),
+        runtime.manager().is_some(),
+    );
+    if wanted && !runs {
+        let credentials = runtime.credentials.clone();
+        let seat = match runtime.kept.saved().raft_id {
+            Some(id) => Seat::take(&runtime.kept, id, credentials).await?,
+            None => Seat::join(&runtime.kept, credentials, &runtime.managers).await?,
+        };
+        runtime.start_manager(node, seat)?;
+        tracing::info!("this node is a manager now");
+    }
+    if !wanted && (runs || runtime.kept.saved().raft_id.is_some()) {
+        runtime.stop_manager().await;
+        // The ID goes first: under it there must never be an empty log.
+        runtime.kept.change(|saved| saved.raft_id = None).await?;
+        let folder = runtime.kept.folder.clone();
+        let wiped = tokio::task::spawn_blocking(move || folder.wipe_raft()).await;
+        wiped.map_err(|error| NodeError::internal(error.to_string()))??;
+        runtime
+            .kept
+            .with_vault(|vault| vault.forget_log_keys())
+            .await?;
+        tracing::info!("this node is a worker now");
+    }
+    Ok(())
+}
