@@ -117,6 +117,7 @@ impl From<SpecError> for ApiError {
     fn from(error: SpecError) -> Self {
         let code = match error.kind {
             SpecErrorKind::Invalid => Code::InvalidArgument,
+            SpecErrorKind::Precondition => Code::FailedPrecondition,
             SpecErrorKind::Forbidden => Code::PermissionDenied,
             SpecErrorKind::Precondition => Code::FailedPrecondition,
             SpecErrorKind::Conflict => Code::AlreadyExists,

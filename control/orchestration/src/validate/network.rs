@@ -2,7 +2,7 @@
 
 use super::{SpecError, SpecErrorKind, check_name};
 use crate::allocator;
-use skein_model::{Network, NetworkSpec, State};
+use skein_model::{Network, NetworkSpec, State, Task, TaskState};
 
 /// Marks the networks that the swarm itself makes.
 const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
@@ -62,21 +62,21 @@ pub fn check_network(state: &State, spec: &NetworkSpec) -> Result<(), SpecError>
 pub fn check_network_removal(state: &State, network: &Network) -> Result<(), SpecError> {
     let (id, name) = (&network.id, &network.spec.name);
     if network.spec.predefined {
-        return Err(SpecError::invalid(format!(
+        return Err(in_use(format!(
             "network {id} ({name}) is a swarm predefined network and cannot be removed"
         )));
     }
     for service in state.services() {
         if network.spec.ingress && allocator::publishes_ingress(service.spec.endpoint_spec.as_ref())
         {
-            return Err(SpecError::invalid(format!(
+            return Err(in_use(format!(
                 "ingress network cannot be removed because service {} depends on it",
                 service.id
             )));
         }
         let mut networks = service.spec.task_template.networks.iter();
         if networks.any(|attachment| attachment.target == *id) {
-            return Err(SpecError::invalid(format!(
+            return Err(in_use(format!(
                 "network {id} is in use by service {}",
                 service.id
             )));
@@ -84,13 +84,24 @@ pub fn check_network_removal(state: &State, network: &Network) -> Result<(), Spe
     }
     let mut tasks = state.tasks().filter(|task| {
         let mut networks = task.networks_attachments.iter();
-        !task.status.state.is_terminal() && networks.any(|a| a.network_id == *id)
+        is_wanted(state, task) && networks.any(|a| a.network_id == *id)
     });
     match tasks.next() {
-        Some(task) => Err(SpecError::invalid(format!(
+        Some(task) => Err(in_use(format!(
             "network {id} is in use by task {}",
             task.id
         ))),
         None => Ok(()),
     }
+}
+
+/// Whether a task runs or will, and is to. One whose service is gone is as good as stopped: a stack's
+/// networks are removed right after its services, while their containers still end.
+fn is_wanted(state: &State, task: &Task) -> bool {
+    let live = task.status.state <= TaskState::Running && task.desired_state <= TaskState::Running;
+    live && (task.service_id.is_empty() || state.service(&task.service_id).is_some())
+}
+
+fn in_use(message: String) -> SpecError {
+    SpecError::with(SpecErrorKind::Precondition, message)
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use skein_model::{
     EndpointSpec, Healthcheck, Limits, Mount, NetworkAttachmentConfig, NetworkSpec, Placement,
     PortConfig, PublishMode, Reservations, ResolutionMode, ResourceRequirements, RestartPolicy,
-    ServiceMode, ServiceSpec, UpdateConfig,
+    SecretReference, ServiceMode, ServiceSpec, TaskNetwork, TaskState, UpdateConfig,
 };
 
 fn spec() -> ServiceSpec {
@@ -259,8 +259,41 @@ fn networks_are_refused_in_the_references_words() {
     let back = fixture.state.network("back").unwrap();
     let error = check_network_removal(&fixture.state, back).unwrap_err();
     assert_eq!(error.message, "network back is in use by service web");
+    assert_eq!(error.kind, SpecErrorKind::Precondition);
     let ingress = fixture.state.ingress_network().unwrap();
     check_network_removal(&fixture.state, ingress).unwrap();
+}
+
+#[test]
+fn a_network_is_free_once_its_tasks_are_to_go() {
+    let cases = [
+        ("web", TaskState::Running, TaskState::Running, true),
+        ("web", TaskState::New, TaskState::Running, true),
+        ("web", TaskState::Running, TaskState::Remove, false),
+        ("web", TaskState::Failed, TaskState::Running, false),
+        // A container that was attached by hand has no service; others' services went before them.
+        ("", TaskState::Running, TaskState::Running, true),
+        ("gone", TaskState::Running, TaskState::Running, false),
+    ];
+    for (service, state, desired, used) in cases {
+        let mut fixture = Fixture::default();
+        fixture.network("back", |_| {});
+        fixture.service("web", |_| {});
+        fixture.task("t", |task| {
+            task.service_id = service.into();
+            task.status.state = state;
+            task.desired_state = desired;
+            task.networks_attachments.push(TaskNetwork {
+                network_id: "back".into(),
+                ..TaskNetwork::default()
+            });
+        });
+        let back = fixture.state.network("back").unwrap();
+        let error = check_network_removal(&fixture.state, back).err();
+        let message = error.map(|error| error.message);
+        let expected = used.then(|| "network back is in use by task t".to_owned());
+        assert_eq!(message, expected, "{service:?} {state} {desired}");
+    }
 }
 
 #[test]
