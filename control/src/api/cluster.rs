@@ -1,7 +1,7 @@
 //! Requests about the cluster: answered where this node leads it, else passed on to the manager that
 //! does.
 
-use super::{error::ApiError, member::Member, version::ApiVersion};
+use super::{error::ApiError, json, member::Member, version::ApiVersion};
 use crate::{
     node::NodeError,
     rpc::{self, LEADER_METADATA},
@@ -14,7 +14,6 @@ use axum::{
 };
 use futures::{Stream, StreamExt};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use skein_proto::node::{
     ApiChunk, ApiRequest, Header, api_client::ApiClient, api_server::Api as ApiService,
 };
@@ -30,9 +29,6 @@ const LEADER_WAIT: Duration = Duration::from_secs(8);
 /// Between two attempts to find the leader.
 const LEADER_RETRY: Duration = Duration::from_millis(250);
 
-/// The longest body of a request about the cluster: what is stored must fit in one Raft entry, whose
-/// limit is below this.
-const BODY_MAX: usize = 2 << 20;
 
 /// The way to the cluster's own resources. Clones are handles of the same.
 #[derive(Clone)]
@@ -70,11 +66,7 @@ impl Cluster {
         ApiVersion::note(&mut parts);
         // The outer table's path parameters would count among the inner one's.
         parts.extensions.clear();
-        let body = Limited::new(body, BODY_MAX)
-            .collect()
-            .await
-            .map_err(|error| ApiError::invalid(format!("cannot read the request's body: {error}")))?
-            .to_bytes();
+        let body = json::read(body).await?;
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
             match self.place()? {

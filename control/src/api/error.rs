@@ -119,7 +119,6 @@ impl From<SpecError> for ApiError {
             SpecErrorKind::Invalid => Code::InvalidArgument,
             SpecErrorKind::Precondition => Code::FailedPrecondition,
             SpecErrorKind::Forbidden => Code::PermissionDenied,
-            SpecErrorKind::Precondition => Code::FailedPrecondition,
             SpecErrorKind::Conflict => Code::AlreadyExists,
             SpecErrorKind::Unimplemented => Code::Unimplemented,
             SpecErrorKind::Internal => return Self::internal(error.message),

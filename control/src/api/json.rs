@@ -2,10 +2,14 @@
 
 use super::error::ApiError;
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
+    extract::Request,
+    middleware::Next,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::{StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -47,6 +51,49 @@ pub fn drop_nulls(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(drop_nulls),
         _ => {}
+    }
+}
+
+/// The longest body of a request that is answered here: what is stored must fit in one Raft entry,
+/// whose limit is below this.
+const BODY_MAX: usize = 2 << 20;
+
+/// Lets a request pass if what it carries is said to be JSON.
+pub async fn check_content_type(request: Request, next: Next) -> Response {
+    match content_type(&request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn content_type(request: &Request) -> Result<(), ApiError> {
+    let said = request.headers().get(header::CONTENT_TYPE);
+    let said = said.map_or("", |said| said.to_str().unwrap_or("?"));
+    let essence = said.split(';').next().unwrap_or_default().trim();
+    if request.body().is_end_stream() || essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(ApiError::invalid(if said.is_empty() {
+        "malformed Content-Type header (): mime: no media type".to_owned()
+    } else {
+        format!("unsupported Content-Type header ({said}): must be 'application/json'")
+    }))
+}
+
+/// Reads a request's body.
+///
+/// # Errors
+/// 413: it is longer than anything can be that is answered here. 400: the client broke off.
+pub async fn read(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, BODY_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the request's body is longer than {BODY_MAX} bytes"),
+        )),
+        Err(error) => Err(ApiError::invalid(format!(
+            "cannot read the request's body: {error}"
+        ))),
     }
 }
 
@@ -118,6 +165,35 @@ mod tests {
                 "Spec": {"Labels": {"X-Skein-mine": "kept"}},
             })
         );
+    }
+
+    #[test]
+    fn bodies_must_be_said_to_be_json() {
+        let refusal = |said: Option<&str>, body: &'static str| {
+            let mut request = Request::new(Body::from(body));
+            if let Some(said) = said {
+                let said = said.parse().unwrap();
+                request.headers_mut().insert(header::CONTENT_TYPE, said);
+            }
+            let error = content_type(&request).err()?;
+            Some((error.status.as_u16(), error.message))
+        };
+        assert_eq!(refusal(None, ""), None);
+        assert_eq!(refusal(Some("text/plain"), ""), None, "nothing is said");
+        assert_eq!(refusal(Some("Application/JSON; charset=utf-8"), "{}"), None);
+        let text = "unsupported Content-Type header (text/plain): must be 'application/json'";
+        assert_eq!(refusal(Some("text/plain"), "{}"), Some((400, text.into())));
+        let none = "malformed Content-Type header (): mime: no media type";
+        assert_eq!(refusal(None, "{}"), Some((400, none.into())));
+    }
+
+    #[tokio::test]
+    async fn bodies_are_read_up_to_a_limit() {
+        assert_eq!(read(Body::from("{}")).await.unwrap(), "{}");
+        let longest = vec![b' '; BODY_MAX];
+        assert_eq!(read(Body::from(longest)).await.unwrap().len(), BODY_MAX);
+        let longer = vec![b' '; BODY_MAX + 1];
+        assert_eq!(read(Body::from(longer)).await.unwrap_err().status, 413);
     }
 
     #[test]

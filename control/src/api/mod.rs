@@ -34,6 +34,7 @@ pub use server::serve;
 use axum::{
     Router,
     extract::{Request, State},
+    middleware,
     response::{IntoResponse, Response},
     routing::{any, delete, get, post},
 };
@@ -106,6 +107,8 @@ fn node_table(local: Local) -> Router {
         .route("/containers/json", get(networks::in_containers))
         .route("/containers/create", post(networks::create_container))
         .route("/containers/{id}/json", get(networks::in_containers))
+        // The engine checks what is its own.
+        .route_layer(middleware::from_fn(json::check_content_type))
         .fallback(engines)
         .method_not_allowed_fallback(engines)
         .with_state(local)

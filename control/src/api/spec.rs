@@ -208,6 +208,15 @@ fn check_endpoint(endpoint: &mut Fields) -> Result<(), ApiError> {
         format!("invalid resolution mode: {text:?}")
     })?;
     for port in each(endpoint, "Ports") {
+        for name in ["TargetPort", "PublishedPort"] {
+            let number = port.get(name).unwrap_or(&Value::Null);
+            let known = number.as_u64().is_some_and(|n| n <= u64::from(u16::MAX));
+            if !number.is_null() && !known {
+                return Err(ApiError::invalid(format!(
+                    "EndpointSpec: invalid {name} {number}: ports are numbers from 1 to 65535"
+                )));
+            }
+        }
         // What is not known here silently is the default, as in Swarm.
         for (name, known) in [
             ("Protocol", &["tcp", "udp", "sctp"][..]),
@@ -346,7 +355,17 @@ mod tests {
 
     #[test]
     fn unknown_choices_are_refused_in_the_references_words() {
-        let cases: [(&str, Value, &str); 9] = [
+        let cases: [(&str, Value, &str); 11] = [
+            (
+                "/EndpointSpec/Ports",
+                json!([{"TargetPort": 80, "PublishedPort": 65_536}]),
+                "EndpointSpec: invalid PublishedPort 65536: ports are numbers from 1 to 65535",
+            ),
+            (
+                "/EndpointSpec/Ports",
+                json!([{"TargetPort": -1}]),
+                "EndpointSpec: invalid TargetPort -1: ports are numbers from 1 to 65535",
+            ),
             (
                 "/Mode",
                 json!({"Replicated": {}, "Global": {}}),

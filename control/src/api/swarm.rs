@@ -5,7 +5,7 @@ use crate::{
     clock, identity,
     node::{InitRequest, JoinRequest},
 };
-use axum::{extract::State, response::Response};
+use axum::{body::Body, extract::State, response::Response};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -13,14 +13,14 @@ use skein_model::{Action, Cluster, ClusterSpec, Object};
 use std::sync::Arc;
 use tonic::Code;
 
-pub async fn init(State(local): State<Local>, body: Bytes) -> Result<Response, ApiError> {
-    let request: InitRequest = json::parse_as(&body)?;
+pub async fn init(State(local): State<Local>, body: Body) -> Result<Response, ApiError> {
+    let request: InitRequest = json::parse_as(&json::read(body).await?)?;
     let id = local.member.init(request).await?;
     Ok(json::ok(&id.into()))
 }
 
-pub async fn join(State(local): State<Local>, body: Bytes) -> Result<StatusCode, ApiError> {
-    let request: JoinRequest = json::parse_as(&body)?;
+pub async fn join(State(local): State<Local>, body: Body) -> Result<StatusCode, ApiError> {
+    let request: JoinRequest = json::parse_as(&json::read(body).await?)?;
     local.member.join(request).await?;
     Ok(StatusCode::OK)
 }

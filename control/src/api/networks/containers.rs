@@ -1,6 +1,6 @@
 //! Containers and the networks that they are on.
 
-use super::{TWIN_LABEL, local::read, shape};
+use super::{TWIN_LABEL, shape};
 use crate::{
     api::{Local, Original, error::ApiError, json, proxy},
     node::LocalState,
@@ -64,7 +64,7 @@ pub async fn create_container(
         return Ok(local.pass_to_engine(request).await);
     }
     let (parts, body) = request.into_parts();
-    let body = read(body).await?;
+    let body = json::read(body).await?;
     // What is no JSON is the engine's to refuse.
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut references = BTreeSet::new();

@@ -10,13 +10,9 @@ use axum::{
     extract::{Path, Request, State},
     response::Response,
 };
-use bytes::Bytes;
 use http::{Method, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
-
-/// The longest request body that is read here: those about networks are a few kilobytes.
-const BODY_MAX: usize = 1 << 20;
 
 /// The longest answer of the leader that is read here; it lists every network of the swarm.
 const ANSWER_MAX: usize = 64 << 20;
@@ -127,7 +123,7 @@ pub async fn inspect(
 
 pub async fn create(State(local): State<Local>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = read(body).await?;
+    let body = json::read(body).await?;
     let spec = json::parse(&body)?;
     let name = spec["Name"].as_str().unwrap_or_default().to_owned();
     let request = Request::from_parts(parts, Body::from(body));
@@ -160,13 +156,6 @@ fn check_manager(local: &Local) -> Result<(), ApiError> {
         "cannot create a swarm scoped network when swarm is not active"
     };
     Err(ApiError::new(StatusCode::FORBIDDEN, message))
-}
-
-pub(super) async fn read(body: Body) -> Result<Bytes, ApiError> {
-    let body = Limited::new(body, BODY_MAX).collect().await;
-    let body = body
-        .map_err(|error| ApiError::invalid(format!("cannot read the request's body: {error}")))?;
-    Ok(body.to_bytes())
 }
 
 pub async fn remove(
