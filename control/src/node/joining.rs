@@ -85,11 +85,15 @@ async fn join(
             Err(status) => status,
         };
         if status.code() != Code::Unavailable {
-            return Err(NodeError::unavailable(format!(
+            let message = format!(
                 "rpc error: code = {:?} desc = {}",
                 status.code(),
                 status.message()
-            )));
+            );
+            return Err(match status.code() {
+                Code::InvalidArgument => NodeError::invalid(message),
+                _ => NodeError::unavailable(message),
+            });
         }
         if attempt == ATTEMPTS * 2 {
             return Err(unreachable(&target, &status));
