@@ -14,7 +14,8 @@ impl Engine {
         if self.has_image(image).await? {
             return Ok(());
         }
-        self.pull(image, registry_auth).await
+        let pulled = self.pull(image, registry_auth).await;
+        pulled.map_err(|error| no_such_image(image, error))
     }
 
     /// Whether the engine has an image already.
@@ -64,6 +65,17 @@ impl Engine {
     }
 }
 
+/// Swarm's words for an image that is neither here nor to be had, and why not.
+fn no_such_image(image: &str, error: EngineError) -> EngineError {
+    match error {
+        EngineError::Refused { status, message } => EngineError::Refused {
+            status,
+            message: format!("No such image: {image}: {message}"),
+        },
+        away @ EngineError::Away { .. } => away,
+    }
+}
+
 /// Without a tag the engine would pull all of a repository's images.
 fn pull_reference(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
@@ -109,6 +121,16 @@ fn credentials(registry_auth: &str) -> Option<DockerCredentials> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_is_not_to_be_had_is_named_with_the_reason() {
+        let refused = EngineError::Refused {
+            status: 500,
+            message: "network is unreachable".into(),
+        };
+        let said = no_such_image("nope:1", refused).to_string();
+        assert_eq!(said, "No such image: nope:1: network is unreachable");
+    }
 
     #[test]
     fn references_get_a_tag() {
