@@ -6,7 +6,7 @@ use skein_abi::limits::DNS_ADDRESS;
 use skein_dataplane::{
     config::Config,
     desired::Desired,
-    kernel::Kernel,
+    kernel::{Kernel, check_requirements},
     names,
     plugin::{self, Store},
     sync::Sync,
@@ -35,6 +35,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
+    // Before anything fails for the lack of it.
+    check_requirements(&config.bpffs)?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot make {}", config.state_dir.display()))?;
     let path = config.state_dir.join("desired");

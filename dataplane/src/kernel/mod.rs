@@ -55,6 +55,7 @@ pub struct Attachment {
 }
 
 pub use devices::CONTAINER_PREFIX;
+pub use requirements::check as check_requirements;
 
 /// Names of the two ends of an endpoint's veth pair: the host's, and the container's until the engine
 /// renames it.
@@ -106,8 +107,9 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Checks the kernel, loads the programs, takes over what an earlier dataplane left: the network
-    /// state that it had last, and the endpoints that containers had. Attaches to every device.
+    /// Loads the programs, takes over what an earlier dataplane left: the network state that it had
+    /// last, and the endpoints that containers had. Attaches to every device. Call
+    /// [`check_requirements`] before.
     ///
     /// # Errors
     /// What the kernel lacks or refuses.
@@ -116,7 +118,6 @@ impl Kernel {
         desired: Arc<Desired>,
         endpoints: Vec<Attachment>,
     ) -> anyhow::Result<Self> {
-        requirements::check(&config.bpffs)?;
         let askers = Askers::default();
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let mut actor = actor::Actor::new(config, Arc::clone(&askers)).await?;

@@ -9,18 +9,48 @@ use std::path::{Path, PathBuf};
 
 /// The oldest kernel: the first with tcx links, which are what lets a restart lose no packet.
 const KERNEL_MIN: (u32, u32) = (6, 6);
+/// Where a kernel shows its types.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// What the machine is, as far as it matters.
+struct Facts {
+    is_root: bool,
+    /// As `uname -r` says it.
+    release: String,
+    has_btf: bool,
+}
 
 /// Checks kernel and permissions, and mounts the BPF filesystem if it is not there.
 ///
 /// # Errors
 /// Says what is missing, and what the user can do.
 pub fn check(bpffs: &Path) -> anyhow::Result<()> {
-    if !nix::unistd::geteuid().is_root() {
+    let uname = nix::sys::utsname::uname().context("cannot ask the kernel for its version")?;
+    judge(&Facts {
+        is_root: nix::unistd::geteuid().is_root(),
+        release: uname.release().to_string_lossy().into_owned(),
+        has_btf: Path::new(BTF).exists(),
+    })?;
+    if is_bpffs(bpffs) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(bpffs)
+        .with_context(|| format!("cannot make the mount point {}", bpffs.display()))?;
+    let (kind, none) = (Some("bpf"), None::<&str>);
+    nix::mount::mount(kind, bpffs, kind, MsFlags::empty(), none).with_context(|| {
+        format!(
+            "{} is no BPF filesystem, and mounting one failed: try `mount -t bpf bpf {0}`",
+            bpffs.display()
+        )
+    })
+}
+
+fn judge(facts: &Facts) -> anyhow::Result<()> {
+    if !facts.is_root {
         bail!("skein-dataplane loads kernel programs and needs root: run it as root");
     }
-    let uname = nix::sys::utsname::uname().context("cannot ask the kernel for its version")?;
-    let release = uname.release().to_string_lossy().into_owned();
-    match version(&release) {
+    let release = &facts.release;
+    match version(release) {
         Some(version) if version >= KERNEL_MIN => {}
         _ => bail!(
             "the kernel is {release}; Skein needs {}.{} or later (tcx, BPF links): upgrade the kernel",
@@ -28,27 +58,10 @@ pub fn check(bpffs: &Path) -> anyhow::Result<()> {
             KERNEL_MIN.1
         ),
     }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+    if !facts.has_btf {
         bail!(
-            "the kernel has no BTF (/sys/kernel/btf/vmlinux is not there): boot one built with CONFIG_DEBUG_INFO_BTF=y"
+            "the kernel has no BTF ({BTF} is not there): boot one built with CONFIG_DEBUG_INFO_BTF=y"
         );
-    }
-    if !is_bpffs(bpffs) {
-        std::fs::create_dir_all(bpffs)
-            .with_context(|| format!("cannot make the mount point {}", bpffs.display()))?;
-        nix::mount::mount(
-            Some("bpf"),
-            bpffs,
-            Some("bpf"),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .with_context(|| {
-            format!(
-                "{} is no BPF filesystem, and mounting one failed: try `mount -t bpf bpf {0}`",
-                bpffs.display()
-            )
-        })?;
     }
     Ok(())
 }
@@ -87,6 +100,39 @@ fn find_cgroup2(mountinfo: &str, is_there: impl Fn(&Path) -> bool) -> Option<Pat
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_is_said_by_its_name() {
+        let judged = |is_root, release: &str, has_btf| {
+            let release = release.to_owned();
+            let facts = Facts {
+                is_root,
+                release,
+                has_btf,
+            };
+            judge(&facts).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(judged(true, "6.6.0", true), Ok(()));
+        let missing = |facts: Result<(), String>, words: &[&str]| {
+            let said = facts.unwrap_err();
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        };
+        missing(judged(false, "6.6.0", true), &["needs root"]);
+        missing(judged(true, "6.1.0-9-amd64", true), &["6.1.0-9", "6.6"]);
+        missing(judged(true, "odd", true), &["odd", "6.6 or later"]);
+        missing(judged(true, "6.6.0", false), &["CONFIG_DEBUG_INFO_BTF=y"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_no_bpf_filesystem_and_cannot_become_one_is_named() {
+        // Nobody makes folders in /proc, and only root may mount.
+        let said = format!("{:#}", check(Path::new("/proc/skein")).unwrap_err());
+        assert!(
+            said.contains("/proc/skein") || said.contains("needs root"),
+            "{said}"
+        );
+        assert!(!is_bpffs(Path::new("/proc")));
+    }
 
     #[test]
     fn kernel_versions_are_numbers() {
