@@ -1,6 +1,7 @@
 //! The network state comes in here: gRPC on a unix socket, from skein-control.
 //!
-//! Each update is answered once the kernel has it, by its version: what draining tasks wait for.
+//! Each update is answered once the kernel has it, by its version: what draining tasks wait for. What
+//! could not be made is in the answer, and is said again when it changes.
 
 use crate::{desired::Desired, kernel::Kernel};
 use anyhow::Context as _;
@@ -95,10 +96,30 @@ impl Dataplane for Service {
         let (answers, stream) = mpsc::channel(ANSWERS_MAX);
         let sync = Arc::clone(&self.0);
         tokio::spawn(async move {
-            // The caller's end of a stream is the end of this; it comes again with a complete state.
-            while let Ok(Some(update)) = updates.message().await {
-                let answer = sync.take(&update).await;
+            let mut problems = sync.kernel.problems();
+            let mut last: Option<Programmed> = None;
+            loop {
+                let answer = tokio::select! {
+                    update = updates.message() => match update {
+                        Ok(Some(update)) => sync.take(&update).await,
+                        // The caller's end of a stream is the end of this; it comes again with a
+                        // complete state.
+                        _ => return,
+                    },
+                    Ok(()) = problems.changed() => {
+                        let now = problems.borrow_and_update().clone();
+                        match &last {
+                            Some(last) if last.problems != now => Ok(Programmed {
+                                version: last.version,
+                                problems: now,
+                            }),
+                            // Said with the update that made them.
+                            _ => continue,
+                        }
+                    }
+                };
                 let failed = answer.is_err();
+                last = answer.as_ref().ok().cloned();
                 if answers.send(answer).await.is_err() || failed {
                     return;
                 }

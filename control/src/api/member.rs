@@ -47,6 +47,8 @@ pub trait Store: Send + Sync + 'static {
     fn members(&self) -> Vec<RaftMember>;
     /// See [`crate::raft::Raft::reachable`].
     fn reachable(&self, raft_id: u64) -> bool;
+    /// See [`Manager::problems_of_service`].
+    fn problems_of_service(&self, service_id: &str) -> String;
     /// See [`Manager::service_logs`].
     fn logs(
         &self,
@@ -82,6 +84,10 @@ impl Store for Manager {
 
     fn reachable(&self, raft_id: u64) -> bool {
         self.raft().reachable(raft_id)
+    }
+
+    fn problems_of_service(&self, service_id: &str) -> String {
+        self.problems_of_service(service_id)
     }
 
     fn logs(

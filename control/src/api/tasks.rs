@@ -1,6 +1,8 @@
 //! `/tasks`
 
-use super::{Leader, error::ApiError, filters::Filters, json, networks, query::Params};
+use super::{
+    Leader, error::ApiError, filters::Filters, json, member::Store, networks, query::Params,
+};
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -50,7 +52,7 @@ pub async fn list(State(leader): State<Leader>, params: Params) -> Result<Respon
     }
     let state = leader.read().await?;
     let tasks = matching(&state, &filters)?
-        .map(|task| shown(&state, task))
+        .map(|task| shown(&*leader.store, &state, task))
         .collect::<Result<_, _>>()?;
     Ok(json::ok(&Value::Array(tasks)))
 }
@@ -101,11 +103,11 @@ pub async fn inspect(
 ) -> Result<Response, ApiError> {
     let state = leader.read().await?;
     let task = state.find_task(&id)?;
-    Ok(json::ok(&shown(&state, task)?))
+    Ok(json::ok(&shown(&*leader.store, &state, task)?))
 }
 
 /// A task with the whole of its networks.
-fn shown(state: &Model, task: &Task) -> Result<Value, ApiError> {
+fn shown(store: &dyn Store, state: &Model, task: &Task) -> Result<Value, ApiError> {
     let mut value = json::shown(task)?;
     if !task.networks_attachments.is_empty() {
         let attachments = task.networks_attachments.iter().map(|attachment| {
@@ -117,6 +119,14 @@ fn shown(state: &Model, task: &Task) -> Result<Value, ApiError> {
             })
         });
         value["NetworksAttachments"] = attachments.collect();
+    }
+    // The task runs, but a node does not publish its ports.
+    let runs = task.status.state == TaskState::Running && task.desired_state == TaskState::Running;
+    if runs && task.status.err.is_empty() {
+        let problems = store.problems_of_service(&task.service_id);
+        if !problems.is_empty() {
+            value["Status"]["Err"] = problems.into();
+        }
     }
     // A wait that the allocator cannot end is explained where users look for the reason.
     if task.status.state == TaskState::New && task.status.err.is_empty() {

@@ -3,6 +3,7 @@
 use super::{
     certificates::{self, Wanted},
     heartbeats::Pulse,
+    problems::Problems,
     roles::{self, Group},
     sessions::Sessions,
     store::{self, Store},
@@ -31,6 +32,7 @@ pub(super) async fn run<S: Store>(
     store: S,
     pulse: Arc<Pulse>,
     sessions: Sessions,
+    problems: Problems,
     shutdown: CancellationToken,
 ) {
     let mut leadership = store.leadership();
@@ -48,6 +50,7 @@ pub(super) async fn run<S: Store>(
             () = shutdown.cancelled() => {}
         }
         sessions.end_all();
+        problems.forget();
     }
     sessions.end_all();
 }

@@ -5,6 +5,7 @@ mod dispatcher;
 mod heartbeats;
 mod leader;
 mod logs;
+mod problems;
 mod reports;
 mod roles;
 mod sessions;
@@ -15,6 +16,7 @@ pub(crate) use roles::Group;
 
 use crate::raft::Raft;
 use heartbeats::Pulse;
+use problems::Problems;
 use reports::Reports;
 use sessions::Sessions;
 use skein_proto::node::{dispatcher_server::Dispatcher, logs_server::Logs};
@@ -36,6 +38,7 @@ struct Parts<S> {
     pulse: Arc<Pulse>,
     sessions: Sessions,
     reports: Reports,
+    problems: Problems,
     broker: logs::Broker,
 }
 
@@ -44,6 +47,7 @@ impl<S: Store> Parts<S> {
         let parts = Self {
             pulse: Arc::new(Pulse::new()),
             sessions: Sessions::default(),
+            problems: Problems::default(),
             reports: Reports::start(store.clone(), shutdown.clone()),
             broker: logs::Broker::default(),
             store,
@@ -52,6 +56,7 @@ impl<S: Store> Parts<S> {
             parts.store.clone(),
             parts.pulse.clone(),
             parts.sessions.clone(),
+            parts.problems.clone(),
             shutdown,
         ));
         parts
@@ -63,6 +68,7 @@ impl<S: Store> Parts<S> {
             pulse: self.pulse.clone(),
             sessions: self.sessions.clone(),
             reports: self.reports.clone(),
+            problems: self.problems.clone(),
         }
     }
 
@@ -97,6 +103,13 @@ impl Manager {
     /// The gRPC service for the agents' logs. Requests carry a [`crate::rpc::PeerIdentity`].
     pub fn logs(&self) -> impl Logs + use<> {
         self.parts.logs()
+    }
+
+    /// What keeps nodes from serving a service, in one line; "" if nothing does, or if this manager
+    /// does not lead.
+    pub fn problems_of_service(&self, service_id: &str) -> String {
+        let state = self.raft().state();
+        self.parts.problems.of_service(&state, service_id)
     }
 
     /// Logs of tasks, as their nodes have them. The records end when all was sent; followed ones

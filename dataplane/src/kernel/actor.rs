@@ -64,6 +64,8 @@ pub struct Actor {
     taken: BTreeSet<PublishedKey>,
     published: BTreeSet<PublishedKey>,
     watched: watch::Sender<probe::Watched>,
+    /// What could not be made, as of the last time.
+    problems: watch::Sender<Vec<Problem>>,
     attach: Attach,
     netdev: Netdev,
     uplinks: BTreeMap<u32, Uplink>,
@@ -86,7 +88,11 @@ struct Attached {
 
 impl Actor {
     /// Loads, adopts, attaches: after this, packets flow as an earlier dataplane left it.
-    pub async fn new(config: &Config, askers: Askers) -> anyhow::Result<Self> {
+    pub async fn new(
+        config: &Config,
+        askers: Askers,
+        problems: watch::Sender<Vec<Problem>>,
+    ) -> anyhow::Result<Self> {
         let devices = Devices::open()?;
         let mut programs = Programs::load(&config.bpffs)?;
         let tables = Tables::open(&mut programs, &config.state_dir)?;
@@ -116,6 +122,7 @@ impl Actor {
             taken: BTreeSet::new(),
             published: BTreeSet::new(),
             watched: watch::channel(probe::Watched::new()).0,
+            problems,
             attach: config.attach,
             netdev: Netdev::open()?,
             uplinks: BTreeMap::new(),
@@ -197,6 +204,11 @@ impl Actor {
                 message: format!("{error:#}"),
             });
         }
+        self.problems.send_if_modified(|before| {
+            let changed = *before != problems;
+            before.clone_from(&problems);
+            changed
+        });
         problems
     }
 
@@ -243,6 +255,12 @@ impl Actor {
             .collect();
         for key in &taken {
             let port = u16::from_be(key.port);
+            if !self.taken.contains(key) {
+                tracing::warn!(
+                    port,
+                    "not published here: a program of the host listens on it"
+                );
+            }
             problems.push(Problem {
                 kind: Kind::Service.into(),
                 id: plan.published[key].0.clone(),

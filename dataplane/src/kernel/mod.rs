@@ -28,7 +28,7 @@ use anyhow::{Context as _, bail};
 use parking_lot::RwLock;
 use skein_proto::network::Problem;
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Commands that wait for the actor: far more than containers start at the same time.
 const COMMANDS_MAX: usize = 256;
@@ -104,6 +104,7 @@ enum AttachError {
 pub struct Kernel {
     commands: mpsc::Sender<Command>,
     askers: Askers,
+    problems: watch::Receiver<Vec<Problem>>,
 }
 
 impl Kernel {
@@ -120,10 +121,15 @@ impl Kernel {
     ) -> anyhow::Result<Self> {
         let askers = Askers::default();
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-        let mut actor = actor::Actor::new(config, Arc::clone(&askers)).await?;
+        let (tell, problems) = watch::channel(Vec::new());
+        let mut actor = actor::Actor::new(config, Arc::clone(&askers), tell).await?;
         actor.resume(desired, endpoints).await?;
         tokio::spawn(actor.run(inbox));
-        Ok(Self { commands, askers })
+        Ok(Self {
+            commands,
+            askers,
+            problems,
+        })
     }
 
     /// Makes the maps equal to the wanted state. What could not be done is in the answer.
@@ -132,6 +138,11 @@ impl Kernel {
     /// The kernel's side has stopped.
     pub async fn program(&self, desired: Arc<Desired>) -> anyhow::Result<Vec<Problem>> {
         self.ask(|answer| Command::Program(desired, answer)).await
+    }
+
+    /// What could not be made, now and later: a port becomes free when a program of the host ends.
+    pub fn problems(&self) -> watch::Receiver<Vec<Problem>> {
+        self.problems.clone()
     }
 
     /// Makes the veth pair of a container's endpoint; its container's end lies in the host's namespace

@@ -1,7 +1,11 @@
 //! Ports of the host itself: what its programs listen on, and what they are kept from taking.
 
 use super::devices::set_sysctl;
-use skein_abi::{TCP, UDP, ingress::PublishedKey, limits::NAT_PORTS};
+use skein_abi::{
+    TCP, UDP,
+    ingress::PublishedKey,
+    limits::{DNS_ADDRESS, NAT_PORTS},
+};
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 /// The ports that sockets of this network namespace listen on (TCP) or are bound to (UDP).
@@ -30,14 +34,17 @@ pub fn listening() -> BTreeSet<PublishedKey> {
 }
 
 /// The local port of a line of /proc/net/{tcp,udp} whose socket is in `state`. Sockets on loopback
-/// alone are no hindrance: what comes from outside does not concern them.
+/// alone are no hindrance, nor is Skein's own DNS server: what comes from outside does not concern
+/// them.
 fn listener(line: &str, state: &str) -> Option<u16> {
     let mut fields = line.split_whitespace().skip(1);
     let (local, _, found) = (fields.next()?, fields.next()?, fields.next()?);
     let (address, port) = local.split_once(':')?;
     // 127.x.x.x, as the kernel prints it on a little-endian machine.
     let is_loopback = address.len() == 8 && address.ends_with("7F");
-    (found == state && !is_loopback).then(|| u16::from_str_radix(port, 16).ok())?
+    // Addresses are printed as words of the machine.
+    let is_dns = address == format!("{:08X}", u32::from_le_bytes(DNS_ADDRESS.octets()));
+    (found == state && !is_loopback && !is_dns).then(|| u16::from_str_radix(port, 16).ok())?
 }
 
 /// Keeps the kernel from giving published ports, and those of translated sources, to sockets that
@@ -132,6 +139,7 @@ mod tests {
         assert_eq!(listener(&line("00000000:0016", "0A"), "0A"), Some(22));
         assert_eq!(listener(&line("00000000:0016", "01"), "0A"), None);
         assert_eq!(listener(&line("0100007F:0016", "0A"), "0A"), None);
+        assert_eq!(listener(&line("01004164:0035", "0A"), "0A"), None, "DNS");
         let v6 = line("00000000000000000000000000000000:0050", "0A");
         assert_eq!(listener(&v6, "0A"), Some(80));
         assert_eq!(listener("  sl  local_address rem_address   st", "0A"), None);

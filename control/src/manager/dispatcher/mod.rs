@@ -7,6 +7,7 @@ mod network;
 use super::{
     certificates::{self, Wanted},
     heartbeats::Pulse,
+    problems::Problems,
     reports::Reports,
     sessions::{self, Session, Sessions},
     store::{self, Store},
@@ -31,6 +32,7 @@ pub(super) struct Service<S> {
     pub(super) pulse: Arc<Pulse>,
     pub(super) sessions: Sessions,
     pub(super) reports: Reports,
+    pub(super) problems: Problems,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -215,7 +217,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     ) -> Answer<proto::ReportNetworkResponse> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let Programmed { version, problems } = request.into_inner().programmed.unwrap_or_default();
-        for problem in problems {
+        for problem in self.problems.report(&session.node_id, problems) {
             warn!(
                 node = session.node_id,
                 version,
