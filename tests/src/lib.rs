@@ -1,6 +1,8 @@
 //! Skein's end-to-end suites: every test has a cluster of its own, of network namespaces, with real
 //! engines, real docker CLIs and real clients. `cargo xtask test` runs them.
 
+pub mod api;
+pub mod cli;
 pub mod kernel;
 pub mod sockets;
 
