@@ -48,6 +48,9 @@ impl Store for Memory {
     fn reachable(&self, _: u64) -> bool {
         true
     }
+    fn problems_of_service(&self, _: &str) -> String {
+        String::new()
+    }
     fn logs(
         &self,
         _: LogSelector,
