@@ -148,6 +148,10 @@ pub struct Nat {
     pub to: Tuple,
     /// Incoming: the scope of the outgoing entry, which tells where the answer goes.
     pub scope: u32,
+    /// [`CLIENT_FIN`] and so on, the client being who was translated; kept in the incoming entry.
+    pub marks: u8,
+    /// Zero.
+    pub pad: [u8; 3],
 }
 
 // SAFETY (for aya::Pod of `Ct`): user space only removes these entries and reads back what the

@@ -57,6 +57,8 @@ impl Live<Nat> {
         to, set_to: Tuple;
         /// [`Nat::scope`]
         scope, set_scope: u32;
+        /// [`Nat::marks`]
+        marks, set_marks: u8;
     }
 }
 

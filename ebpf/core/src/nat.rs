@@ -52,8 +52,16 @@ subprogram! {
         let Some(back) = t.nat(&w.nat_key) else {
             return false;
         };
+        if back.scope() != scope || back.to().reversed() != w.packet.tuple {
+            return false;
+        }
+        let marks = match back.marks() {
+            before if w.packet.is_syn() && is_closed(before) => 0,
+            before => before,
+        };
+        back.set_marks(marks | w.packet.marks(true));
         back.set_seen(now);
-        back.scope() == scope && back.to().reversed() == w.packet.tuple
+        true
     }
 
     /// Takes `to` for this flow, if nobody has it.
@@ -61,12 +69,14 @@ subprogram! {
         w.nat_key.scope = NAT_INCOMING;
         w.nat_key.tuple = w.to.reversed();
         if let Some(other) = t.nat(&w.nat_key)
-            && is_alive(&t.config().timeouts, w.to.proto, ESTABLISHED, other.seen(), now)
+            && is_alive(&t.config().timeouts, w.to.proto, other.marks(), other.seen(), now)
         {
             return false;
         }
         w.nat.seen = now;
         w.nat.scope = scope;
+        w.nat.marks = w.packet.marks(true);
+        w.nat.pad = [0; 3];
         w.nat.to = w.packet.tuple.reversed();
         let back = t.insert_nat(&w.nat_key, &w.nat);
         w.nat.to = w.to;
@@ -86,6 +96,7 @@ subprogram! {
         let Some(back) = t.nat(&w.nat_key) else {
             return false;
         };
+        back.set_marks(back.marks() | w.packet.marks(false));
         back.set_seen(t.now());
         w.to = back.to();
         give_back(t, w, back.scope());

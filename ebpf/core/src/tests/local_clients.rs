@@ -132,3 +132,51 @@ fn tasks_that_call_a_node_are_translated() {
         assert_eq!(answer.at(caller).tuple, tuple(TCP, called, from));
     }
 }
+
+#[test]
+fn a_port_is_free_again_when_its_connection_is_over() {
+    let (cluster, task) = with_one_port();
+    let timeouts = cluster.nodes[0].config.timeouts;
+    let got = cluster.send_from_host(0, syn(SOCKET, PUBLISHED));
+    cluster.answer(&got, SYN | ACK).at_host(0);
+    cluster.send_from_host(0, data(SOCKET, PUBLISHED)).at(task);
+    // An open connection keeps it, however still.
+    cluster.advance(timeouts.established - 1);
+    let early = cluster.send_from_host(0, syn(OTHER, PUBLISHED));
+    assert!(early.is_dropped(Counter::DropNoPort));
+    cluster
+        .send_from_host(0, tcp(SOCKET, PUBLISHED, FIN | ACK))
+        .at(task);
+    cluster.answer(&got, FIN | ACK).at_host(0);
+    cluster.advance(timeouts.closed - 1);
+    let early = cluster.send_from_host(0, syn(OTHER, PUBLISHED));
+    assert!(
+        early.is_dropped(Counter::DropNoPort),
+        "late packets may come"
+    );
+    cluster.advance(1);
+    let second = cluster.send_from_host(0, syn(OTHER, PUBLISHED));
+    second.at(task);
+    assert_eq!(
+        cluster.answer(&second, SYN | ACK).at_host(0),
+        tuple(TCP, PUBLISHED, OTHER)
+    );
+}
+
+#[test]
+fn a_socket_that_calls_again_from_the_same_port_opens_anew() {
+    let (cluster, task) = with_one_port();
+    let timeouts = cluster.nodes[0].config.timeouts;
+    cluster.send_from_host(0, syn(SOCKET, PUBLISHED)).at(task);
+    cluster
+        .send_from_host(0, tcp(SOCKET, PUBLISHED, RST))
+        .at(task);
+    cluster.send_from_host(0, syn(SOCKET, PUBLISHED)).at(task);
+    cluster.send_from_host(0, data(SOCKET, PUBLISHED)).at(task);
+    cluster.advance(timeouts.closed);
+    let second = cluster.send_from_host(0, syn(OTHER, PUBLISHED));
+    assert!(
+        second.is_dropped(Counter::DropNoPort),
+        "the port is in use: {second:?}"
+    );
+}
