@@ -96,8 +96,12 @@ subprogram! {
         let Some(back) = t.nat(&w.nat_key) else {
             return false;
         };
-        back.set_marks(back.marks() | w.packet.marks(false));
-        back.set_seen(t.now());
+        let (before, now) = (back.marks(), t.now());
+        if !is_alive(&t.config().timeouts, w.to.proto, before, back.seen(), now) {
+            return false;
+        }
+        back.set_marks(before | w.packet.marks(false));
+        back.set_seen(now);
         w.to = back.to();
         give_back(t, w, back.scope());
         true

@@ -140,3 +140,20 @@ fn an_expired_translation_does_not_keep_its_port() {
             .is_dropped(Counter::DropNoPort)
     );
 }
+
+#[test]
+fn a_translated_source_is_known_as_long() {
+    let outside: End = (ip(192, 0, 2, 80), 53);
+    let lifetime = Timeouts::default().udp;
+    let (cluster, tasks) = Cluster::serving(1, 80, 8080, &[0]);
+    let sent = udp((tasks[0].addr, 40_000), outside);
+    let left = cluster.send_from_task(tasks[0], sent);
+    let answer = answer_to(&left.packet, 0);
+    cluster.advance(lifetime - 1);
+    cluster.send(0, answer).at(tasks[0]);
+    cluster.advance(lifetime - 1);
+    cluster.send(0, answer).at(tasks[0]);
+    cluster.advance(lifetime);
+    let late = cluster.send(0, answer);
+    assert_eq!(late.end, Fate::Passed(0), "nobody expects it any more");
+}
