@@ -150,14 +150,19 @@ fn other_port(hash: u32, attempt: u32) -> Port {
     ((PORT_MIN + spread % (65_536 - PORT_MIN)) as u16).to_be()
 }
 
-/// Whether the flow of which `back` is the task's direction is to be believed. Clients may send for
+/// Whether the flow of which `back`, at `key`, is the task's direction is to be believed. Clients may send for
 /// long without an answer (UDP), so either direction will do.
 #[inline(always)]
 fn is_answered<T: Tables>(t: &T, w: &mut Work, back: &Live<Ct>, now: u64) -> bool {
+    let to_task = w.key.tuple.reversed();
     w.key.scope = SCOPE_PUBLISHED;
     w.key.tuple = back.to().reversed();
     let (mut marks, mut seen) = (back.marks(), back.seen());
     if let Some(forward) = t.conntrack(&w.key) {
+        if forward.to() != to_task {
+            // The client has called again since, and another task has that connection.
+            return false;
+        }
         marks |= forward.marks();
         seen = seen.max(forward.seen());
     }

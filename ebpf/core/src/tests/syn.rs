@@ -3,7 +3,10 @@
 
 use super::{cluster::*, packets::*};
 use crate::Packet;
-use skein_abi::ingress::MEMBER_UP;
+use skein_abi::{
+    flow::{CtKey, ESTABLISHED, SCOPE_PUBLISHED},
+    ingress::MEMBER_UP,
+};
 
 const CALLED: End = (node_addr(0), 80);
 
@@ -140,4 +143,24 @@ fn a_draining_task_takes_mid_stream_packets_that_nobody_knows() {
     cluster.send(0, unknown).at(tasks[0]);
     let new = cluster.send(0, syn((CLIENT.0, 40_001), CALLED));
     assert!(new.reset_hops.is_some(), "a new flow is refused: {new:?}");
+}
+
+#[test]
+fn late_packets_of_the_old_task_leave_the_new_connection_alone() {
+    for flow in Replaced::everywhere() {
+        flow.client(FIN | ACK);
+        flow.server(FIN | ACK);
+        flow.client(SYN).at(flow.new);
+        flow.client(ACK).at(flow.new);
+        // The client's last ACK was lost.
+        flow.server(FIN | ACK);
+        flow.server(RST);
+        let key = CtKey {
+            scope: SCOPE_PUBLISHED,
+            tuple: data(CLIENT, CALLED).tuple,
+        };
+        let node = &flow.cluster.nodes[flow.new.node];
+        let ct = node.conntrack.get(&key).expect("a known flow");
+        assert_eq!(ct.marks(), ESTABLISHED);
+    }
 }
