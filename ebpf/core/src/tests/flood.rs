@@ -2,7 +2,7 @@
 //! remembered apart, and above a rate not at all.
 
 use super::{cluster::*, node::OPENING_MAX, packets::*};
-use skein_abi::verdict::Counter;
+use skein_abi::{TCP, verdict::Counter};
 
 const CALLED: End = (node_addr(0), 80);
 /// Far more than any table of a node holds.
@@ -60,4 +60,19 @@ fn a_reply_that_no_client_can_have_asked_for_is_dropped() {
         let forged = forged_reply(&cluster, 0, 1, tcp(from, CLIENT, SYN | ACK));
         assert!(forged.is_dropped(Counter::DropNoFlow), "{forged:?}");
     }
+}
+
+#[test]
+fn in_a_flood_the_hash_alone_decides_and_clients_are_served() {
+    let (mut cluster, [old, new]) = open();
+    cluster.nodes[0].is_flooded = true;
+    let client = flooder(0);
+    for (flags, answer_flags) in [(SYN, SYN | ACK), (SYN, SYN | ACK), (ACK, ACK)] {
+        let got = cluster.send(0, tcp(client, CALLED, flags));
+        got.at(new);
+        let answer = cluster.answer(&got, answer_flags);
+        assert_eq!(answer.out_of(0), tuple(TCP, CALLED, client));
+    }
+    assert_eq!(cluster.nodes[0].affinity.len(), 2, "it is open now");
+    cluster.send(0, data(CLIENT, CALLED)).at(old);
 }
