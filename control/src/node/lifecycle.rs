@@ -502,8 +502,9 @@ fn reason_to_stay(members: usize, reachable: usize) -> String {
         return LAST_MANAGER.to_owned();
     }
     let left = reachable.saturating_sub(1);
-    let quorum = (members - 1) / 2 + 1;
-    if left < quorum {
+    let unreachable = members.saturating_sub(reachable);
+    // Swarm's rule: those that would be left are no majority of all there are now.
+    if reachable <= unreachable + 2 {
         return format!(
             "Removing this node leaves {left} managers out of {members}. Without a Raft quorum \
              your swarm will be inaccessible. {LOST_CONSENSUS}"
@@ -578,5 +579,7 @@ mod tests {
         assert!(quorum.starts_with("Removing this node leaves 1 managers out of 3. "));
         assert!(quorum.ends_with(LOST_CONSENSUS));
         assert!(reason_to_stay(3, 3).starts_with(INACTIVE_MANAGER));
+        let two = reason_to_stay(2, 2);
+        assert!(two.starts_with("Removing this node leaves 1 managers out of 2. "));
     }
 }

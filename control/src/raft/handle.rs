@@ -43,7 +43,7 @@ const SNAPSHOT_EVERY: u64 = 2_000;
 const KEEP_BEHIND_SNAPSHOT: u64 = 500;
 /// Entries in one message: as many full transactions stay well under the message limit.
 const ENTRIES_MAX: u64 = 16;
-/// Pause between attempts of a new leader to be confirmed by a quorum.
+/// Pause between attempts of a leader to be confirmed by a quorum.
 const CONFIRM_RETRY: Duration = Duration::from_millis(100);
 
 const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are \
@@ -178,12 +178,27 @@ impl Raft {
     /// # Errors
     /// This manager does not lead, or cannot reach a quorum.
     pub async fn linearizable(&self) -> Result<State, ProposeError> {
-        let confirmed = timeout(PROPOSE_TIMEOUT, self.inner.raft.ensure_linearizable()).await;
-        match confirmed.map_err(|_| no_leader())? {
-            Ok(_) => Ok(self.state()),
-            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => Err(forward(to)),
-            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => Err(no_leader()),
-            Err(RaftError::Fatal(error)) => Err(ProposeError::Unavailable(error.to_string())),
+        let confirmed = timeout(PROPOSE_TIMEOUT, self.confirm_leadership()).await;
+        confirmed.map_err(|_| no_leader())??;
+        Ok(self.state())
+    }
+
+    async fn confirm_leadership(&self) -> Result<(), ProposeError> {
+        loop {
+            let confirmed = self.inner.raft.ensure_linearizable().await;
+            match confirmed {
+                Ok(_) => return Ok(()),
+                Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
+                    return Err(forward(to));
+                }
+                // The others are given one beat to answer, which a loaded machine may exceed.
+                Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
+                    tokio::time::sleep(CONFIRM_RETRY).await;
+                }
+                Err(RaftError::Fatal(error)) => {
+                    return Err(ProposeError::Unavailable(error.to_string()));
+                }
+            }
         }
     }
 

@@ -88,7 +88,21 @@ impl raft_server::Raft for RaftService {
     }
 
     async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        let raft = self.target(&request)?.library();
+        // Who was let go may not know it yet, and must not depose the leader by standing for election.
+        let (raft, caller) = (
+            self.target(&request)?,
+            request.extensions().get::<PeerIdentity>(),
+        );
+        let members = raft.members();
+        if !members
+            .iter()
+            .any(|m| caller.is_some_and(|caller| caller.node_id == m.node_id))
+        {
+            return Err(Status::permission_denied(
+                "only members of the group may stand for election",
+            ));
+        }
+        let raft = raft.library();
         answer(&raft.vote(decode(request.get_ref())?).await)
     }
 
