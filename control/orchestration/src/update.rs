@@ -15,7 +15,7 @@ use skein_model::{
     Draft, FailureAction, Service, ServiceMode, State, Task, TaskState, Timestamp, UpdateConfig,
     UpdateOrder, UpdateState, UpdateStatus, Version,
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// How long an update watches its last tasks at least beyond its own delay.
 const MONITOR_BEYOND_DELAY: Duration = Duration::from_secs(1);
@@ -84,9 +84,14 @@ impl Part {
         })
     }
 
-    fn has_host_ports(&self) -> bool {
-        let mut outdated = self.outdated.iter();
-        outdated.any(|task| scheduler::host_ports(task).next().is_some())
+    /// Whether an outdated task has a port that another task waits for.
+    fn holds_a_port_of(&self, task: &Task) -> bool {
+        let held = self
+            .outdated
+            .iter()
+            .flat_map(|old| scheduler::host_ports(old));
+        let held: BTreeSet<_> = held.collect();
+        scheduler::host_ports(task).any(|port| held.contains(&port))
     }
 
     /// Whether a task of the place runs.
@@ -130,7 +135,7 @@ impl Part {
     fn may_shut(&self, order: UpdateOrder) -> bool {
         // Where the new task can have its port only after the old one, it is the order that gives.
         let mut live = self.successors.iter().filter(|task| slot::is_live(task));
-        if live.any(|task| scheduler::waits_for_host_port(task)) && self.has_host_ports() {
+        if live.any(|task| scheduler::waits_for_host_port(task) && self.holds_a_port_of(task)) {
             return true;
         }
         let is_live_successor = |state| {
