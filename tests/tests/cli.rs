@@ -376,31 +376,27 @@ fn forms_and_leaves(cluster: &Cluster, cli: &str) -> anyhow::Result<()> {
         ensure!(said.trim() == "Node left the swarm.", "{said}");
         ensure!(state(second)?.trim() == "inactive");
     }
-    forget_down_nodes(first, roles.len(), &docker)?;
+    forget_nodes_that_left(first, roles.len(), &docker)?;
     let said = docker(first, "swarm leave --force")?;
     ensure!(said.trim() == "Node left the swarm.", "{said}");
     ensure!(state(first)?.trim() == "inactive");
     Ok(())
 }
 
-/// Removes the `count` nodes that left.
-fn forget_down_nodes(
+/// Removes the `count` nodes that left, before the managers find them down.
+fn forget_nodes_that_left(
     first: &Host,
     count: usize,
     docker: &impl Fn(&Host, &str) -> anyhow::Result<String>,
 ) -> anyhow::Result<()> {
-    let down = || {
-        let nodes = docker(first, "node ls --format {{.ID}}/{{.Status}}")?;
-        let down: Vec<_> = nodes
-            .lines()
-            .filter_map(|line| line.strip_suffix("/Down").map(str::to_owned))
-            .collect();
-        ensure!(down.len() == count, "{nodes}");
-        Ok(down)
-    };
-    let down = wait_until("the nodes that left are down", SETTLE_TIMEOUT, down)?;
-    for id in down {
-        let said = docker(first, &format!("node rm {id}"))?;
+    let nodes = docker(first, "node ls --format {{.ID}}/{{.ManagerStatus}}")?;
+    let left: Vec<_> = nodes
+        .lines()
+        .filter_map(|line| line.strip_suffix('/'))
+        .collect();
+    ensure!(left.len() == count, "{nodes}");
+    for id in left {
+        let said = docker(first, &format!("node rm --force {id}"))?;
         ensure!(said.trim() == id, "{said}");
     }
     let nodes = docker(first, "node ls -q")?;
