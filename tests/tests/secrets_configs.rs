@@ -1,0 +1,172 @@
+//! Secrets and configs, from the docker CLI to the files in the containers.
+
+use anyhow::{Context as _, ensure};
+use skein_tests::swarm;
+use std::path::Path;
+use xtask::{
+    check::services,
+    cluster::{Cluster, Daemon, Host},
+    wait_until,
+};
+
+/// The CLIs that machines may have: that of Debian's engine, and a newer one.
+const CLIS: [&str; 2] = ["/usr/bin/docker", "/usr/local/bin/docker"];
+/// What is in the secrets: not to be found anywhere by chance.
+const FIRST: &str = "first-secret-2f7c0a";
+const SECOND: &str = "second-secret-91be44";
+
+#[test]
+fn tasks_see_their_secrets_and_configs_as_files() -> anyhow::Result<()> {
+    let cluster = swarm("secrets-configs", 2, 1)?;
+    for cli in CLIS {
+        if !Path::new(cli).exists() {
+            eprintln!("skipped: {cli} is not installed");
+            continue;
+        }
+        scenario(&cluster, cli).with_context(|| format!("by {cli}"))?;
+    }
+    cluster.down()
+}
+
+fn scenario(cluster: &Cluster, cli: &str) -> anyhow::Result<()> {
+    let first = cluster.host("n1")?;
+    let docker = |args: &[&str]| first.docker_by(cli, args);
+    let refused = |args: &[&str]| match docker(args) {
+        Ok(said) => anyhow::bail!("{args:?} was not refused: {said}"),
+        Err(error) => Ok(format!("{error:#}")),
+    };
+    for (file, text) in [
+        ("first", FIRST),
+        ("second", SECOND),
+        (
+            "template",
+            r#"{{.Service.Name}}/{{secret "key"}}/{{env "COLOR"}}"#,
+        ),
+    ] {
+        first.shell(&format!("printf %s '{text}' > /run/{file}"))?;
+    }
+    docker(&["secret", "create", "-l", "of=test", "one", "/run/first"])?;
+    docker(&["secret", "create", "two", "/run/second"])?;
+    let create = ["config", "create", "--template-driver", "golang", "conf"];
+    docker(&[&create[..], &["/run/template"]].concat())?;
+    let shown = docker(&["secret", "inspect", "one"])?;
+    ensure!(
+        shown.contains("\"of\": \"test\"") && !shown.contains("Data"),
+        "{shown}"
+    );
+    let said = refused(&["secret", "create", "one", "/run/first"])?;
+    ensure!(said.contains("secret one already exists"), "{said}");
+
+    // What is asked for is there, as it is asked for.
+    let options = [
+        "--env=COLOR=blue",
+        "--secret=source=one,target=key,uid=7,gid=8,mode=0400",
+        "--secret=one",
+        "--config=source=conf,target=/app/conf,mode=0440",
+    ];
+    create_by(first, cli, &options)?;
+    for node in cluster.nodes() {
+        sees(node, "/run/secrets/key", "400 7:8", FIRST)?;
+        sees(node, "/run/secrets/one", "444 0:0", FIRST)?;
+        sees(node, "/app/conf", "440 0:0", &format!("web/{FIRST}/blue"))?;
+        let written = services::exec(node, "web", "busybox touch /run/secrets/one");
+        ensure!(written.is_err(), "a secret can be written");
+        ensure!(files(node)? == 3, "{} has other files", node.name());
+    }
+    let format = "{{range .Spec.TaskTemplate.ContainerSpec.Secrets}}{{.SecretName}}:{{.File.Name}}:{{.File.UID}}:{{.File.Mode}} {{end}}";
+    let read = docker(&["service", "inspect", "--format", format, "web"])?;
+    ensure!(
+        read.contains("one:key:7:-r--------") && read.contains("one:one:0:-r--r--r--"),
+        "{read}"
+    );
+
+    // What is used stays.
+    let said = refused(&["secret", "rm", "one"])?;
+    let used = "secret 'one' is in use by the following service: web";
+    ensure!(said.contains(used), "{said}");
+    let said = refused(&["config", "rm", "conf"])?;
+    let used = "config 'conf' is in use by the following service: web";
+    ensure!(said.contains(used), "{said}");
+
+    // An update replaces it; the agent of the worker has just been started anew.
+    let second = cluster.host("n2")?;
+    second.kill(&[Daemon::Control])?;
+    second.start(&[Daemon::Control])?;
+    let update = ["service", "update", "-d", "--secret-rm=one"];
+    docker(&[&update[..], &["--secret-add=source=two,target=key", "web"]].concat())?;
+    updated(first)?;
+    for node in cluster.nodes() {
+        sees(node, "/run/secrets/key", "444 0:0", SECOND)?;
+        sees(node, "/app/conf", "440 0:0", &format!("web/{SECOND}/blue"))?;
+        let gone = services::exec(node, "web", "cat /run/secrets/one");
+        ensure!(gone.is_err(), "{} has the old secret", node.name());
+    }
+    wait_until(
+        "the old tasks' files are gone",
+        services::SETTLE_TIMEOUT,
+        || {
+            for node in cluster.nodes() {
+                let count = files(node)?;
+                ensure!(count == 2, "{} has {count} files", node.name());
+            }
+            Ok(())
+        },
+    )?;
+    docker(&["secret", "rm", "one"])?;
+    let template_without_secret = ["--config-rm=conf", "--secret-rm=two", "web"];
+    docker(&[&["service", "update", "-d"], &template_without_secret[..]].concat())?;
+    updated(first)?;
+    docker(&["config", "rm", "conf"])?;
+
+    // No file outlives its task, and nothing was ever on a worker's disk.
+    let add = ["service", "update", "-d", "--secret-add=two", "web"];
+    docker(&add)?;
+    updated(first)?;
+    docker(&["service", "rm", "web"])?;
+    docker(&["secret", "rm", "two"])?;
+    wait_until("all files are gone", services::SETTLE_TIMEOUT, || {
+        for node in cluster.nodes() {
+            let count = files(node)?;
+            ensure!(count == 0, "{} has {count} files", node.name());
+        }
+        Ok(())
+    })?;
+    for text in [FIRST, SECOND] {
+        let found = second.shell(&format!("grep -rlaF {text} /var/lib || true"))?;
+        ensure!(found.is_empty(), "a secret is on the disk: {found}");
+    }
+    Ok(())
+}
+
+fn create_by(host: &Host, cli: &str, options: &[&str]) -> anyhow::Result<()> {
+    let create = ["service", "create", "-d", "--name=web", "--replicas=2"];
+    let image = ["--no-resolve-image", xtask::IMAGE];
+    host.docker_by(cli, &[&create[..], options, &image].concat())?;
+    services::settled(host, "web", 2)
+}
+
+fn updated(host: &Host) -> anyhow::Result<()> {
+    wait_until("an update is completed", services::SETTLE_TIMEOUT, || {
+        let format = "{{.UpdateStatus.State}}";
+        let state = host.docker(&["service", "inspect", "--format", format, "web"])?;
+        ensure!(state.trim() == "completed", "the update is {state}");
+        Ok(())
+    })?;
+    services::settled(host, "web", 2)
+}
+
+/// Checks mode, owner and content of a file in the task on a node.
+fn sees(node: &Host, path: &str, stat: &str, content: &str) -> anyhow::Result<()> {
+    let found = services::exec(node, "web", &format!("busybox stat -c %a_%u:%g {path}"))?;
+    let found = found.trim().replace('_', " ");
+    ensure!(found == stat, "{path} on {} is {found}", node.name());
+    let found = services::exec(node, "web", &format!("cat {path}"))?;
+    ensure!(found == content, "{path} on {} has {found:?}", node.name());
+    Ok(())
+}
+
+/// How many files a node keeps for its tasks.
+fn files(node: &Host) -> anyhow::Result<usize> {
+    let found = node.shell("find /run/skein/tasks -type f 2>/dev/null || true")?;
+    Ok(found.lines().count())
+}
