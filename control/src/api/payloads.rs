@@ -1,9 +1,13 @@
 //! `/secrets` and `/configs`
 
-use super::{Leader, error::ApiError, filters::Filters, json, query::Params};
+use super::{
+    Leader, Local, Original, error::ApiError, filters::Filters, json, query::Params,
+    version::ApiVersion,
+};
 use crate::raft::ProposeError;
 use axum::{
-    extract::{Path, State},
+    body::{self, Body},
+    extract::{Path, Request, State},
     response::Response,
 };
 use bytes::Bytes;
@@ -17,6 +21,11 @@ use skein_model::{
 use skein_orchestration::validate::{self, SpecError};
 use std::sync::Arc;
 use tonic::Code;
+
+/// The oldest version of the API that knows templates.
+const TEMPLATING_SINCE: ApiVersion = ApiVersion::new(1, 37);
+/// The longest body of a create: the largest config in base64, with room for its labels.
+const BODY_MAX: usize = 2 << 20;
 
 /// What secrets and configs differ in.
 pub trait Kept: Clone + Serialize + Into<Object> + 'static {
@@ -189,6 +198,40 @@ pub async fn create<T: Kept>(
         Err(error) => Err(error.into()),
         Ok(_) => Ok(json::respond(StatusCode::CREATED, &json!({"ID": id}))),
     }
+}
+
+/// A create on its way to the leader, which does not learn what version of the API it is of.
+pub async fn create_of_version(
+    State(local): State<Local>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let original = request.extensions().get::<Original>();
+    let version = original.and_then(|Original(uri)| ApiVersion::of_path(uri.path()).0);
+    let Some(version) = version.filter(|version| *version < TEMPLATING_SINCE) else {
+        return Ok(local.cluster.call(request).await);
+    };
+    let kind = if request.uri().path().starts_with("/secrets") {
+        Kind::Secret
+    } else {
+        Kind::Config
+    };
+    let (parts, body) = request.into_parts();
+    let body = body::to_bytes(body, BODY_MAX)
+        .await
+        .map_err(|error| ApiError::invalid(format!("cannot read the request's body: {error}")))?;
+    check_version(kind, version, &body)?;
+    let request = Request::from_parts(parts, Body::from(body));
+    Ok(local.cluster.call(request).await)
+}
+
+fn check_version(kind: Kind, version: ApiVersion, body: &[u8]) -> Result<(), ApiError> {
+    let spec: PayloadSpec = json::parse_as(body)?;
+    if version < TEMPLATING_SINCE && spec.templating.is_some() {
+        return Err(ApiError::invalid(format!(
+            "{kind} templating is not supported on the specified API version: {version}"
+        )));
+    }
+    Ok(())
 }
 
 pub async fn update<T: Kept>(

@@ -306,3 +306,20 @@ async fn registry_credentials_are_kept_with_each_spec_and_never_shown() {
         assert!(!shown.contains(&current) && !shown.contains(&previous));
     }
 }
+
+#[test]
+fn old_clients_have_no_templates() {
+    let plain = br#"{"Name":"a","Data":"YQ=="}"#;
+    let templated = br#"{"Name":"a","Data":"YQ==","Templating":{"Name":"golang"}}"#;
+    let (old, new) = (ApiVersion::new(1, 36), ApiVersion::new(1, 37));
+    check_version(Kind::Secret, old, plain).unwrap();
+    check_version(Kind::Secret, new, templated).unwrap();
+    let error = check_version(Kind::Config, old, templated).unwrap_err();
+    assert_eq!(
+        (error.status.as_u16(), &*error.message),
+        (
+            400,
+            "config templating is not supported on the specified API version: 1.36"
+        )
+    );
+}
