@@ -8,6 +8,20 @@ pub mod sockets;
 
 use xtask::cluster::{Attach, Cluster, Shape};
 
+/// Nodes outside of any swarm that are there for one test.
+///
+/// # Errors
+/// They do not come up.
+pub fn outsiders(name: &str, nodes: u8) -> anyhow::Result<Cluster> {
+    let shape = Shape {
+        nodes,
+        managers: 1,
+        init: false,
+        attach: Attach::Auto,
+    };
+    Cluster::up(name, &shape)
+}
+
 /// A swarm of `nodes` nodes, the first `managers` of them managers, that is there for one test.
 ///
 /// # Errors

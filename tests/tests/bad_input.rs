@@ -13,7 +13,7 @@ use xtask::{
         requests::{ask_each, await_published},
         services,
     },
-    cluster::{Cluster, Host, Shape},
+    cluster::{Cluster, Host},
     target_dir, wait_until,
 };
 
@@ -63,12 +63,7 @@ const NO_LOCAL: &str = "must specify a listening address because the address to 
 
 #[test]
 fn memberships_are_refused() -> anyhow::Result<()> {
-    let shape = Shape {
-        nodes: 3,
-        managers: 1,
-        init: false,
-    };
-    let cluster = Cluster::up("bad-memberships", &shape)?;
+    let cluster = skein_tests::outsiders("bad-memberships", 3)?;
     let (first, third) = (cluster.host("n1")?, cluster.host("n3")?);
     outsiders(third).context("a node outside of a swarm")?;
     addresses(first).context("addresses")?;
@@ -688,12 +683,7 @@ fn taken_ports(cluster: &Cluster) -> anyhow::Result<()> {
 
 #[test]
 fn a_dataplane_without_what_it_needs_says_so() -> anyhow::Result<()> {
-    let shape = Shape {
-        nodes: 1,
-        managers: 1,
-        init: false,
-    };
-    let cluster = Cluster::up("bad-kernel", &shape)?;
+    let cluster = skein_tests::outsiders("bad-kernel", 1)?;
     let host = cluster.host("n1")?;
     let program = target_dir()?.join("debug/skein-dataplane");
     let program = program.display();

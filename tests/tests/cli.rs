@@ -6,7 +6,7 @@ use std::time::Duration;
 use xtask::{
     IMAGE,
     check::services::SETTLE_TIMEOUT,
-    cluster::{Cluster, Host, Shape},
+    cluster::{Cluster, Host},
     wait_until,
 };
 
@@ -309,12 +309,7 @@ fn events_and_copies(user: &User<'_>) -> anyhow::Result<()> {
 
 #[test]
 fn every_cli_forms_and_leaves_a_swarm() -> anyhow::Result<()> {
-    let shape = Shape {
-        nodes: 2,
-        managers: 1,
-        init: false,
-    };
-    let cluster = Cluster::up("cli-forms", &shape)?;
+    let cluster = skein_tests::outsiders("cli-forms", 2)?;
     for cli in cli::installed()? {
         forms_and_leaves(&cluster, &cli.path).with_context(|| format!("docker {}", cli.version))?;
     }

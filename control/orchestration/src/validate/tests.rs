@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use skein_model::{
     EndpointSpec, Healthcheck, Limits, Mount, NetworkAttachmentConfig, NetworkSpec, Placement,
     PortConfig, PublishMode, Reservations, ResolutionMode, ResourceRequirements, RestartPolicy,
-    SecretReference, ServiceMode, ServiceSpec, TaskNetwork, TaskState, UpdateConfig,
+    ServiceMode, ServiceSpec, TaskNetwork, TaskState, UpdateConfig,
 };
 
 fn spec() -> ServiceSpec {

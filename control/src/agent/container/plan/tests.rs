@@ -296,14 +296,6 @@ fn what_cannot_be_made_says_why() {
         env.to_string().starts_with("expanding env failed: "),
         "{env}"
     );
-    let credentials = json!({"CredentialSpec": {"File": "f"}});
-    let credentials = error(json!({"Image": "demo", "Privileges": credentials}));
-    assert!(
-        credentials
-            .to_string()
-            .starts_with("credential specs cannot"),
-        "{credentials}"
-    );
 }
 
 #[test]
