@@ -46,7 +46,8 @@ pub(super) async fn add(
 }
 
 /// Lets a manager go: it is a worker that is down, until it is removed. Waits until the group has
-/// let it go too.
+/// let it go too: only then is it a worker, as one that is gives up its vote at once, which the change
+/// of the group may need.
 pub(super) async fn remove(raft: &Raft, node_id: &str) -> Result<(), ProposeError> {
     let raft_id = change(raft, |state| {
         let mut cluster = cluster(state)?;
@@ -61,17 +62,29 @@ pub(super) async fn remove(raft: &Raft, node_id: &str) -> Result<(), ProposeErro
             actions.push(Action::Update(cluster.into()));
         }
         if let Ok(mut node) = node(state, node_id) {
-            (node.role, node.spec.role) = (NodeRole::Worker, NodeRole::Worker);
-            node.status.state = NodeState::Down;
-            node.status.message = "the node left the swarm".into();
+            node.spec.role = NodeRole::Worker;
             actions.push(Action::Update(node.into()));
         }
         Ok((actions, member.map(|member| member.raft_id)))
     })
     .await?;
-    let Some(raft_id) = raft_id else {
-        return Ok(());
-    };
+    if let Some(raft_id) = raft_id {
+        await_removal(raft, node_id, raft_id).await?;
+    }
+    change(raft, |state| {
+        let mut actions = Vec::new();
+        if let Ok(mut node) = node(state, node_id) {
+            (node.role, node.spec.role) = (NodeRole::Worker, NodeRole::Worker);
+            node.status.state = NodeState::Down;
+            node.status.message = "the node left the swarm".into();
+            actions.push(Action::Update(node.into()));
+        }
+        Ok((actions, ()))
+    })
+    .await
+}
+
+async fn await_removal(raft: &Raft, node_id: &str, raft_id: u64) -> Result<(), ProposeError> {
     let gone = async {
         while raft
             .members()
