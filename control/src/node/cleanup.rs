@@ -1,11 +1,8 @@
 //! What a swarm leaves on the engine goes with the membership.
 
-use crate::agent::files::Files;
-use bollard::{
-    Docker,
-    query_parameters::{
-        ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
-    },
+use crate::agent::{engine::connect, files::Files};
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use std::{collections::HashMap, path::Path, time::Duration};
 
@@ -31,10 +28,7 @@ pub(super) async fn clean(engine: &Path, node_id: &str) {
 }
 
 async fn remove_all(engine: &Path, node_id: &str) -> Result<(), bollard::errors::Error> {
-    let path = engine.display().to_string();
-    let docker = Docker::connect_with_unix(&path, TIMEOUT.as_secs(), bollard::API_DEFAULT_VERSION)?
-        .negotiate_version()
-        .await?;
+    let docker = connect(engine, TIMEOUT)?.negotiate_version().await?;
     let labelled = |label: String| HashMap::from([("label".to_owned(), vec![label])]);
     let of_node = labelled(format!("{NODE_LABEL}={node_id}"));
     let options = ListContainersOptionsBuilder::new().all(true);

@@ -200,13 +200,16 @@ impl Node {
             ))
         });
         if let Err(error) = filled.and_then(|filled| filled.map_err(internal)) {
-            seat.raft.stop().await;
+            seat.give_up().await;
             return Err(error);
         }
         // From here on it is a membership that a restart resumes.
         let own = identity.clone();
-        kept.with_vault(move |vault| vault.save(&own)).await?;
-        let runtime = Runtime::start(self, credentials, kept.clone(), Some(seat))?;
+        if let Err(error) = kept.with_vault(move |vault| vault.save(&own)).await {
+            seat.give_up().await;
+            return Err(error);
+        }
+        let runtime = Runtime::start(self, credentials, kept.clone(), Some(seat)).await?;
         let active = membership(&identity, &kept.saved(), LocalState::Active);
         let attempt = self.begin(active.clone());
         self.settle(active, runtime, &attempt).await;
@@ -333,7 +336,7 @@ impl Node {
             }
             _ => None,
         };
-        Runtime::start(self, credentials, kept.clone(), seat)
+        Runtime::start(self, credentials, kept.clone(), seat).await
     }
 
     /// Leaves the swarm and forgets it.

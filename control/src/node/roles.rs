@@ -47,7 +47,7 @@ async fn settle(node: &Node, runtime: &Runtime) -> Result<(), NodeError> {
             Some(id) => Seat::take(&runtime.kept, id, credentials).await?,
             None => Seat::join(&runtime.kept, credentials, &runtime.managers).await?,
         };
-        runtime.start_manager(node, seat)?;
+        runtime.start_manager(node, seat).await?;
         tracing::info!("this node is a manager now");
     }
     if !wanted && (runs || runtime.kept.saved().raft_id.is_some()) {

@@ -122,6 +122,16 @@ impl Seat {
             listener,
         })
     }
+
+    /// Ends the Raft member, and frees its file and the port.
+    pub async fn give_up(self) {
+        if tokio::time::timeout(STOP_TIMEOUT, self.raft.stop())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the Raft member did not end within {STOP_TIMEOUT:?}");
+        }
+    }
 }
 
 async fn join_group(
@@ -176,12 +186,25 @@ async fn join_group(
 
 impl Runtime {
     /// Starts what every member has; on a manager, also what it has on the seat it has taken.
-    pub fn start(
+    ///
+    /// # Errors
+    /// Something of it cannot be had. Nothing runs any more then, and port and log are free.
+    pub async fn start(
         node: &Node,
         credentials: Credentials,
         kept: Kept,
         seat: Option<Seat>,
     ) -> Result<Self, NodeError> {
+        // First: nothing else has to be ended where it fails.
+        let engine = match engine_of(node) {
+            Ok(engine) => engine,
+            Err(error) => {
+                if let Some(seat) = seat {
+                    seat.give_up().await;
+                }
+                return Err(error);
+            }
+        };
         let managers = Managers::new(credentials.clone(), kept.saved().managers);
         let runtime = Self {
             credentials,
@@ -193,9 +216,9 @@ impl Runtime {
             tasks: TaskTracker::new(),
         };
         if let Some(seat) = seat {
-            runtime.start_manager(node, seat)?;
+            runtime.start_manager(node, seat).await?;
         }
-        runtime.start_common(node)?;
+        runtime.start_common(node, engine);
         Ok(runtime)
     }
 
@@ -208,7 +231,17 @@ impl Runtime {
     }
 
     /// The node is a manager from now on.
-    pub fn start_manager(&self, node: &Node, seat: Seat) -> Result<(), NodeError> {
+    ///
+    /// # Errors
+    /// The port cannot be served; the seat is given up then.
+    pub async fn start_manager(&self, node: &Node, seat: Seat) -> Result<(), NodeError> {
+        let accepting = match clone_listener(&seat.listener) {
+            Ok(accepting) => accepting,
+            Err(error) => {
+                seat.give_up().await;
+                return Err(error);
+            }
+        };
         let Seat {
             raft,
             slot,
@@ -238,7 +271,7 @@ impl Runtime {
         };
         let tasks = TaskTracker::new();
         let serving = rpc::serve(
-            clone_listener(&listener)?,
+            accepting,
             credentials.clone(),
             routes,
             Arc::new(removed),
@@ -293,18 +326,9 @@ impl Runtime {
         }
     }
 
-    fn start_common(&self, node: &Node) -> Result<(), NodeError> {
+    fn start_common(&self, node: &Node, engine: bollard::Docker) {
         let folder = node.folder();
         let (config, saved) = (node.config(), self.kept.saved());
-        let socket = config.engine.to_string_lossy();
-        let engine = bollard::Docker::connect_with_unix(
-            &socket,
-            ENGINE_TIMEOUT.as_secs(),
-            bollard::API_DEFAULT_VERSION,
-        );
-        let engine = engine.map_err(|error| {
-            NodeError::internal(format!("could not use the engine at {socket}: {error}"))
-        })?;
         let data_path = saved.data_path.or(saved.advertise.map(|own| own.ip()));
         let (orders, ordered) = watch::channel(Orders::default());
         let agent = agent::Config {
@@ -342,7 +366,6 @@ impl Runtime {
             self.clone(),
             self.shutdown.child_token(),
         ));
-        Ok(())
     }
 
     /// Ends all of it.
@@ -365,6 +388,15 @@ pub(super) fn credentials(identity: Identity) -> Result<Credentials, NodeError> 
 /// The role that a certificate gives.
 pub(super) fn is_manager(identity: &Identity) -> bool {
     identity.role == NodeRole::Manager
+}
+
+/// A client of the node's engine, which need not be up.
+fn engine_of(node: &Node) -> Result<bollard::Docker, NodeError> {
+    let socket = &node.config().engine;
+    agent::engine::connect(socket, ENGINE_TIMEOUT).map_err(|error| {
+        let socket = socket.display();
+        NodeError::internal(format!("could not use the engine at {socket}: {error}"))
+    })
 }
 
 fn listen(address: SocketAddr) -> Result<std::net::TcpListener, NodeError> {

@@ -1,10 +1,12 @@
 //! The node's container engine: every call has a deadline, and says whether it may be tried again.
 
+mod client;
 mod containers;
 mod describe;
 mod images;
 mod networks;
 
+pub use client::connect;
 pub use describe::describe;
 pub use networks::TwinSpec;
 
@@ -246,13 +248,37 @@ mod tests {
     async fn an_engine_that_is_not_there_is_away() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("none.sock");
-        let docker =
-            Docker::connect_with_unix(&path.to_string_lossy(), 5, bollard::API_DEFAULT_VERSION);
-        // bollard looks for the socket when it connects, or when it is made.
-        if let Ok(docker) = docker {
-            let error = Engine::new(docker).container("c").await.unwrap_err();
-            assert!(matches!(error, EngineError::Away { .. }), "{error}");
-            assert!(error.is_passing());
+        let docker = connect(&path, READ_DEADLINE).unwrap();
+        let engine = Engine::new(docker);
+        let error = engine.container("c").await.unwrap_err();
+        assert!(matches!(error, EngineError::Away { .. }), "{error}");
+        assert!(error.is_passing());
+
+        // The same client reaches it once it is there.
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let answering = tokio::spawn(answer_not_found(listener));
+        let error = engine.container("c").await;
+        assert_eq!(error, Ok(None));
+        answering.abort();
+    }
+
+    /// An engine that speaks the newest version and has no container.
+    async fn answer_not_found(listener: tokio::net::UnixListener) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            let (status, body) = if request[..read].starts_with(b"GET /version") {
+                ("200 OK", "{\"ApiVersion\":\"1.44\"}")
+            } else {
+                ("404 Not Found", "{\"message\":\"No such container: c\"}")
+            };
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+                 content-length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
         }
     }
 }
