@@ -41,7 +41,13 @@ enum Write {
     Truncate(u64),
     /// Away with this index and all before it.
     Purge(u64, Vec<u8>),
-    Put(Vec<(&'static str, Vec<u8>)>),
+    Put(&'static str, Vec<u8>),
+    /// Unless a newer one is there: a slow build may end after the leader's was installed.
+    Snapshot {
+        last: Option<LogId>,
+        meta: Vec<u8>,
+        data: Vec<u8>,
+    },
     /// May be lost in a crash: written with the next one.
     Committed(Vec<u8>),
 }
@@ -124,7 +130,7 @@ impl Disk {
     }
 
     pub async fn save_vote(&self, vote: &Vote) -> io::Result<()> {
-        self.wait(Write::Put(vec![(VOTE, encode(vote)?)])).await
+        self.wait(Write::Put(VOTE, encode(vote)?)).await
     }
 
     /// Saves how far the log is committed, together with whatever is written next.
@@ -133,10 +139,11 @@ impl Disk {
         self.send(write, Box::new(|_| ())).await
     }
 
+    /// Saves a snapshot, unless a newer one was saved before.
     pub async fn save_snapshot(&self, meta: &SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
+        let last = meta.last_log_id;
         let meta = encode(meta)?;
-        self.wait(Write::Put(vec![(SNAPSHOT_META, meta), (SNAPSHOT, data)]))
-            .await
+        self.wait(Write::Snapshot { last, meta, data }).await
     }
 
     async fn wait(&self, write: Write) -> io::Result<()> {
@@ -392,6 +399,23 @@ fn write_all(mut sealed: Sealed, mut queue: mpsc::Receiver<Order>) {
     }
 }
 
+type Meta<'t> = redb::Table<'t, &'static str, &'static [u8]>;
+
+fn put(table: &mut Meta<'_>, key: &SecretKey, name: &str, value: &[u8]) -> io::Result<()> {
+    let value = key.seal(&of_meta(name), value);
+    table.insert(name, &*value).map(drop).map_err(other)
+}
+
+/// The last entry that the snapshot on disk covers.
+fn last_in_snapshot(table: &Meta<'_>, key: &SecretKey) -> io::Result<Option<LogId>> {
+    let Some(sealed) = table.get(SNAPSHOT_META).map_err(other)? else {
+        return Ok(None);
+    };
+    let opened = key.open(&of_meta(SNAPSHOT_META), sealed.value());
+    let meta: SnapshotMeta = decode(&opened.map_err(other)?)?;
+    Ok(meta.last_log_id)
+}
+
 fn write_batch(
     sealed: &Sealed,
     writes: &[Write],
@@ -412,12 +436,8 @@ fn write_batch(
     {
         let mut log = transaction.open_table(LOG).map_err(other)?;
         let mut meta = transaction.open_table(META).map_err(other)?;
-        let mut put = |name: &str, value: &[u8]| {
-            let value = key.seal(&of_meta(name), value);
-            meta.insert(name, &*value).map(drop).map_err(other)
-        };
         if let Some(value) = committed.take() {
-            put(COMMITTED, &value)?;
+            put(&mut meta, key, COMMITTED, &value)?;
         }
         for write in writes {
             match write {
@@ -430,11 +450,17 @@ fn write_batch(
                 Write::Truncate(from) => log.retain_in(*from.., |_, _| false).map_err(other)?,
                 Write::Purge(up_to, id) => {
                     log.retain_in(..=*up_to, |_, _| false).map_err(other)?;
-                    put(PURGED, id)?;
+                    put(&mut meta, key, PURGED, id)?;
                 }
-                Write::Put(values) => {
-                    for (name, value) in values {
-                        put(name, value)?;
+                Write::Put(name, value) => put(&mut meta, key, name, value)?,
+                Write::Snapshot {
+                    last,
+                    meta: described,
+                    data,
+                } => {
+                    if last_in_snapshot(&meta, key)? <= *last {
+                        put(&mut meta, key, SNAPSHOT_META, described)?;
+                        put(&mut meta, key, SNAPSHOT, data)?;
                     }
                 }
                 Write::Committed(_) => {}

@@ -84,7 +84,7 @@ impl Raft {
         let opening = tokio::task::spawn_blocking(move || Disk::open(&path, &keys));
         let (disk, mut loaded) = opening.await.map_err(io::Error::other)??;
         let (publish, state) = watch::channel(State::default());
-        let log = Log::new(disk.clone(), &mut loaded);
+        let log = Log::new(disk.clone(), &mut loaded, id);
         let machine = Machine::new(disk.clone(), &mut loaded, publish)?;
         let contacts = Contacts::default();
         let network = Network {

@@ -25,10 +25,10 @@ struct Cache {
 }
 
 impl Log {
-    /// The log as it was on disk.
-    pub fn new(disk: Disk, loaded: &mut Loaded) -> Self {
+    /// The log as it was on disk, of member `id`.
+    pub fn new(disk: Disk, loaded: &mut Loaded, id: u64) -> Self {
         let cache = Cache {
-            vote: loaded.vote,
+            vote: loaded.vote.map(|vote| elected_anew(vote, id)),
             committed: loaded.committed,
             purged: loaded.purged,
             entries: std::mem::take(&mut loaded.entries),
@@ -37,6 +37,19 @@ impl Log {
             cache: Arc::new(RwLock::new(cache)),
             disk,
         }
+    }
+}
+
+/// The vote with which a member starts. openraft takes a member whose own vote is committed for the
+/// leader at once, with no entry of its own to wait for, and how far the log is committed may be missing
+/// on disk: it would serve reads that lack acknowledged writes. As a vote that is not decided yet, it
+/// makes the member stand for election in the next term, and a leader's first entry there settles all
+/// before it.
+fn elected_anew(vote: Vote, id: u64) -> Vote {
+    let leader = vote.leader_id();
+    match leader.voted_for() {
+        Some(own) if own == id => Vote::new(leader.get_term(), id),
+        _ => vote,
     }
 }
 
@@ -127,5 +140,18 @@ impl RaftLogStorage<TypeConfig> for Log {
             cache.entries = cache.entries.split_off(&(log_id.index + 1));
         }
         self.disk.purge(&log_id).await.map_err(write_failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_members_own_vote_is_open_again() {
+        let committed = Vote::new_committed(3, 1);
+        assert_eq!(elected_anew(committed, 1), Vote::new(3, 1));
+        assert_eq!(elected_anew(committed, 2), committed);
+        assert_eq!(elected_anew(Vote::default(), 1), Vote::default());
     }
 }

@@ -125,7 +125,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let saved = self.disk.save_snapshot(meta, data.clone()).await;
         saved.map_err(|error| StorageIoError::write_snapshot(signature, &error))?;
         self.install(meta, state);
-        *self.snapshot.lock() = Some((meta.clone(), data));
+        keep_newer(&self.snapshot, meta, data);
         Ok(())
     }
 
@@ -160,11 +160,20 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             .map_err(|error| StorageIoError::read_state_machine(&error))?;
         let saved = self.disk.save_snapshot(&meta, data.clone()).await;
         saved.map_err(|error| StorageIoError::write_snapshot(Some(meta.signature()), &error))?;
-        *self.latest.lock() = Some((meta.clone(), data.clone()));
+        keep_newer(&self.latest, &meta, data.clone());
         Ok(Snapshot {
             meta,
             snapshot: Box::new(Cursor::new(data)),
         })
+    }
+}
+
+/// Like the disk: a slow build may end after a newer snapshot of the leader's was installed.
+fn keep_newer(latest: &LatestSnapshot, meta: &SnapshotMeta, data: Vec<u8>) {
+    let mut latest = latest.lock();
+    let present = latest.as_ref().and_then(|(present, _)| present.last_log_id);
+    if present <= meta.last_log_id {
+        *latest = Some((meta.clone(), data));
     }
 }
 

@@ -175,10 +175,12 @@ async fn a_member_comes_back_from_disk_with_all_it_had() {
     let created = one.raft.state().service("id-a").unwrap().meta.created_at;
     assert!(created > Timestamp::default());
 
-    // From the log alone.
+    // From the log alone. It leads again by an election: only that settles what the log holds.
+    let before = one.raft.leadership().borrow().term;
     one.kill().await;
     one.restart().await;
-    await_leader(&one.raft, |leadership| leadership.is_self).await;
+    let again = await_leader(&one.raft, |leadership| leadership.is_self).await;
+    assert!(again.term > before, "term {} after {before}", again.term);
     let state = one.raft.linearizable().await.unwrap();
     assert_eq!(state.service("id-a").unwrap().meta.created_at, created);
 
@@ -256,6 +258,34 @@ async fn three_members_go_on_without_their_leader() {
     for member in [&one, &two, &three] {
         member.kill().await;
     }
+}
+
+#[tokio::test]
+async fn an_older_snapshot_does_not_take_the_place_of_a_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, keys) = (dir.path().join("1.redb"), log_keys());
+    let (disk, _) = disk::Disk::open(&file, &keys).unwrap();
+    let at = |index: u64| {
+        let leader = openraft::CommittedLeaderId::new(1, 1);
+        types::SnapshotMeta {
+            last_log_id: Some(types::LogId::new(leader, index)),
+            ..types::SnapshotMeta::default()
+        }
+    };
+    for (index, data) in [(5, "five"), (9, "nine"), (7, "seven")] {
+        disk.save_snapshot(&at(index), data.into()).await.unwrap();
+    }
+    drop(disk);
+    let opening = async {
+        loop {
+            match disk::Disk::open(&file, &keys) {
+                Ok((_, loaded)) => return loaded,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let loaded = timeout(PATIENCE, opening).await.unwrap();
+    assert_eq!(loaded.snapshot, Some((at(9), b"nine".to_vec())));
 }
 
 /// Opens the file as a start would, once it is free.
