@@ -2,9 +2,13 @@
 
 use super::network::{NetworkState, View};
 use hyper_util::rt::TokioIo;
-use skein_proto::network::dataplane_client::DataplaneClient;
+use skein_proto::network::{NetworkUpdate, dataplane_client::DataplaneClient};
 use std::{path::Path, sync::Arc, time::Duration};
-use tokio::{net::UnixStream, sync::mpsc, time::sleep};
+use tokio::{
+    net::UnixStream,
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Status,
@@ -14,6 +18,8 @@ use tonic::{
 /// Between tries to reach the dataplane: what changes meanwhile reaches no kernel.
 const RETRY: Duration = Duration::from_millis(500);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the dataplane may take to let go of a swarm; it only empties its tables.
+const CLEAR_DEADLINE: Duration = Duration::from_secs(10);
 /// Updates that wait for the dataplane: each is computed when there is room for it.
 const QUEUE: usize = 1;
 
@@ -78,6 +84,36 @@ async fn relay_once(
         .map(|(never, _): (std::convert::Infallible, std::convert::Infallible)| never)
 }
 
+/// Tells the dataplane that the node is no member of a swarm: it stores that, publishes no port and
+/// takes no packet from other nodes any more. The next swarm begins with a complete state, whatever its
+/// version.
+///
+/// # Errors
+/// The dataplane does not answer, or refuses.
+pub async fn clear(socket: &Path) -> Result<(), Status> {
+    let clearing = async {
+        let mut client = DataplaneClient::new(connect(socket).await?);
+        let nothing = NetworkUpdate {
+            complete: true,
+            ..NetworkUpdate::default()
+        };
+        let (updates, queue) = mpsc::channel(QUEUE);
+        // Open until the answer: the dataplane stops reading at its end.
+        updates.send(nothing).await.map_err(|_| closed())?;
+        let mut answers = client.sync(ReceiverStream::new(queue)).await?.into_inner();
+        let programmed = answers.message().await?.ok_or_else(closed)?;
+        for problem in programmed.problems {
+            tracing::warn!(id = problem.id, "the dataplane: {}", problem.message);
+        }
+        drop(updates);
+        Ok(())
+    };
+    let late = || Status::deadline_exceeded(format!("no answer within {CLEAR_DEADLINE:?}"));
+    timeout(CLEAR_DEADLINE, clearing)
+        .await
+        .map_err(|_| late())?
+}
+
 fn closed() -> Status {
     Status::unavailable("it closed the connection")
 }
@@ -98,4 +134,58 @@ async fn connect(socket: &Path) -> Result<Channel, Status> {
         }
         Status::unavailable(cause.to_string())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skein_proto::network::{
+        Programmed,
+        dataplane_server::{Dataplane, DataplaneServer},
+    };
+    use tonic::{Request, Response, Streaming};
+
+    /// A dataplane that tells what it is told.
+    struct Told(mpsc::Sender<NetworkUpdate>);
+
+    #[tonic::async_trait]
+    impl Dataplane for Told {
+        type SyncStream = ReceiverStream<Result<Programmed, Status>>;
+
+        async fn sync(
+            &self,
+            request: Request<Streaming<NetworkUpdate>>,
+        ) -> Result<Response<Self::SyncStream>, Status> {
+            let mut updates = request.into_inner();
+            let (answers, stream) = mpsc::channel(1);
+            let told = self.0.clone();
+            tokio::spawn(async move {
+                while let Ok(Some(update)) = updates.message().await {
+                    told.send(update).await.unwrap();
+                    let _ = answers.send(Ok(Programmed::default())).await;
+                }
+            });
+            Ok(Response::new(ReceiverStream::new(stream)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_left_leaves_nothing_in_the_dataplane() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("dataplane.sock");
+        let away = clear(&socket).await.unwrap_err();
+        assert_eq!(away.code(), tonic::Code::Unavailable, "{away}");
+
+        let (tell, mut told) = mpsc::channel(1);
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        let serving = tonic::transport::Server::builder()
+            .add_service(DataplaneServer::new(Told(tell)))
+            .serve_with_incoming(incoming);
+        let serving = tokio::spawn(serving);
+        clear(&socket).await.unwrap();
+        let update = told.recv().await.unwrap();
+        assert!(update.complete && update.upsert.is_empty());
+        serving.abort();
+    }
 }

@@ -11,6 +11,7 @@ use super::{
     runtime::{Runtime, Seat, credentials, is_manager},
 };
 use crate::{
+    agent::dataplane::clear,
     clock,
     identity::{Identity, JoinToken, SecretKey, Stored, Vault, key_and_request, sign},
     raft::Raft,
@@ -363,6 +364,16 @@ impl Node {
             runtime.stop().await;
         }
         cleanup::clean(&self.inner.config.engine, &membership.node_id).await;
+        // Last: the containers' endpoints are taken away before their networks are unknown.
+        let dataplane = &self.inner.config.dataplane;
+        if let Err(error) = clear(dataplane).await {
+            tracing::warn!(
+                socket = %dataplane.display(),
+                "the dataplane was not told that the node left the swarm, and keeps its published \
+                 ports: {}; with skein-dataplane running, join a swarm and leave it to clear them",
+                error.message()
+            );
+        }
         self.forget().await?;
         tracing::info!(node = membership.node_id, "left the swarm");
         Ok(())
