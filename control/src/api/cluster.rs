@@ -12,13 +12,14 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use skein_proto::node::{
     ApiChunk, ApiRequest, Header, api_client::ApiClient, api_server::Api as ApiService,
 };
 use std::{pin::Pin, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
@@ -28,6 +29,13 @@ const LEADER_WAIT: Duration = Duration::from_secs(8);
 
 /// Between two attempts to find the leader.
 const LEADER_RETRY: Duration = Duration::from_millis(250);
+
+/// How long the leader may take to begin an answer: what it proposes takes at most a sixth of that. How
+/// long the answer then goes on is the reader's matter: followed logs may be silent for hours.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes in one chunk of an answer: well under the 4 MiB that a message may have.
+const CHUNK_MAX: usize = 1 << 20;
 
 /// The way to the cluster's own resources. Clones are handles of the same.
 #[derive(Clone)]
@@ -110,15 +118,16 @@ impl Cluster {
         let Ok(channel) = self.member.leader_channel().await else {
             return Ok(None);
         };
-        let answer = ApiClient::new(channel).call(request).await;
-        let mut chunks = match answer {
-            Ok(answer) => answer.into_inner(),
+        let mut client = ApiClient::new(channel);
+        let begun = timeout(ANSWER_TIMEOUT, async {
+            let mut chunks = client.call(request).await?.into_inner();
+            Ok::<_, Status>((chunks.message().await?, chunks))
+        });
+        let late = || Status::deadline_exceeded(format!("no answer within {ANSWER_TIMEOUT:?}"));
+        let (first, chunks) = match begun.await.unwrap_or_else(|_| Err(late())) {
+            Ok((Some(first), chunks)) => (first, chunks),
+            Ok((None, _)) => return Err(ApiError::internal("the swarm's leader sent no answer")),
             Err(status) if refused_by_follower(&status) => return Ok(None),
-            Err(status) => return Err(lost(&status)),
-        };
-        let first = match chunks.message().await {
-            Ok(Some(first)) => first,
-            Ok(None) => return Err(ApiError::internal("the swarm's leader sent no answer")),
             Err(status) => return Err(lost(&status)),
         };
         let mut response = Response::new(Body::empty());
@@ -205,16 +214,24 @@ impl ApiService for Forwarded {
             headers: to_wire(&parts.headers),
             data: Vec::new(),
         };
-        let rest = body.into_data_stream().map(|data| match data {
-            Ok(data) => Ok(ApiChunk {
-                data: data.to_vec(),
-                ..ApiChunk::default()
-            }),
-            Err(error) => Err(Status::unknown(error.to_string())),
+        let rest = body.into_data_stream().flat_map(|data| {
+            futures::stream::iter(match data {
+                Ok(data) => pieces(data).into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(Status::unknown(error.to_string()))],
+            })
         });
         let chunks = futures::stream::once(async { Ok(first) }).chain(rest);
         Ok(tonic::Response::new(Box::pin(chunks)))
     }
+}
+
+/// Part of a body as chunks of at most [`CHUNK_MAX`] bytes.
+fn pieces(data: Bytes) -> Vec<ApiChunk> {
+    let pieces = data.chunks(CHUNK_MAX).map(|piece| ApiChunk {
+        data: piece.to_vec(),
+        ..ApiChunk::default()
+    });
+    pieces.collect()
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's error type")]
@@ -227,4 +244,21 @@ fn from_wire(request: ApiRequest) -> Result<Request, Status> {
         builder = builder.header(header.name, header.value);
     }
     builder.body(Body::from(request.body)).map_err(invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_answer_goes_in_pieces_that_fit_into_messages() {
+        let body: Vec<u8> = (0..CHUNK_MAX * 2 + 7)
+            .map(|at| at.to_le_bytes()[0])
+            .collect();
+        let pieces = pieces(Bytes::from(body.clone()));
+        assert_eq!(pieces.len(), 3);
+        assert!(pieces.iter().all(|piece| piece.data.len() <= CHUNK_MAX));
+        let together: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.data).collect();
+        assert_eq!(together, body);
+    }
 }
