@@ -3,7 +3,7 @@
 use super::json;
 use crate::{
     node::{NodeError, NodeErrorKind},
-    raft::ProposeError,
+    raft::{NO_LEADER, ProposeError},
 };
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -11,9 +11,6 @@ use skein_model::{LookupError, Rejection};
 use skein_orchestration::validate::{SpecError, SpecErrorKind};
 use std::fmt;
 use tonic::Code;
-
-/// Swarm's words for a cluster whose managers found no majority.
-const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.";
 
 /// An answer that is no success.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +141,7 @@ impl From<ProposeError> for ApiError {
     fn from(error: ProposeError) -> Self {
         match error {
             ProposeError::Rejected(rejection) => rejection.into(),
-            ProposeError::NotLeader { .. } => Self::no_leader(),
+            ProposeError::NotLeader { .. } | ProposeError::NoLeader => Self::no_leader(),
             ProposeError::Refused(reason) => Self::rpc(Code::FailedPrecondition, reason),
             ProposeError::Unavailable(reason) => {
                 Self::rpc(Code::Unknown, format_args!("{NO_LEADER} ({reason})"))
@@ -182,6 +179,19 @@ mod tests {
             error.message,
             "rpc error: code = Unknown desc = update out of sequence"
         );
+    }
+
+    #[test]
+    fn a_lost_quorum_is_said_once() {
+        let error = ApiError::from(ProposeError::NoLeader);
+        assert_eq!(
+            (
+                error.status.as_u16(),
+                error.message.matches("leader").count()
+            ),
+            (500, 1)
+        );
+        assert_eq!(error, ApiError::no_leader());
     }
 
     #[test]

@@ -111,6 +111,7 @@ fn status_of(error: ProposeError) -> Status {
         ProposeError::NotLeader { leader } => crate::rpc::not_leader(leader),
         ProposeError::Rejected(rejection) => Status::aborted(rejection.to_string()),
         ProposeError::Refused(reason) => Status::failed_precondition(reason),
+        ProposeError::NoLeader => Status::unavailable(error.to_string()),
         ProposeError::Unavailable(reason) => Status::unavailable(reason),
     }
 }

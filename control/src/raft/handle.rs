@@ -46,9 +46,6 @@ const ENTRIES_MAX: u64 = 16;
 /// Pause between attempts of a leader to be confirmed by a quorum.
 const CONFIRM_RETRY: Duration = Duration::from_millis(100);
 
-const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are \
-     online. Make sure more than half of the managers are online.";
-
 /// This manager's place in the Raft group. Clones are handles of the same.
 #[derive(Clone)]
 pub struct Raft {
@@ -179,7 +176,7 @@ impl Raft {
     /// This manager does not lead, or cannot reach a quorum.
     pub async fn linearizable(&self) -> Result<State, ProposeError> {
         let confirmed = timeout(PROPOSE_TIMEOUT, self.confirm_leadership()).await;
-        confirmed.map_err(|_| no_leader())??;
+        confirmed.map_err(|_| ProposeError::NoLeader)??;
         Ok(self.state())
     }
 
@@ -212,7 +209,7 @@ impl Raft {
             actions,
         };
         let written = timeout(PROPOSE_TIMEOUT, self.inner.raft.client_write(proposal)).await;
-        match written.map_err(|_| no_leader())? {
+        match written.map_err(|_| ProposeError::NoLeader)? {
             Ok(response) => match response.data {
                 Outcome::Applied(applied) => Ok(applied),
                 Outcome::Rejected(rejection) => Err(rejection.into()),
@@ -336,10 +333,6 @@ fn member(raft_id: u64, peer: &Peer) -> Member {
         node_id: peer.node_id.clone(),
         address: peer.address.clone(),
     }
-}
-
-fn no_leader() -> ProposeError {
-    ProposeError::Unavailable(NO_LEADER.into())
 }
 
 fn forward(to: ForwardToLeader<u64, Peer>) -> ProposeError {

@@ -80,10 +80,17 @@ pub enum ProposeError {
     /// The group must not be changed so.
     #[error("{0}")]
     Refused(String),
-    /// No quorum, too slow, or stopped. The change may yet be made.
+    /// No quorum answers in time. The change may yet be made.
+    #[error("{NO_LEADER}")]
+    NoLeader,
+    /// Too slow, or stopped. The change may yet be made.
     #[error("{0}")]
     Unavailable(String),
 }
+
+/// Swarm's words for a cluster whose managers found no majority.
+pub const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
+     are online. Make sure more than half of the managers are online.";
 
 #[cfg(test)]
 mod tests;

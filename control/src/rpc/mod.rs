@@ -77,6 +77,7 @@ pub fn propose_status(error: ProposeError) -> tonic::Status {
             tonic::Status::failed_precondition(rejection.to_string())
         }
         ProposeError::Refused(reason) => tonic::Status::failed_precondition(reason),
+        ProposeError::NoLeader => tonic::Status::unavailable(error.to_string()),
         ProposeError::Unavailable(reason) => tonic::Status::unavailable(reason),
     }
 }
