@@ -277,6 +277,23 @@ async fn what_agents_may_not_do_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_has_the_address_it_calls_from() {
+    let (store, parts, _shutdown) = cluster(&["a"]);
+    let mut request = agent::session("a");
+    // As the mTLS server notes it, for an IPv6 socket that takes IPv4.
+    let address = "[::ffff:198.18.0.7]:4000".parse().unwrap();
+    request
+        .extensions_mut()
+        .insert(crate::rpc::Caller::at(address));
+    request.get_mut().data_path_address.clear();
+    let session = parts.dispatcher().session(request).await.unwrap();
+    let node = store.state().node("a").unwrap().clone();
+    assert_eq!(node.status.addr, "198.18.0.7");
+    assert_eq!(node.data_path_addr, "198.18.0.7");
+    drop(session);
+}
+
+#[tokio::test(start_paused = true)]
 async fn proposals_that_come_too_late_are_made_anew() {
     let (store, parts, _shutdown) = cluster(&["a"]);
     let agent = Agent::start(&parts, "a").await;

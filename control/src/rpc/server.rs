@@ -127,6 +127,17 @@ pub struct Caller {
     identity: Option<PeerIdentity>,
 }
 
+#[cfg(test)]
+impl Caller {
+    /// A caller without a certificate.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            identity: None,
+        }
+    }
+}
+
 impl Connected for Connection {
     type ConnectInfo = Caller;
 

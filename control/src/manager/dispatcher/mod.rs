@@ -12,6 +12,7 @@ use super::{
     sessions::{self, Session, Sessions},
     store::{self, Store},
 };
+use crate::rpc::Caller;
 use skein_model::{NodeDescription, NodeState, TaskStatus};
 use skein_orchestration::node_failure::heartbeat_period;
 use skein_proto::{
@@ -85,9 +86,9 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     ) -> Answer<Self::SessionStream> {
         let term = store::check_leading(&self.store)?;
         let node_id = sessions::peer(&request)?.node_id;
-        let remote = request
-            .remote_addr()
-            .map(|address| address.ip().to_canonical());
+        // tonic's own notion of the remote address is that of its own listener.
+        let caller = request.extensions().get::<Caller>();
+        let remote = caller.map(|caller| caller.address.ip().to_canonical());
         let request = request.into_inner();
         let description: NodeDescription = parse(&request.description, "description")?;
         let data_path_address = if request.data_path_address.is_empty() {
