@@ -1,6 +1,7 @@
 //! What tasks write, for the readers that the managers have.
 
 use super::{engine::Engine, task::Tasks};
+use crate::manager::LOG_READERS_MAX;
 use bollard::{container::LogOutput, query_parameters::LogsOptionsBuilder};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -15,8 +16,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 
-/// Subscriptions served at a time: each is a stream, and a log for each of its tasks.
-const SUBSCRIPTIONS_MAX: usize = 64;
+/// Subscriptions served at a time: one of each reader that the leader lets in, and as many again for
+/// the tasks that come while they follow.
+const SUBSCRIPTIONS_MAX: usize = 2 * LOG_READERS_MAX;
+/// How long telling a reader that it gets nothing may take.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(10);
 /// Chunks of one subscription that wait for the leader; the engine waits with its own then.
 const QUEUE: usize = 128;
 /// Between tries to subscribe with a leader that does not serve logs at the moment.
@@ -82,6 +86,15 @@ async fn serve_once(
                 subscription = subscription.id,
                 "{SUBSCRIPTIONS_MAX} log readers are being served already: this one gets nothing"
             );
+            let mut client = client.clone();
+            publishing.spawn(async move {
+                let refusal = tokio_stream::iter(refusal(&subscription));
+                let told = timeout(REFUSAL_DEADLINE, client.publish(refusal)).await;
+                if !matches!(told, Ok(Ok(_))) {
+                    tracing::debug!(subscription = subscription.id, "its reader was not told");
+                }
+                subscription.id
+            });
             continue;
         }
         let (id, closing) = (subscription.id.clone(), CancellationToken::new());
@@ -95,6 +108,26 @@ async fn serve_once(
             id
         });
     }
+}
+
+/// What the reader of a subscription that is not served gets: an error for each task, and its end.
+fn refusal(subscription: &LogSubscription) -> Vec<LogChunk> {
+    let tasks = subscription.task_ids.iter();
+    let refusal = tasks.map(|task_id| {
+        let text = format!(
+            "task {task_id}: its node serves {SUBSCRIPTIONS_MAX} log readers already: end one of \
+             them, and try again\n"
+        );
+        LogChunk {
+            subscription_id: subscription.id.clone(),
+            task_id: task_id.clone(),
+            stream: STREAM_ERROR,
+            data: text.into_bytes(),
+            end: true,
+            ..LogChunk::default()
+        }
+    });
+    refusal.collect()
 }
 
 /// Sends the logs of a subscription until they end or nobody reads them.
@@ -259,6 +292,22 @@ fn split_timestamp(line: Bytes) -> (String, Bytes) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reader_too_many_is_told_so_for_each_task() {
+        let subscription = LogSubscription {
+            id: "s".into(),
+            task_ids: vec!["a".into(), "b".into()],
+            ..LogSubscription::default()
+        };
+        let chunks = refusal(&subscription);
+        let tasks: Vec<_> = chunks.iter().map(|chunk| &*chunk.task_id).collect();
+        assert_eq!(tasks, ["a", "b"]);
+        for chunk in chunks {
+            assert!(chunk.end && chunk.stream == STREAM_ERROR && !chunk.data.is_empty());
+            assert_eq!(chunk.subscription_id, "s");
+        }
+    }
 
     #[test]
     fn lines_are_parted_from_their_times() {

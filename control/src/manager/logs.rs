@@ -25,7 +25,7 @@ const READER_QUEUE: usize = 256;
 /// Requests that wait for one agent.
 const AGENT_QUEUE: usize = 64;
 /// Readers at a time: each costs an open stream to every agent concerned.
-const READERS_MAX: usize = 256;
+pub const READERS_MAX: usize = 256;
 /// How long a reader may take no record before its agents are told to stop.
 const READER_PATIENCE: Duration = Duration::from_secs(60);
 /// How long agents may send nothing before a reader that does not follow gets what there is.

@@ -11,7 +11,7 @@ mod roles;
 mod sessions;
 mod store;
 
-pub use logs::{LogOptions, LogRecord, LogSelector, LogsError};
+pub use logs::{LogOptions, LogRecord, LogSelector, LogsError, READERS_MAX as LOG_READERS_MAX};
 pub(crate) use roles::Group;
 
 use crate::raft::Raft;
