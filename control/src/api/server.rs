@@ -14,12 +14,12 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, Request, Uri, header};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::Semaphore,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -30,6 +30,10 @@ const CONNECTIONS_MAX: usize = 4096;
 
 /// After a failed accept (no file descriptors left), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a connection may wait for a request, and a request's head may take, before the connection is
+/// closed: an idle one would keep another client out. Far above what clients keep a connection for.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Serves the API on a socket until `shutdown`.
 ///
@@ -78,7 +82,7 @@ pub async fn serve(
 }
 
 async fn connection(mut stream: UnixStream, router: Router, engine: Engine) {
-    let Ok(opening) = Opening::read(&mut stream).await else {
+    let Ok(Ok(opening)) = timeout(IDLE_TIMEOUT, Opening::read(&mut stream)).await else {
         return;
     };
     if opening.is_raw() {
@@ -89,7 +93,8 @@ async fn connection(mut stream: UnixStream, router: Router, engine: Engine) {
     }
     let service = service_fn(move |request| answer(router.clone(), engine.clone(), request));
     let served = hyper::server::conn::http1::Builder::new()
-        .header_read_timeout(None)
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT)
         .serve_connection(TokioIo::new(opening.put_back(stream)), service)
         .with_upgrades()
         .await;
@@ -145,4 +150,35 @@ fn add_headers(response: &mut Response, offered: ApiVersion) {
             env!("CARGO_PKG_VERSION"),
             " (linux)"
         )));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    fn served(stream: UnixStream) -> tokio::task::JoinHandle<()> {
+        let engine = Engine::new(PathBuf::from("/nonexistent/engine.sock"));
+        tokio::spawn(connection(stream, Router::new(), engine))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_nothing_is_let_go() {
+        let (_client, server) = UnixStream::pair().unwrap();
+        let ended = timeout(IDLE_TIMEOUT * 2, served(server)).await;
+        ended.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_nothing_more_is_let_go() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let serving = served(server);
+        let request = b"GET /nothing HTTP/1.1\r\nhost: docker\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = timeout(IDLE_TIMEOUT * 2, client.read_to_end(&mut answer)).await;
+        ended.unwrap().unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 404 "));
+        serving.await.unwrap();
+    }
 }
