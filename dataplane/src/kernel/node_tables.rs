@@ -53,10 +53,10 @@ impl NodeTables {
     /// a larger one after it.
     pub fn upcoming(&self, service: u32, nodes: &[(Addr, u32)]) -> Slots {
         match self.held.get(&service) {
-            Some(held) if held.nodes == nodes => held.sizes(),
-            held => Slots {
+            Some(held) => held.after(nodes).as_ref().unwrap_or(held).sizes(),
+            None => Slots {
                 current: maglev::table(nodes).len() as u32,
-                previous: held.map_or(0, |held| held.slots.len() as u32),
+                previous: 0,
             },
         }
     }
@@ -67,18 +67,16 @@ impl NodeTables {
     /// The kernel refuses a new map.
     pub fn write(&mut self, service: u32, nodes: &[(Addr, u32)]) -> Result<(), MapError> {
         let held = self.held.entry(service).or_default();
-        if held.nodes == nodes && !held.slots.is_empty() {
+        let Some(next) = held.after(nodes) else {
             return Ok(());
+        };
+        if !next.old_slots.is_empty() {
+            set(&mut self.previous, service, &next.old_slots)?;
         }
-        let slots = maglev::table(nodes);
-        if !held.slots.is_empty() {
-            set(&mut self.previous, service, &held.slots)?;
+        if !next.slots.is_empty() {
+            set(&mut self.current, service, &next.slots)?;
         }
-        if !slots.is_empty() {
-            set(&mut self.current, service, &slots)?;
-        }
-        held.nodes = nodes.to_vec();
-        held.old_slots = std::mem::replace(&mut held.slots, slots);
+        *held = next;
         Ok(())
     }
 
@@ -90,6 +88,16 @@ impl NodeTables {
 }
 
 impl Held {
+    /// What must be there for these nodes; `None`: it is there. Equal nodes never push the previous
+    /// table out, not even where there are none and the table is empty.
+    fn after(&self, nodes: &[(Addr, u32)]) -> Option<Self> {
+        (self.nodes != nodes).then(|| Self {
+            nodes: nodes.to_vec(),
+            slots: maglev::table(nodes),
+            old_slots: self.slots.clone(),
+        })
+    }
+
     fn sizes(&self) -> Slots {
         Slots {
             current: self.slots.len() as u32,
@@ -104,4 +112,22 @@ fn set(tables: &mut Tables, service: u32, slots: &[Addr]) -> Result<(), MapError
         table.set(slot as u32, node, 0)?;
     }
     tables.set(service, &table, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_previous_table_stays_until_the_nodes_change() {
+        let nodes = [(1, 1), (2, 1)];
+        let first = Held::default().after(&nodes).unwrap();
+        assert!(first.old_slots.is_empty());
+        assert!(first.after(&nodes).is_none());
+        let none_ready = first.after(&[]).unwrap();
+        assert_eq!(none_ready.old_slots, first.slots);
+        assert!(none_ready.slots.is_empty());
+        assert!(none_ready.after(&[]).is_none(), "an unrelated change");
+        assert!(none_ready.after(&nodes[..1]).is_some());
+    }
 }
