@@ -114,11 +114,15 @@ impl Bench {
     }
 
     fn configure(&mut self) {
+        self.configure_with(FLOOD_RATE);
+    }
+
+    fn configure_with(&mut self, flood_rate: u32) {
         let config = Config {
             node_addr: addr(NODE.into()),
             local_peer_ifindex: self.device,
             vxlan_port: VXLAN_PORT.to_be(),
-            flood_rate: FLOOD_RATE,
+            flood_rate,
             nat_port_min: 61_000,
             nat_port_max: 65_535,
             ..Config::default()
@@ -453,6 +457,21 @@ fn forged_and_late_answers_go_nowhere() {
     let forged = vxlan(STRANGER, VNI_REPLY, &unknown[50..]);
     assert_eq!(bench.run(&forged).0, DROP);
     assert_eq!(bench.count(Counter::DropNotMember), 1);
+}
+
+#[test]
+fn in_a_flood_answers_go_out_without_a_remembered_flow() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    // No flow at all may be remembered: the first is a flood.
+    bench.configure_with(0);
+    let request = Tcp::request(40_009);
+    let answer = answered(request);
+    assert_eq!(bench.run(&answer).0, DROP, "nobody has called yet");
+    assert_eq!(bench.run_again(&request.received()).0, TX);
+    assert_eq!(bench.run_again(&answer).0, TX);
+    assert_eq!(bench.count(Counter::DropNoFlow), 1);
 }
 
 #[test]

@@ -67,6 +67,10 @@ pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray
 static CONFIRMED: LruHashMap<Addr, u64, { NEIGHBOURS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 static NEW_FLOWS: PerCpuArray<Window, 1> = PerCpuArray::new();
+/// When any CPU last did not remember a flow, to half a second. Not by CPU: replies come on another
+/// one than their requests.
+#[btf_map]
+static FLOODED: Array<u64, 1> = Array::new();
 
 /// One packet's layout and decisions: kernel programs have too little stack for them.
 #[repr(C)]
@@ -97,6 +101,8 @@ pub struct Window {
 }
 
 const SECOND: u64 = 1_000_000_000;
+/// So long after the last flow that was not remembered, a flood is over: replies had the time to come.
+const FLOOD_OVER: u64 = 2 * SECOND;
 /// State of a listening TCP socket (include/net/tcp_states.h).
 const TCP_LISTEN: u32 = 10;
 /// The network namespace of the program's device.
@@ -312,6 +318,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn is_flooded(&self) -> bool {
+        let Some(last) = FLOODED.get_ptr(0) else {
+            return false;
+        };
+        // SAFETY: a whole word.
+        let last = unsafe { last.read_volatile() };
+        // A flow that was not remembered in the flood's last second still gets its reply.
+        last != 0 && self.now().wrapping_sub(last) <= FLOOD_OVER
+    }
+
+    #[inline(always)]
     fn conntrack(&self, key: &CtKey) -> Option<Live<Ct>> {
         live!(CONNTRACK, key)
     }
@@ -393,7 +410,25 @@ impl Maps {
                 };
             }
             (*window).flows += 1;
-            (*window).flows <= u64::from(self.config.flood_rate)
+            if (*window).flows <= u64::from(self.config.flood_rate) {
+                return true;
+            }
+        }
+        self.note_flood(now);
+        false
+    }
+
+    #[inline(always)]
+    fn note_flood(&self, now: u64) {
+        let Some(last) = FLOODED.get_ptr_mut(0) else {
+            return;
+        };
+        // SAFETY: whole words; whichever CPU writes last, it is about now. Seldom, so that CPUs do not
+        // contend for the line.
+        unsafe {
+            if now.wrapping_sub(last.read_volatile()) > SECOND / 2 {
+                last.write_volatile(now);
+            }
         }
     }
 }

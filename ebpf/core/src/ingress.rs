@@ -281,7 +281,7 @@ subprogram! {
         if let Some(affinity) = t.affinity(&w.client) {
             affinity.set_seen(t.now());
             affinity.set_marks(affinity.marks() | w.packet.marks(false));
-        } else if !t.is_local(w.client.dst) || published(t, &w.client).is_none() {
+        } else if !t.is_flooded() || !t.is_local(w.client.dst) || published(t, &w.client).is_none() {
             // (In a flood, opening flows are not remembered: that the client can have called must do.)
             w.verdict = Verdict::drop(&w.to, Counter::DropNoFlow);
             return true;

@@ -36,6 +36,8 @@ pub trait Tables {
     fn affinity(&self, tuple: &Tuple) -> Option<Live<Affinity>>;
     /// Remembers it; `opening` flows are kept apart, and not at all in a flood.
     fn insert_affinity(&self, tuple: &Tuple, affinity: &Affinity, opening: bool);
+    /// Whether opening flows were not remembered lately, as they came too fast.
+    fn is_flooded(&self) -> bool;
     /// One direction of a known flow.
     fn conntrack(&self, key: &CtKey) -> Option<Live<Ct>>;
     /// Remembers it; false: there was no room.

@@ -55,9 +55,15 @@ fn a_flow_is_remembered_in_one_table_at_a_time() {
 
 #[test]
 fn a_reply_that_no_client_can_have_asked_for_is_dropped() {
-    let (cluster, _) = open();
-    for from in [(node_addr(0), 81), (node_addr(1), 80)] {
-        let forged = forged_reply(&cluster, 0, 1, tcp(from, CLIENT, SYN | ACK));
+    let (mut cluster, _) = open();
+    let client = flooder(0);
+    for (is_flooded, from) in [
+        (false, CALLED),
+        (true, (node_addr(0), 81)),
+        (true, (node_addr(1), 80)),
+    ] {
+        cluster.nodes[0].is_flooded = is_flooded;
+        let forged = forged_reply(&cluster, 0, 1, tcp(from, client, SYN | ACK));
         assert!(forged.is_dropped(Counter::DropNoFlow), "{forged:?}");
     }
 }

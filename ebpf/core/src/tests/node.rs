@@ -189,6 +189,10 @@ impl Tables for Node {
         }
     }
 
+    fn is_flooded(&self) -> bool {
+        self.is_flooded
+    }
+
     fn conntrack(&self, key: &CtKey) -> Option<Live<Ct>> {
         self.conntrack.get(key)
     }
