@@ -40,11 +40,21 @@ fn listener(line: &str, state: &str) -> Option<u16> {
     let mut fields = line.split_whitespace().skip(1);
     let (local, _, found) = (fields.next()?, fields.next()?, fields.next()?);
     let (address, port) = local.split_once(':')?;
-    // 127.x.x.x, as the kernel prints it on a little-endian machine.
-    let is_loopback = address.len() == 8 && address.ends_with("7F");
+    let is_loopback = is_loopback(address);
     // Addresses are printed as words of the machine.
     let is_dns = address == format!("{:08X}", u32::from_le_bytes(DNS_ADDRESS.octets()));
     (found == state && !is_loopback && !is_dns).then(|| u16::from_str_radix(port, 16).ok())?
+}
+
+/// Whether an address is loopback's, in either family, or IPv4's as IPv6 carries it. The kernel prints
+/// addresses as words, here of a little-endian machine.
+fn is_loopback(address: &str) -> bool {
+    const MAPPED: &str = "0000000000000000FFFF0000";
+    let v4 = match address.len() {
+        8 => address,
+        _ => address.strip_prefix(MAPPED).unwrap_or_default(),
+    };
+    v4.len() == 8 && v4.ends_with("7F") || address == "00000000000000000000000001000000"
 }
 
 /// Keeps the kernel from giving published ports, and those of translated sources, to sockets that
@@ -142,6 +152,14 @@ mod tests {
         assert_eq!(listener(&line("01004164:0035", "0A"), "0A"), None, "DNS");
         let v6 = line("00000000000000000000000000000000:0050", "0A");
         assert_eq!(listener(&v6, "0A"), Some(80));
+        for loopback in [
+            "00000000000000000000000001000000:0050",
+            "0000000000000000FFFF00000100007F:0050",
+        ] {
+            assert_eq!(listener(&line(loopback, "0A"), "0A"), None);
+        }
+        let mapped = line("0000000000000000FFFF00000101C6C0:0050", "0A");
+        assert_eq!(listener(&mapped, "0A"), Some(80), "mapped");
         assert_eq!(listener("  sl  local_address rem_address   st", "0A"), None);
     }
 
