@@ -10,7 +10,7 @@ use super::{
     probe,
     programs::{Hook, Programs},
     requirements,
-    tables::{Tables, internal_address},
+    tables::{Tables, internal_address, of_node},
     uplink::{Choice, Facts, choose},
     veth_names,
 };
@@ -196,13 +196,12 @@ impl Actor {
         let mut plan = plan(&self.desired, &self.local());
         let mut problems = std::mem::take(&mut plan.problems);
         self.find_taken_ports(&plan, &mut problems);
-        if let Err(error) = self.try_program(&plan).await {
-            tracing::error!("cannot program the kernel: {error:#}");
-            problems.push(Problem {
-                kind: Kind::Settings.into(),
-                id: "settings".to_owned(),
-                message: format!("{error:#}"),
-            });
+        match self.try_program(&plan).await {
+            Ok(left_out) => problems.extend(left_out),
+            Err(error) => {
+                tracing::error!("cannot program the kernel: {error:#}");
+                problems.push(of_node(format!("{error:#}")));
+            }
         }
         self.problems.send_if_modified(|before| {
             let changed = *before != problems;
@@ -212,7 +211,8 @@ impl Actor {
         problems
     }
 
-    async fn try_program(&mut self, plan: &Plan) -> anyhow::Result<()> {
+    /// What could not be written is in the answer: it keeps nothing else from being written.
+    async fn try_program(&mut self, plan: &Plan) -> anyhow::Result<Vec<Problem>> {
         self.watch_nodes();
         if plan.vxlan_port != 0 && self.vxlan_port != Some(plan.vxlan_port) {
             let replace = self.vxlan_port.is_some();
@@ -224,11 +224,15 @@ impl Actor {
         self.tables
             .configure(plan, &self.own, self.host_cookie, mtu)?;
         let taken = &self.taken;
-        self.tables.program(plan, &|key| taken.contains(key))?;
+        let left_out = self.tables.program(plan, &|key| taken.contains(key));
+        for problem in &left_out {
+            tracing::error!("cannot program the kernel: {}", problem.message);
+        }
         self.published = plan.published.keys().copied().collect();
         self.reserved
             .reserve(self.published.iter())
-            .context("cannot reserve the published ports")
+            .context("cannot reserve the published ports")?;
+        Ok(left_out)
     }
 
     fn local(&self) -> Local {

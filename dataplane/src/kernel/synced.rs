@@ -34,15 +34,18 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Synced<K, V> {
     /// Adds and changes what `wanted` has; removes nothing yet.
     ///
     /// # Errors
-    /// The map is full, or the kernel refuses. What was written so far stays.
+    /// The map is full, or the kernel refuses: the first refusal. All that can be written is.
     pub fn add(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), MapError> {
+        let mut outcome = Ok(());
         for (key, value) in wanted {
             if self.held.get(key) != Some(value) {
-                self.map.insert(key, value, 0)?;
-                self.held.insert(*key, *value);
+                match self.map.insert(key, value, 0) {
+                    Ok(()) => drop(self.held.insert(*key, *value)),
+                    Err(error) => outcome = outcome.and(Err(error)),
+                }
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Removes what `wanted` has not.
@@ -71,8 +74,13 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Synced<K, V> {
     /// # Errors
     /// As above.
     pub fn make(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), MapError> {
-        self.add(wanted)?;
-        self.remove_others(wanted)
+        let added = self.add(wanted);
+        self.remove_others(wanted)?;
+        match added {
+            Ok(()) => Ok(()),
+            // There may be room now.
+            Err(_) => self.add(wanted),
+        }
     }
 
     /// Adds or changes one entry.

@@ -20,6 +20,7 @@ use skein_abi::{
     names::*,
     overlay::{Endpoint, Location, Network, OverlayKey, Vip, VipSlot},
 };
+use skein_proto::network::{Kind, Problem};
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 /// The maps that the dataplane writes.
@@ -140,37 +141,33 @@ impl Tables {
             .context("cannot write the host's devices into the kernel")
     }
 
-    /// Makes everything else equal to the plan. `taken` ports are those of host programs here.
-    ///
-    /// # Errors
-    /// A map is full, or the kernel refuses.
-    pub fn program(
-        &mut self,
-        plan: &Plan,
-        taken: &dyn Fn(&PublishedKey) -> bool,
-    ) -> anyhow::Result<()> {
-        let full = |what: &'static str| move || format!("cannot write {what} into the kernel");
-        self.members
-            .make(&plan.members)
-            .with_context(full("the members"))?;
-        self.networks
-            .make(&plan.networks)
-            .with_context(full("the networks"))?;
-        self.overlay
-            .make(&plan.overlay)
-            .with_context(full("the overlay's addresses"))?;
-        self.program_published(plan, taken)
-            .with_context(full("the published ports"))?;
-        self.program_vips(plan).with_context(full("the VIPs"))
+    /// Makes everything else equal to the plan. `taken` ports are those of host programs here. What a
+    /// map has no room for, or the kernel refuses, is in the answer; the rest is written.
+    pub fn program(&mut self, plan: &Plan, taken: &dyn Fn(&PublishedKey) -> bool) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let members = self.members.make(&plan.members);
+        note(&mut problems, "the members", members.map_err(Into::into));
+        let networks = self.networks.make(&plan.networks);
+        note(&mut problems, "the networks", networks.map_err(Into::into));
+        let overlay = self.overlay.make(&plan.overlay);
+        let what = "the overlay's addresses";
+        note(&mut problems, what, overlay.map_err(Into::into));
+        let published = self.program_published(plan, taken, &mut problems);
+        note(&mut problems, "the published ports", published);
+        let vips = self.program_vips(plan, &mut problems);
+        note(&mut problems, "the VIPs", vips);
+        problems
     }
 
     fn program_published(
         &mut self,
         plan: &Plan,
         taken: &dyn Fn(&PublishedKey) -> bool,
+        problems: &mut Vec<Problem>,
     ) -> anyhow::Result<()> {
         let names = plan.nodes.keys().map(String::as_str);
         let indices = self.services.assign(names, SERVICES_MAX)?;
+        problems.extend(services_left_out(plan, &indices));
         let index = |service: &String| indices.get(service).copied();
         let local = plan.local.iter();
         let local = local.filter_map(|(service, local)| Some((index(service)?, *local)));
@@ -225,7 +222,7 @@ impl Tables {
         Ok(())
     }
 
-    fn program_vips(&mut self, plan: &Plan) -> anyhow::Result<()> {
+    fn program_vips(&mut self, plan: &Plan, problems: &mut Vec<Problem>) -> anyhow::Result<()> {
         let name = |key: &OverlayKey| format!("{}/{}", key.vni, skein_abi::from_addr(key.addr));
         let names: Vec<String> = plan.vips.keys().map(name).collect();
         let lists = self
@@ -235,6 +232,11 @@ impl Tables {
         let mut slots = BTreeMap::new();
         for (key, backends) in &plan.vips {
             let Some(list) = lists.get(&name(key)).copied() else {
+                problems.push(of_node(format!(
+                    "VIP {} of the network with VNI {} leads nowhere on this node: there are more than {VIPS_MAX} VIPs; remove services or networks",
+                    skein_abi::from_addr(key.addr),
+                    key.vni,
+                )));
                 continue;
             };
             let held = self.vips.held().get(key).filter(|vip| vip.list == list);
@@ -339,5 +341,57 @@ impl Tables {
     /// Whether the kernel has the network with a VNI.
     pub fn has_network(&self, vni: u32) -> bool {
         self.networks.held().contains_key(&vni)
+    }
+}
+
+/// A problem of this node itself.
+pub fn of_node(message: String) -> Problem {
+    Problem {
+        kind: Kind::Settings.into(),
+        id: "settings".to_owned(),
+        message,
+    }
+}
+
+fn note(problems: &mut Vec<Problem>, what: &str, outcome: anyhow::Result<()>) {
+    if let Err(error) = outcome {
+        let message = format!("cannot write {what} into the kernel: {error:#}");
+        problems.push(of_node(message));
+    }
+}
+
+/// The services that found no index.
+fn services_left_out(
+    plan: &Plan,
+    indices: &BTreeMap<String, u32>,
+) -> impl Iterator<Item = Problem> {
+    let left_out = plan.nodes.keys();
+    let left_out = left_out.filter(|service| !indices.contains_key(*service));
+    left_out.map(|service| Problem {
+        kind: Kind::Service.into(),
+        id: service.clone(),
+        message: format!(
+            "the ports of service {service} are not published on this node: more than {SERVICES_MAX} services publish ports; remove some, or publish in host mode"
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_without_an_index_is_a_problem_of_its_own() {
+        let mut plan = Plan::default();
+        for service in ["a", "b"] {
+            plan.nodes.insert(service.to_owned(), Vec::new());
+        }
+        let indices = BTreeMap::from([("a".to_owned(), 0)]);
+        let problems: Vec<Problem> = services_left_out(&plan, &indices).collect();
+        assert_eq!(problems.len(), 1);
+        assert_eq!(
+            (problems[0].kind(), problems[0].id.as_str()),
+            (Kind::Service, "b")
+        );
     }
 }
