@@ -2,12 +2,14 @@
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use skein_abi::verdict::Counter;
+use skein_abi::{names::PINS, verdict::Counter};
 use std::net::Ipv4Addr;
 use xtask::cluster::Host;
 
 /// The pinned maps, on every node.
-const MAPS: &str = "/sys/fs/bpf/skein/v1/maps";
+fn maps() -> String {
+    format!("/sys/fs/bpf/{PINS}/maps")
+}
 
 /// How many packets a node has counted.
 ///
@@ -16,7 +18,8 @@ const MAPS: &str = "/sys/fs/bpf/skein/v1/maps";
 pub fn count(node: &Host, counter: Counter) -> anyhow::Result<u64> {
     let key = bytes(&(counter as u32).to_ne_bytes());
     let found = node.run(&format!(
-        "bpftool -j map lookup pinned {MAPS}/COUNTERS key {key}"
+        "bpftool -j map lookup pinned {}/COUNTERS key {key}",
+        maps()
     ))?;
     let found: Value = serde_json::from_str(&found)?;
     let values = found["formatted"]["values"].as_array();
@@ -33,7 +36,8 @@ pub fn send_all_to(node: &Host, port: u16, to: Ipv4Addr) -> anyhow::Result<()> {
     const TCP: u8 = 6;
     let [high, low] = port.to_be_bytes();
     let found = node.run(&format!(
-        "bpftool -j map lookup pinned {MAPS}/PUBLISHED key {}",
+        "bpftool -j map lookup pinned {}/PUBLISHED key {}",
+        maps(),
         bytes(&[high, low, TCP, 0])
     ))?;
     let found: Value = serde_json::from_str(&found)?;
@@ -43,7 +47,8 @@ pub fn send_all_to(node: &Host, port: u16, to: Ipv4Addr) -> anyhow::Result<()> {
     let slots = number("slots").with_context(|| format!("bpftool says {found}"))?;
     ensure!(slots > 0, "port {port} leads nowhere on {}", node.name());
     let table = node.run(&format!(
-        "bpftool -j map lookup pinned {MAPS}/NODE_TABLES key {}",
+        "bpftool -j map lookup pinned {}/NODE_TABLES key {}",
+        maps(),
         bytes(&u32::try_from(service)?.to_ne_bytes())
     ))?;
     let table: Value = serde_json::from_str(&table)?;

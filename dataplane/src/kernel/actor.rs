@@ -151,6 +151,9 @@ impl Actor {
             }
         });
         self.look_at_host().await;
+        if let Err(error) = self.programs.remove_other_layouts() {
+            tracing::error!("programs of another version stay attached: {error:#}");
+        }
         loop {
             tokio::select! {
                 command = commands.recv() => match command {

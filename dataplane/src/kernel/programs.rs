@@ -1,6 +1,6 @@
 //! Kernel programs: loaded once at start, attached by links that are pinned.
 //!
-//! What is pinned under `<bpffs>/skein/v<N>` outlives the process: while no dataplane runs, packets
+//! What is pinned under `<bpffs>/skein/v<N>` ([`PINS`]) outlives the process: while no dataplane runs, packets
 //! keep flowing by the programs that the last one attached. The next one opens the same maps and puts
 //! its own programs into the links, one atomic update each, so that no packet meets none.
 
@@ -15,7 +15,7 @@ use aya::{
     },
 };
 use skein_abi::names::{
-    PINNED_MAPS, PROG_CONNECT4, PROG_GETPEER4, PROG_LOCAL, PROG_RECVMSG4, PROG_SENDMSG4,
+    PINNED_MAPS, PINS, PROG_CONNECT4, PROG_GETPEER4, PROG_LOCAL, PROG_RECVMSG4, PROG_SENDMSG4,
     PROG_UPLINK, PROG_UPLINK_XDP, PROG_VETH, PROG_VXLAN,
 };
 use std::{
@@ -23,15 +23,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Layout of the maps. A dataplane never opens maps of another layout: raise it when one changes.
-const LAYOUT: u32 = 1;
-
 /// The programs, built by `cargo xtask ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/skein.bpf.o");
 
 /// See the module.
 pub struct Programs {
     ebpf: Ebpf,
+    /// [`PINS`].
+    root: PathBuf,
     links: PathBuf,
 }
 
@@ -71,7 +70,7 @@ impl Programs {
     /// # Errors
     /// The kernel refuses them.
     pub fn load(bpffs: &Path) -> anyhow::Result<Self> {
-        let root = bpffs.join("skein").join(format!("v{LAYOUT}"));
+        let root = bpffs.join(PINS);
         let (maps, links) = (root.join("maps"), root.join("links"));
         for dir in [&maps, &links] {
             std::fs::create_dir_all(dir)
@@ -97,7 +96,17 @@ impl Programs {
                 .load()
                 .with_context(|| format!("the kernel refused program {name}"))?;
         }
-        Ok(Self { ebpf, links })
+        Ok(Self { ebpf, root, links })
+    }
+
+    /// Removes what dataplanes with other layouts of the maps pinned, which detaches their programs.
+    /// Call it when ours are attached, so that no packet meets none; until then both act, and flows
+    /// that the others knew begin anew.
+    ///
+    /// # Errors
+    /// A pin cannot be removed.
+    pub fn remove_other_layouts(&self) -> anyhow::Result<()> {
+        remove_others(&self.root)
     }
 
     /// Takes a map, to be wrapped in its type.
@@ -285,5 +294,58 @@ fn remove_pin(path: &Path) -> anyhow::Result<()> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+/// Removes the other `v<N>` folders beside one.
+fn remove_others(layout: &Path) -> anyhow::Result<()> {
+    let Some(all) = layout.parent() else {
+        return Ok(());
+    };
+    let entries =
+        std::fs::read_dir(all).with_context(|| format!("cannot list {}", all.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let number = name.strip_prefix('v').map(str::parse::<u32>);
+        if path == layout || !matches!(number, Some(Ok(_))) {
+            continue;
+        }
+        std::fs::remove_dir_all(&path).with_context(|| {
+            format!(
+                "cannot remove the pins of another version, {}",
+                path.display()
+            )
+        })?;
+        tracing::info!(
+            "removed the programs of another version, {}",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skein_abi::names::LAYOUT;
+
+    #[test]
+    fn the_folder_of_the_pins_is_that_of_the_layout() {
+        assert_eq!(PINS, format!("skein/v{LAYOUT}"));
+    }
+
+    #[test]
+    fn only_other_layouts_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["v1", "v2", "v10", "vx", "other"] {
+            std::fs::create_dir_all(dir.path().join(name).join("links")).unwrap();
+            std::fs::write(dir.path().join(name).join("links/pin"), "").unwrap();
+        }
+        remove_others(&dir.path().join("v2")).unwrap();
+        let left = std::fs::read_dir(dir.path()).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["other", "v2", "vx"]);
     }
 }

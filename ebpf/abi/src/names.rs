@@ -87,3 +87,10 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_SOCKETS,
     MAP_COUNTERS,
 ];
+
+/// The layout of the maps, counters included: programs and maps of different layouts never meet, as
+/// each has its own [`PINS`]. Raise both when a pinned map changes its size or the type or meaning of
+/// its contents, a counter too.
+pub const LAYOUT: u32 = 2;
+/// Where maps and links are pinned, below the BPF filesystem's root.
+pub const PINS: &str = "skein/v2";
