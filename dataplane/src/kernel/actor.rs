@@ -18,7 +18,7 @@ use crate::{
     config::{Attach, Config},
     desired::Desired,
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use futures::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use skein_abi::{
@@ -40,6 +40,9 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// Host programs that hold published ports are looked for again this long after anything happened:
 /// the kernel tells nobody when a socket closes.
 const TAKEN_RECHECK: Duration = Duration::from_secs(5);
+/// Everything is compared with the kernel again so often, and repaired: changes that the kernel told of
+/// may be lost, or have failed. A fault then lasts a minute at most, and a look costs milliseconds.
+const RESYNC: Duration = Duration::from_secs(60);
 /// Largest packet of the Internet at large, for when no uplink has the node's address.
 const DEFAULT_MTU: u32 = 1_500;
 
@@ -132,34 +135,41 @@ impl Actor {
     }
 
     /// Works until all handles are gone.
-    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    ///
+    /// # Errors
+    /// It can no longer follow the host's devices or the other nodes: the process must begin anew.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> anyhow::Result<()> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr];
-        let (connection, _handle, mut changes) = match new_multicast_connection(&groups) {
-            Ok(opened) => opened,
-            Err(error) => {
-                tracing::error!(%error, "cannot watch the network devices");
-                return;
-            }
-        };
+        let (connection, _handle, mut changes) =
+            new_multicast_connection(&groups).context("cannot watch the network devices")?;
         tokio::spawn(connection);
         // A change of suspects that waits is newer than none: a handful is plenty.
         let (tell, mut suspects) = mpsc::channel(4);
         let watched = self.watched.subscribe();
-        tokio::spawn(async move {
-            if let Err(error) = probe::run(watched, tell).await {
-                tracing::error!("nodes are not probed: {error:#}");
-            }
-        });
+        let mut probing = tokio::spawn(probe::run(watched, tell));
         self.look_at_host().await;
         if let Err(error) = self.programs.remove_other_layouts() {
             tracing::error!("programs of another version stay attached: {error:#}");
         }
+        let mut resync = tokio::time::interval(RESYNC);
+        resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first tick comes at once.
+        resync.tick().await;
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(command) => self.obey(command).await,
-                    None => return,
+                    None => return Ok(()),
                 },
+                _ = resync.tick() => {
+                    self.look_at_host().await;
+                    self.program().await;
+                }
+                ended = &mut probing => {
+                    ended.context("the probe of other nodes broke")?
+                        .context("other nodes cannot be probed")?;
+                    bail!("the probe of other nodes ended");
+                }
                 () = tokio::time::sleep(TAKEN_RECHECK), if !self.taken.is_empty() => {
                     self.program().await;
                 }
@@ -167,7 +177,8 @@ impl Actor {
                     self.suspects = now;
                     self.program().await;
                 }
-                Some(_) = changes.next() => {
+                change = changes.next() => {
+                    change.context("the kernel no longer tells of changes of network devices: its netlink socket is closed")?;
                     tokio::time::sleep(SETTLE).await;
                     while futures::FutureExt::now_or_never(changes.next()).flatten().is_some() {}
                     self.look_at_host().await;
@@ -417,14 +428,23 @@ impl Actor {
 
     async fn try_look_at_host(&mut self) -> anyhow::Result<()> {
         let present = self.devices.list().await?;
+        // One device that refuses must not keep the others from their programs, nor the host's
+        // addresses from the kernel.
+        let mut errors = Vec::new();
         let mut uplinks = BTreeMap::new();
         for device in present.values() {
             if device.is_own() || device.is_port || !device.is_ethernet {
                 continue;
             }
-            self.programs
-                .attach(Hook::Uplink, &device.name, device.ifindex)?;
-            let mut flags = self.choose_hook(device)?;
+            let (name, ifindex) = (&device.name, device.ifindex);
+            if let Err(error) = self.programs.attach(Hook::Uplink, name, ifindex) {
+                errors.push(format!("{error:#}"));
+                continue;
+            }
+            let mut flags = self.choose_hook(device).unwrap_or_else(|error| {
+                errors.push(format!("{error:#}"));
+                0
+            });
             if is_engine_bridge(device) {
                 flags |= DEVICE_TRANSLATE;
             }
@@ -433,8 +453,10 @@ impl Actor {
         // Devices are made before they become ports of a bridge; and they go.
         for ifindex in self.tables.uplinks() {
             if !uplinks.contains_key(&ifindex) {
-                self.programs.detach_xdp(ifindex)?;
-                self.programs.detach(Hook::Uplink, ifindex)?;
+                let detached = self.programs.detach_xdp(ifindex);
+                if let Err(error) = detached.and(self.programs.detach(Hook::Uplink, ifindex)) {
+                    errors.push(format!("{error:#}"));
+                }
             }
         }
         self.uplinks
@@ -451,7 +473,9 @@ impl Actor {
                 self.uplink_mtu = present[&ifindex].mtu;
             }
         }
-        self.tables.set_host(&addresses, &uplinks)
+        self.tables.set_host(&addresses, &uplinks)?;
+        ensure!(errors.is_empty(), "{}", errors.join("; "));
+        Ok(())
     }
 
     /// Attaches or detaches XDP in front of the tc hook of an uplink. Returns the flags that the other

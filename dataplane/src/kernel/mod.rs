@@ -28,7 +28,10 @@ use anyhow::{Context as _, bail};
 use parking_lot::RwLock;
 use skein_proto::network::Problem;
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
 
 /// Commands that wait for the actor: far more than containers start at the same time.
 const COMMANDS_MAX: usize = 256;
@@ -110,7 +113,8 @@ pub struct Kernel {
 impl Kernel {
     /// Loads the programs, takes over what an earlier dataplane left: the network state that it had
     /// last, and the endpoints that containers had. Attaches to every device. Call
-    /// [`check_requirements`] before.
+    /// [`check_requirements`] before. The task that is returned beside the handle ends with an error
+    /// when the kernel's side cannot go on: then the process must not either.
     ///
     /// # Errors
     /// What the kernel lacks or refuses.
@@ -118,18 +122,19 @@ impl Kernel {
         config: &Config,
         desired: Arc<Desired>,
         endpoints: Vec<Attachment>,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<(Self, JoinHandle<anyhow::Result<()>>)> {
         let askers = Askers::default();
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let (tell, problems) = watch::channel(Vec::new());
         let mut actor = actor::Actor::new(config, Arc::clone(&askers), tell).await?;
         actor.resume(desired, endpoints).await?;
-        tokio::spawn(actor.run(inbox));
-        Ok(Self {
+        let working = tokio::spawn(actor.run(inbox));
+        let kernel = Self {
             commands,
             askers,
             problems,
-        })
+        };
+        Ok((kernel, working))
     }
 
     /// Makes the maps equal to the wanted state. What could not be done is in the answer.
