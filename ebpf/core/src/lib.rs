@@ -13,6 +13,21 @@
 //!
 //! Then comes [`settle`], which goes on where a verdict is half a decision.
 //!
+//! # A packet to a published port, and its reply
+//!
+//! The functions that decide, in order; the same at tc and at XDP but where it says so.
+//!
+//! | where | request | reply |
+//! |---|---|---|
+//! | the client's node, uplink (XDP or tc) | [`uplink`], [`settle`] → `enter`: `conntrack::follow`, `follow_affinity`, `pick`, `forward_first` | |
+//! | the task's node, vxlan device (tc) | [`from_tunnel`] → `conntrack::follow`, else [`settle`] → `conntrack::begin`, `elsewhere` | |
+//! | the task's node, veth (tc) | | [`from_container`] → `follow`: `conntrack::answer`, `reply` |
+//! | the client's node, uplink (XDP) or vxlan device (tc) | | [`from_tunnel`] → `replied`, `out` |
+//!
+//! XDP finishes what goes on by VXLAN and what comes back by it; a packet for a task of its own node
+//! it passes on, untouched, to tc, which decides it anew. If the task is on the client's node, `enter`
+//! ends with `conntrack::begin`, and `reply` with `out`.
+//!
 //! [`vxlan`] has the outer headers for hooks that make them themselves.
 //!
 //! Translation never changes a packet step by step: every function carries a whole [`Tuple`]
