@@ -8,7 +8,9 @@ use crate::{
     setup,
 };
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -35,15 +37,16 @@ pub fn ebpf(check: bool) -> anyhow::Result<()> {
         println!("wrote {}", committed().display());
         return Ok(());
     }
-    let differ: Vec<String> = sections(&built)?
+    let (new, old) = (parts(&built)?, parts(&committed())?);
+    let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+    let differ: Vec<&str> = names
         .into_iter()
-        .zip(sections(&committed())?)
-        .filter(|(new, old)| new != old)
-        .map(|(new, _)| new.0)
+        .filter(|name| new.get(*name) != old.get(*name))
+        .map(String::as_str)
         .collect();
     ensure!(
         differ.is_empty(),
-        "the committed object is not what the sources build (sections {}): run `cargo xtask ebpf` and commit ebpf/skein.bpf.o",
+        "the committed object is not what the sources build ({}): run `cargo xtask ebpf` and commit ebpf/skein.bpf.o",
         differ.join(", ")
     );
     println!("the committed object is what the sources build");
@@ -92,28 +95,113 @@ fn build() -> anyhow::Result<PathBuf> {
     Ok(stripped)
 }
 
-/// What the kernel loads, instructions and maps, by section. Symbol names and line tables are
-/// not compared: the order in which they come may differ.
-fn sections(object: &Path) -> anyhow::Result<Vec<(String, String)>> {
-    [
+/// What the kernel is given, part by part: the instructions of each section, what their relocations
+/// name, and the definition of each map. Symbol numbers and line tables are not compared: the order in
+/// which they come may differ.
+fn parts(object: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut parts = definitions(object)?;
+    let dump = |option: &str, section: &str| {
+        let dump = sh(&format!(
+            "/usr/lib/llvm-22/bin/llvm-objdump {option} --section={section} {}",
+            object.display()
+        ))?;
+        // The first lines name the file.
+        anyhow::Ok(dump.lines().skip(3).collect::<Vec<_>>().join("\n"))
+    };
+    for section in [
         "classifier",
         "xdp",
         "cgroup/connect4",
         "cgroup/sendmsg4",
         "cgroup/recvmsg4",
         "cgroup/getpeername4",
-        ".maps",
         ".text",
-    ]
-    .into_iter()
-    .map(|section| {
-        let dump = sh(&format!(
-            "/usr/lib/llvm-22/bin/llvm-objdump --full-contents --section={section} {}",
-            object.display()
-        ))?;
-        // The first lines name the file.
-        let contents = dump.lines().skip(3).collect::<Vec<_>>().join("\n");
-        Ok((section.to_owned(), contents))
-    })
-    .collect()
+    ] {
+        let instructions = dump("--full-contents", section)?;
+        parts.insert(format!("instructions of {section}"), instructions);
+        // By offset: type, and the name of the map or function.
+        let relocations = dump("--reloc", section)?;
+        parts.insert(format!("relocations of {section}"), relocations);
+    }
+    Ok(parts)
+}
+
+/// The maps' definitions, from BTF: the section `.maps` itself is all zero.
+fn definitions(object: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let dump = sh(&format!(
+        "bpftool --json btf dump file {} format raw",
+        object.display()
+    ))?;
+    let dump: Value = serde_json::from_str(&dump).context("cannot read bpftool's dump of BTF")?;
+    let types = dump["types"].as_array();
+    let types = types.context("bpftool's dump of BTF has no types")?;
+    let maps = types
+        .iter()
+        .find(|entry| entry["kind"] == "DATASEC" && entry["name"] == ".maps");
+    let maps = maps.and_then(|section| section["vars"].as_array());
+    let maps = maps.with_context(|| format!("{} defines no map", object.display()))?;
+    let by_id: BTreeMap<u64, &Value> = types
+        .iter()
+        .filter_map(|entry| Some((entry["id"].as_u64()?, entry)))
+        .collect();
+    let define = |entry: &Value| {
+        let variable = *by_id.get(&entry["type_id"].as_u64()?)?;
+        let name = variable["name"].as_str()?;
+        let definition = spelled_out(variable, &by_id, &mut Vec::new());
+        Some((format!("map {name}"), definition.to_string()))
+    };
+    let defined: Option<BTreeMap<_, _>> = maps.iter().map(define).collect();
+    defined.context("bpftool's dump of BTF has maps without a definition")
+}
+
+/// A BTF entry with the types that it names in the place of their numbers, which say nothing.
+fn spelled_out(entry: &Value, by_id: &BTreeMap<u64, &Value>, within: &mut Vec<u64>) -> Value {
+    match entry {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(name, _)| *name != "id");
+            let fields = fields.map(|(name, value)| {
+                let id = value.as_u64().filter(|_| name.ends_with("type_id"));
+                let value = match id.and_then(|id| Some((id, *by_id.get(&id)?))) {
+                    // A type that leads back to itself.
+                    Some((id, named)) if within.contains(&id) => named["name"].clone(),
+                    Some((id, named)) => {
+                        within.push(id);
+                        let named = spelled_out(named, by_id, within);
+                        within.pop();
+                        named
+                    }
+                    None => spelled_out(value, by_id, within),
+                };
+                (name.clone(), value)
+            });
+            Value::Object(fields.collect())
+        }
+        Value::Array(entries) => {
+            let entries = entries.iter();
+            let entries = entries.map(|entry| spelled_out(entry, by_id, within));
+            Value::Array(entries.collect())
+        }
+        plain => plain.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_definition_is_what_it_names_whatever_the_numbers() {
+        let define = |entries: [u64; 2], count: u64| {
+            let array = json!({"id": entries[0], "kind": "ARRAY", "nr_elems": count});
+            let map = json!({"id": entries[1], "kind": "STRUCT", "name": "Map", "members": [
+                {"name": "max_entries", "type_id": entries[0]},
+                {"name": "itself", "type_id": entries[1]},
+            ]});
+            let by_id = BTreeMap::from([(entries[0], &array), (entries[1], &map)]);
+            spelled_out(&json!({"type_id": entries[1]}), &by_id, &mut Vec::new())
+        };
+        assert_eq!(define([1, 2], 64), define([8, 5], 64));
+        assert_ne!(define([1, 2], 64), define([1, 2], 65));
+    }
 }
