@@ -19,7 +19,7 @@ impl Orchestration {
         let mut wake = Wake::default();
         node_failure::orphan(draft, &mut wake);
         enforcer::run(draft);
-        restart::replace(draft, rng);
+        restart::replace(draft, &mut wake, rng);
         replicated::run(draft, rng);
         global::run(draft, rng);
         job::run(draft, rng);

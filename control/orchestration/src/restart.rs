@@ -55,13 +55,21 @@ pub(crate) fn may_restart(service: &Service, tasks: &[Arc<Task>], ended: &Task) 
 }
 
 /// Shuts down the tasks that ended by themselves or must leave their node, and creates successors.
-pub(crate) fn replace(draft: &mut Draft, rng: &mut impl Rng) {
+///
+/// One that failed while it was held back (no image, say) keeps its place until its own delay is over:
+/// else successors would follow each other as fast as they fail.
+pub(crate) fn replace(draft: &mut Draft, wake: &mut Wake, rng: &mut impl Rng) {
     let lost: Vec<Arc<Task>> = draft
         .tasks()
         .filter(|task| slot::is_live(task) && is_lost(draft, task))
         .cloned()
         .collect();
     for old in lost {
+        let held_back = old.desired_state == TaskState::Ready && draft.now() < old.not_before;
+        if held_back && old.status.state.is_terminal() {
+            wake.at(old.not_before);
+            continue;
+        }
         let mut ended = (*old).clone();
         ended.desired_state = TaskState::Shutdown;
         draft.put(ended);

@@ -218,6 +218,32 @@ fn a_failed_task_is_replaced_after_the_delay() {
 }
 
 #[test]
+fn replacements_that_fail_at_once_are_made_no_faster_than_the_delay() {
+    let mut world = World::new(&["a"]);
+    world.fixture.replicas("web", 1);
+    world.settle();
+    let first = world.live("web").remove(0);
+    world.fixture.report(&first.id, TaskState::Failed);
+    let mut made = BTreeSet::new();
+    // 20 s, with a delay of 5 s.
+    for _ in 0..200 {
+        world.settle();
+        for task in world.live("web") {
+            made.insert(task.id.clone());
+            if !task.status.state.is_terminal() {
+                world.fixture.report(&task.id, TaskState::Rejected);
+            }
+        }
+        world.fixture.pass(0.1);
+    }
+    assert!(
+        (4..=5).contains(&made.len()),
+        "{} tasks in 20 s",
+        made.len()
+    );
+}
+
+#[test]
 fn the_restart_policy_decides() {
     for (policy, end, again) in [
         (restart(|_| {}), TaskState::Complete, true),
