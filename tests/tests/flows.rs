@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use skein_abi::verdict::Counter;
 use skein_tests::{kernel, sockets, swarm};
-use std::{collections::BTreeSet, net::SocketAddrV4};
+use std::net::SocketAddrV4;
 use xtask::check::{
     requests::{ask, await_published},
     services,
@@ -98,7 +98,6 @@ fn datagrams_reach_a_task_through_every_node() -> anyhow::Result<()> {
     await_published(&cluster, cluster.nodes(), 30_100)?;
     let client = cluster.client()?;
     let own = format!("\"client\":\"{}\"", client.address());
-    let mut tasks = BTreeSet::new();
     for node in cluster.nodes() {
         for _ in 0..10 {
             let to = format!("UDP4:{}:30100", node.address());
@@ -108,9 +107,7 @@ fn datagrams_reach_a_task_through_every_node() -> anyhow::Result<()> {
                 "through {} it got {said:?}",
                 node.name()
             );
-            tasks.insert(said);
         }
     }
-    ensure!(!tasks.is_empty());
     cluster.down()
 }
