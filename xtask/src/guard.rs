@@ -10,15 +10,16 @@ use nix::{
         prctl,
         signal::{Signal, killpg},
     },
-    unistd::Pid,
+    unistd::{Pid, getpid, getppid},
 };
 use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     process::{Command, ExitCode},
 };
 
-/// Set for the guarded process.
-const GUARDED: &str = "SKEIN_XTASK_GUARDED";
+/// Set for the guarded process, to the number of its guard: processes further down inherit it, and are
+/// not guarded by it.
+const GUARD: &str = "SKEIN_XTASK_GUARD";
 /// What a shell gives as the exit code of a process that a signal ended: this plus the signal's number.
 const SIGNAL_EXIT: i32 = 128;
 
@@ -27,12 +28,13 @@ const SIGNAL_EXIT: i32 = 128;
 /// # Errors
 /// In the guarded process, those of `work`; else this program cannot be started again.
 pub fn guarded(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
-    if std::env::var_os(GUARDED).is_some() {
+    if std::env::var(GUARD).is_ok_and(|guard| guard == getppid().to_string()) {
         prctl::set_pdeathsig(Signal::SIGTERM)?;
         return work().map(|()| ExitCode::SUCCESS);
     }
     let mut run = Command::new(crate::own_program()?);
-    run.args(std::env::args_os().skip(1)).env(GUARDED, "1");
+    run.args(std::env::args_os().skip(1))
+        .env(GUARD, getpid().to_string());
     let mut run = run.process_group(0).spawn().context("cannot start xtask")?;
     let group = Pid::from_raw(run.id().cast_signed());
     ctrlc::set_handler(move || {
