@@ -4,7 +4,7 @@
 //! committed has BTF but no debug information, and no path of the machine that built it.
 
 use crate::{
-    run::{Step, output, sh},
+    run::{Step, run, sh},
     setup,
 };
 use anyhow::{Context as _, ensure};
@@ -29,7 +29,7 @@ fn committed() -> PathBuf {
 /// The build fails; or, with `check`, the two differ.
 pub fn ebpf(check: bool) -> anyhow::Result<()> {
     setup::setup(true)?;
-    let step = Step::begin("build the kernel programs");
+    let step = Step::begin_commands("build the kernel programs");
     let built = build()?;
     step.end("built");
     if !check {
@@ -70,21 +70,14 @@ fn build() -> anyhow::Result<PathBuf> {
     ];
     let mut cargo = Command::new("cargo");
     cargo
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--quiet",
-            "--target",
-            TARGET,
-        ])
+        .args(["build", "--release", "--locked", "--target", TARGET])
         .current_dir(&folder)
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTC", "/usr/bin/rustc")
         // Debian's stable compiler has what BPF needs, behind the gate of the nightly one.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    output(&mut cargo)?;
+    run(&mut cargo)?;
     let built = target.join(TARGET).join("release/skein");
     let stripped = target.join("skein.bpf.o");
     sh(&format!(

@@ -2,12 +2,12 @@
 
 use crate::{
     cluster::Host,
-    run::{output, run, sh},
+    run::{run, sh},
 };
 use anyhow::{Context as _, ensure};
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -22,11 +22,11 @@ pub fn build_demo() -> anyhow::Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut build = Command::new(cargo);
     build
-        .args(["build", "--quiet", "-p", "skein-demo", "--target", TARGET])
+        .args(["build", "-p", "skein-demo", "--target", TARGET])
         .current_dir(crate::root())
         .env("CARGO_TARGET_DIR", crate::target_dir()?)
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    output(&mut build).map(drop)
+    run(&mut build)
 }
 
 fn binary() -> anyhow::Result<PathBuf> {
@@ -39,7 +39,7 @@ fn binary() -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// The engine refuses.
-pub fn import(host: &Host, _binaries: &Path) -> anyhow::Result<()> {
+pub fn import(host: &Host) -> anyhow::Result<()> {
     let folder = crate::target_dir()?.join("skein-image");
     let bin = folder.join("bin");
     fs::create_dir_all(&bin)?;

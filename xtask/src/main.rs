@@ -1,6 +1,6 @@
 //! `cargo xtask`: see [`xtask`].
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
 use xtask::{
@@ -176,6 +176,10 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
     match command {
         ClusterCommand::Up(_) => {}
         ClusterCommand::Env { node } => {
+            ensure!(
+                cluster.is_whole(),
+                "the cluster is not up yet: wait until `cargo xtask cluster up` says so"
+            );
             println!(
                 "export DOCKER_HOST=unix://{}",
                 cluster.host(&node)?.socket().display()
@@ -192,6 +196,9 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         }
         ClusterCommand::Ip { host } => println!("{}", cluster.host(&host)?.address()),
         ClusterCommand::Ls => {
+            if !cluster.is_whole() {
+                eprintln!("`cargo xtask cluster up` is not done yet");
+            }
             for host in cluster.hosts() {
                 println!(
                     "{:<8} {:<15} {}",

@@ -1,11 +1,16 @@
 //! Running other programs, waiting, and saying what is going on.
 
 use anyhow::{Context as _, bail};
+use process_control::{ChildExt as _, Control as _};
 use std::{
     io::Write as _,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
+
+/// The longest that a command whose output is waited for may take: `docker service create` waits until
+/// all its tasks run, and an update of many goes one by one.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A step that may take a while: says what it does, and how long it took.
 pub struct Step {
@@ -18,6 +23,14 @@ impl Step {
         print!("{what} ... ");
         // Without a terminal there is nobody to show it to.
         let _ = std::io::stdout().flush();
+        Self {
+            began: Instant::now(),
+        }
+    }
+
+    /// Says what begins, and leaves the lines below to the commands that it runs.
+    pub fn begin_commands(what: &str) -> Self {
+        println!("{what}:");
         Self {
             began: Instant::now(),
         }
@@ -57,7 +70,8 @@ fn describe(command: &Command) -> String {
     words.join(" ")
 }
 
-/// Runs a command with our own input and output; its failure is an error.
+/// Runs a command with our own input and output; its failure is an error. It may take as long as it
+/// needs: whoever watches sees what it does, and a build on a slow machine has no known limit.
 pub fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command
         .status()
@@ -68,16 +82,21 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed; its failure is an error with what it said.
+/// Runs a command and returns what it printed; its failure is an error with what it said, and so is that
+/// it took too long.
 pub fn output(command: &mut Command) -> anyhow::Result<String> {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", describe(command)))?;
+    let ended = output_within(child, OUTPUT_TIMEOUT).with_context(|| describe(command))?;
     let Output {
         status,
         stdout,
         stderr,
-    } = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {}", describe(command)))?;
+    } = ended;
     if !status.success() {
         let said = String::from_utf8_lossy(&stderr);
         let said = if said.trim().is_empty() {
@@ -88,6 +107,14 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
         bail!("{} failed: {status}: {}", describe(command), said.trim());
     }
     Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// Waits for a command and collects what it printed. It is killed if it takes longer than `limit`.
+pub(crate) fn output_within(child: Child, limit: Duration) -> anyhow::Result<Output> {
+    let ended = child.controlled_with_output();
+    let ended = ended.time_limit(limit).terminate_for_timeout().wait()?;
+    let ended = ended.with_context(|| format!("killed: not done within {} s", limit.as_secs()))?;
+    Ok(ended.into_std_lossy())
 }
 
 /// [`output`] of a command line without quoting.

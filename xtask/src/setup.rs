@@ -1,6 +1,6 @@
 //! What this machine must have, installed where it is missing.
 
-use crate::run::{Step, output, sh};
+use crate::run::{Step, run, sh};
 use anyhow::{Context as _, bail};
 use std::{path::Path, process::Command};
 
@@ -69,7 +69,7 @@ fn install(packages: &[(&str, &'static str)]) -> anyhow::Result<()> {
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!("missing: {list}; this is no Debian: install what they hold by hand");
     }
-    let step = Step::begin(&format!("install {list}"));
+    let step = Step::begin_commands(&format!("install {list}"));
     let apt = |args: &[&str]| {
         let mut apt = Command::new("apt-get");
         apt.args([
@@ -81,7 +81,7 @@ fn install(packages: &[(&str, &'static str)]) -> anyhow::Result<()> {
         ]);
         apt.env("DEBIAN_FRONTEND", "noninteractive").args(args);
         // Packages start their services where they can: a cluster brings its own engines.
-        output(apt.env("RUNLEVEL", "1"))
+        run(apt.env("RUNLEVEL", "1"))
     };
     apt(&["update"])?;
     let mut install = vec!["install", "-y", "--no-install-recommends"];
@@ -95,7 +95,7 @@ fn install_bpf_linker() -> anyhow::Result<()> {
     if sh("bpf-linker --version").is_ok_and(|version| version.contains(BPF_LINKER)) {
         return Ok(());
     }
-    let step = Step::begin(&format!("build bpf-linker {BPF_LINKER}"));
+    let step = Step::begin_commands(&format!("build bpf-linker {BPF_LINKER}"));
     let mut cargo = Command::new("cargo");
     cargo
         .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked"])
@@ -105,7 +105,7 @@ fn install_bpf_linker() -> anyhow::Result<()> {
             "RUSTFLAGS",
             "-L /usr/lib/llvm-22/lib -C link-arg=-Wl,-rpath,/usr/lib/llvm-22/lib",
         );
-    output(&mut cargo)?;
+    run(&mut cargo)?;
     step.end("built");
     Ok(())
 }

@@ -1,3 +1,5 @@
+//! The cluster object: its settings, its Raft members and its root of trust.
+
 use crate::{Meta, Timestamp, is_default};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+//! IDs of objects.
+
 use rand::Rng;
 
 /// Characters in an object ID.

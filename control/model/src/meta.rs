@@ -1,3 +1,5 @@
+//! What every object carries: its version and its times.
+
 use crate::Timestamp;
 use serde::{Deserialize, Serialize};
 

@@ -1,3 +1,5 @@
+//! Networks of swarm scope, and their address pools.
+
 use crate::Meta;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};

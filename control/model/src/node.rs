@@ -1,3 +1,5 @@
+//! Nodes: what is asked of them, what they say of themselves, how they are.
+
 use crate::{GenericResource, Meta, is_default};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

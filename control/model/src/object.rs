@@ -1,3 +1,5 @@
+//! One type for an object of any kind, as the store and its events carry it.
+
 use crate::{Cluster, Config, Meta, Network, Node, Secret, Service, Task};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};

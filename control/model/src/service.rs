@@ -1,3 +1,5 @@
+//! Services: their state beside the spec. The spec is in `spec.rs`.
+
 use crate::{EndpointSpec, Meta, PortConfig, ServiceSpec, Timestamp, Version};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};

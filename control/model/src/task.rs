@@ -1,3 +1,5 @@
+//! Tasks and their states.
+
 use crate::{
     EndpointSpec, GenericResource, Meta, PortConfig, ServiceMode, TaskSpec, Timestamp, Version,
     is_default,

@@ -1,3 +1,5 @@
+//! The order in which the leader's cores run.
+
 use crate::{
     Wake, allocator::Allocator, enforcer, global, job, node_failure, reaper, replicated, restart,
     scheduler::Scheduler, update,

@@ -1,3 +1,5 @@
+//! When a core wants to be asked again.
+
 use skein_model::Timestamp;
 
 /// When something is to be decided next that no change of the store announces: the earliest moment

@@ -1,3 +1,5 @@
+//! The API's listener and its connections.
+
 use super::{
     Local, Original,
     cluster::Cluster,

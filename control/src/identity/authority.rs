@@ -1,3 +1,5 @@
+//! Making and reading certificates. Pure but for the keys it draws.
+
 use super::role_ou;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rcgen::{

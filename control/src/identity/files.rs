@@ -1,3 +1,5 @@
+//! A node's certificate and key on disk.
+
 use super::{AuthorityError, issuer_of, keyfile::KeyFileError, peer_identity, validity};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use skein_model::{NodeRole, Timestamp, TlsInfo};

@@ -1,3 +1,5 @@
+//! The gRPC service from which nodes get certificates.
+
 use super::{AuthorityError, JoinToken, sign};
 use crate::{
     clock,

@@ -1,3 +1,5 @@
+//! Join tokens.
+
 use num_bigint::BigUint;
 use rand::RngCore;
 use sha2::{Digest, Sha256};

@@ -1,3 +1,5 @@
+//! Which nodes were heard, and when.
+
 use parking_lot::Mutex;
 use skein_model::Draft;
 use skein_orchestration::node_failure::Heartbeats;

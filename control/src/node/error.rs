@@ -1,3 +1,5 @@
+//! Errors of membership, in words for the user.
+
 use super::{LocalState, Membership};
 use std::fmt;
 

@@ -1,3 +1,5 @@
+//! The membership as the API sees it.
+
 use super::{InitRequest, JoinRequest, Membership, Node, NodeError, RemoteManager};
 use crate::api::{Member, Store};
 use futures::future::BoxFuture;

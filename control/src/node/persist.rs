@@ -1,3 +1,5 @@
+//! What a member keeps on disk.
+
 use super::{NodeError, RemoteManager};
 use crate::identity::{Vault, write_private};
 use parking_lot::Mutex;

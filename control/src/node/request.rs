@@ -1,3 +1,5 @@
+//! The bodies of `POST /swarm/init` and `/swarm/join`.
+
 use serde::{Deserialize, Deserializer};
 use skein_model::{Availability, ClusterSpec};
 

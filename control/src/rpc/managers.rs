@@ -1,3 +1,5 @@
+//! Which managers there are, and which one leads.
+
 use super::{Credentials, LEADER_METADATA, RemoteManager, RpcError};
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};

@@ -1,3 +1,5 @@
+//! The port that managers listen on, and what each kind of caller may call.
+
 use super::{PeerIdentity, tls::Credentials};
 use crate::identity::peer_identity;
 use skein_model::NodeRole;

@@ -1,3 +1,5 @@
+//! Mutual TLS, with certificates that change while connections live.
+
 use super::RpcError;
 use crate::identity::{Identity, IdentityError, MANAGER_OU};
 use arc_swap::ArcSwap;

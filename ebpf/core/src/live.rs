@@ -1,3 +1,5 @@
+//! Entries of flow tables, shared by all CPUs.
+
 use skein_abi::{Addr, flow::*};
 
 /// An entry of a flow table, in place. Several CPUs may write one at the same time: each field is

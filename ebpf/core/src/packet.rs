@@ -1,3 +1,5 @@
+//! What a hook tells the decisions, and what they tell it.
+
 use skein_abi::{Addr, ICMP, TCP, flow::*, verdict::Counter};
 
 /// What the decisions need of an IPv4 packet.

@@ -1,3 +1,5 @@
+//! Functions that the kernel keeps apart.
+
 /// Defines a function that stays a function of its own in the kernel.
 ///
 /// Programs are otherwise one function each, inlined throughout, whose stack would be far above the

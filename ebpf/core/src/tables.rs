@@ -1,3 +1,5 @@
+//! The boundary to the maps.
+
 use crate::Live;
 use skein_abi::{Addr, config::Config, flow::*, ingress::*, overlay::*, verdict::Counter};
 

@@ -1,3 +1,5 @@
+//! A packet's way through the decisions, where the stack is too small.
+
 use crate::{Packet, Verdict};
 use skein_abi::{Addr, flow::*};
 

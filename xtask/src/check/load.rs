@@ -1,11 +1,23 @@
 //! Requests that go on while something happens.
 
-use crate::cluster::{Cluster, Host};
+use crate::{
+    cluster::{Cluster, Host},
+    run::output_within,
+};
 use anyhow::{Context as _, ensure};
-use std::process::{Child, Stdio};
+use std::{
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+/// How much longer than asked a load may take: its last request, and a loaded machine.
+const MARGIN: Duration = Duration::from_secs(30);
 
 /// Requests one after the other from the client to one node, a connection each, for some seconds.
-pub struct Load(Child);
+pub struct Load {
+    process: Child,
+    limit: Duration,
+}
 
 impl Load {
     /// Begins.
@@ -21,7 +33,10 @@ impl Load {
         );
         let mut load = cluster.client()?.command("sh");
         let load = load.args(["-c", &script]).stdout(Stdio::piped());
-        Ok(Self(load.spawn()?))
+        Ok(Self {
+            process: load.spawn()?,
+            limit: Duration::from_secs(seconds.into()) + MARGIN,
+        })
     }
 
     /// How many were answered; one that was not is an error.
@@ -29,7 +44,7 @@ impl Load {
     /// # Errors
     /// A request failed, or none was made.
     pub fn end(self) -> anyhow::Result<String> {
-        let output = self.0.wait_with_output()?;
+        let output = output_within(self.process, self.limit).context("requests under load")?;
         let said = String::from_utf8_lossy(&output.stdout);
         let counts = said.lines().last().and_then(|line| line.split_once(' '));
         let (ok, bad) = counts.context("the load did not end")?;

@@ -1,6 +1,6 @@
 //! The daemons and the demo server, built as the caller is.
 
-use crate::run::{Step, output};
+use crate::run::{Step, run};
 use std::{path::PathBuf, process::Command};
 
 /// Builds, and returns the folder of the binaries.
@@ -8,23 +8,16 @@ use std::{path::PathBuf, process::Command};
 /// # Errors
 /// What the compiler says.
 pub fn daemons() -> anyhow::Result<PathBuf> {
-    let step = Step::begin("build skein-control, skein-dataplane and the demo server");
+    let step = Step::begin_commands("build skein-control, skein-dataplane and the demo server");
     let target = crate::target_dir()?;
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut build = Command::new(cargo);
     build
         // As the tests are built, so that both use the same builds of the libraries.
-        .args([
-            "build",
-            "--quiet",
-            "--workspace",
-            "--bins",
-            "--exclude",
-            "xtask",
-        ])
+        .args(["build", "--workspace", "--bins", "--exclude", "xtask"])
         .current_dir(crate::root())
         .env("CARGO_TARGET_DIR", &target);
-    output(&mut build)?;
+    run(&mut build)?;
     crate::image::build_demo()?;
     step.end("built");
     Ok(target.join("debug"))

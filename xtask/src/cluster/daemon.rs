@@ -1,3 +1,5 @@
+//! The daemons of a node, and how each is started.
+
 use clap::ValueEnum;
 use std::path::Path;
 

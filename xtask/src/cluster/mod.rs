@@ -143,7 +143,7 @@ impl Cluster {
         step.end("they run");
         let step = Step::begin("load the demo image into each engine");
         for host in cluster.nodes() {
-            image::import(host, &binaries)?;
+            image::import(host)?;
         }
         step.end("done");
         if shape.init {
@@ -220,6 +220,11 @@ impl Cluster {
         self.store()?;
         self.keep = true;
         Ok(())
+    }
+
+    /// Whether whoever makes it is done.
+    pub fn is_whole(&self) -> bool {
+        self.record.stays
     }
 
     /// All hosts.

@@ -1,3 +1,5 @@
+//! Changes that are not proposed yet, over a state.
+
 use super::{Action, PROPOSAL_ACTIONS_MAX, State};
 use crate::{Kind, Object, Timestamp};
 use std::{collections::BTreeSet, ops::Deref};

@@ -1,3 +1,5 @@
+//! Finding an object by what a user calls it.
+
 use super::State;
 use crate::{Config, Kind, Network, Node, Secret, Service, Task};
 use imbl::OrdMap;

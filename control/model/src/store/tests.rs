@@ -1,3 +1,5 @@
+//! The store: versions, indices, names, and transactions that are refused whole.
+
 use super::*;
 use crate::{PayloadSpec, ServiceSpec, Timestamp, Version};
 use proptest::prelude::*;

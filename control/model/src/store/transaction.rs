@@ -1,3 +1,5 @@
+//! What is proposed to Raft, and what comes of it.
+
 use super::State;
 use crate::{Kind, Object, Timestamp, Version};
 use serde::{Deserialize, Serialize};

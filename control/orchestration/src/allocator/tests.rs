@@ -1,3 +1,5 @@
+//! The allocator: no address, port or network identifier twice; what does not fit is told.
+
 use super::*;
 use crate::testing::Fixture;
 use proptest::prelude::*;

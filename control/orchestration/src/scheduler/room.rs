@@ -1,3 +1,5 @@
+//! What tasks take of a node, and what it has left.
+
 use super::stock::Stock;
 use skein_model::{Node, PortConfig, PortProtocol, PublishMode, State, Task, TaskState};
 use std::{collections::BTreeMap, sync::Arc};

@@ -1,3 +1,5 @@
+//! The scheduler: filters, spread, preferences, and its explanations.
+
 use super::*;
 use crate::testing::Fixture;
 use proptest::prelude::*;

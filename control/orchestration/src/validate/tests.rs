@@ -1,3 +1,5 @@
+//! Specs that are refused, in the API's words.
+
 use super::*;
 use crate::testing::Fixture;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The connection to the node's engine.
+
 use bollard::{BollardRequest, Docker};
 use hyper_util::{
     client::legacy::Client,

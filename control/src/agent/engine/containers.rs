@@ -1,3 +1,5 @@
+//! Containers of the node's engine.
+
 use super::{CHANGE_DEADLINE, Engine, EngineError, answer};
 use crate::agent::container::{LABEL_NODE_ID, LABEL_TASK_ID, Plan};
 use bollard::{

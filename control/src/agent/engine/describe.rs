@@ -1,3 +1,5 @@
+//! What the engine says of its node.
+
 use super::{Engine, EngineError};
 use bollard::models::{GenericResources, SystemInfo, SystemVersion};
 use skein_model::{

@@ -1,3 +1,5 @@
+//! Images, and registries that want to know who asks.
+
 use super::{Engine, EngineError, failure};
 use base64::Engine as _;
 use bollard::{auth::DockerCredentials, query_parameters::CreateImageOptionsBuilder};

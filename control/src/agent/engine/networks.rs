@@ -1,3 +1,5 @@
+//! The twins of the swarm's networks on this engine.
+
 use super::{Engine, EngineError};
 use bollard::{
     models::{Ipam, IpamConfig, NetworkCreateRequest},

@@ -1,3 +1,5 @@
+//! The tasks of this node, and who looks after each.
+
 use super::supervisor::Supervisor;
 use crate::agent::{
     dependencies::Dependencies,

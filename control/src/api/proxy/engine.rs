@@ -1,3 +1,5 @@
+//! Requests to the node's own engine.
+
 use crate::api::{error::ApiError, version::ApiVersion};
 use axum::body::Body;
 use http::{Request, Response, StatusCode};

@@ -1,3 +1,5 @@
+//! Passing a request on, streams and upgraded connections included.
+
 use super::{Engine, engine::EngineError};
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
