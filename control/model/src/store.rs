@@ -1,5 +1,6 @@
 //! The store at one Raft index, and how it moves to the next.
 
+mod changes;
 mod draft;
 mod lookup;
 mod transaction;

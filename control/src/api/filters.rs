@@ -14,6 +14,22 @@ impl Filters {
     /// # Errors
     /// 400: neither of the two, or a key that is not among `allowed`.
     pub fn parse(text: &str, allowed: &[&str]) -> Result<Self, ApiError> {
+        let filters = Self::parse_any(text)?;
+        match filters
+            .0
+            .keys()
+            .find(|key| !allowed.contains(&key.as_str()))
+        {
+            Some(key) => Err(ApiError::invalid(format!("invalid filter '{key}'"))),
+            None => Ok(filters),
+        }
+    }
+
+    /// The same with any keys.
+    ///
+    /// # Errors
+    /// 400: neither of the two forms.
+    pub fn parse_any(text: &str) -> Result<Self, ApiError> {
         if text.is_empty() {
             return Ok(Self::default());
         }
@@ -23,9 +39,6 @@ impl Filters {
         };
         let mut filters = BTreeMap::new();
         for (key, values) in fields {
-            if !allowed.contains(&key.as_str()) {
-                return Err(ApiError::invalid(format!("invalid filter '{key}'")));
-            }
             let values: Vec<String> = match values {
                 Value::Array(items) => items
                     .into_iter()
@@ -38,9 +51,7 @@ impl Filters {
                     .collect(),
                 _ => return Err(invalid()),
             };
-            if !values.is_empty() {
-                filters.insert(key, values);
-            }
+            filters.insert(key, values);
         }
         Ok(Self(filters))
     }

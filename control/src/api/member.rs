@@ -1,7 +1,7 @@
 //! What the API needs of this node and, where it is a manager, of the replicated store.
 
 use crate::{
-    manager::{LogOptions, LogRecord, LogSelector, LogsError, Manager},
+    manager::{Events, LogOptions, LogRecord, LogSelector, LogsError, Manager},
     node::{InitRequest, JoinRequest, Membership, NodeError, RemoteManager},
     raft::{Leadership, Member as RaftMember, ProposeError},
 };
@@ -49,6 +49,8 @@ pub trait Store: Send + Sync + 'static {
     fn reachable(&self, raft_id: u64) -> bool;
     /// See [`Manager::problems_of_service`].
     fn problems_of_service(&self, service_id: &str) -> String;
+    /// See [`Manager::events`].
+    fn events(&self) -> Events;
     /// See [`Manager::service_logs`].
     fn logs(
         &self,
@@ -88,6 +90,10 @@ impl Store for Manager {
 
     fn problems_of_service(&self, service_id: &str) -> String {
         self.problems_of_service(service_id)
+    }
+
+    fn events(&self) -> Events {
+        self.events()
     }
 
     fn logs(

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod error;
+mod events;
 mod filters;
 mod json;
 mod logs;
@@ -81,6 +82,7 @@ fn node_table(local: Local) -> Router {
         .route("/_ping", get(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
+        .route("/events", get(events::stream))
         .route("/swarm/init", post(swarm::init))
         .route("/swarm/join", post(swarm::join))
         .route("/swarm/leave", post(swarm::leave))

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod dispatcher;
+mod events;
 mod heartbeats;
 mod leader;
 mod logs;
@@ -11,6 +12,7 @@ mod roles;
 mod sessions;
 mod store;
 
+pub use events::{Events, Message as EventMessage};
 pub use logs::{LogOptions, LogRecord, LogSelector, LogsError, READERS_MAX as LOG_READERS_MAX};
 pub(crate) use roles::Group;
 
@@ -40,6 +42,7 @@ struct Parts<S> {
     reports: Reports,
     problems: Problems,
     broker: logs::Broker,
+    events: Events,
 }
 
 impl<S: Store> Parts<S> {
@@ -50,6 +53,7 @@ impl<S: Store> Parts<S> {
             problems: Problems::default(),
             reports: Reports::start(store.clone(), shutdown.clone()),
             broker: logs::Broker::default(),
+            events: Events::start(store.clone(), shutdown.clone()),
             store,
         };
         tokio::spawn(leader::run(
@@ -110,6 +114,11 @@ impl Manager {
     pub fn problems_of_service(&self, service_id: &str) -> String {
         let state = self.raft().state();
         self.parts.problems.of_service(&state, service_id)
+    }
+
+    /// What happens to the swarm's objects.
+    pub fn events(&self) -> Events {
+        self.parts.events.clone()
     }
 
     /// Logs of tasks, as their nodes have them. The records end when all was sent; followed ones

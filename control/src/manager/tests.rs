@@ -5,7 +5,7 @@ mod memory;
 
 use super::*;
 use agent::Agent;
-use memory::Memory;
+pub(super) use memory::Memory;
 use skein_model::{
     Cluster, EndpointSpec, Kind, Network, NetworkSpec, NodeState, PortConfig, Service, ServiceMode,
     Task, TaskState, TaskStatus, Version,

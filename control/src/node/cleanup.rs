@@ -1,6 +1,9 @@
 //! What a swarm leaves on the engine goes with the membership.
 
-use crate::agent::{engine::connect, files::Files};
+use crate::agent::{
+    engine::{TWIN_LABEL, connect},
+    files::Files,
+};
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
 };
@@ -8,8 +11,6 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 /// Label of a task's container: the ID of its node.
 const NODE_LABEL: &str = "com.docker.swarm.node.id";
-/// Label of the engine's networks that stand for the swarm's.
-const NETWORK_LABEL: &str = "com.skein.network";
 /// An engine that needs longer for all of it is left as it is.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -40,7 +41,7 @@ async fn remove_all(engine: &Path, node_id: &str) -> Result<(), bollard::errors:
             tracing::warn!(%error, container = id, "could not remove a task's container");
         }
     }
-    let twins = labelled(NETWORK_LABEL.to_owned());
+    let twins = labelled(TWIN_LABEL.to_owned());
     let options = ListNetworksOptionsBuilder::new().filters(&twins).build();
     let networks = docker.list_networks(Some(options)).await?;
     for id in networks.into_iter().filter_map(|found| found.id) {

@@ -63,6 +63,37 @@ fn create_and_update_set_version_and_times() {
 }
 
 #[test]
+fn changes_between_states_are_found() {
+    let mut state = State::default();
+    let create = |id: &str| Action::Create(service(id, id).into());
+    propose(&mut state, vec![create("s1"), create("s2"), create("s3")]).unwrap();
+    let before = state.clone();
+    assert_eq!(state.changes_since(&before), Vec::new());
+    let mut changed = (**state.service("s2").unwrap()).clone();
+    changed.spec.labels.insert("a".into(), "b".into());
+    let gone = Action::Remove {
+        kind: Kind::Service,
+        id: "s3".into(),
+        version: None,
+    };
+    let other = Action::Create(task("t1", "s1", "").into());
+    propose(
+        &mut state,
+        vec![Action::Update(changed.into()), gone, other],
+    )
+    .unwrap();
+    let changes = state.changes_since(&before);
+    let ids = |of: fn(&Event) -> &Option<Object>| -> Vec<_> {
+        changes
+            .iter()
+            .map(|change| of(change).as_ref().map_or("", Object::id))
+            .collect()
+    };
+    assert_eq!(ids(|change| &change.before), ["s2", "s3", ""]);
+    assert_eq!(ids(|change| &change.after), ["s2", "", "t1"]);
+}
+
+#[test]
 fn a_rejected_proposal_changes_nothing_but_the_index() {
     let mut state = State::default();
     propose(

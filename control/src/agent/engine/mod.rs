@@ -8,7 +8,7 @@ mod networks;
 
 pub use client::connect;
 pub use describe::describe;
-pub use networks::TwinSpec;
+pub use networks::{DRIVER, TWIN_LABEL, TwinSpec};
 
 use bollard::Docker;
 use std::{

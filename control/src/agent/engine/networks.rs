@@ -9,11 +9,11 @@ use skein_proto::network::Network;
 use std::collections::{BTreeSet, HashMap};
 
 /// The driver, of networks and of addresses, that the dataplane serves.
-const DRIVER: &str = "skein";
+pub const DRIVER: &str = "skein";
 /// The option that tells the driver which network of the swarm is meant.
 const NETWORK_OPTION: &str = "skein.network";
 /// Label of a twin: the ID of the network of the swarm.
-const NETWORK_LABEL: &str = "com.skein.network";
+pub const TWIN_LABEL: &str = "com.skein.network";
 
 /// What an engine's network must be to stand for an overlay of the swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl TwinSpec {
                 options: Some(one(NETWORK_OPTION)),
             }),
             options: Some(one(NETWORK_OPTION)),
-            labels: Some(one(NETWORK_LABEL)),
+            labels: Some(one(TWIN_LABEL)),
             ..NetworkCreateRequest::default()
         }
     }
@@ -69,9 +69,7 @@ impl TwinSpec {
 impl Engine {
     /// The engine's own ID of the twin of a network of the swarm, if there is one.
     pub async fn twin(&self, network_id: &str) -> Result<Option<String>, EngineError> {
-        let twins = self
-            .labelled(format!("{NETWORK_LABEL}={network_id}"))
-            .await?;
+        let twins = self.labelled(format!("{TWIN_LABEL}={network_id}")).await?;
         Ok(twins.into_iter().next().map(|(id, _)| id))
     }
 
@@ -97,7 +95,7 @@ impl Engine {
     /// Networks of the swarm whose twins have no endpoint.
     pub async fn idle_twins(&self) -> Result<BTreeSet<String>, EngineError> {
         let mut idle = BTreeSet::new();
-        for (twin, network_id) in self.labelled(NETWORK_LABEL.to_owned()).await? {
+        for (twin, network_id) in self.labelled(TWIN_LABEL.to_owned()).await? {
             let inspected = self
                 .read("looking at a network", |docker| {
                     docker.inspect_network(&twin, None)
@@ -140,7 +138,7 @@ impl Engine {
             })
             .await?;
         let twins = found.into_iter().filter_map(|network| {
-            let network_id = network.labels?.remove(NETWORK_LABEL)?;
+            let network_id = network.labels?.remove(TWIN_LABEL)?;
             Some((network.id?, network_id))
         });
         Ok(twins.collect())

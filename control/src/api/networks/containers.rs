@@ -1,7 +1,8 @@
 //! Containers and the networks that they are on.
 
-use super::{TWIN_LABEL, shape};
+use super::shape;
 use crate::{
+    agent::engine::TWIN_LABEL,
     api::{Local, Original, error::ApiError, json, proxy},
     node::LocalState,
 };

@@ -51,7 +51,10 @@ impl Local {
     }
 
     /// A network of the engine, if it has it.
-    pub(super) async fn engines_network(&self, id: &str) -> Result<Option<Value>, ApiError> {
+    pub(in crate::api) async fn engines_network(
+        &self,
+        id: &str,
+    ) -> Result<Option<Value>, ApiError> {
         match self.engine.get(&format!("/networks/{}", encoded(id))).await {
             Ok(network) => Ok(Some(network)),
             Err(error) if error.status == StatusCode::NOT_FOUND => Ok(None),

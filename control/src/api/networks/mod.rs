@@ -8,8 +8,5 @@ mod swarm;
 
 pub use containers::{connect, create_container, in_containers};
 pub use local::{create, inspect, list, remove};
-pub use shape::in_task;
+pub use shape::{in_task, twin_of};
 pub use swarm::{create_swarm, inspect_swarm, list_swarm, remove_swarm};
-
-/// Label of a twin: the ID of the swarm's network.
-const TWIN_LABEL: &str = "com.skein.network";

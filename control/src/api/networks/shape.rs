@@ -1,6 +1,6 @@
 //! Networks of the swarm as Docker shows them.
 
-use super::TWIN_LABEL;
+use crate::agent::engine::TWIN_LABEL;
 use serde_json::{Value, json};
 use skein_model::Network;
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     api::{leader_table, member::Store},
-    manager::{LogOptions, LogRecord, LogSelector, LogsError},
+    manager::{Events, LogOptions, LogRecord, LogSelector, LogsError},
     raft::{Leadership, Member},
 };
 use axum::{Router, body::Body, extract::Request};
@@ -50,6 +50,9 @@ impl Store for Memory {
     }
     fn problems_of_service(&self, _: &str) -> String {
         String::new()
+    }
+    fn events(&self) -> Events {
+        Events::default()
     }
     fn logs(
         &self,

@@ -43,6 +43,17 @@ impl Memory {
         });
     }
 
+    pub fn led_by(&self, node_id: &str) {
+        self.leadership.send_modify(|now| {
+            now.term += 1;
+            now.is_self = false;
+            now.leader = Some(Member {
+                node_id: node_id.to_owned(),
+                ..other()
+            });
+        });
+    }
+
     fn apply(&self, actions: Vec<Action>) -> Result<Applied, ProposeError> {
         let mut result = None;
         self.state.send_modify(|state| {
