@@ -205,7 +205,9 @@ impl Host {
         }
         fs::create_dir_all("/etc/docker")?;
         fs::create_dir_all(cluster.join("logs"))?;
-        let cgroup = format!("skein-{}-{name}", std::process::id());
+        // One process may have several clusters.
+        let of = cluster.file_name().unwrap_or_default().to_string_lossy();
+        let cgroup = format!("skein-{}-{of}-{name}", std::process::id());
         let own = cgroup2_root()?.join(&cgroup);
         fs::create_dir_all(own.join("daemons"))
             .with_context(|| format!("cannot make the cgroup {}", own.display()))?;

@@ -109,6 +109,24 @@ impl Cluster {
     /// # Errors
     /// There is a cluster already; or whatever failed, by name. Nothing is left behind then.
     pub fn up(name: &str, shape: &Shape) -> anyhow::Result<Self> {
+        Self::with_daemons(name, shape, Daemon::ALL)
+    }
+
+    /// Nodes with an engine and nothing of Skein: Docker as it is, to compare with.
+    ///
+    /// # Errors
+    /// As [`Cluster::up`].
+    pub fn of_engines(name: &str, nodes: u8) -> anyhow::Result<Self> {
+        let shape = Shape {
+            nodes,
+            managers: 1,
+            init: false,
+            attach: Attach::Auto,
+        };
+        Self::with_daemons(name, &shape, &[Daemon::Engine])
+    }
+
+    fn with_daemons(name: &str, shape: &Shape, daemons: &[Daemon]) -> anyhow::Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
             "a cluster needs root: namespaces, mounts and BPF are its parts"
@@ -138,7 +156,7 @@ impl Cluster {
         cluster.make_hosts(shape, &binaries)?;
         let step = Step::begin("start the daemons");
         for host in cluster.nodes() {
-            host.start(Daemon::ALL)?;
+            host.start(daemons)?;
         }
         step.end("they run");
         let step = Step::begin("load the demo image into each engine");
