@@ -217,7 +217,6 @@ pub struct ContainerStatus {
     pub container_id: String,
     #[serde(rename = "PID", skip_serializing_if = "is_default")]
     pub pid: i64,
-    #[serde(skip_serializing_if = "is_default")]
     pub exit_code: i64,
 }
 

@@ -190,9 +190,8 @@ impl Local {
     }
 }
 
-async fn unknown(request: Request) -> ApiError {
-    let path = request.uri().path();
-    ApiError::not_found(format!("page not found: {} {path}", request.method()))
+async fn unknown() -> ApiError {
+    ApiError::not_found("page not found")
 }
 
 /// The gRPC service for requests that other managers pass on to this one.

@@ -23,11 +23,7 @@ const FILTERS: [&str; 6] = ["id", "name", "label", "node.label", "role", "member
 
 pub async fn list(State(leader): State<Leader>, params: Params) -> Result<Response, ApiError> {
     let filters = Filters::parse(params.text("filters"), &FILTERS)?;
-    for role in filters.values("role") {
-        if !matches!(role.as_str(), "worker" | "manager") {
-            return Err(ApiError::internal(format!("Invalid role filter: '{role}'")));
-        }
-    }
+    check_filters(&filters)?;
     let state = leader.read().await?;
     let nodes = state
         .nodes()
@@ -37,6 +33,23 @@ pub async fn list(State(leader): State<Leader>, params: Params) -> Result<Respon
     Ok(json::ok(&Value::Array(nodes)))
 }
 
+/// Filters of few values. The reference's errors have no type here.
+fn check_filters(filters: &Filters) -> Result<(), ApiError> {
+    for (key, known) in [
+        ("role", ["worker", "manager"]),
+        ("membership", ["accepted", "pending"]),
+    ] {
+        let mut values = filters.values(key).iter();
+        let is_known = |value: &str| known.iter().any(|k| k.eq_ignore_ascii_case(value));
+        if let Some(other) = values.find(|value| !is_known(value)) {
+            return Err(ApiError::internal(format!(
+                "Invalid {key} filter: '{other}'"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn passes(filters: &Filters, node: &Node) -> bool {
     let role = match node.role {
         NodeRole::Worker => "worker",
@@ -44,8 +57,10 @@ fn passes(filters: &Filters, node: &Node) -> bool {
     };
     filters.any("id", |id| node.id.starts_with(id))
         && filters.any("name", |name| node.description.hostname.starts_with(name))
-        && filters.any("role", |wanted| wanted == role)
-        && filters.any("membership", |wanted| wanted == "accepted")
+        && filters.any("role", |wanted| wanted.eq_ignore_ascii_case(role))
+        && filters.any("membership", |wanted| {
+            wanted.eq_ignore_ascii_case("accepted")
+        })
         && filters.labels("label", &node.description.engine.labels)
         && filters.labels("node.label", &node.spec.labels)
 }
@@ -212,6 +227,17 @@ fn removal(state: &Model, cluster: &Cluster, node: &Node) -> Draft {
 mod tests {
     use super::*;
     use skein_model::Availability;
+
+    #[test]
+    fn filters_of_few_values_are_read_in_any_case_and_others_refused() {
+        let check = |text: &str| check_filters(&Filters::parse(text, &FILTERS).unwrap());
+        check(r#"{"role":["Worker"],"membership":["PENDING"]}"#).unwrap();
+        let error = check(r#"{"membership":["other"]}"#).unwrap_err();
+        assert_eq!(
+            (error.status.as_u16(), &*error.message),
+            (500, "Invalid membership filter: 'other'")
+        );
+    }
 
     #[test]
     fn role_and_availability_are_read_in_any_case() {

@@ -56,85 +56,70 @@ pub trait Kept: Clone + Serialize + Into<Object> + 'static {
     fn check_removal(&self, state: &Model) -> Result<(), SpecError>;
 }
 
-impl Kept for Secret {
-    const KIND: Kind = Kind::Secret;
-    const FILTERS: &'static [&'static str] = &["id", "label", "name", "names"];
-    const SHOWS_DATA: bool = false;
+/// Both have the same fields; the names of the store's and the validation's functions differ.
+macro_rules! kept {
+    (
+        $type:ident, $filters:expr, $shows_data:expr,
+        $all:ident, $find:ident, $check:ident, $check_removal:ident
+    ) => {
+        impl Kept for $type {
+            const KIND: Kind = Kind::$type;
+            const FILTERS: &'static [&'static str] = &$filters;
+            const SHOWS_DATA: bool = $shows_data;
 
-    fn new(id: String, spec: PayloadSpec) -> Self {
-        Self {
-            id,
-            spec,
-            meta: Meta::default(),
+            fn new(id: String, spec: PayloadSpec) -> Self {
+                Self {
+                    id,
+                    spec,
+                    meta: Meta::default(),
+                }
+            }
+            fn id(&self) -> &str {
+                &self.id
+            }
+            fn meta_mut(&mut self) -> &mut Meta {
+                &mut self.meta
+            }
+            fn spec(&self) -> &PayloadSpec {
+                &self.spec
+            }
+            fn spec_mut(&mut self) -> &mut PayloadSpec {
+                &mut self.spec
+            }
+            fn all(state: &Model) -> Vec<Arc<Self>> {
+                state.$all().cloned().collect()
+            }
+            fn find<'a>(state: &'a Model, reference: &str) -> Result<&'a Arc<Self>, LookupError> {
+                state.$find(reference)
+            }
+            fn check(spec: &PayloadSpec) -> Result<(), SpecError> {
+                validate::$check(spec)
+            }
+            fn check_removal(&self, state: &Model) -> Result<(), SpecError> {
+                validate::$check_removal(state, self)
+            }
         }
-    }
-    fn id(&self) -> &str {
-        &self.id
-    }
-    fn meta_mut(&mut self) -> &mut Meta {
-        &mut self.meta
-    }
-    fn spec(&self) -> &PayloadSpec {
-        &self.spec
-    }
-    fn spec_mut(&mut self) -> &mut PayloadSpec {
-        &mut self.spec
-    }
-    fn all(state: &Model) -> Vec<Arc<Self>> {
-        state.secrets().cloned().collect()
-    }
-    fn find<'a>(state: &'a Model, reference: &str) -> Result<&'a Arc<Self>, LookupError> {
-        state.find_secret(reference)
-    }
-    fn check(spec: &PayloadSpec) -> Result<(), SpecError> {
-        validate::check_secret(spec)
-    }
-    fn check_removal(&self, state: &Model) -> Result<(), SpecError> {
-        validate::check_secret_removal(state, self)
-    }
+    };
 }
 
-impl Kept for Config {
-    const KIND: Kind = Kind::Config;
-    const FILTERS: &'static [&'static str] = &["id", "label", "name"];
-    const SHOWS_DATA: bool = true;
-
-    fn new(id: String, spec: PayloadSpec) -> Self {
-        Self {
-            id,
-            // The API has no such field here.
-            spec: PayloadSpec {
-                driver: None,
-                ..spec
-            },
-            meta: Meta::default(),
-        }
-    }
-    fn id(&self) -> &str {
-        &self.id
-    }
-    fn meta_mut(&mut self) -> &mut Meta {
-        &mut self.meta
-    }
-    fn spec(&self) -> &PayloadSpec {
-        &self.spec
-    }
-    fn spec_mut(&mut self) -> &mut PayloadSpec {
-        &mut self.spec
-    }
-    fn all(state: &Model) -> Vec<Arc<Self>> {
-        state.configs().cloned().collect()
-    }
-    fn find<'a>(state: &'a Model, reference: &str) -> Result<&'a Arc<Self>, LookupError> {
-        state.find_config(reference)
-    }
-    fn check(spec: &PayloadSpec) -> Result<(), SpecError> {
-        validate::check_config(spec)
-    }
-    fn check_removal(&self, state: &Model) -> Result<(), SpecError> {
-        validate::check_config_removal(state, self)
-    }
-}
+kept!(
+    Secret,
+    ["id", "label", "name", "names"],
+    false,
+    secrets,
+    find_secret,
+    check_secret,
+    check_secret_removal
+);
+kept!(
+    Config,
+    ["id", "label", "name"],
+    true,
+    configs,
+    find_config,
+    check_config,
+    check_config_removal
+);
 
 pub async fn list<T: Kept>(
     State(leader): State<Leader>,
@@ -185,8 +170,19 @@ pub async fn create<T: Kept>(
     State(leader): State<Leader>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let spec: PayloadSpec = json::parse_as(&body)?;
+    let mut spec: PayloadSpec = json::parse_as(&body)?;
+    if T::KIND == Kind::Config {
+        // The API has no such field there.
+        spec.driver = None;
+    }
     T::check(&spec)?;
+    if let Some(driver) = &spec.driver {
+        // No node asks plugins for secrets: so none has it.
+        return Err(ApiError::rpc(
+            Code::Unknown,
+            format_args!("plugin \"{}\" not found", driver.name),
+        ));
+    }
     let (id, name) = (new_id(&mut rand::rng()), spec.name.clone());
     let object = T::new(id.clone(), spec);
     let created = leader.store.propose(vec![Action::Create(object.into())]);

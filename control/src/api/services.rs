@@ -39,7 +39,7 @@ pub async fn list(
         .services()
         .filter(|service| passes(&filters, service))
         .map(|service| {
-            let mut value = json::shown(&**service)?;
+            let mut value = shown(service)?;
             if with_status {
                 value["ServiceStatus"] = status(&state, service);
             }
@@ -109,13 +109,27 @@ pub async fn inspect(
     Path(id): Path<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let defaults = params.strict_flag("insertDefaults")?;
+    let defaults = params.strict_flag("insertDefaults").map_err(|error| {
+        let text = params.text("insertDefaults");
+        ApiError::invalid(format!(
+            "{error}: strconv.ParseBool: parsing \"{text}\": invalid syntax"
+        ))
+    })?;
     let state = leader.read().await?;
     let mut service = Service::clone(state.find_service(&id)?);
     if defaults {
         service.spec = validate::with_defaults(&service.spec);
     }
-    Ok(json::ok(&json::shown(&service)?))
+    Ok(json::ok(&shown(&service)?))
+}
+
+/// A service as the API shows it. Until it is given something, its endpoint is empty.
+fn shown(service: &Service) -> Result<Value, ApiError> {
+    let mut value = json::shown(service)?;
+    if service.endpoint.ports.is_empty() && service.endpoint.virtual_ips.is_empty() {
+        value["Endpoint"] = json!({"Spec": {}});
+    }
+    Ok(value)
 }
 
 pub async fn create(
@@ -263,4 +277,19 @@ pub async fn remove(
         })
         .await?;
     Ok(StatusCode::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skein_model::VirtualIp;
+
+    #[test]
+    fn an_endpoint_without_anything_is_empty() {
+        let mut service = Service::default();
+        let spec = |service: &Service| shown(service).unwrap()["Endpoint"]["Spec"].clone();
+        assert_eq!(spec(&service), json!({}));
+        service.endpoint.virtual_ips.push(VirtualIp::default());
+        assert_eq!(spec(&service), json!({"Mode": "vip"}));
+    }
 }

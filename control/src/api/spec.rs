@@ -148,6 +148,13 @@ fn choice(
     Ok(())
 }
 
+/// The same where an unknown form silently is the first of the known ones, as in Swarm.
+fn choice_or_default(of: &mut Fields, name: &str, known: &[&str]) {
+    if choice(of, name, known, str::to_owned).is_err() {
+        of.insert(name.into(), known[0].into());
+    }
+}
+
 /// Exactly one mode, replicated where none is named.
 fn check_mode(spec: &mut Fields) -> Result<(), ApiError> {
     let Some(mode) = fields(spec, "Mode").filter(|mode| !mode.is_empty()) else {
@@ -217,15 +224,8 @@ fn check_endpoint(endpoint: &mut Fields) -> Result<(), ApiError> {
                 )));
             }
         }
-        // What is not known here silently is the default, as in Swarm.
-        for (name, known) in [
-            ("Protocol", &["tcp", "udp", "sctp"][..]),
-            ("PublishMode", &["ingress", "host"]),
-        ] {
-            if choice(port, name, known, str::to_owned).is_err() {
-                port.insert(name.into(), known[0].into());
-            }
-        }
+        choice_or_default(port, "Protocol", &["tcp", "udp", "sctp"]);
+        choice_or_default(port, "PublishMode", &["ingress", "host"]);
     }
     Ok(())
 }
@@ -254,18 +254,8 @@ fn check_template(template: &mut Fields) -> Result<(), ApiError> {
     let Some(container) = fields(template, "ContainerSpec") else {
         return Err(ApiError::invalid("mismatched Runtime and *Spec fields"));
     };
-    choice(
-        container,
-        "Isolation",
-        &["default", "process", "hyperv"],
-        |text| format!("invalid Isolation: {text:?}"),
-    )?;
+    choice_or_default(container, "Isolation", &["default", "process", "hyperv"]);
     references::check(container)?;
-    if let Some(credentials) =
-        fields(container, "Privileges").and_then(|privileges| fields(privileges, "CredentialSpec"))
-    {
-        check_credentials(credentials)?;
-    }
     for mount in each(container, "Mounts") {
         choice(
             mount,
@@ -274,44 +264,17 @@ fn check_template(template: &mut Fields) -> Result<(), ApiError> {
             |text| format!("invalid MountType: {text:?}"),
         )?;
         if let Some(options) = fields(mount, "BindOptions") {
-            let text = options.get("Propagation").and_then(Value::as_str);
-            let known = [
-                "", "rprivate", "private", "rshared", "shared", "rslave", "slave",
-            ];
-            if let Some(text) = text.filter(|text| !known.contains(text)) {
-                return Err(ApiError::invalid(format!(
-                    "invalid MountPropagation: {text:?}"
-                )));
-            }
+            choice(
+                options,
+                "Propagation",
+                &[
+                    "rprivate", "private", "rshared", "shared", "rslave", "slave",
+                ],
+                |text| format!("invalid MountPropagation: {text:?}"),
+            )?;
         }
     }
     Ok(())
-}
-
-/// Exactly one source.
-fn check_credentials(credentials: &Fields) -> Result<(), ApiError> {
-    let is_given = |name: &&str| {
-        let value = credentials.get(*name).and_then(Value::as_str);
-        value.is_some_and(|value| !value.is_empty())
-    };
-    let given: Vec<String> = ["Config", "File", "Registry"]
-        .iter()
-        .filter(|name| is_given(name))
-        .map(|name| format!("\"{}\"", name.to_lowercase()))
-        .collect();
-    let fault = match &given[..] {
-        [_] => return Ok(()),
-        [] => "must either provide \"file\", \"registry\", or \"config\" for credential spec"
-            .to_owned(),
-        [a, b] => format!("cannot specify both {a} and {b} credential specs"),
-        [rest @ .., last] => format!(
-            "cannot specify both {}, and {last} credential specs",
-            rest.join(", ")
-        ),
-    };
-    Err(ApiError::invalid(format!(
-        "invalid CredentialSpec: {fault}"
-    )))
 }
 
 #[cfg(test)]
@@ -351,6 +314,26 @@ mod tests {
         let mut value: Value = serde_json::from_str(MINIMAL).unwrap();
         change(&mut value);
         parse(value.to_string().as_bytes(), ApiVersion::NEWEST)
+    }
+
+    #[test]
+    fn some_unknown_choices_are_defaults() {
+        let spec = with(|spec| {
+            let container = &mut spec["TaskTemplate"]["ContainerSpec"];
+            container["Isolation"] = "odd".into();
+            container["Mounts"] = json!([{"Type": "bind", "BindOptions": {"NonRecursive": true}}]);
+            spec["EndpointSpec"]["Ports"][0]["Protocol"] = "odd".into();
+        })
+        .unwrap();
+        let shown = json::shown(&spec).unwrap();
+        let container = &shown["TaskTemplate"]["ContainerSpec"];
+        assert_eq!(container["Isolation"], "default");
+        let propagation = &container["Mounts"][0]["BindOptions"]["Propagation"];
+        assert_eq!(propagation, "rprivate");
+        assert_eq!(
+            spec.endpoint_spec.unwrap().ports[0].protocol,
+            PortProtocol::Tcp
+        );
     }
 
     #[test]

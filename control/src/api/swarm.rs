@@ -109,7 +109,12 @@ fn parse_spec(body: &[u8]) -> Result<ClusterSpec, ApiError> {
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let mut spec = zeroed(defaults);
     put_over(&mut spec, json::parse(body)?);
-    let spec: ClusterSpec = json::typed(spec)?;
+    let mut spec: ClusterSpec = json::typed(spec)?;
+    match &*spec.name {
+        "default" => {}
+        "" => spec.name = "default".into(),
+        _ => return Err(ApiError::invalid("swarm spec must be named \"default\"")),
+    }
     let cfssl = |protocol: &str| protocol.eq_ignore_ascii_case("cfssl");
     let mut external = spec.ca_config.external_cas.iter();
     if let Some(other) = external.find(|ca| !cfssl(&ca.protocol)) {
@@ -156,6 +161,12 @@ mod tests {
         assert_eq!(spec.orchestration.task_history_retention_limit, 0);
         let whole = serde_json::to_vec(&ClusterSpec::default()).unwrap();
         assert_eq!(parse_spec(&whole).unwrap(), ClusterSpec::default());
+        assert_eq!(parse_spec(b"{}").unwrap().name, "default");
+        let other = parse_spec(br#"{"Name":"other"}"#).unwrap_err();
+        assert_eq!(
+            (other.status.as_u16(), &*other.message),
+            (400, "swarm spec must be named \"default\"")
+        );
         let external = br#"{"CAConfig":{"ExternalCAs":[{"Protocol":"acme","URL":"x"}]}}"#;
         let error = parse_spec(external).unwrap_err();
         assert_eq!(

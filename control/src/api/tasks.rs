@@ -45,8 +45,9 @@ pub async fn list(State(leader): State<Leader>, params: Params) -> Result<Respon
     let filters = Filters::parse(params.text("filters"), &FILTERS)?;
     for name in filters.values("desired-state") {
         if !STATES.contains(&name.as_str()) {
-            return Err(ApiError::invalid(format!(
-                "invalid filter 'desired-state={name}'"
+            // The reference's error has no type here.
+            return Err(ApiError::internal(format!(
+                "Invalid desired-state filter: '{name}'"
             )));
         }
     }
@@ -109,6 +110,10 @@ pub async fn inspect(
 /// A task with the whole of its networks.
 fn shown(store: &dyn Store, state: &Model, task: &Task) -> Result<Value, ApiError> {
     let mut value = json::shown(task)?;
+    // Of services only.
+    if let Some(spec) = value["Spec"].as_object_mut() {
+        spec.remove("Runtime");
+    }
     if !task.networks_attachments.is_empty() {
         let attachments = task.networks_attachments.iter().map(|attachment| {
             let network = state.network(&attachment.network_id);

@@ -46,7 +46,7 @@ pub fn create_root(now: Timestamp) -> Result<RootCa, AuthorityError> {
     params.distinguished_name = DistinguishedName::new();
     params
         .distinguished_name
-        .push(DnType::CommonName, ROOT_NAME);
+        .push(DnType::CommonName, printable(ROOT_NAME));
     let now = moment(now);
     params.not_before = now - BACKDATE;
     params.not_after = now + ROOT_VALIDITY;
@@ -112,7 +112,7 @@ pub fn sign(
         (DnType::OrganizationalUnitName, role_ou(role)),
         (DnType::CommonName, node_id),
     ] {
-        params.distinguished_name.push(kind, value);
+        params.distinguished_name.push(kind, printable(value));
     }
     let now = moment(now);
     params.not_before = now - BACKDATE;
@@ -201,6 +201,14 @@ pub fn cross_sign(old: &RootCa, next: &RootCa, now: Timestamp) -> Result<String,
     let issuer = Issuer::from_ca_cert_pem(&old.cert_pem, old_key).map_err(failed(WHAT))?;
     let linked = params.signed_by(&key, &issuer).map_err(failed(WHAT))?;
     Ok(linked.pem())
+}
+
+/// A part of a name in the form that Swarm's certificates have: clients compare the bytes.
+fn printable(text: &str) -> DnValue {
+    match text.try_into() {
+        Ok(text) => DnValue::PrintableString(text),
+        Err(_) => DnValue::Utf8String(text.to_owned()),
+    }
 }
 
 fn copied_name(name: &X509Name<'_>) -> Result<DistinguishedName, String> {

@@ -23,7 +23,7 @@ pub use keyfile::KeyFileError;
 pub use rotation::{apply_ca_config, finish_rotation, is_converted, rotate_tokens, wanted_issuer};
 pub use seal::{CannotOpen, InvalidUnlockKey, SecretKey};
 pub use service::CaService;
-pub use spec::apply_spec;
+pub use spec::{apply_spec, cert_expiry};
 pub use token::{InvalidToken, JoinToken};
 pub use vault::{LogKeys, Stored, Vault};
 

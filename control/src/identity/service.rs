@@ -1,6 +1,6 @@
 //! The gRPC service from which nodes get certificates.
 
-use super::{AuthorityError, JoinToken, sign};
+use super::{AuthorityError, JoinToken, cert_expiry, sign};
 use crate::{
     clock,
     raft::{Raft, RaftSlot},
@@ -13,7 +13,7 @@ use skein_proto::node::{
     GetRootCertificateRequest, GetRootCertificateResponse, JoinRequest, JoinResponse, RenewRequest,
     RenewResponse, ca_server,
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 /// The service that nodes get their certificates from.
@@ -146,7 +146,6 @@ fn certificate(
     node_id: &str,
     role: NodeRole,
 ) -> Result<String, Status> {
-    let expiry = u64::try_from(cluster.spec.ca_config.node_cert_expiry).unwrap_or_default();
     // While the root changes the new one signs, and what links it to the old one goes along.
     let (root, link) = match &cluster.root_rotation {
         Some(rotation) => (&rotation.root, rotation.cross_signed_pem.as_str()),
@@ -156,7 +155,7 @@ fn certificate(
         root,
         csr_pem,
         (&cluster.id, node_id, role),
-        Duration::from_nanos(expiry),
+        cert_expiry(&cluster.spec),
         clock::now(),
     );
     let signed =

@@ -2,6 +2,7 @@
 
 use super::{SecretKey, apply_ca_config};
 use skein_model::{Cluster, ClusterSpec, Timestamp};
+use std::time::Duration;
 
 /// The shortest validity of node certificates, in nanoseconds.
 const CERT_EXPIRY_MIN: i64 = 3_600_000_000_000;
@@ -17,7 +18,8 @@ pub fn apply_spec(
     rotate_unlock_key: bool,
     now: Timestamp,
 ) -> Result<(), String> {
-    if next.ca_config.node_cert_expiry < CERT_EXPIRY_MIN {
+    let expiry = next.ca_config.node_cert_expiry;
+    if expiry != 0 && expiry < CERT_EXPIRY_MIN {
         return Err("minimum certificate expiry time is: 1h0m0s".into());
     }
     if next.dispatcher.heartbeat_period < 0 {
@@ -29,7 +31,7 @@ pub fn apply_spec(
     apply_ca_config(cluster, next.ca_config.clone(), now)?;
     let ca_config = cluster.spec.ca_config.clone();
     cluster.spec = ClusterSpec { ca_config, ..next };
-    let expiry = cluster.spec.ca_config.node_cert_expiry;
+    let expiry = i64::try_from(cert_expiry(&cluster.spec).as_nanos()).unwrap_or(i64::MAX);
     cluster.longest_cert_expiry = cluster.longest_cert_expiry.max(expiry);
     let locks = cluster.spec.encryption_config.auto_lock_managers;
     let key = &mut cluster.unlock_key.0;
@@ -39,6 +41,15 @@ pub fn apply_spec(
         *key = SecretKey::generate(&mut rand::rng()).to_unlock_text();
     }
     Ok(())
+}
+
+/// How long node certificates are good: what the spec says, or Swarm's time where it says nothing.
+pub fn cert_expiry(spec: &ClusterSpec) -> Duration {
+    let nanos = match spec.ca_config.node_cert_expiry {
+        0 => ClusterSpec::default().ca_config.node_cert_expiry,
+        nanos => nanos,
+    };
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -67,7 +78,7 @@ mod tests {
         assert_eq!(apply(&|_| (), false).unwrap(), "");
         for (change, message) in [
             (
-                &(|spec: &mut ClusterSpec| spec.ca_config.node_cert_expiry = 0)
+                &(|spec: &mut ClusterSpec| spec.ca_config.node_cert_expiry = 1)
                     as &dyn Fn(&mut ClusterSpec),
                 "minimum certificate expiry time is: 1h0m0s",
             ),
@@ -83,5 +94,7 @@ mod tests {
             assert_eq!(apply(change, false).unwrap_err(), message);
         }
         assert_eq!(cluster.longest_cert_expiry, 7_776_000_000_000_000);
+        cluster.spec.ca_config.node_cert_expiry = 0;
+        assert_eq!(cert_expiry(&cluster.spec), Duration::from_secs(90 * 86_400));
     }
 }

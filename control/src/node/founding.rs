@@ -43,7 +43,7 @@ pub(super) fn check_name(request: &InitRequest) -> Result<(), NodeError> {
 /// What the managers would say of a bad spec.
 pub(super) fn invalid_argument(message: String) -> NodeError {
     NodeError::invalid(format!(
-        "rpc error: code = InvalidArgument desc = {message}"
+        "error updating cluster settings: rpc error: code = InvalidArgument desc = {message}"
     ))
 }
 

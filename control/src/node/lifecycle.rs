@@ -13,7 +13,7 @@ use super::{
 use crate::{
     agent::dataplane::clear,
     clock,
-    identity::{Identity, JoinToken, SecretKey, Stored, Vault, key_and_request, sign},
+    identity::{Identity, JoinToken, SecretKey, Stored, Vault, cert_expiry, key_and_request, sign},
     raft::Raft,
     rpc::Managers,
 };
@@ -486,12 +486,11 @@ impl Node {
 
 fn founder_identity(cluster: &Cluster, node_id: &str) -> Result<Identity, NodeError> {
     let pair = key_and_request().map_err(internal)?;
-    let expiry = u64::try_from(cluster.spec.ca_config.node_cert_expiry).unwrap_or_default();
     let certificate = sign(
         &cluster.root_ca,
         &pair.csr_pem,
         (&cluster.id, node_id, NodeRole::Manager),
-        Duration::from_nanos(expiry),
+        cert_expiry(&cluster.spec),
         clock::now(),
     );
     let certificate = certificate.map_err(internal)?;

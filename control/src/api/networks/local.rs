@@ -138,6 +138,12 @@ pub async fn create(State(local): State<Local>, request: Request) -> Result<Resp
         }
         return Ok(local.pass_to_engine(request).await);
     }
+    if spec["Scope"] == "local" {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "cannot downgrade network scope for overlay networks",
+        ));
+    }
     check_manager(&local)?;
     if let Ok(Some(present)) = local.engines_network(&name).await
         && shape::twin_of(&present).is_none()

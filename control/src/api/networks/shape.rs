@@ -54,8 +54,34 @@ pub fn shown(network: &Network) -> Value {
         "ConfigOnly": false,
         "Containers": null,
         "Options": options(network),
-        "Labels": spec.labels,
+        "Labels": if spec.labels.is_empty() && !spec.ingress { Value::Null } else { json!(spec.labels) },
     })
+}
+
+/// What the user asked of the driver; the swarm's own ingress network is without.
+fn driver_configuration(network: &Network) -> Value {
+    let spec = &network.spec;
+    if spec.ingress {
+        return json!({});
+    }
+    let mut driver = json!({"Name": spec.driver});
+    if !spec.options.is_empty() {
+        driver["Options"] = json!(spec.options);
+    }
+    driver
+}
+
+/// The same of its addresses.
+fn ipam_options(network: &Network) -> Value {
+    let spec = &network.spec;
+    let mut options = match spec.ingress {
+        true => json!({"Driver": {}}),
+        false => json!({"Driver": {"Name": "default"}}),
+    };
+    if !spec.ipam.config.is_empty() {
+        options["Configs"] = json!(spec.ipam.config);
+    }
+    options
 }
 
 /// As in `NetworksAttachments` of a task.
@@ -64,8 +90,8 @@ pub fn in_task(network: &Network) -> Value {
     let mut shown = json!({
         "Name": spec.name,
         "Labels": spec.labels,
-        "DriverConfiguration": {"Name": spec.driver},
-        "IPAMOptions": {"Driver": {"Name": "default"}, "Configs": spec.ipam.config},
+        "DriverConfiguration": driver_configuration(network),
+        "IPAMOptions": ipam_options(network),
         "Scope": "swarm",
     });
     for (name, on) in [
@@ -144,7 +170,7 @@ mod tests {
                     "Config": [{"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"}]},
                 "Internal": false, "Attachable": true, "Ingress": false,
                 "ConfigFrom": {"Network": ""}, "ConfigOnly": false, "Containers": null,
-                "Options": {"com.docker.network.driver.overlay.vxlanid_list": "4097"}, "Labels": {},
+                "Options": {"com.docker.network.driver.overlay.vxlanid_list": "4097"}, "Labels": null,
             })
         );
         let in_task = in_task(&network);

@@ -326,3 +326,19 @@ fn old_clients_have_no_templates() {
         )
     );
 }
+
+#[tokio::test]
+async fn a_driver_that_no_node_has_is_refused() {
+    let api = Api::new();
+    let spec = json!({"Name": "key", "Driver": {"Name": "vault"}});
+    assert_eq!(
+        api.refused("POST", "/secrets/create", spec).await,
+        (
+            500,
+            "rpc error: code = Unknown desc = plugin \"vault\" not found".to_owned()
+        )
+    );
+    // Configs have none, whatever is said.
+    let spec = json!({"Name": "conf", "Data": "YQ==", "Driver": {"Name": "vault"}});
+    api.create("/configs", spec).await;
+}
