@@ -103,6 +103,7 @@ fn node_table(local: Local) -> Router {
         .route("/configs/{*rest}", any(clustered))
         .route("/networks", get(networks::list))
         .route("/networks/create", post(networks::create))
+        .route("/networks/prune", post(networks::prune))
         .route(
             "/networks/{id}",
             get(networks::inspect).delete(networks::remove),
@@ -140,6 +141,7 @@ fn leader_table(store: Arc<dyn Store>) -> Router {
         .route("/tasks/{id}/logs", get(logs::of_task))
         .route("/networks", get(networks::list_swarm))
         .route("/networks/create", post(networks::create_swarm))
+        .route("/networks/prune", post(networks::prune_swarm))
         .route(
             "/networks/{id}",
             delete(networks::remove_swarm).get(networks::inspect_swarm),

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const MODES: [&str; 5] = ["", "default", "bridge", "host", "none"];
 
 impl Local {
-    fn is_member(&self) -> bool {
+    pub(super) fn is_member(&self) -> bool {
         self.member.membership().state != LocalState::Inactive
     }
 
@@ -90,9 +90,19 @@ pub async fn connect(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    // First: a client that is still writing would not see a refusal.
+    let body = json::read(body).await?;
     if local.is_member() {
         local.check_attachable(&id).await?;
+        // The managers were asked too.
+        if local.engines_network(&id).await?.is_none() {
+            return Err(ApiError::not_found(format!(
+                "Could not attach to network {id}: rpc error: code = NotFound desc = network {id} not found"
+            )));
+        }
     }
+    let request = Request::from_parts(parts, Body::from(body));
     Ok(local.pass_to_engine(request).await)
 }
 

@@ -19,7 +19,7 @@ const ANSWER_MAX: usize = 64 << 20;
 
 impl Local {
     /// Whether the cluster can be asked from here.
-    fn is_manager(&self) -> bool {
+    pub(super) fn is_manager(&self) -> bool {
         self.member.store().is_some()
     }
 

@@ -3,10 +3,13 @@
 
 mod containers;
 mod local;
+mod prune;
 mod shape;
 mod swarm;
+mod verbose;
 
 pub use containers::{connect, create_container, in_containers};
 pub use local::{create, inspect, list, remove};
+pub use prune::{prune, prune_swarm};
 pub use shape::{in_task, twin_of};
 pub use swarm::{create_swarm, inspect_swarm, list_swarm, remove_swarm};

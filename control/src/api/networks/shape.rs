@@ -54,7 +54,7 @@ pub fn shown(network: &Network) -> Value {
         "ConfigOnly": false,
         "Containers": null,
         "Options": options(network),
-        "Labels": if spec.labels.is_empty() && !spec.ingress { Value::Null } else { json!(spec.labels) },
+        "Labels": if spec.labels.is_empty() { Value::Null } else { json!(spec.labels) },
     })
 }
 

@@ -1,6 +1,6 @@
 //! What the leader answers of its networks.
 
-use super::shape;
+use super::{shape, verbose};
 use crate::api::{Leader, error::ApiError, filters::Filters, json, query::Params};
 use axum::{
     extract::{Path, State},
@@ -56,7 +56,18 @@ pub async fn inspect_swarm(
 ) -> Result<Response, ApiError> {
     let state = leader.read().await?;
     let network = find(&state, &id, params.text("scope") == "swarm")?;
-    Ok(json::ok(&shape::shown(network)))
+    let mut shown = shape::shown(network);
+    let peers = verbose::peers(&state, network);
+    if !peers.is_empty() {
+        shown["Peers"] = peers.into();
+    }
+    if params.strict_flag("verbose")? {
+        let services = verbose::services(&state, network);
+        if !services.is_empty() {
+            shown["Services"] = services.into();
+        }
+    }
+    Ok(json::ok(&shown))
 }
 
 /// A network, of the predefined ones only where the swarm's side of them is meant: else every node
@@ -80,7 +91,7 @@ pub async fn remove_swarm(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn removal(id: String) -> Action {
+pub(super) fn removal(id: String) -> Action {
     Action::Remove {
         kind: Kind::Network,
         id,

@@ -1,0 +1,261 @@
+//! `POST /networks/prune`: what nobody uses of the engine's own networks and, on managers, of the
+//! swarm's.
+
+use super::{TWIN_LABEL, swarm::removal};
+use crate::{
+    api::{Leader, Local, error::ApiError, filters::Filters, json, proxy, query::Params},
+    clock,
+};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+};
+use http::StatusCode;
+use serde_json::{Value, json};
+use skein_model::{Network, State as Model, Timestamp};
+use skein_orchestration::validate;
+use std::time::Duration;
+
+const FILTERS: [&str; 3] = ["label", "label!", "until"];
+
+pub async fn prune(
+    State(local): State<Local>,
+    params: Params,
+    request: Request,
+) -> Result<Response, ApiError> {
+    if !local.is_member() {
+        return Ok(local.pass_to_engine(request).await);
+    }
+    let filters = params.text("filters");
+    let response = local
+        .engine
+        .send(asked(&without_twins(filters)?)?)
+        .await
+        .map_err(ApiError::from)?;
+    if response.status() != StatusCode::OK {
+        return Ok(response.map(Body::new));
+    }
+    let engines = proxy::read_json(response.into_body()).await?;
+    let mut names = Vec::new();
+    if local.is_manager() {
+        let response = local.cluster.call(asked(filters)?).await;
+        // Without a leader the engine's are gone all the same.
+        if response.status() == StatusCode::OK {
+            let body = json::read(response.into_body()).await?;
+            names.extend(deleted(&json::parse(&body)?));
+        }
+    }
+    names.extend(deleted(&engines));
+    let names = (!names.is_empty()).then_some(names);
+    Ok(json::ok(&json!({ "NetworksDeleted": names })))
+}
+
+fn asked(filters: &str) -> Result<Request, ApiError> {
+    let path = match filters {
+        "" => "/networks/prune".to_owned(),
+        filters => format!("/networks/prune?filters={}", escaped(filters)),
+    };
+    let request = Request::post(path).header(http::header::HOST, "docker");
+    request
+        .body(Body::empty())
+        .map_err(|error| ApiError::invalid(error.to_string()))
+}
+
+/// A text as part of a query.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte.is_ascii_alphanumeric() {
+            true => escaped.push(byte.into()),
+            false => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+fn deleted(answer: &Value) -> Vec<Value> {
+    let names = answer["NetworksDeleted"].as_array();
+    names.cloned().unwrap_or_default()
+}
+
+/// The filters with one more: a twin goes with the network that it stands for.
+fn without_twins(filters: &str) -> Result<String, ApiError> {
+    let mut filters = match filters {
+        "" => json!({}),
+        text => json::parse(text.as_bytes())?,
+    };
+    let labels = &mut filters["label!"];
+    match labels {
+        Value::Array(labels) => labels.push(TWIN_LABEL.into()),
+        Value::Object(labels) => drop(labels.insert(TWIN_LABEL.into(), true.into())),
+        _ => *labels = json!([TWIN_LABEL]),
+    }
+    Ok(filters.to_string())
+}
+
+/// What the leader does of it.
+pub async fn prune_swarm(
+    State(leader): State<Leader>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let filters = Filters::parse(params.text("filters"), &FILTERS)?;
+    let until = match filters.values("until") {
+        [] => None,
+        [text] => Some(moment(text, clock::now())?),
+        _ => return Err(ApiError::invalid("more than one until filter specified")),
+    };
+    let state = leader.read().await?;
+    let mut names = Vec::new();
+    for network in unused(&state, &filters, until) {
+        leader.write(removal(network.id.clone())).await?;
+        names.push(network.spec.name.as_str());
+    }
+    Ok(json::ok(&json!({ "NetworksDeleted": names })))
+}
+
+/// The networks that nobody uses. The ingress network is removed by its name only.
+fn unused<'a>(
+    state: &'a Model,
+    filters: &'a Filters,
+    until: Option<Timestamp>,
+) -> impl Iterator<Item = &'a Network> {
+    let not = !filters.values("label!").is_empty();
+    state
+        .networks()
+        .map(|network| &**network)
+        .filter(move |network| {
+            let spec = &network.spec;
+            !spec.ingress
+                && !spec.predefined
+                && until.is_none_or(|until| network.meta.created_at <= until)
+                && filters.labels("label", &spec.labels)
+                && !(not && filters.labels("label!", &spec.labels))
+                && validate::check_network_removal(state, network).is_ok()
+        })
+}
+
+/// A moment as Docker's clients write it: how long ago (`1h30m`), in seconds since 1970, or in
+/// RFC 3339.
+fn moment(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
+    if let Some(ago) = go_duration(text) {
+        let ago = i128::try_from(ago.as_nanos()).unwrap_or_default();
+        return Ok(Timestamp::from_unix_nanos(now.unix_nanos() - ago));
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Ok(Timestamp::from_unix_nanos(
+            i128::from(seconds) * 1_000_000_000,
+        ));
+    }
+    serde_json::from_value(text.into())
+        .map_err(|_| ApiError::invalid(format!("invalid value for until: {text}")))
+}
+
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            _ => return None,
+        };
+        total = total.checked_add(Duration::try_from_secs_f64(number * unit).ok()?)?;
+        rest = &rest[end..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skein_model::{Action, NetworkAttachmentConfig, Proposal, Service};
+
+    #[test]
+    fn moments_are_read_as_docker_writes_them() {
+        let at = |seconds: i128| Timestamp::from_unix_nanos(seconds * 1_000_000_000);
+        let now = at(1_800_000_000);
+        for (text, seconds) in [
+            ("1h30m", 1_800_000_000 - 5400),
+            ("1.5s500ms", 1_800_000_000 - 2),
+            ("1700000000", 1_700_000_000),
+            ("2023-11-14T22:13:20Z", 1_700_000_000),
+        ] {
+            assert_eq!(moment(text, now).unwrap(), at(seconds), "{text}");
+        }
+        for text in ["", "h", "1 day", "1d"] {
+            assert!(moment(text, now).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn twins_are_never_the_engines_to_prune() {
+        for (filters, with) in [
+            ("", json!({"label!": [TWIN_LABEL]})),
+            (
+                r#"{"label":["a"],"label!":["b"]}"#,
+                json!({"label": ["a"], "label!": ["b", TWIN_LABEL]}),
+            ),
+            (
+                r#"{"label!":{"b":true}}"#,
+                json!({"label!": {"b": true, TWIN_LABEL: true}}),
+            ),
+        ] {
+            let text = without_twins(filters).unwrap();
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), with);
+        }
+        assert_eq!(escaped("{\"a!\""), "%7B%22a%21%22");
+    }
+
+    #[test]
+    fn only_what_nobody_uses_is_pruned() {
+        let network = |name: &str, change: fn(&mut Network)| {
+            let mut network = Network {
+                id: name.into(),
+                ..Network::default()
+            };
+            network.spec.name = name.into();
+            change(&mut network);
+            Action::Create(network.into())
+        };
+        let mut user = Service {
+            id: "s".into(),
+            ..Service::default()
+        };
+        let used = NetworkAttachmentConfig {
+            target: "used".into(),
+            ..NetworkAttachmentConfig::default()
+        };
+        user.spec.task_template.networks.push(used);
+        let actions = vec![
+            network("ingress", |network| network.spec.ingress = true),
+            network("host", |network| network.spec.predefined = true),
+            network("labelled", |network| {
+                network.spec.labels.insert("a".into(), "1".into());
+            }),
+            network("plain", |_| ()),
+            network("used", |_| ()),
+            Action::Create(user.into()),
+        ];
+        let at = Timestamp::from_unix_nanos(10);
+        let mut state = Model::default();
+        state.apply(1, &Proposal { at, actions }).unwrap();
+        let pruned = |filters: &str, until| {
+            let filters = Filters::parse(filters, &FILTERS).unwrap();
+            let names = unused(&state, &filters, until).map(|network| network.spec.name.clone());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(pruned("", None), "labelled plain");
+        assert_eq!(pruned(r#"{"label":["a"]}"#, None), "labelled");
+        assert_eq!(pruned(r#"{"label!":["a=1"]}"#, None), "plain");
+        assert_eq!(pruned("", Some(Timestamp::from_unix_nanos(9))), "");
+    }
+}
