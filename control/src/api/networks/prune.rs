@@ -85,10 +85,17 @@ fn without_twins(filters: &str) -> Result<String, ApiError> {
         "" => json!({}),
         text => json::parse(text.as_bytes())?,
     };
+    // Engines read one form or the other, never both at once.
+    let mut forms = filters
+        .as_object()
+        .into_iter()
+        .flat_map(|fields| fields.values());
+    let older = forms.any(Value::is_object);
     let labels = &mut filters["label!"];
     match labels {
         Value::Array(labels) => labels.push(TWIN_LABEL.into()),
         Value::Object(labels) => drop(labels.insert(TWIN_LABEL.into(), true.into())),
+        _ if older => *labels = json!({ TWIN_LABEL: true }),
         _ => *labels = json!([TWIN_LABEL]),
     }
     Ok(filters.to_string())
@@ -203,6 +210,10 @@ mod tests {
             (
                 r#"{"label":["a"],"label!":["b"]}"#,
                 json!({"label": ["a"], "label!": ["b", TWIN_LABEL]}),
+            ),
+            (
+                r#"{"label":{"a":true}}"#,
+                json!({"label": {"a": true}, "label!": {TWIN_LABEL: true}}),
             ),
             (
                 r#"{"label!":{"b":true}}"#,
