@@ -1,0 +1,231 @@
+//! The same session with Docker Swarm and with Skein: what they say agrees, but for the differences
+//! listed here.
+//!
+//! The sessions are in `tests/parity/*.txt`. Both are run by each docker CLI that is installed, at
+//! once on a cluster of dockerd alone and on one of Skein's. What every step said stays in
+//! `target/skein-parity`.
+
+use anyhow::{Context as _, bail};
+use skein_tests::{
+    cli, outsiders,
+    parity::{Engine, Script, Wanted, With, unexplained},
+};
+use std::{fmt::Write as _, fs, path::Path, thread};
+use xtask::cluster::Cluster;
+
+/// Differences that are wanted, each with its reason.
+const WANTED: &[Wanted] = &[
+    wanted(
+        ".",
+        r"^(swarm: |skein: )(\(stderr\) )?(Error response from daemon: |\.message = .)[Ii]nvalid filter '",
+        "the word is a small one since Docker 23",
+    ),
+    wanted(
+        "network (ls|inspect)",
+        "^swarm: .*docker_gwbridge",
+        "Skein needs no bridge of its own on every node: tasks leave by their overlay's interface",
+    ),
+    wanted(
+        "name=fro ",
+        "^skein: front$",
+        "found by a part of its name, as newer engines do",
+    ),
+    Wanted {
+        always: false,
+        ..wanted(
+            r"info --format '\{\{json .Swarm\}\}'",
+            "DefaultAddrPool",
+            "Swarm shows the pool that it uses without having been told, or none, as it happens",
+        )
+    },
+    wanted(
+        "network inspect|GET '?/networks",
+        r"^skein: .*EnableIPv4 = true$",
+        "a field of newer versions of the API",
+    ),
+    wanted(
+        "network inspect --verbose",
+        r"LocalLBIndex|Tasks\[|VIP",
+        "no address goes to a node's own balancer, nor has it a number; endpoints have no IDs",
+    ),
+    wanted(
+        "network inspect ingress",
+        r"^(swarm|skein): .*\.(Containers\.ingress-sbox|Peers|Labels)",
+        "there is no sandbox that balances, and no gossip that has peers",
+    ),
+    wanted(
+        "network inspect ingress",
+        r"^skein: .*\.Containers = null$",
+        "there is no sandbox that balances",
+    ),
+    wanted(
+        ".",
+        r"(VirtualIPs|NetworksAttachments)\[\d\]\.Addr(esses\[0\])? = .10\.0\.",
+        "no address of a network goes to a node's own balancer",
+    ),
+    wanted(
+        "network create .*(nonsense|absent)|POST /networks/create",
+        "[Ii]nvalid (subnet|name)|plugin|status (400|500)|DNS name",
+        "the words of newer engines, and 400 for what the client did wrong",
+    ),
+    wanted(
+        "--name twice|service ls$",
+        "twice|<id>$|exit",
+        "the engine would refuse every task that is twice on a network",
+    ),
+    wanted(
+        "network inspect .* overlap",
+        r"10\.77|null",
+        "overlapping networks work, so that one is a network like others",
+    ),
+    wanted(
+        "/secrets/create|/services/create|/services/bare/update|/logs",
+        "unmarshal|JSON|EOF|base64|registryAuthFrom|at least one|since|status (400|500)",
+        "the words of another JSON decoder or of newer engines; 400 for what the client did wrong",
+    ),
+    wanted(
+        "services/create",
+        "non-negative|cannot unmarshal number",
+        "the reference's own words where its JSON decoder says less",
+    ),
+    wanted(
+        "services/create",
+        r"Warnings = null",
+        "written by newer engines also where there are none",
+    ),
+    wanted(
+        "GET /services/zero",
+        r"Networks\[0\]\.Target",
+        "networks are kept in one place; older clients still may send them in the other",
+    ),
+    wanted(
+        r"\{\{(\.Nothing|\.Node\.Nothing|\.X|')",
+        "expanding (env|hostname|mounts?)",
+        "what is wrong with a template, and what there is, without Go's types",
+    ),
+    wanted(
+        "filters=odd",
+        "invalid character|invalid filters",
+        "the words of another JSON decoder",
+    ),
+    wanted(
+        "service ps .* missing",
+        "No such image",
+        "says why the image was not to be had",
+    ),
+    wanted(
+        "service ps .* no-source",
+        "bind",
+        "the words of newer engines",
+    ),
+    wanted(
+        "docker ps ",
+        "skein-demo",
+        "engines show ports that are exposed only, on networks of their own drivers alone",
+    ),
+    wanted(
+        "RestartPolicy",
+        "RestartPolicy|com.docker.swarm",
+        "the same policy by its name",
+    ),
+    wanted(
+        "Ports.* host-port",
+        r"8095->8080",
+        "Swarm shows the port once for IPv4 and once for IPv6",
+    ),
+];
+
+const fn wanted(command: &'static str, line: &'static str, reason: &'static str) -> Wanted {
+    Wanted {
+        command,
+        line,
+        reason,
+        always: true,
+    }
+}
+
+/// The parts of the session, in order.
+const PARTS: &[(&str, &str)] = &[
+    ("swarm.txt", include_str!("../parity/swarm.txt")),
+    ("nodes.txt", include_str!("../parity/nodes.txt")),
+    ("networks.txt", include_str!("../parity/networks.txt")),
+    ("payloads.txt", include_str!("../parity/payloads.txt")),
+    ("services.txt", include_str!("../parity/services.txt")),
+    ("updates.txt", include_str!("../parity/updates.txt")),
+    ("running.txt", include_str!("../parity/running.txt")),
+    ("stacks.txt", include_str!("../parity/stacks.txt")),
+    ("locks.txt", include_str!("../parity/locks.txt")),
+    ("end.txt", include_str!("../parity/end.txt")),
+];
+
+/// The nodes of each of the two clusters.
+const NODES: u8 = 2;
+
+#[test]
+fn a_session_with_the_cli_is_the_same_as_with_swarm() -> anyhow::Result<()> {
+    let mut script = Script::default();
+    for (name, text) in PARTS {
+        script.add(name, text)?;
+    }
+    let swarm = Cluster::of_engines("parity-swarm", NODES)?;
+    let skein = outsiders("parity-skein", NODES)?;
+    let folder = xtask::target_dir()?.join("skein-parity");
+    fs::create_dir_all(&folder)?;
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity/files");
+    let shared = |name: &str| {
+        let path = folder.join(name);
+        fs::create_dir_all(&path).map(|()| path)
+    };
+    let (swarms, skeins) = (shared("swarm")?, shared("skein")?);
+    let mut seen = vec![false; WANTED.len()];
+    let mut told = String::new();
+    let clis = cli::installed()?;
+    for (nth, cli) in clis.iter().enumerate() {
+        let script = script.of_cli(nth > 0);
+        let transcript = |name: &str| folder.join(format!("{name}-{}.txt", cli.version));
+        let (swarm_said, skein_said) = (transcript("swarm"), transcript("skein"));
+        let of_swarm = With {
+            cluster: &swarm,
+            engine: Engine::Swarm,
+            cli: Path::new(&cli.path)
+                .parent()
+                .context("a CLI without a folder")?,
+            files: &files,
+            shared: &swarms,
+            transcript: &swarm_said,
+        };
+        let of_skein = With {
+            cluster: &skein,
+            engine: Engine::Skein,
+            shared: &skeins,
+            transcript: &skein_said,
+            ..of_swarm
+        };
+        let (of_swarm, of_skein) = thread::scope(|scope| {
+            let of_swarm = scope.spawn(|| script.run(&of_swarm));
+            let of_skein = script.run(&of_skein);
+            let of_swarm = of_swarm.join().expect("a session panicked");
+            anyhow::Ok((of_swarm?, of_skein?))
+        })?;
+        let (differences, explained) = unexplained(&script.steps, &of_swarm, &of_skein, WANTED)?;
+        for (seen, explained) in seen.iter_mut().zip(explained) {
+            *seen |= explained;
+        }
+        println!("docker {}: {} steps", cli.version, script.steps.len());
+        for difference in differences {
+            writeln!(told, "docker {}: {difference}", cli.version)?;
+        }
+    }
+    // Some differences are those of newer CLIs alone.
+    if clis.len() > 1 {
+        let missing = WANTED.iter().zip(seen).filter(|(_, seen)| !seen);
+        for (wanted, _) in missing.filter(|(wanted, _)| wanted.always) {
+            writeln!(told, "there is no such difference any more: {wanted:?}")?;
+        }
+    }
+    if !told.is_empty() {
+        bail!("Skein and Docker Swarm differ:\n{told}");
+    }
+    swarm.down()?;
+    skein.down()
+}
