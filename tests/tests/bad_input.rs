@@ -450,7 +450,7 @@ fn references(host: &Host) -> anyhow::Result<()> {
         ),
         (
             "/services/web?insertDefaults=x",
-            "invalid value for insertDefaults: x",
+            "invalid value for insertDefaults: x: strconv.ParseBool: parsing \"x\": invalid syntax",
         ),
     ] {
         let path = path.replace('"', "%22");
