@@ -1,8 +1,9 @@
 //! `POST /networks/prune`: what nobody uses of the engine's own networks and, on managers, of the
 //! swarm's.
 
-use super::{TWIN_LABEL, swarm::removal};
+use super::swarm::removal;
 use crate::{
+    agent::engine::TWIN_LABEL,
     api::{Leader, Local, error::ApiError, filters::Filters, json, proxy, query::Params},
     clock,
 };
