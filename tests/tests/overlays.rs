@@ -109,3 +109,31 @@ fn names_are_answered_over_udp_and_tcp() -> anyhow::Result<()> {
     }
     cluster.down()
 }
+
+#[test]
+fn a_removed_network_s_name_can_be_used_at_once() -> anyhow::Result<()> {
+    let cluster = swarm("same-name", 2, 1)?;
+    let first = cluster.host("n1")?;
+    let deploy = || {
+        first.docker(&["network", "create", "-d", "overlay", "front"])?;
+        first.docker(&["network", "create", "-d", "overlay", "back"])?;
+        let on_both = ["--network", "front", "--network", "back"];
+        services::create(first, "web", 2, &on_both)
+    };
+    deploy()?;
+    first.docker(&["service", "rm", "web"])?;
+    // Its tasks are still to end.
+    first.docker(&["network", "rm", "front", "back"])?;
+    deploy()?;
+    let all = first.docker(&["service", "ps", "-q", "web"])?;
+    ensure!(all.lines().count() == 2, "tasks failed: {all}");
+    for node in cluster.nodes() {
+        let said = services::exec(node, "web", "wget -q -O - http://web:8080/")?;
+        ensure!(
+            said.contains("\"hostname\""),
+            "{} got {said:?}",
+            node.name()
+        );
+    }
+    cluster.down()
+}

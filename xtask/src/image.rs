@@ -41,6 +41,9 @@ fn binary() -> anyhow::Result<PathBuf> {
 /// The engine refuses.
 pub fn import(host: &Host) -> anyhow::Result<()> {
     let folder = crate::target_dir()?.join("skein-image");
+    // Others may bring a cluster up at the same time: one writes, the next reads whole files.
+    let lock = fs::File::create(folder.with_extension("lock"))?;
+    lock.lock().context("cannot lock the image's folder")?;
     let bin = folder.join("bin");
     fs::create_dir_all(&bin)?;
     for dir in ["tmp", "etc", "proc", "sys", "dev", "data"] {

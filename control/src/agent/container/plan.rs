@@ -471,6 +471,9 @@ fn settings(endpoint: &Endpoint) -> EndpointSettings {
             ipv4_address: Some(address.to_string()),
             ..EndpointIpamConfig::default()
         }),
+        // Engines go by the network's name from here on, unless told its ID here, too; and one of that
+        // name that was removed from the swarm may still have tasks that end.
+        network_id: endpoint.address.map(|_| endpoint.network.clone()),
         ..EndpointSettings::default()
     }
 }

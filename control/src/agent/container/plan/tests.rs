@@ -167,7 +167,7 @@ fn every_field_of_the_spec() {
                 "Sysctls": {"net.core.somaxconn": "7"},
             },
             "NetworkingConfig": {"EndpointsConfig": {
-                "net1": {"IPAMConfig": {"IPv4Address": "10.0.1.5"}},
+                "net1": {"IPAMConfig": {"IPv4Address": "10.0.1.5"}, "NetworkID": "net1"},
             }},
         })
     );
@@ -182,7 +182,7 @@ fn every_field_of_the_spec() {
             "net2",
             json!({
                 "Container": "web.2.t1",
-                "EndpointConfig": {"IPAMConfig": {"IPv4Address": "10.0.2.6"}},
+                "EndpointConfig": {"IPAMConfig": {"IPv4Address": "10.0.2.6"}, "NetworkID": "net2"},
             })
         )]
     );
