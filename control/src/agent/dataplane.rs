@@ -162,6 +162,7 @@ mod tests {
             tokio::spawn(async move {
                 while let Ok(Some(update)) = updates.message().await {
                     told.send(update).await.unwrap();
+                    // Whoever does not read the answers is told nothing.
                     let _ = answers.send(Ok(Programmed::default())).await;
                 }
             });

@@ -6,18 +6,11 @@ use imbl::{OrdMap, ordmap::DiffItem};
 use std::sync::Arc;
 
 impl State {
-    /// What changed from an earlier state to this one: objects of one kind after the other, by ID. An
-    /// object that came and went between the two is not among them, and one that changed twice is once.
-    ///
-    /// States share what did not change, so this costs little where little did.
+    /// What changed of the objects that users name, from an earlier state to this one: of one kind after
+    /// the other, by ID. One that came and went between the two is not among them, and one that changed
+    /// twice is once. Tasks are left out: most changes are theirs, and who follows those has the indices.
     pub fn changes_since(&self, before: &Self) -> Vec<Event> {
         let mut changes = Vec::new();
-        if before.cluster != self.cluster {
-            changes.push(Event {
-                before: before.cluster.clone().map(Object::Cluster),
-                after: self.cluster.clone().map(Object::Cluster),
-            });
-        }
         collect(&mut changes, &before.nodes, &self.nodes, Object::Node);
         collect(
             &mut changes,
@@ -33,7 +26,6 @@ impl State {
             &self.services,
             Object::Service,
         );
-        collect(&mut changes, &before.tasks, &self.tasks, Object::Task);
         changes
     }
 }

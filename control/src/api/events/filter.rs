@@ -48,7 +48,7 @@ impl Wanted {
             .until
             .is_none_or(|until| event.at.unix_nanos() <= until);
         in_time
-            && filters.any("event", |wanted| wanted == event.action.name())
+            && filters.any("event", |wanted| wanted == event.action)
             && filters.any("type", |wanted| wanted == event.kind)
             && filters.any("scope", |wanted| wanted == event.scope)
             && ["node", "service", "network", "secret", "config"]

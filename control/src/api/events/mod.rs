@@ -10,9 +10,9 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use filter::Wanted;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream::MapErr};
 use http::StatusCode;
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
@@ -20,6 +20,10 @@ use tokio::{
     time::sleep,
 };
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{
+    codec::{FramedRead, LinesCodec, LinesCodecError},
+    io::StreamReader,
+};
 use twins::Twins;
 
 /// Lines on their way to a client; one that reads slower than that is waited for.
@@ -50,7 +54,7 @@ pub async fn stream(
     let (parts, body) = response.into_parts();
     let (to_client, lines) = mpsc::channel(QUEUE_MAX);
     let merging = Merging {
-        engines: Lines::new(body),
+        engines: in_lines(body),
         own,
         wanted,
         twins: Twins::default(),
@@ -61,6 +65,9 @@ pub async fn stream(
     let lines = ReceiverStream::new(lines).map(Ok::<_, Infallible>);
     Ok(Response::from_parts(parts, Body::from_stream(lines)))
 }
+
+type Chunks = MapErr<BodyDataStream, fn(axum::Error) -> std::io::Error>;
+type Lines = FramedRead<StreamReader<Chunks, Bytes>, LinesCodec>;
 
 /// The swarm's events, where and while this node is a manager.
 struct Own {
@@ -132,12 +139,14 @@ impl Merging {
             let is_past = !self.own.past.is_empty();
             tokio::select! {
                 line = self.engines.next() => {
-                    let Some(line) = line else {
+                    let Some(line) = line.and_then(whole) else {
                         return self.tell_past(i128::MAX).await;
                     };
-                    self.tell_past(time_of(&line)).await?;
+                    if is_past {
+                        self.tell_past(time_of(&line)).await?;
+                    }
                     let translated = self.twins.translate(&self.local, &line).await;
-                    self.send(translated.map_or(line, Bytes::from)).await?;
+                    self.send(translated.unwrap_or(line)).await?;
                 }
                 () = sleep(PAST_PAUSE), if is_past => self.tell_past(i128::MAX).await?,
                 event = self.own.next(&self.local), if !is_past => {
@@ -163,11 +172,8 @@ impl Merging {
     }
 
     async fn send_own(&mut self, event: &EventMessage) -> Result<(), Gone> {
-        match serde_json::to_vec(event) {
-            Ok(mut line) => {
-                line.push(b'\n');
-                self.send(line.into()).await
-            }
+        match serde_json::to_string(event) {
+            Ok(line) => self.send(line).await,
             Err(error) => {
                 tracing::error!(%error, "cannot encode an event");
                 Ok(())
@@ -175,53 +181,32 @@ impl Merging {
         }
     }
 
-    async fn send(&mut self, line: Bytes) -> Result<(), Gone> {
-        self.to_client.send(line).await.map_err(|_| Gone)
+    async fn send(&mut self, mut line: String) -> Result<(), Gone> {
+        line.push('\n');
+        self.to_client.send(line.into()).await.map_err(|_| Gone)
     }
 }
 
+/// A line that was read. Without one the stream is at its end.
+fn whole(line: Result<String, LinesCodecError>) -> Option<String> {
+    line.inspect_err(|error| tracing::warn!(%error, "the engine's events broke off"))
+        .ok()
+}
+
 /// When the engine says that an event was; now, if it does not say.
-fn time_of(line: &[u8]) -> i128 {
-    let event: Option<serde_json::Value> = serde_json::from_slice(line).ok();
+fn time_of(line: &str) -> i128 {
+    let event: Option<serde_json::Value> = serde_json::from_str(line).ok();
     let at = event.and_then(|event| event["timeNano"].as_i64());
     at.map_or(i128::MAX, i128::from)
 }
 
-/// A body in lines, each with its end.
-struct Lines {
-    body: BodyDataStream,
-    read: BytesMut,
-    /// How much of `read` is known to have no end of a line.
-    searched: usize,
-}
-
-impl Lines {
-    fn new(body: Body) -> Self {
-        Self {
-            body: body.into_data_stream(),
-            read: BytesMut::new(),
-            searched: 0,
-        }
-    }
-
-    /// `None` at the end of the body, or if it breaks off. Cancelling loses nothing.
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            let unsearched = &self.read[self.searched..];
-            if let Some(end) = unsearched.iter().position(|byte| *byte == b'\n') {
-                let line = self.read.split_to(self.searched + end + 1);
-                self.searched = 0;
-                return Some(line.freeze());
-            }
-            self.searched = self.read.len();
-            if self.read.len() > LINE_MAX {
-                tracing::warn!("the engine sent an event of more than {LINE_MAX} bytes");
-                return None;
-            }
-            let chunk = self.body.next().await?;
-            self.read.extend_from_slice(&chunk.ok()?);
-        }
-    }
+/// A body in lines. One that breaks off ends.
+fn in_lines(body: Body) -> Lines {
+    let chunks = body.into_data_stream().map_err(std::io::Error::other as _);
+    FramedRead::new(
+        StreamReader::new(chunks),
+        LinesCodec::new_with_max_length(LINE_MAX),
+    )
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ pub struct Twins(HashMap<String, String>);
 
 impl Twins {
     /// A line of the engine's events, as clients are to see it.
-    pub async fn translate(&mut self, local: &Local, line: &[u8]) -> Option<Vec<u8>> {
-        let mut event: Value = serde_json::from_slice(line).ok()?;
+    pub async fn translate(&mut self, local: &Local, line: &str) -> Option<String> {
+        let mut event: Value = serde_json::from_str(line).ok()?;
         if event["Type"] != "network" || event["Actor"]["Attributes"]["type"] != DRIVER {
             return None;
         }
@@ -33,9 +33,7 @@ impl Twins {
         }
         event["Actor"]["ID"] = network.into();
         event["Actor"]["Attributes"]["type"] = "overlay".into();
-        let mut line = serde_json::to_vec(&event).ok()?;
-        line.push(b'\n');
-        Some(line)
+        serde_json::to_string(&event).ok()
     }
 }
 

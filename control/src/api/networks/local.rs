@@ -12,6 +12,7 @@ use axum::{
 };
 use http::{Method, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Limited};
+use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::Value;
 
 /// The longest answer of the leader that is read here; it lists every network of the swarm.
@@ -63,15 +64,9 @@ impl Local {
     }
 }
 
-/// A name as part of a path. Names of networks need no escaping but in odd cases, in which no network
-/// has that name.
-fn encoded(name: &str) -> String {
-    name.chars()
-        .map(|c| {
-            let plain = c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
-            if plain { c } else { '~' }
-        })
-        .collect()
+/// A name as part of a path.
+fn encoded(name: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(name, NON_ALPHANUMERIC)
 }
 
 fn path_and_query(parts: &Parts) -> &str {

@@ -10,9 +10,9 @@ pub struct Message {
     /// `service`, `node`, `network`, `secret` or `config`.
     #[serde(rename = "Type")]
     pub kind: &'static str,
-    /// What happened to it.
+    /// `create`, `update` or `remove`.
     #[serde(rename = "Action")]
-    pub action: Action,
+    pub action: &'static str,
     /// To what.
     #[serde(rename = "Actor")]
     pub actor: Actor,
@@ -21,27 +21,6 @@ pub struct Message {
     /// Seconds, and once more nanoseconds, since the Unix epoch.
     #[serde(flatten, serialize_with = "both_times")]
     pub at: Timestamp,
-}
-
-/// What can happen to an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Action {
-    Create,
-    Update,
-    Remove,
-}
-
-impl Action {
-    /// As in the event.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Remove => "remove",
-        }
-    }
 }
 
 /// An object, and what an event tells of it.
@@ -76,11 +55,11 @@ impl Message {
         let (kind, name) = name(subject)?;
         let mut attributes = Attributes::from([("name".to_owned(), name)]);
         let (action, at) = match (before, after) {
-            (None, _) => (Action::Create, subject.meta().created_at),
-            (_, None) => (Action::Remove, now),
+            (None, _) => ("create", subject.meta().created_at),
+            (_, None) => ("remove", now),
             (Some(before), Some(after)) => {
                 differences(&mut attributes, before, after);
-                (Action::Update, after.meta().updated_at)
+                ("update", after.meta().updated_at)
             }
         };
         Some(Self::new(kind, action, subject.id(), attributes, at))
@@ -95,12 +74,12 @@ impl Message {
             &(!leads).to_string(),
             &leads.to_string(),
         );
-        Self::new("node", Action::Update, &node.id, attributes, now)
+        Self::new("node", "update", &node.id, attributes, now)
     }
 
     fn new(
         kind: &'static str,
-        action: Action,
+        action: &'static str,
         id: &str,
         attributes: Attributes,
         at: Timestamp,
