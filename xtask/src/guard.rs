@@ -12,9 +12,18 @@ use nix::{
     },
     unistd::{Pid, getpid, getppid},
 };
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+    low_level::signal_name,
+};
 use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     process::{Command, ExitCode},
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
 };
 
 /// Set for the guarded process, to the number of its guard: processes further down inherit it, and are
@@ -35,16 +44,33 @@ pub fn guarded(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Exit
     let mut run = Command::new(crate::own_program()?);
     run.args(std::env::args_os().skip(1))
         .env(GUARD, getpid().to_string());
+    let signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot handle signals")?;
     let mut run = run.process_group(0).spawn().context("cannot start xtask")?;
-    let group = Pid::from_raw(run.id().cast_signed());
-    ctrlc::set_handler(move || {
-        // It may have ended already.
-        let _ = killpg(group, Signal::SIGTERM);
-    })
-    .context("cannot handle signals")?;
+    let interrupt = pass_on(signals, Pid::from_raw(run.id().cast_signed()));
     let status = run.wait().context("cannot wait for xtask")?;
     cluster::sweep()?;
-    let code = status.code().or(status.signal().map(|n| SIGNAL_EXIT + n));
+    let interrupt = Some(interrupt.load(Ordering::Relaxed)).filter(|signal| *signal != 0);
+    if let Some(signal) = interrupt {
+        let name = signal_name(signal).unwrap_or("a signal");
+        eprintln!("\nxtask: interrupted by {name}; what it made is removed");
+    }
+    let ended_by = interrupt.or(status.signal());
+    let code = ended_by.map(|n| SIGNAL_EXIT + n).or(status.code());
     let code = code.and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
+}
+
+/// Ends a group of processes when a signal asks this one to end. Returns where the last such signal's
+/// number is then: 0 before.
+fn pass_on(mut signals: Signals, group: Pid) -> Arc<AtomicI32> {
+    let last = Arc::new(AtomicI32::new(0));
+    let seen = Arc::clone(&last);
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            seen.store(signal, Ordering::Relaxed);
+            // It may have ended already.
+            let _ = killpg(group, Signal::SIGTERM);
+        }
+    });
+    last
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
 use xtask::{
-    cluster::{Attach, Cluster, Daemon, Shape, host},
+    cluster::{Attach, Cluster, Daemon, NODES_MAX, Shape, host},
     demo, ebpf,
     guard::guarded,
     setup, test,
@@ -57,6 +57,15 @@ enum Command {
 enum ClusterCommand {
     /// Make hosts and start the daemons on them.
     Up(UpArgs),
+    /// Remove the cluster and everything it made.
+    Down,
+    #[command(flatten)]
+    Use(UseCommand),
+}
+
+/// What is done with a cluster that there is.
+#[derive(Subcommand)]
+enum UseCommand {
     /// Print what makes the docker CLI talk to a node: `eval $(cargo xtask cluster env n1)`.
     Env {
         /// Node.
@@ -111,17 +120,15 @@ enum ClusterCommand {
         #[arg(long, default_value = "skein-control")]
         daemon: Daemon,
     },
-    /// Remove the cluster and everything it made.
-    Down,
 }
 
 #[derive(Args)]
 struct UpArgs {
     /// How many nodes.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)))]
     nodes: u8,
     /// How many of them are managers; three at most by default.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)))]
     managers: Option<u8>,
     /// Leave the nodes outside any swarm.
     #[arg(long)]
@@ -168,14 +175,22 @@ fn up(args: &UpArgs) -> anyhow::Result<()> {
 }
 
 fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
-    if let ClusterCommand::Up(args) = command {
-        return guarded(|| up(&args));
-    }
-    let cluster =
-        Cluster::open(NAME).context("is there a cluster? `cargo xtask cluster up` makes one")?;
     match command {
-        ClusterCommand::Up(_) => {}
-        ClusterCommand::Env { node } => {
+        ClusterCommand::Up(args) => guarded(|| up(&args)),
+        ClusterCommand::Down => {
+            match Cluster::find(NAME)? {
+                Some(cluster) => cluster.down()?,
+                None => println!("there is no cluster: nothing to take down"),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        ClusterCommand::Use(command) => use_cluster(&Cluster::open(NAME)?, command),
+    }
+}
+
+fn use_cluster(cluster: &Cluster, command: UseCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        UseCommand::Env { node } => {
             ensure!(
                 cluster.is_whole(),
                 "the cluster is not up yet: wait until `cargo xtask cluster up` says so"
@@ -185,7 +200,7 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
                 cluster.host(&node)?.socket().display()
             );
         }
-        ClusterCommand::Exec { host, command } => {
+        UseCommand::Exec { host, command } => {
             let status = cluster
                 .host(&host)?
                 .command(&command[0])
@@ -194,8 +209,8 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
             let code = status.context("cannot enter the host")?.code();
             return Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)));
         }
-        ClusterCommand::Ip { host } => println!("{}", cluster.host(&host)?.address()),
-        ClusterCommand::Ls => {
+        UseCommand::Ip { host } => println!("{}", cluster.host(&host)?.address()),
+        UseCommand::Ls => {
             if !cluster.is_whole() {
                 eprintln!("`cargo xtask cluster up` is not done yet");
             }
@@ -208,21 +223,17 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
                 );
             }
         }
-        ClusterCommand::Kill { node, daemons } => {
+        UseCommand::Kill { node, daemons } => {
             cluster.host(&node)?.kill(Daemon::or_all(&daemons))?;
         }
-        ClusterCommand::Start { node, daemons } => {
+        UseCommand::Start { node, daemons } => {
             cluster.mend(&node)?;
             cluster.host(&node)?.start(Daemon::or_all(&daemons))?;
         }
-        ClusterCommand::Pause { node } => cluster.host(&node)?.pause()?,
-        ClusterCommand::Cut { node } => cluster.cut(&node)?,
-        ClusterCommand::Logs { node, daemon } => {
+        UseCommand::Pause { node } => cluster.host(&node)?.pause()?,
+        UseCommand::Cut { node } => cluster.cut(&node)?,
+        UseCommand::Logs { node, daemon } => {
             print!("{}", cluster.host(&node)?.log(daemon)?);
-        }
-        ClusterCommand::Down => {
-            cluster.down()?;
-            return Ok(ExitCode::SUCCESS);
         }
     }
     Ok(ExitCode::SUCCESS)

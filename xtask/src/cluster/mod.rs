@@ -26,7 +26,7 @@ use std::{
 /// meant by one.
 pub const NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 18, 0, 0), 24);
 /// The most nodes a cluster on one machine has: each engine takes about 100 MB.
-const NODES_MAX: u8 = 32;
+pub const NODES_MAX: u8 = 32;
 /// Name of the host from which clients ask.
 pub const CLIENT: &str = "client";
 const SWITCH: &str = "switch";
@@ -205,7 +205,19 @@ impl Cluster {
     /// # Errors
     /// There is none.
     pub fn open(name: &str) -> anyhow::Result<Self> {
-        Self::open_at(folder_of(name)?)
+        Self::find(name)?.context("there is no cluster: `cargo xtask cluster up` makes one")
+    }
+
+    /// A cluster that another process brought up, if there is one.
+    ///
+    /// # Errors
+    /// Its record cannot be read.
+    pub fn find(name: &str) -> anyhow::Result<Option<Self>> {
+        let folder = folder_of(name)?;
+        match folder.join(RECORD).exists() {
+            true => Self::open_at(folder).map(Some),
+            false => Ok(None),
+        }
     }
 
     fn open_at(folder: PathBuf) -> anyhow::Result<Self> {
