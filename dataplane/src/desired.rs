@@ -1,12 +1,11 @@
 //! The network state that the managers want on this node, as last received. Pure but for its file.
 
-use anyhow::Context as _;
 use prost::Message as _;
 use skein_proto::network::{
     Endpoint, Kind, Network, NetworkUpdate, Node, Object, ObjectRef, Service, Settings,
     object::Object as Kinds,
 };
-use std::{collections::BTreeMap, io::Write as _, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 /// See the module. Objects by their IDs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -113,14 +112,7 @@ impl Desired {
     /// # Errors
     /// The file cannot be written.
     pub fn store(&self, path: &Path) -> anyhow::Result<()> {
-        let try_store = || {
-            let new = path.with_extension("new");
-            let mut file = std::fs::File::create(&new)?;
-            file.write_all(&self.to_update().encode_to_vec())?;
-            file.sync_all()?;
-            std::fs::rename(&new, path)
-        };
-        try_store().with_context(|| format!("cannot write {}", path.display()))
+        crate::files::replace(path, &self.to_update().encode_to_vec())
     }
 }
 

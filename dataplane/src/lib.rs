@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod desired;
+mod files;
 pub mod kernel;
 pub mod names;
 pub mod plugin;

@@ -42,7 +42,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let path = config.state_dir.join("desired");
     let last = Arc::new(Desired::load(&path));
     let store = Store::open(config.state_dir.join("plugin.json"))?;
-    let (kernel, working) = Kernel::start(config, Arc::clone(&last), store.joined()).await?;
+    let (kernel, mut working) = Kernel::start(config, Arc::clone(&last), store.joined()).await?;
     let (desired, follow) = watch::channel(last);
 
     let dns = SocketAddr::from((DNS_ADDRESS, names::PORT));
@@ -51,12 +51,14 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "skein-dataplane runs");
     // A signal ends everything where it is: what is pinned stays, and whoever was being answered asks
     // again.
-    tokio::select! {
-        ended = working => ended.context("the kernel's side broke")?,
+    let ended = tokio::select! {
+        ended = &mut working => return ended.context("the kernel's side broke")?,
         ended = sync.serve(&config.socket) => ended,
         ended = names::serve(kernel.clone(), follow.clone(), dns) => ended,
-        ended = plugin::serve(&config.plugin_socket, kernel, follow, store) => ended,
+        ended = plugin::serve(&config.plugin_socket, kernel.clone(), follow, store) => ended,
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),
-    }
+    };
+    kernel.stop().await;
+    working.await.context("the kernel's side broke")?.and(ended)
 }

@@ -19,6 +19,7 @@ use skein_abi::{
     overlay::{Endpoint, Network},
     verdict::Counter,
 };
+use skein_dataplane::kernel::verifier;
 use std::process::Command;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/skein.bpf.o");
@@ -103,7 +104,7 @@ impl Bench {
             .program_mut(PROG_UPLINK_XDP)
             .and_then(|program| program.try_into().ok())
             .expect("the program");
-        program.load().expect("the verifier");
+        verifier::load(|| program.load()).expect("the verifier");
         // Only the queues of a device with a program can have received a packet.
         program
             .attach_to_if_index(device, XdpMode::Driver)
@@ -555,7 +556,7 @@ fn a_task_of_this_node_gets_its_packet_from_the_hook_behind() {
         .program_mut(PROG_UPLINK)
         .and_then(|program| program.try_into().ok())
         .expect("the program");
-    program.load().expect("the verifier");
+    verifier::load(|| program.load()).expect("the verifier");
     let mut after = vec![0; 4096];
     let result = program.test_run(TestRunOptions {
         data_in: Some(&request),

@@ -1,34 +1,28 @@
 //! Owns everything of the kernel's side and does one thing at a time.
 
 use super::{
-    Asker, Askers, AttachError, Attachment, Command,
+    Askers, AttachError, Attachment, Command,
     devices::{Device, Devices, LOCAL_PEER, OwnDevices, VXLAN, VethPair},
+    endpoints::{Endpoint, Endpoints},
+    host::{Host, netns_cookie},
     mac_of,
-    netdev::{Features, Netdev},
     plan::{Local, Plan, plan},
-    ports::{ReservedPorts, listening},
     probe,
     programs::{Hook, Programs},
     requirements,
-    tables::{Tables, internal_address, of_node},
-    uplink::{Choice, Facts, choose},
+    reserved_ports::ReservedPorts,
+    tables::{Tables, of_node},
+    taken_ports::TakenPorts,
     veth_names,
 };
-use crate::{
-    config::{Attach, Config},
-    desired::Desired,
-};
-use anyhow::{Context as _, bail, ensure};
+use crate::{config::Config, desired::Desired};
+use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
-use skein_abi::{
-    VXLAN_OVERHEAD, addr, from_addr,
-    ingress::{DEVICE_PAIR, DEVICE_TRANSLATE, DEVICE_XDP, LocalAddr, PublishedKey},
-};
-use skein_proto::network::{Kind, Problem};
+use skein_abi::{VXLAN_OVERHEAD, from_addr};
+use skein_proto::network::Problem;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
     sync::Arc,
     time::Duration,
 };
@@ -43,50 +37,27 @@ const TAKEN_RECHECK: Duration = Duration::from_secs(5);
 /// Everything is compared with the kernel again so often, and repaired: changes that the kernel told of
 /// may be lost, or have failed. A fault then lasts a minute at most, and a look costs milliseconds.
 const RESYNC: Duration = Duration::from_secs(60);
-/// Largest packet of the Internet at large, for when no uplink has the node's address.
-const DEFAULT_MTU: u32 = 1_500;
 
 /// See the module.
 pub struct Actor {
     devices: Devices,
     programs: Programs,
     tables: Tables,
+    host: Host,
     reserved: ReservedPorts,
-    askers: Askers,
+    taken: TakenPorts,
+    endpoints: Endpoints,
     own: OwnDevices,
     host_cookie: u64,
-    uplink_mtu: u32,
     desired: Arc<Desired>,
     suspects: BTreeSet<String>,
-    attached: BTreeMap<String, Attached>,
     /// Where the search for a free endpoint index begins.
     next_index: u32,
     /// UDP port of the vxlan device that is there.
     vxlan_port: Option<u16>,
-    /// Ports that host programs listen on, which are therefore not published here.
-    taken: BTreeSet<PublishedKey>,
-    published: BTreeSet<PublishedKey>,
     watched: watch::Sender<probe::Watched>,
     /// What could not be made, as of the last time.
     problems: watch::Sender<Vec<Problem>>,
-    attach: Attach,
-    netdev: Netdev,
-    uplinks: BTreeMap<u32, Uplink>,
-}
-
-/// A device that has the uplink program.
-#[derive(Default)]
-struct Uplink {
-    /// What was chosen last.
-    choice: Option<Choice>,
-    /// Why the kernel refused XDP: it is not asked again, as each attempt may reset the device.
-    refused: Option<String>,
-}
-
-struct Attached {
-    attachment: Attachment,
-    ifindex: u32,
-    index: u32,
 }
 
 impl Actor {
@@ -108,27 +79,22 @@ impl Actor {
             devices,
             programs,
             tables,
+            host: Host::open(config.attach)?,
             reserved: ReservedPorts::open(config.state_dir.join("reserved-ports")),
-            askers,
+            taken: TakenPorts::default(),
+            endpoints: Endpoints::new(askers),
             own: OwnDevices {
                 vxlan: 0,
                 local,
                 local_peer,
             },
             host_cookie: netns_cookie()?,
-            uplink_mtu: DEFAULT_MTU,
             desired: Arc::default(),
             suspects: BTreeSet::new(),
-            attached: BTreeMap::new(),
             next_index: 0,
             vxlan_port: None,
-            taken: BTreeSet::new(),
-            published: BTreeSet::new(),
             watched: watch::channel(probe::Watched::new()).0,
             problems,
-            attach: config.attach,
-            netdev: Netdev::open()?,
-            uplinks: BTreeMap::new(),
         };
         actor.forget_gone_endpoints(&present)?;
         Ok(actor)
@@ -158,8 +124,8 @@ impl Actor {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
+                    Some(Command::Stop) | None => return Ok(()),
                     Some(command) => self.obey(command).await,
-                    None => return Ok(()),
                 },
                 _ = resync.tick() => {
                     self.look_at_host().await;
@@ -193,7 +159,7 @@ impl Actor {
             Command::Program(desired, answer) => {
                 self.desired = desired;
                 let problems = self.program().await;
-                self.tell_askers();
+                self.endpoints.tell_askers(&self.desired);
                 let _ = answer.send(problems);
             }
             Command::Attach(attachment, answer) => {
@@ -202,6 +168,7 @@ impl Actor {
             Command::Detach(endpoint, answer) => {
                 let _ = answer.send(self.detach(&endpoint).await);
             }
+            Command::Stop => {}
         }
     }
 
@@ -209,7 +176,7 @@ impl Actor {
     async fn program(&mut self) -> Vec<Problem> {
         let mut plan = plan(&self.desired, &self.local());
         let mut problems = std::mem::take(&mut plan.problems);
-        self.find_taken_ports(&plan, &mut problems);
+        problems.extend(self.taken.find(&plan));
         match self.try_program(&plan).await {
             Ok(left_out) => problems.extend(left_out),
             Err(error) => {
@@ -234,7 +201,7 @@ impl Actor {
             self.programs.attach(Hook::Vxlan, VXLAN, self.own.vxlan)?;
             self.vxlan_port = Some(plan.vxlan_port);
         }
-        let mtu = u16::try_from(self.uplink_mtu).unwrap_or(u16::MAX);
+        let mtu = u16::try_from(self.host.mtu()).unwrap_or(u16::MAX);
         self.tables
             .configure(plan, &self.own, self.host_cookie, mtu)?;
         let taken = &self.taken;
@@ -242,52 +209,18 @@ impl Actor {
         for problem in &left_out {
             tracing::error!("cannot program the kernel: {}", problem.message);
         }
-        self.published = plan.published.keys().copied().collect();
+        self.taken.published(plan);
         self.reserved
-            .reserve(self.published.iter())
+            .reserve(plan.published.keys())
             .context("cannot reserve the published ports")?;
         Ok(left_out)
     }
 
     fn local(&self) -> Local {
-        let endpoints = self.attached.values().map(|attached| {
-            let attachment = &attached.attachment;
-            let at = (attachment.network_id.clone(), attachment.address);
-            (at, attached.index)
-        });
         Local {
-            endpoints: endpoints.collect(),
+            endpoints: self.endpoints.places(),
             suspects: self.suspects.clone(),
         }
-    }
-
-    /// A port that becomes published while a program of the host listens on it stays the program's.
-    fn find_taken_ports(&mut self, plan: &Plan, problems: &mut Vec<Problem>) {
-        let listening = listening();
-        let is_new = |key: &PublishedKey| !self.published.contains(key) || self.taken.contains(key);
-        let taken: BTreeSet<PublishedKey> = plan
-            .published
-            .keys()
-            .filter(|key| is_new(key) && listening.contains(key))
-            .copied()
-            .collect();
-        for key in &taken {
-            let port = u16::from_be(key.port);
-            if !self.taken.contains(key) {
-                tracing::warn!(
-                    port,
-                    "not published here: a program of the host listens on it"
-                );
-            }
-            problems.push(Problem {
-                kind: Kind::Service.into(),
-                id: plan.published[key].0.clone(),
-                message: format!(
-                    "port {port} is not published on this node: a program of the host listens on it; stop it, or publish another port"
-                ),
-            });
-        }
-        self.taken = taken;
     }
 
     fn watch_nodes(&self) {
@@ -308,7 +241,7 @@ impl Actor {
             host: &host,
             container: &container,
             mac: mac_of(attachment.address),
-            mtu: self.uplink_mtu.saturating_sub(VXLAN_OVERHEAD.into()),
+            mtu: self.host.mtu().saturating_sub(VXLAN_OVERHEAD.into()),
         };
         let ifindex = self.devices.make_veth(&pair).await?;
         self.add(attachment, &host, ifindex, vni)?;
@@ -340,14 +273,12 @@ impl Actor {
         )?;
         self.next_index = index + 1;
         self.programs.attach(Hook::Veth, host, ifindex)?;
-        let attached = Attached {
+        self.endpoints.add(Endpoint {
             attachment,
             ifindex,
             index,
-        };
-        self.attached
-            .insert(attached.attachment.endpoint_id.clone(), attached);
-        self.tell_askers();
+        });
+        self.endpoints.tell_askers(&self.desired);
         Ok(())
     }
 
@@ -375,36 +306,15 @@ impl Actor {
         Ok(())
     }
 
-    /// Tells the DNS server which networks the container behind each internal address is on: its
-    /// questions may leave by any of its endpoints.
-    fn tell_askers(&self) {
-        let is_named = |network: &String| {
-            let network = self.desired.networks.get(network);
-            network.is_some_and(|network| !network.ingress)
-        };
-        let mut networks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for Attached { attachment, .. } in self.attached.values() {
-            let of_sandbox = networks.entry(&attachment.sandbox).or_default();
-            if is_named(&attachment.network_id) {
-                of_sandbox.push(attachment.network_id.clone());
-            }
-        }
-        let askers = self.attached.values().map(|attached| {
-            let network_ids = networks[attached.attachment.sandbox.as_str()].clone();
-            (internal_address(attached.index), Asker { network_ids })
-        });
-        *self.askers.write() = askers.collect();
-    }
-
     async fn detach(&mut self, endpoint: &str) -> anyhow::Result<()> {
-        let Some(attached) = self.attached.remove(endpoint) else {
+        let Some(Endpoint { ifindex, .. }) = self.endpoints.remove(endpoint) else {
             return Ok(());
         };
-        self.tell_askers();
+        self.endpoints.tell_askers(&self.desired);
         // First nobody is sent there any more, then it goes.
         self.program().await;
-        self.tables.remove_endpoint(attached.ifindex)?;
-        self.programs.detach(Hook::Veth, attached.ifindex)?;
+        self.tables.remove_endpoint(ifindex)?;
+        self.programs.detach(Hook::Veth, ifindex)?;
         self.devices.remove(&veth_names(endpoint).0).await
     }
 
@@ -421,140 +331,13 @@ impl Actor {
 
     /// Attaches to every device that can carry a packet to an address of the host.
     async fn look_at_host(&mut self) {
-        if let Err(error) = self.try_look_at_host().await {
+        let node = from_addr(plan(&self.desired, &Local::default()).node_addr);
+        let followed = self
+            .host
+            .follow(&self.devices, &mut self.programs, &mut self.tables, node)
+            .await;
+        if let Err(error) = followed {
             tracing::error!("cannot follow the host's devices: {error:#}");
         }
-    }
-
-    async fn try_look_at_host(&mut self) -> anyhow::Result<()> {
-        let present = self.devices.list().await?;
-        // One device that refuses must not keep the others from their programs, nor the host's
-        // addresses from the kernel.
-        let mut errors = Vec::new();
-        let mut uplinks = BTreeMap::new();
-        for device in present.values() {
-            if device.is_own() || device.is_port || !device.is_ethernet {
-                continue;
-            }
-            let (name, ifindex) = (&device.name, device.ifindex);
-            if let Err(error) = self.programs.attach(Hook::Uplink, name, ifindex) {
-                errors.push(format!("{error:#}"));
-                continue;
-            }
-            let mut flags = self.choose_hook(device).unwrap_or_else(|error| {
-                errors.push(format!("{error:#}"));
-                0
-            });
-            if is_engine_bridge(device) {
-                flags |= DEVICE_TRANSLATE;
-            }
-            uplinks.insert(device.ifindex, flags);
-        }
-        // Devices are made before they become ports of a bridge; and they go.
-        for ifindex in self.tables.uplinks() {
-            if !uplinks.contains_key(&ifindex) {
-                let detached = self.programs.detach_xdp(ifindex);
-                if let Err(error) = detached.and(self.programs.detach(Hook::Uplink, ifindex)) {
-                    errors.push(format!("{error:#}"));
-                }
-            }
-        }
-        self.uplinks
-            .retain(|ifindex, _| uplinks.contains_key(ifindex));
-        let mut addresses = BTreeMap::new();
-        let node_addr = plan(&self.desired, &Local::default()).node_addr;
-        for (address, ifindex) in self.devices.addresses().await? {
-            let own = present.get(&ifindex).is_none_or(Device::is_own);
-            if address.is_loopback() || own {
-                continue;
-            }
-            addresses.insert(addr(address), LocalAddr { ifindex });
-            if address == from_addr(node_addr) {
-                self.uplink_mtu = present[&ifindex].mtu;
-            }
-        }
-        self.tables.set_host(&addresses, &uplinks)?;
-        ensure!(errors.is_empty(), "{}", errors.join("; "));
-        Ok(())
-    }
-
-    /// Attaches or detaches XDP in front of the tc hook of an uplink. Returns the flags that the other
-    /// uplinks' programs know it by.
-    fn choose_hook(&mut self, device: &Device) -> anyhow::Result<u32> {
-        let ifindex = device.ifindex;
-        let features = match self.netdev.features(ifindex) {
-            Ok(features) => features,
-            // It is gone since: that will be told.
-            Err(_) => return Ok(0),
-        };
-        let is_ours = self.programs.has_xdp(ifindex);
-        let uplink = self.uplinks.entry(ifindex).or_default();
-        let mut facts = Facts {
-            is_veth: device.is_veth,
-            features,
-            mtu: device.mtu,
-            foreign: device.xdp_program.filter(|_| !is_ours),
-            refused: uplink.refused.clone(),
-        };
-        let mut choice = choose(self.attach, &facts);
-        if choice.xdp
-            && let Err(error) = self.programs.attach_xdp(ifindex)
-        {
-            uplink.refused = Some(format!("{error:#}"));
-            facts.refused.clone_from(&uplink.refused);
-            choice = choose(self.attach, &facts);
-        }
-        if !choice.xdp {
-            self.programs.detach_xdp(ifindex)?;
-        }
-        let (xdp, reason) = (choice.xdp, choice.reason.clone());
-        if uplink.choice.as_ref() != Some(&choice) {
-            let hook = if xdp { "XDP" } else { "tc" };
-            tracing::info!(device = device.name, "{hook} serves the uplink: {reason}");
-            uplink.choice = Some(choice);
-        }
-        let mut flags = 0;
-        if xdp && features.has(Features::NDO_XMIT) {
-            flags |= DEVICE_XDP;
-        }
-        if device.is_veth {
-            flags |= DEVICE_PAIR;
-        }
-        Ok(flags)
-    }
-}
-
-/// A bridge of the container engine: addresses behind it mean nothing on other nodes.
-fn is_engine_bridge(device: &Device) -> bool {
-    let is_generated = |name: &str| {
-        name.strip_prefix("br-")
-            .is_some_and(|id| id.len() == 12 && id.bytes().all(|c| c.is_ascii_hexdigit()))
-    };
-    device.is_bridge
-        && (matches!(device.name.as_str(), "docker0" | "docker_gwbridge")
-            || is_generated(&device.name))
-}
-
-/// The kernel's number of the host's network namespace.
-fn netns_cookie() -> anyhow::Result<u64> {
-    use std::os::fd::AsRawFd as _;
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
-        .context("cannot open a socket on loopback: is the device lo up?")?;
-    let mut cookie = 0_u64;
-    let mut len = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `cookie`, which lives through the call.
-    let got = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    match got {
-        0 => Ok(cookie),
-        _ => Err(std::io::Error::last_os_error())
-            .context("cannot ask the kernel for the cookie of the network namespace"),
     }
 }

@@ -6,8 +6,7 @@
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// See the module.
@@ -50,7 +49,7 @@ impl Indices {
         let names: BTreeSet<&str> = names.collect();
         let next = self.given.assign(&names, max);
         if next != self.given {
-            store(&self.path, &serde_json::to_vec(&next)?)?;
+            crate::files::replace(&self.path, &serde_json::to_vec(&next)?)?;
             self.given = next;
         }
         Ok(self.given.by_name.clone())
@@ -80,18 +79,6 @@ impl Given {
         }
         Self { by_name }
     }
-}
-
-/// Replaces a file so that a crash leaves the old or the new one whole.
-fn store(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    let try_store = || {
-        let new = path.with_extension("new");
-        let mut file = std::fs::File::create(&new)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)
-    };
-    try_store().map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))
 }
 
 #[cfg(test)]

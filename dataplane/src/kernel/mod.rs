@@ -3,25 +3,33 @@
 //! - [`plan`]: from the wanted state to the contents of the maps (pure).
 //! - [`maglev`]: from the nodes of a service to its table (pure).
 //! - `tables`: writes a plan into the maps, in an order in which no packet meets a half-written one.
-//! - `programs`: loads and attaches; what is pinned outlives the process.
+//! - `programs`: loads (see [`verifier`]) and attaches; what is pinned outlives the process.
 //! - [`uplink`]: which hook serves an uplink (pure).
-//! - `devices`: links and addresses, by netlink; `netdev`: what their drivers can. `ports`: the host's own. `probe`: silent nodes.
+//! - `host`: the program on the host's own devices, and the host's addresses; `devices`: links and
+//!   addresses, by netlink; `netdev`: what their drivers can.
+//! - `endpoints`: the containers' endpoints, and who asks for names from them.
+//! - `taken_ports`: what the host's programs listen on; `reserved_ports`: what they are kept from.
+//! - `probe`: nodes that do not answer.
 //! - `actor`: owns all of it, and does one thing at a time.
 
 mod actor;
 mod devices;
+mod endpoints;
+mod host;
 mod indices;
 mod maglev;
 mod netdev;
 mod node_tables;
 mod plan;
-mod ports;
 mod probe;
 mod programs;
 mod requirements;
+mod reserved_ports;
 mod synced;
 mod tables;
+mod taken_ports;
 mod uplink;
+pub mod verifier;
 
 use crate::{config::Config, desired::Desired};
 use anyhow::{Context as _, bail};
@@ -90,6 +98,7 @@ enum Command {
     Program(Arc<Desired>, oneshot::Sender<Vec<Problem>>),
     Attach(Attachment, oneshot::Sender<Result<(), AttachError>>),
     Detach(String, oneshot::Sender<anyhow::Result<()>>),
+    Stop,
 }
 
 /// Why an attachment failed.
@@ -128,7 +137,9 @@ impl Kernel {
         let (tell, problems) = watch::channel(Vec::new());
         let mut actor = actor::Actor::new(config, Arc::clone(&askers), tell).await?;
         actor.resume(desired, endpoints).await?;
-        let working = tokio::spawn(actor.run(inbox));
+        // It writes files and maps, which blocks: it has a thread of its own.
+        let runtime = tokio::runtime::Handle::current();
+        let working = tokio::task::spawn_blocking(move || runtime.block_on(actor.run(inbox)));
         let kernel = Self {
             commands,
             askers,
@@ -178,6 +189,12 @@ impl Kernel {
     pub async fn detach(&self, endpoint_id: &str) -> anyhow::Result<()> {
         let id = endpoint_id.to_owned();
         self.ask(|answer| Command::Detach(id, answer)).await?
+    }
+
+    /// Ends the kernel's side, after what was asked of it before.
+    pub async fn stop(&self) {
+        // It may have ended already.
+        let _ = self.commands.send(Command::Stop).await;
     }
 
     /// Who has an internal address.

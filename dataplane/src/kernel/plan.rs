@@ -38,11 +38,14 @@ pub struct Plan {
     pub problems: Vec<Problem>,
 }
 
+/// Where attached endpoints are: (network ID, address) -> index.
+pub type Places = BTreeMap<(String, Ipv4Addr), u32>;
+
 /// What is so on this node, whatever the managers want.
 #[derive(Clone, Debug, Default)]
 pub struct Local {
-    /// Attached endpoints: (network ID, address) -> index.
-    pub endpoints: BTreeMap<(String, Ipv4Addr), u32>,
+    /// Attached endpoints.
+    pub endpoints: Places,
     /// Nodes that do not answer: no new flow is sent to them.
     pub suspects: BTreeSet<String>,
 }

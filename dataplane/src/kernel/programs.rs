@@ -4,6 +4,7 @@
 //! keep flowing by the programs that the last one attached. The next one opens the same maps and puts
 //! its own programs into the links, one atomic update each, so that no packet meets none.
 
+use super::verifier;
 use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader,
@@ -84,16 +85,16 @@ impl Programs {
             .load(OBJECT)
             .context("the kernel refused Skein's maps or their types")?;
         for hook in [Hook::Uplink, Hook::Vxlan, Hook::Veth, Hook::Local] {
-            classifier(&mut ebpf, hook)?
-                .load()
+            let program = classifier(&mut ebpf, hook)?;
+            verifier::load(|| program.load())
                 .with_context(|| format!("the kernel refused program {}", hook.program()))?;
         }
-        xdp(&mut ebpf)?
-            .load()
+        let program = xdp(&mut ebpf)?;
+        verifier::load(|| program.load())
             .with_context(|| format!("the kernel refused program {PROG_UPLINK_XDP}"))?;
         for name in SOCKET_PROGRAMS {
-            socket_program(&mut ebpf, name)?
-                .load()
+            let program = socket_program(&mut ebpf, name)?;
+            verifier::load(|| program.load())
                 .with_context(|| format!("the kernel refused program {name}"))?;
         }
         Ok(Self { ebpf, root, links })

@@ -50,16 +50,14 @@ pub async fn create_network(plugin: &Plugin, call: Call) -> anyhow::Result<Value
         );
     };
     let network = network.to_owned();
-    plugin.store.lock().await.change(|state| {
-        state.networks.insert(call.network_id, network);
-    })?;
+    let insert = move |state: &mut Stored| state.networks.insert(call.network_id, network);
+    plugin.change(insert).await?;
     Ok(json!({}))
 }
 
 pub async fn delete_network(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
-    plugin.store.lock().await.change(|state| {
-        state.networks.remove(&call.network_id);
-    })?;
+    let remove = move |state: &mut Stored| state.networks.remove(&call.network_id);
+    plugin.change(remove).await?;
     Ok(json!({}))
 }
 
@@ -71,19 +69,20 @@ pub async fn create_endpoint(plugin: &Plugin, call: Call) -> anyhow::Result<Valu
             call.endpoint_id, interface.address
         )
     })?;
-    let mut store = plugin.store.lock().await;
-    let network = store.state().networks.get(&call.network_id).cloned();
-    let network_id =
-        network.with_context(|| format!("network {} is not one of Skein's", call.network_id))?;
-    let endpoint = StoredEndpoint {
-        network_id,
-        address: address.addr(),
-        sandbox: String::new(),
-        has_default_route: false,
-    };
-    store.change(|state| {
+    let insert = move |state: &mut Stored| {
+        let network = state.networks.get(&call.network_id).cloned();
+        let network_id = network
+            .with_context(|| format!("network {} is not one of Skein's", call.network_id))?;
+        let endpoint = StoredEndpoint {
+            network_id,
+            address: address.addr(),
+            sandbox: String::new(),
+            has_default_route: false,
+        };
         state.endpoints.insert(call.endpoint_id, endpoint);
-    })?;
+        anyhow::Ok(())
+    };
+    plugin.change(insert).await??;
     let [a, b, c, d, e, f] = mac_of(address.addr());
     let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
     Ok(json!({ "Interface": { "MacAddress": mac } }))
@@ -95,20 +94,20 @@ pub async fn endpoint_info(_: &Plugin, _: Call) -> anyhow::Result<Value> {
 
 pub async fn delete_endpoint(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
     plugin.kernel.detach(&call.endpoint_id).await?;
-    plugin.store.lock().await.change(|state| {
-        state.endpoints.remove(&call.endpoint_id);
-    })?;
+    let remove = move |state: &mut Stored| state.endpoints.remove(&call.endpoint_id);
+    plugin.change(remove).await?;
     Ok(json!({}))
 }
 
 pub async fn leave(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
     plugin.kernel.detach(&call.endpoint_id).await?;
-    plugin.store.lock().await.change(|state| {
+    let leave = move |state: &mut Stored| {
         if let Some(endpoint) = state.endpoints.get_mut(&call.endpoint_id) {
             endpoint.sandbox.clear();
             endpoint.has_default_route = false;
         }
-    })?;
+    };
+    plugin.change(leave).await?;
     Ok(json!({}))
 }
 
@@ -122,8 +121,13 @@ pub async fn join(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
     plugin.kernel.attach(&endpoint.attachment(id)).await?;
     let desired = task_known(plugin, &endpoint).await;
 
-    let mut store = plugin.store.lock().await;
-    endpoint.has_default_route = takes_default_route(&desired, store.state(), id, &endpoint);
+    let (known, own_id) = (Arc::clone(&desired), id.clone());
+    let insert = move |state: &mut Stored| {
+        endpoint.has_default_route = takes_default_route(&known, state, &own_id, &endpoint);
+        state.endpoints.insert(own_id, endpoint.clone());
+        endpoint
+    };
+    let endpoint = plugin.change(insert).await?;
     let (_, container) = veth_names(id);
     debug_assert!(container.starts_with(CONTAINER_PREFIX));
     let mut answer = json!({
@@ -142,9 +146,6 @@ pub async fn join(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
             answer["Gateway"] = json!(network.gateway);
         }
     }
-    store.change(|state| {
-        state.endpoints.insert(call.endpoint_id.clone(), endpoint);
-    })?;
     Ok(answer)
 }
 

@@ -14,6 +14,7 @@ mod driver;
 mod ipam;
 mod store;
 
+use store::Stored;
 pub use store::{Store, StoredEndpoint};
 
 use crate::{desired::Desired, kernel::Kernel};
@@ -43,6 +44,17 @@ struct Plugin {
     kernel: Kernel,
     desired: watch::Receiver<Arc<Desired>>,
     store: Arc<Mutex<Store>>,
+}
+
+impl Plugin {
+    /// Changes what is stored, one change at a time.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Stored) -> T + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let mut store = Arc::clone(&self.store).lock_owned().await;
+        tokio::task::spawn_blocking(move || store.change(change)).await?
+    }
 }
 
 /// An error, in the form that the engine shows to its user.

@@ -3,12 +3,7 @@
 use crate::kernel::Attachment;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    io::Write as _,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
 /// See the module.
 #[derive(Debug)]
@@ -82,29 +77,19 @@ impl Store {
             .collect()
     }
 
-    /// Changes what is stored, on disk before in memory.
+    /// Changes what is stored, on disk before in memory. Blocks.
     ///
     /// # Errors
     /// The file cannot be written; nothing is changed.
-    pub(super) fn change(&mut self, change: impl FnOnce(&mut Stored)) -> anyhow::Result<()> {
+    pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Stored) -> T) -> anyhow::Result<T> {
         let mut next = self.state.clone();
-        change(&mut next);
-        if next == self.state {
-            return Ok(());
+        let answer = change(&mut next);
+        if next != self.state {
+            crate::files::replace(&self.path, &serde_json::to_vec(&next)?)?;
+            self.state = next;
         }
-        write(&self.path, &serde_json::to_vec(&next)?)
-            .with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.state = next;
-        Ok(())
+        Ok(answer)
     }
-}
-
-fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = std::fs::File::create(&new)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)
 }
 
 #[cfg(test)]

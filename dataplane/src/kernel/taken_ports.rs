@@ -1,15 +1,72 @@
-//! Ports of the host itself: what its programs listen on, and what they are kept from taking.
+//! Ports that programs of the host listen on, and that are therefore not published here.
 
-use super::devices::set_sysctl;
-use skein_abi::{
-    TCP, UDP,
-    ingress::PublishedKey,
-    limits::{DNS_ADDRESS, NAT_PORTS},
-};
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use super::plan::Plan;
+use skein_abi::{TCP, UDP, ingress::PublishedKey, limits::DNS_ADDRESS};
+use skein_proto::network::{Kind, Problem};
+use std::{collections::BTreeSet, fs};
+
+/// See the module. A port that becomes published while a program of the host listens on it stays the
+/// program's.
+#[derive(Debug, Default)]
+pub struct TakenPorts {
+    taken: BTreeSet<PublishedKey>,
+    published: BTreeSet<PublishedKey>,
+}
+
+impl TakenPorts {
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// Whether a port is one.
+    pub fn contains(&self, key: &PublishedKey) -> bool {
+        self.taken.contains(key)
+    }
+
+    /// Looks for them again, before a plan is written into the kernel. What they keep from being
+    /// published is in the answer.
+    pub fn find(&mut self, plan: &Plan) -> Vec<Problem> {
+        self.judge(plan, &listening())
+    }
+
+    /// A plan is written: what the host listens on later is none of its ports any more.
+    pub fn published(&mut self, plan: &Plan) {
+        self.published = plan.published.keys().copied().collect();
+    }
+
+    fn judge(&mut self, plan: &Plan, listening: &BTreeSet<PublishedKey>) -> Vec<Problem> {
+        let is_new = |key: &PublishedKey| !self.published.contains(key) || self.taken.contains(key);
+        let taken: BTreeSet<PublishedKey> = plan
+            .published
+            .keys()
+            .filter(|key| is_new(key) && listening.contains(key))
+            .copied()
+            .collect();
+        let mut problems = Vec::new();
+        for key in &taken {
+            let port = u16::from_be(key.port);
+            if !self.taken.contains(key) {
+                tracing::warn!(
+                    port,
+                    "not published here: a program of the host listens on it"
+                );
+            }
+            problems.push(Problem {
+                kind: Kind::Service.into(),
+                id: plan.published[key].0.clone(),
+                message: format!(
+                    "port {port} is not published on this node: a program of the host listens on it; stop it, or publish another port"
+                ),
+            });
+        }
+        self.taken = taken;
+        problems
+    }
+}
 
 /// The ports that sockets of this network namespace listen on (TCP) or are bound to (UDP).
-pub fn listening() -> BTreeSet<PublishedKey> {
+fn listening() -> BTreeSet<PublishedKey> {
     let mut ports = BTreeSet::new();
     for (file, proto, state) in [
         ("tcp", TCP, "0A"),
@@ -57,88 +114,29 @@ fn is_loopback(address: &str) -> bool {
     v4.len() == 8 && v4.ends_with("7F") || address == "00000000000000000000000001000000"
 }
 
-/// Keeps the kernel from giving published ports, and those of translated sources, to sockets that
-/// ask for any port. What the administrator has reserved stays.
-#[derive(Debug)]
-pub struct ReservedPorts {
-    /// Holds what we wrote last, so that a restarted dataplane can tell it from the rest.
-    path: PathBuf,
-    ours: String,
-}
-
-const SYSCTL: &str = "net/ipv4/ip_local_reserved_ports";
-
-impl ReservedPorts {
-    /// `path`: where to remember what is ours.
-    pub fn open(path: PathBuf) -> Self {
-        let ours = fs::read_to_string(&path).unwrap_or_default();
-        Self { path, ours }
-    }
-
-    /// Reserves the published ports, and frees those that are no longer published.
-    ///
-    /// # Errors
-    /// The kernel or the disk refuses.
-    pub fn reserve<'a>(
-        &mut self,
-        published: impl Iterator<Item = &'a PublishedKey>,
-    ) -> anyhow::Result<()> {
-        let mut ports: BTreeSet<u16> = published.map(|key| u16::from_be(key.port)).collect();
-        ports.extend(NAT_PORTS.0..=NAT_PORTS.1);
-        let wanted = to_ranges(&ports);
-        if wanted == self.ours {
-            return Ok(());
-        }
-        let present = fs::read_to_string(format!("/proc/sys/{SYSCTL}"))?;
-        let ours = from_ranges(&self.ours);
-        let mut all = from_ranges(present.trim());
-        all.retain(|port| !ours.contains(port));
-        all.extend(ports);
-        fs::write(&self.path, &wanted)?;
-        set_sysctl(SYSCTL, &to_ranges(&all))?;
-        self.ours = wanted;
-        Ok(())
-    }
-}
-
-/// "80,443,30000-32767"
-fn from_ranges(text: &str) -> BTreeSet<u16> {
-    let mut ports = BTreeSet::new();
-    for range in text.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        if let (Ok(first), Ok(last)) = (first.trim().parse::<u16>(), last.trim().parse()) {
-            ports.extend(first..=last);
-        }
-    }
-    ports
-}
-
-fn to_ranges(ports: &BTreeSet<u16>) -> String {
-    let mut ranges: Vec<(u16, u16)> = Vec::new();
-    for port in ports {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == *port => *last = *port,
-            _ => ranges.push((*port, *port)),
-        }
-    }
-    let ranges = ranges.iter().map(|(first, last)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    });
-    ranges.collect::<Vec<_>>().join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_read_and_written() {
-        let ports = from_ranges("80,443,30000-30002");
-        assert_eq!(ports.len(), 5);
-        assert_eq!(to_ranges(&ports), "80,443,30000-30002");
-        assert_eq!(to_ranges(&from_ranges("")), "");
-        assert_eq!(to_ranges(&from_ranges("65534-65535")), "65534-65535");
+    fn a_port_stays_with_whoever_had_it_first() {
+        let key = PublishedKey {
+            port: skein_abi::port(8080),
+            proto: TCP,
+            pad: 0,
+        };
+        let mut plan = Plan::default();
+        plan.published.insert(key, ("web".to_owned(), 80));
+        let (nobody, somebody) = (BTreeSet::new(), BTreeSet::from([key]));
+        let mut ports = TakenPorts::default();
+
+        let problems = ports.judge(&plan, &somebody);
+        assert_eq!(problems[0].id, "web");
+        ports.published(&plan);
+        assert!(ports.contains(&key), "the program came first");
+        assert_eq!(ports.judge(&plan, &somebody).len(), 1, "and keeps it");
+        assert!(ports.judge(&plan, &nobody).is_empty() && ports.is_empty());
+        assert!(ports.judge(&plan, &somebody).is_empty(), "the service did");
     }
 
     #[test]
