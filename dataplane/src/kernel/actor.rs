@@ -20,7 +20,7 @@ use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use skein_abi::{VXLAN_OVERHEAD, from_addr};
-use skein_proto::network::Problem;
+use skein_proto::network::{Network, Problem};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -76,12 +76,12 @@ impl Actor {
         programs.attach(Hook::Local, LOCAL_PEER, local_peer)?;
         programs.attach_sockets(&requirements::cgroup_root()?)?;
         let mut actor = Self {
+            taken: TakenPorts::resume(tables.published()),
             devices,
             programs,
             tables,
             host: Host::open(config.attach)?,
             reserved: ReservedPorts::open(config.state_dir.join("reserved-ports")),
-            taken: TakenPorts::default(),
             endpoints: Endpoints::new(askers),
             own: OwnDevices {
                 vxlan: 0,
@@ -236,12 +236,13 @@ impl Actor {
 
     async fn attach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
         let (host, container) = veth_names(&attachment.endpoint_id);
-        let vni = self.vni_of(&attachment)?;
+        let network = self.network_of(&attachment)?;
+        let vni = network.vni;
         let pair = VethPair {
             host: &host,
             container: &container,
             mac: mac_of(attachment.address),
-            mtu: self.host.mtu().saturating_sub(VXLAN_OVERHEAD.into()),
+            mtu: overlay_mtu(network.mtu, self.host.mtu()),
         };
         let ifindex = self.devices.make_veth(&pair).await?;
         self.add(attachment, &host, ifindex, vni)?;
@@ -249,10 +250,10 @@ impl Actor {
         Ok(())
     }
 
-    fn vni_of(&self, attachment: &Attachment) -> Result<u32, AttachError> {
+    fn network_of(&self, attachment: &Attachment) -> Result<&Network, AttachError> {
         let network = self.desired.networks.get(&attachment.network_id);
         match network {
-            Some(network) if self.tables.has_network(network.vni) => Ok(network.vni),
+            Some(network) if self.tables.has_network(network.vni) => Ok(network),
             _ => Err(AttachError::UnknownNetwork(attachment.network_id.clone())),
         }
     }
@@ -294,9 +295,10 @@ impl Actor {
         for attachment in endpoints {
             let (host, _) = veth_names(&attachment.endpoint_id);
             let device = present.values().find(|device| device.name == host);
-            let (Some(device), Ok(vni)) = (device, self.vni_of(&attachment)) else {
+            let (Some(device), Ok(network)) = (device, self.network_of(&attachment)) else {
                 continue;
             };
+            let vni = network.vni;
             self.add(attachment, &host, device.ifindex, vni)?;
         }
         if self.desired.settings.is_some() {
@@ -306,27 +308,37 @@ impl Actor {
         Ok(())
     }
 
+    /// May be repeated: what an earlier try has not removed, this one does.
     async fn detach(&mut self, endpoint: &str) -> anyhow::Result<()> {
-        let Some(Endpoint { ifindex, .. }) = self.endpoints.remove(endpoint) else {
-            return Ok(());
-        };
-        self.endpoints.tell_askers(&self.desired);
-        // First nobody is sent there any more, then it goes.
-        self.program().await;
-        self.tables.remove_endpoint(ifindex)?;
-        self.programs.detach(Hook::Veth, ifindex)?;
-        self.devices.remove(&veth_names(endpoint).0).await
+        let (host, _) = veth_names(endpoint);
+        let known = self.endpoints.remove(endpoint);
+        if known.is_some() {
+            // First nobody is sent there any more, then it goes.
+            self.endpoints.tell_askers(&self.desired);
+            self.program().await;
+        }
+        let device = self.devices.find(&host).await?;
+        let device = device.map(|device| device.ifindex);
+        if let Some(ifindex) = known.map(|known| known.ifindex).or(device) {
+            self.forget(ifindex)?;
+        }
+        self.devices.remove(&host).await
     }
 
     /// Endpoints whose containers ended while no dataplane ran.
     fn forget_gone_endpoints(&mut self, present: &BTreeMap<u32, Device>) -> anyhow::Result<()> {
         for ifindex in self.tables.veths() {
             if !present.contains_key(&ifindex) {
-                self.tables.remove_endpoint(ifindex)?;
-                self.programs.detach(Hook::Veth, ifindex)?;
+                self.forget(ifindex)?;
             }
         }
         Ok(())
+    }
+
+    /// What the kernel knows of an endpoint, by the host's end of its veth pair.
+    fn forget(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        self.tables.remove_endpoint(ifindex)?;
+        self.programs.detach(Hook::Veth, ifindex)
     }
 
     /// Attaches to every device that can carry a packet to an address of the host.
@@ -339,5 +351,27 @@ impl Actor {
         if let Err(error) = followed {
             tracing::error!("cannot follow the host's devices: {error:#}");
         }
+    }
+}
+
+/// Largest IP packet of an overlay's devices, bytes: what its user asked for (0: nothing), as far as the
+/// uplink carries it in one piece.
+fn overlay_mtu(asked: u32, uplink: u32) -> u32 {
+    let fits = uplink.saturating_sub(VXLAN_OVERHEAD.into());
+    match asked {
+        0 => fits,
+        asked => asked.min(fits),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overlay_has_the_mtu_asked_for_where_it_fits() {
+        assert_eq!(overlay_mtu(0, 1_500), 1_450);
+        assert_eq!(overlay_mtu(1_400, 1_500), 1_400);
+        assert_eq!(overlay_mtu(9_000, 1_500), 1_450);
     }
 }

@@ -125,7 +125,11 @@ impl Devices {
         Ok(addresses)
     }
 
-    async fn find(&self, name: &str) -> anyhow::Result<Option<Device>> {
+    /// A device by its name.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn find(&self, name: &str) -> anyhow::Result<Option<Device>> {
         let devices = self.list().await?;
         Ok(devices.into_values().find(|device| device.name == name))
     }
@@ -206,19 +210,22 @@ impl Devices {
         Ok(ifindex)
     }
 
-    /// Makes a container's veth pair, if it is not there; both ends still lie in the host's namespace.
-    /// The index of the host's end.
+    /// Makes a container's veth pair, or what an earlier try has left out; both ends still lie in the
+    /// host's namespace. Nothing happens if the container has its end. The index of the host's end.
     ///
     /// # Errors
     /// The kernel refuses.
     pub async fn make_veth(&self, pair: &VethPair<'_>) -> anyhow::Result<u32> {
-        if let Some(present) = self.find(pair.host).await? {
-            return Ok(present.ifindex);
-        }
-        self.add(LinkVeth::new(pair.host, pair.container).build(), pair.host)
-            .await?;
-        let made = self.find(pair.host).await?;
-        let ifindex = made.context("a veth pair vanished")?.ifindex;
+        let ifindex = match self.find(pair.host).await? {
+            Some(host) if self.find(pair.container).await?.is_none() => return Ok(host.ifindex),
+            Some(host) => host.ifindex,
+            None => {
+                self.add(LinkVeth::new(pair.host, pair.container).build(), pair.host)
+                    .await?;
+                let made = self.find(pair.host).await?;
+                made.context("a veth pair vanished")?.ifindex
+            }
+        };
         forbid_ipv6(pair.host);
         let container = LinkUnspec::new_with_name(pair.container)
             .address(pair.mac.to_vec())

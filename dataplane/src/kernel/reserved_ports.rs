@@ -33,19 +33,24 @@ impl ReservedPorts {
         let mut ports: BTreeSet<u16> = published.map(|key| u16::from_be(key.port)).collect();
         ports.extend(NAT_PORTS.0..=NAT_PORTS.1);
         let wanted = to_ranges(&ports);
-        if wanted == self.ours {
-            return Ok(());
+        let present = from_ranges(fs::read_to_string(format!("/proc/sys/{SYSCTL}"))?.trim());
+        let all = reserved(&present, &from_ranges(&self.ours), &ports);
+        if wanted != self.ours {
+            crate::files::replace(&self.path, wanted.as_bytes())?;
+            self.ours = wanted;
         }
-        let present = fs::read_to_string(format!("/proc/sys/{SYSCTL}"))?;
-        let ours = from_ranges(&self.ours);
-        let mut all = from_ranges(present.trim());
-        all.retain(|port| !ours.contains(port));
-        all.extend(ports);
-        fs::write(&self.path, &wanted)?;
-        set_sysctl(SYSCTL, &to_ranges(&all))?;
-        self.ours = wanted;
+        // After a reboot the kernel has none of what the file says.
+        if all != present {
+            set_sysctl(SYSCTL, &to_ranges(&all))?;
+        }
         Ok(())
     }
+}
+
+/// What is to be reserved: what others have reserved, and ours as of now instead of before.
+fn reserved(present: &BTreeSet<u16>, before: &BTreeSet<u16>, now: &BTreeSet<u16>) -> BTreeSet<u16> {
+    let others = present.difference(before);
+    others.chain(now).copied().collect()
 }
 
 /// "80,443,30000-32767"
@@ -78,6 +83,16 @@ fn to_ranges(ports: &BTreeSet<u16>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reserved_ports_of_others_stay_and_ours_are_there_after_a_reboot() {
+        let set = |text: &str| from_ranges(text);
+        let all =
+            |present, before, now| to_ranges(&reserved(&set(present), &set(before), &set(now)));
+        assert_eq!(all("22,80", "80", "443"), "22,443");
+        assert_eq!(all("22", "80", "80"), "22,80");
+        assert_eq!(all("", "80", "80"), "80");
+    }
 
     #[test]
     fn ranges_are_read_and_written() {

@@ -328,6 +328,11 @@ impl Tables {
         Ok(())
     }
 
+    /// The published ports that the kernel has.
+    pub fn published(&self) -> &BTreeMap<PublishedKey, Published> {
+        self.published.held()
+    }
+
     /// The devices that have the uplink program.
     pub fn uplinks(&self) -> Vec<u32> {
         self.devices.held().keys().copied().collect()

@@ -1,9 +1,17 @@
 //! Ports that programs of the host listen on, and that are therefore not published here.
 
 use super::plan::Plan;
-use skein_abi::{TCP, UDP, ingress::PublishedKey, limits::DNS_ADDRESS};
+use procfs::net::{TcpState, UdpState};
+use skein_abi::{
+    TCP, UDP,
+    ingress::{PUBLISHED_TAKEN, Published, PublishedKey},
+    limits::DNS_ADDRESS,
+};
 use skein_proto::network::{Kind, Problem};
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// See the module. A port that becomes published while a program of the host listens on it stays the
 /// program's.
@@ -14,6 +22,16 @@ pub struct TakenPorts {
 }
 
 impl TakenPorts {
+    /// As an earlier dataplane left them in the kernel: whose a port is does not change with a restart.
+    pub fn resume(published: &BTreeMap<PublishedKey, Published>) -> Self {
+        let is_taken = |published: &Published| published.flags & PUBLISHED_TAKEN != 0;
+        let taken = published.iter().filter(|(_, entry)| is_taken(entry));
+        Self {
+            taken: taken.map(|(key, _)| *key).collect(),
+            published: published.keys().copied().collect(),
+        }
+    }
+
     /// Whether there are any.
     pub fn is_empty(&self) -> bool {
         self.taken.is_empty()
@@ -67,51 +85,30 @@ impl TakenPorts {
 
 /// The ports that sockets of this network namespace listen on (TCP) or are bound to (UDP).
 fn listening() -> BTreeSet<PublishedKey> {
-    let mut ports = BTreeSet::new();
-    for (file, proto, state) in [
-        ("tcp", TCP, "0A"),
-        ("tcp6", TCP, "0A"),
-        ("udp", UDP, "07"),
-        ("udp6", UDP, "07"),
-    ] {
-        // A kernel without IPv6 has no such file.
-        let sockets = fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
-        ports.extend(
-            sockets
-                .lines()
-                .filter_map(|line| listener(line, state))
-                .map(|port| PublishedKey {
-                    port: skein_abi::port(port),
-                    proto,
-                    pad: 0,
-                }),
-        );
-    }
-    ports
+    // A kernel without IPv6 has no tables of it.
+    let tcp = [procfs::net::tcp(), procfs::net::tcp6()];
+    let tcp = tcp.into_iter().flatten().flatten();
+    let tcp = tcp.filter(|socket| socket.state == TcpState::Listen);
+    let tcp = tcp.map(|socket| (TCP, socket.local_address));
+    let udp = [procfs::net::udp(), procfs::net::udp6()];
+    let udp = udp.into_iter().flatten().flatten();
+    let udp = udp.filter(|socket| socket.state == UdpState::Close);
+    let udp = udp.map(|socket| (UDP, socket.local_address));
+    let hinder = tcp.chain(udp).filter(|(_, address)| hinders(address.ip()));
+    let keys = hinder.map(|(proto, address)| PublishedKey {
+        port: skein_abi::port(address.port()),
+        proto,
+        pad: 0,
+    });
+    keys.collect()
 }
 
-/// The local port of a line of /proc/net/{tcp,udp} whose socket is in `state`. Sockets on loopback
+/// Whether a socket with this address would get what comes to a published port. Sockets on loopback
 /// alone are no hindrance, nor is Skein's own DNS server: what comes from outside does not concern
 /// them.
-fn listener(line: &str, state: &str) -> Option<u16> {
-    let mut fields = line.split_whitespace().skip(1);
-    let (local, _, found) = (fields.next()?, fields.next()?, fields.next()?);
-    let (address, port) = local.split_once(':')?;
-    let is_loopback = is_loopback(address);
-    // Addresses are printed as words of the machine.
-    let is_dns = address == format!("{:08X}", u32::from_le_bytes(DNS_ADDRESS.octets()));
-    (found == state && !is_loopback && !is_dns).then(|| u16::from_str_radix(port, 16).ok())?
-}
-
-/// Whether an address is loopback's, in either family, or IPv4's as IPv6 carries it. The kernel prints
-/// addresses as words, here of a little-endian machine.
-fn is_loopback(address: &str) -> bool {
-    const MAPPED: &str = "0000000000000000FFFF0000";
-    let v4 = match address.len() {
-        8 => address,
-        _ => address.strip_prefix(MAPPED).unwrap_or_default(),
-    };
-    v4.len() == 8 && v4.ends_with("7F") || address == "00000000000000000000000001000000"
+fn hinders(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    !address.is_loopback() && address != IpAddr::V4(DNS_ADDRESS)
 }
 
 #[cfg(test)]
@@ -137,28 +134,32 @@ mod tests {
         assert_eq!(ports.judge(&plan, &somebody).len(), 1, "and keeps it");
         assert!(ports.judge(&plan, &nobody).is_empty() && ports.is_empty());
         assert!(ports.judge(&plan, &somebody).is_empty(), "the service did");
+
+        for (flags, taken) in [(0, 0), (PUBLISHED_TAKEN, 1)] {
+            let entry = Published {
+                flags,
+                ..Published::default()
+            };
+            let mut ports = TakenPorts::resume(&BTreeMap::from([(key, entry)]));
+            let problems = ports.judge(&plan, &somebody);
+            assert_eq!(problems.len(), taken, "as it was before a restart");
+        }
     }
 
     #[test]
-    fn listeners_are_told_from_connections_and_loopback() {
-        let line = |local: &str, state: &str| {
-            format!("   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000")
-        };
-        assert_eq!(listener(&line("00000000:0016", "0A"), "0A"), Some(22));
-        assert_eq!(listener(&line("00000000:0016", "01"), "0A"), None);
-        assert_eq!(listener(&line("0100007F:0016", "0A"), "0A"), None);
-        assert_eq!(listener(&line("01004164:0035", "0A"), "0A"), None, "DNS");
-        let v6 = line("00000000000000000000000000000000:0050", "0A");
-        assert_eq!(listener(&v6, "0A"), Some(80));
-        for loopback in [
-            "00000000000000000000000001000000:0050",
-            "0000000000000000FFFF00000100007F:0050",
+    fn loopback_and_the_dns_server_are_no_hindrance() {
+        for (address, expected) in [
+            ("0.0.0.0", true),
+            ("198.18.0.1", true),
+            ("::", true),
+            ("::ffff:198.18.0.1", true),
+            ("127.0.0.2", false),
+            ("::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("100.65.0.1", false),
         ] {
-            assert_eq!(listener(&line(loopback, "0A"), "0A"), None);
+            assert_eq!(hinders(address.parse().unwrap()), expected, "{address}");
         }
-        let mapped = line("0000000000000000FFFF00000101C6C0:0050", "0A");
-        assert_eq!(listener(&mapped, "0A"), Some(80), "mapped");
-        assert_eq!(listener("  sl  local_address rem_address   st", "0A"), None);
     }
 
     #[test]

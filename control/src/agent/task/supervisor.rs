@@ -218,7 +218,13 @@ impl Supervisor {
         let patient = self
             .running_since
             .is_some_and(|since| since.elapsed() < LISTEN_PATIENCE);
-        !patient || listening::all_listen(status.pid, &self.record.task.ports).await
+        if !patient {
+            return true;
+        }
+        let (pid, ports) = (status.pid, self.record.task.ports.clone());
+        let listen = tokio::task::spawn_blocking(move || listening::all_listen(pid, &ports));
+        // What broke is asked again.
+        listen.await.unwrap_or(false)
     }
 
     async fn wait(&mut self, container: &Container) {
