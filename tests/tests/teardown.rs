@@ -13,7 +13,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::Duration,
 };
-use xtask::wait_until;
+use xtask::{cluster::cgroup_roots, process::is_alive, wait_until};
 
 /// Hosts end within a moment of their maker.
 const GONE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ impl Things {
                 things.add_process(&process)?;
             }
             let cgroup = host["cgroup"].as_str().context("no cgroup")?;
-            let own = cgroup_roots().map(|root| root.join(cgroup));
+            let own = cgroup_roots()?.into_iter().map(|root| root.join(cgroup));
             things.cgroups.extend(own.filter(|own| own.exists()));
         }
         ensure!(!things.processes.is_empty() && !things.cgroups.is_empty());
@@ -70,7 +70,9 @@ impl Things {
     fn await_end(&self, folder: &Path) -> anyhow::Result<()> {
         wait_until("nothing is left", GONE_TIMEOUT, || {
             let processes = self.processes.iter();
-            let left: Vec<_> = processes.filter(|id| is_alive(id)).collect();
+            let left: Vec<_> = processes
+                .filter(|id| is_alive(Path::new("/proc").join(id)))
+                .collect();
             ensure!(left.is_empty(), "processes {left:?} are left");
             let now: BTreeSet<_> = processes_namespaces();
             let left: Vec<_> = self.namespaces.intersection(&now).collect();
@@ -96,11 +98,6 @@ fn processes() -> impl Iterator<Item = PathBuf> {
         name.bytes().all(|byte| byte.is_ascii_digit())
     };
     all.map(|entry| entry.path()).filter(is_number)
-}
-
-fn is_alive(process: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"));
-    stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 fn in_space(process: &Path, space: &Path) -> bool {
@@ -129,17 +126,6 @@ fn programs() -> anyhow::Result<BTreeSet<u64>> {
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout)?;
     let listed = listed.as_array().context("bpftool lists no programs")?;
     Ok(listed.iter().filter_map(|one| one["id"].as_u64()).collect())
-}
-
-fn cgroup_roots() -> impl Iterator<Item = PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let roots: Vec<_> = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .filter(|fields| fields.get(2).is_some_and(|kind| kind.starts_with("cgroup")))
-        .map(|fields| PathBuf::from(fields[1]))
-        .collect();
-    roots.into_iter()
 }
 
 /// `cargo xtask` with clusters of its own, so that one that somebody uses stays.

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod ebpf;
 pub mod guard;
 mod image;
+pub mod process;
 mod run;
 pub mod setup;
 pub mod test;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
 use xtask::{
-    cluster::{Attach, Cluster, Daemon, NODES_MAX, Shape, host},
+    cluster::{Attach, Cluster, Daemon, NODES_MAX, Shape, hold},
     demo, ebpf,
     guard::guarded,
     setup, test,
@@ -50,7 +50,7 @@ enum Command {
     },
     /// One host of a cluster; started by `cluster up`.
     #[command(hide = true)]
-    Hold(host::HoldArgs),
+    Hold(hold::HoldArgs),
 }
 
 #[derive(Subcommand)]
@@ -155,7 +155,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cluster { command } => return cluster(command),
         Command::Demo => return guarded(demo::demo),
         Command::Test { unit } => return guarded(|| test::test(unit)),
-        Command::Hold(args) => host::hold(&args)?,
+        Command::Hold(args) => hold::hold(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

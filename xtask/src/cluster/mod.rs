@@ -5,16 +5,20 @@
 //! and BPF pins. Hosts are joined by a bridge on a host of its own, the switch; there is no way out.
 
 mod build;
+mod cgroup;
 mod daemon;
-pub mod host;
+pub mod hold;
+mod host;
+mod running;
 mod swarm;
 mod wire;
 
+pub use cgroup::cgroup_roots;
 pub use daemon::{Attach, Daemon};
+use hold::Tie;
 pub use host::Host;
-use host::Tie;
 
-use crate::{image, run::Step};
+use crate::{image, process::is_alive, run::Step};
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -74,7 +78,7 @@ impl Record {
     fn is_remains(&self) -> bool {
         match self.stays {
             true => !self.hosts.iter().any(Host::is_kept),
-            false => !host::is_alive(format!("/proc/{}", self.maker)),
+            false => !is_alive(format!("/proc/{}", self.maker)),
         }
     }
 }

@@ -1,0 +1,167 @@
+//! The daemons that run on a host: started, waited for, killed, read.
+
+use super::{Attach, Daemon, Host};
+use crate::{process::is_alive, run::wait_until};
+use anyhow::{Context as _, bail, ensure};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::{net::UnixStream, process::CommandExt as _},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+/// From a daemon's start to its socket: engines on a loaded machine take their time.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// From a daemon's kill to its end.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Host {
+    fn attach_path(&self) -> PathBuf {
+        self.folder.join("attach")
+    }
+
+    /// Chooses the hook that serves uplinks, from the next start of its dataplane on.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn set_attach(&self, attach: Attach) -> anyhow::Result<()> {
+        let path = self.attach_path();
+        fs::write(&path, attach.name()).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Starts daemons in the order given, those that do not run, and waits until each is ready.
+    ///
+    /// # Errors
+    /// One ends, or is not ready in time; with the end of its log.
+    pub fn start(&self, daemons: &[Daemon]) -> anyhow::Result<()> {
+        for daemon in daemons {
+            if !self.is_running(*daemon) {
+                self.spawn(*daemon)?;
+            }
+            self.wait_for(*daemon)?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, daemon: Daemon) -> anyhow::Result<()> {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path(daemon))?;
+        // What an earlier one left would look like a daemon that is ready.
+        let (socket, pid) = (daemon.socket(), pid_file(daemon));
+        self.run(&format!("rm -f {socket} {pid} /run/docker.pid"))?;
+        let containers = format!("/{}/containers", self.cgroup);
+        let mut command = self.command("sh");
+        command.args(["-c", "echo $$ > $0; exec \"$@\""]);
+        command.arg(pid_file(daemon));
+        command.args(daemon.command(&self.binaries, &containers));
+        if daemon == Daemon::Dataplane {
+            let attach = fs::read_to_string(self.attach_path());
+            command
+                .arg("--attach")
+                .arg(attach.as_deref().unwrap_or(Attach::default().name()));
+        }
+        command
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        command
+            .spawn()
+            .with_context(|| format!("cannot start {} on {}", daemon.name(), self.name))?;
+        Ok(())
+    }
+
+    fn wait_for(&self, daemon: Daemon) -> anyhow::Result<()> {
+        let what = format!("{} on {} is ready", daemon.name(), self.name);
+        let socket = self.outside(daemon.socket());
+        let ready = wait_until(&what, START_TIMEOUT, || {
+            if !self.is_running(daemon) && self.outside(&pid_file(daemon)).exists() {
+                return Ok(Err("it ended"));
+            }
+            let connection = UnixStream::connect(&socket)?;
+            if daemon != Daemon::Dataplane {
+                ping(connection)?;
+            }
+            Ok(Ok(()))
+        })
+        .map_err(|error| error.context(self.end_of_log(daemon)))?;
+        ready.map_err(|why| anyhow::anyhow!("{what}: {why}: {}", self.end_of_log(daemon)))
+    }
+
+    fn end_of_log(&self, daemon: Daemon) -> String {
+        let log = self.log(daemon).unwrap_or_default();
+        let lines: Vec<_> = log.lines().rev().take(8).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Whether a daemon runs.
+    pub fn is_running(&self, daemon: Daemon) -> bool {
+        let process = |pid| self.outside(&format!("/proc/{pid}"));
+        self.pid_of(daemon)
+            .is_some_and(|pid| is_alive(process(pid)))
+    }
+
+    fn pid_of(&self, daemon: Daemon) -> Option<i32> {
+        let pid = fs::read_to_string(self.outside(&pid_file(daemon))).ok()?;
+        pid.trim().parse().ok()
+    }
+
+    /// Names of the daemons that run.
+    pub fn running(&self) -> Vec<&'static str> {
+        let running = Daemon::ALL
+            .iter()
+            .filter(|daemon| self.is_running(**daemon));
+        running.map(|daemon| daemon.name()).collect()
+    }
+
+    /// Kills daemons at once.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn kill(&self, daemons: &[Daemon]) -> anyhow::Result<()> {
+        for daemon in daemons.iter().filter(|daemon| self.is_running(**daemon)) {
+            let pid = self.pid_of(*daemon).context("a daemon without a number")?;
+            self.run(&format!("kill -9 {pid}"))?;
+            wait_until("a killed daemon ends", KILL_TIMEOUT, || {
+                ensure!(!self.is_running(*daemon), "{} still runs", daemon.name());
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn log_path(&self, daemon: Daemon) -> PathBuf {
+        let logs = self.folder.parent().unwrap_or(&self.folder).join("logs");
+        logs.join(format!("{}.{}", self.name, daemon.name()))
+    }
+
+    /// What a daemon has said so far.
+    ///
+    /// # Errors
+    /// It never started.
+    pub fn log(&self, daemon: Daemon) -> anyhow::Result<String> {
+        let path = self.log_path(daemon);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+}
+
+fn pid_file(daemon: Daemon) -> String {
+    format!("/run/pids/{}", daemon.name())
+}
+
+/// Asks an HTTP server of the Docker API whether it is there.
+fn ping(mut connection: UnixStream) -> anyhow::Result<()> {
+    connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+    connection.write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    match answer.lines().next() {
+        Some(line) if line.contains(" 200 ") => Ok(()),
+        line => bail!("it answers {line:?}"),
+    }
+}
