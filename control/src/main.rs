@@ -6,16 +6,8 @@ use skein_control::{
     api,
     node::{Config, Node},
 };
-use std::{
-    fs, io,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-use tokio::{
-    net::{UnixListener, UnixStream},
-    signal::unix::{SignalKind, signal},
-};
+use std::{fs, io, path::PathBuf, sync::Arc};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -47,6 +39,8 @@ async fn main() -> Result<()> {
     run(Flags::parse()).await
 }
 
+/// Root, and a group that the administrator gives the socket to, as with Docker's.
+const API_MODE: u32 = 0o660;
 /// openraft tells every step at level info; what matters is told by the raft module.
 const DEFAULT_LOG: &str = "info,openraft=warn";
 
@@ -56,7 +50,9 @@ async fn run(flags: Flags) -> Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    let listener = listen(&flags.api).await?;
+    let listener = skein_proto::socket::listen(&flags.api, API_MODE)
+        .await
+        .context("--api")?;
     let node = Node::start(Config {
         state_dir: flags.state_dir,
         engine: flags.engine.clone(),
@@ -83,29 +79,4 @@ async fn run(flags: Flags) -> Result<()> {
         tracing::debug!(%error, "the API's socket was gone already");
     }
     served
-}
-
-/// Listens on a unix socket for root alone; takes the place of one that nobody listens on any more.
-async fn listen(path: &Path) -> Result<UnixListener> {
-    let shown = path.display();
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("could not create {}", dir.display()))?;
-    }
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => {
-            anyhow::ensure!(
-                UnixStream::connect(path).await.is_err(),
-                "another process serves {shown}: stop it, or choose another socket with --api"
-            );
-            fs::remove_file(path).with_context(|| format!("could not remove {shown}"))?;
-        }
-        Ok(_) => anyhow::bail!("{shown} is there and is not a socket: choose another with --api"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("could not look at {shown}")),
-    }
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("could not listen on {shown}"))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
-        .with_context(|| format!("could not set the mode of {shown}"))?;
-    Ok(listener)
 }

@@ -11,5 +11,4 @@ mod files;
 pub mod kernel;
 pub mod names;
 pub mod plugin;
-pub mod socket;
 pub mod sync;

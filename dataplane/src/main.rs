@@ -39,6 +39,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     check_requirements(&config.bpffs)?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot make {}", config.state_dir.display()))?;
+    let listener = plugin::listen(&config.plugin_socket).await?;
     let path = config.state_dir.join("desired");
     let last = Arc::new(Desired::load(&path));
     let store = Store::open(config.state_dir.join("plugin.json"))?;
@@ -55,7 +56,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         ended = &mut working => return ended.context("the kernel's side broke")?,
         ended = sync.serve(&config.socket) => ended,
         ended = names::serve(kernel.clone(), follow.clone(), dns) => ended,
-        ended = plugin::serve(&config.plugin_socket, kernel.clone(), follow, store) => ended,
+        ended = plugin::serve(listener, kernel.clone(), follow, store) => ended,
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),
     };

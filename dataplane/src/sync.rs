@@ -21,6 +21,8 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 /// Answers that wait for the caller to read them; more, and its updates wait, too.
 const ANSWERS_MAX: usize = 16;
+/// For root alone.
+const SOCKET_MODE: u32 = 0o600;
 /// A complete state of the largest cluster: 4096 nodes, 16384 services and 131072 endpoints of about
 /// 200 bytes each.
 const UPDATE_BYTES_MAX: usize = 64 << 20;
@@ -71,7 +73,7 @@ impl Sync {
     /// # Errors
     /// The socket cannot be made.
     pub async fn serve(self: Arc<Self>, socket: &Path) -> anyhow::Result<()> {
-        let listener = crate::socket::listen(socket)?;
+        let listener = skein_proto::socket::listen(socket, SOCKET_MODE).await?;
         let service = DataplaneServer::from_arc(Arc::new(Service(self)))
             .max_decoding_message_size(UPDATE_BYTES_MAX);
         Server::builder()

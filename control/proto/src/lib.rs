@@ -1,7 +1,10 @@
-//! The gRPC contracts between Skein's daemons, generated from `proto/`.
+//! How Skein's daemons talk: the gRPC contracts, generated from `proto/`, and their sockets.
 //!
 //! - [`network`]: the network state that the leader wants on a node; leader -> agent -> dataplane.
 //! - [`node`]: everything on the mTLS port: identity, dispatcher, logs, Raft, API forwarding.
+//! - [`socket`]: unix sockets between processes of one node.
+
+pub mod socket;
 
 /// The desired network state of a node and its acknowledgement (`proto/network.proto`).
 #[allow(missing_docs, reason = "generated; documented in the proto file")]

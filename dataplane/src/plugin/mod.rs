@@ -38,6 +38,9 @@ use tokio::{
 /// The plugin's requests are small: far above what any network's options need.
 const BODY_MAX: usize = 1 << 20;
 
+/// For root alone.
+const SOCKET_MODE: u32 = 0o600;
+
 /// What the calls work on.
 #[derive(Clone)]
 struct Plugin {
@@ -139,17 +142,25 @@ async fn nothing(_: &Plugin, _: serde_json::Value) -> anyhow::Result<serde_json:
     Ok(json!({}))
 }
 
-/// Serves the plugin for ever.
+/// Takes the plugin's socket: a second dataplane is refused here, before it touches anything. Calls wait
+/// until it is served.
 ///
 /// # Errors
 /// The socket cannot be made.
+pub async fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
+    skein_proto::socket::listen(socket, SOCKET_MODE).await
+}
+
+/// Serves the plugin for ever.
+///
+/// # Errors
+/// The socket fails.
 pub async fn serve(
-    socket: &Path,
+    listener: UnixListener,
     kernel: Kernel,
     desired: watch::Receiver<Arc<Desired>>,
     store: Store,
 ) -> anyhow::Result<()> {
-    let listener: UnixListener = crate::socket::listen(socket)?;
     let plugin = Plugin {
         kernel,
         desired,

@@ -1,0 +1,60 @@
+//! Unix sockets that Skein's daemons are reached by.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::Path,
+};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Listens at a path, with an access mode. Takes the place of a socket that nobody listens on any more.
+///
+/// # Errors
+/// Another process serves it, something else is there, or the folder or the socket cannot be made.
+pub async fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
+    let shown = path.display();
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("could not create {}", dir.display()))?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            ensure!(
+                UnixStream::connect(path).await.is_err(),
+                "another process serves {shown}: stop it, or choose another socket"
+            );
+            fs::remove_file(path).with_context(|| format!("could not remove {shown}"))?;
+        }
+        Ok(_) => bail!("{shown} is there and is not a socket: choose another"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("could not look at {shown}")),
+    }
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("could not listen on {shown}"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("could not set the mode of {shown}"))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_dead_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/skein.sock");
+        let first = listen(&path, 0o600).await.unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let refused = listen(&path, 0o600).await.unwrap_err().to_string();
+        assert!(refused.starts_with("another process serves"), "{refused}");
+        drop(first);
+        listen(&path, 0o600).await.unwrap();
+
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "kept").unwrap();
+        assert!(listen(&path, 0o600).await.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"kept");
+    }
+}
