@@ -171,6 +171,10 @@ fn a_cluster_taken_down_leaves_nothing() -> anyhow::Result<()> {
     xtask.run(&["cluster", "up", "--nodes", "1"])?;
     let made = Things::of(&xtask.cluster())?;
     ensure!(!made.programs.is_empty(), "no kernel programs in {made:?}");
+    // Whatever was done to it.
+    for command in ["pause", "start", "kill", "start", "pause"] {
+        xtask.run(&["cluster", command, "n1"])?;
+    }
     xtask.run(&["cluster", "down"])?;
     made.await_end(&xtask.cluster())?;
     // There is nothing to do, which is no failure.

@@ -66,7 +66,7 @@ enum ClusterCommand {
 /// What is done with a cluster that there is.
 #[derive(Subcommand)]
 enum UseCommand {
-    /// Print what makes the docker CLI talk to a node: `eval $(cargo xtask cluster env n1)`.
+    /// Print what makes the docker CLI talk to a node: `eval "$(cargo xtask cluster env n1)"`.
     Env {
         /// Node.
         node: String,
@@ -86,7 +86,7 @@ enum UseCommand {
     },
     /// List the hosts, and what runs on them.
     Ls,
-    /// Kill daemons of a node at once (SIGKILL).
+    /// Kill daemons of a node at once (SIGKILL); its containers go on.
     Kill {
         /// Node.
         node: String,
@@ -102,7 +102,7 @@ enum UseCommand {
         #[arg(long, value_delimiter = ',')]
         daemons: Vec<Daemon>,
     },
-    /// Stop all processes of a node where they are (SIGSTOP).
+    /// Stop all processes of a node where they are; its containers' too.
     Pause {
         /// Node.
         node: String,
@@ -170,7 +170,7 @@ fn up(args: &UpArgs) -> anyhow::Result<()> {
     };
     let cluster = Cluster::up(NAME, &shape)?;
     cluster.leave_running()?;
-    println!("the cluster is up; try: eval $(cargo xtask cluster env n1); docker node ls");
+    println!("the cluster is up; try: eval \"$(cargo xtask cluster env n1)\"; docker node ls");
     Ok(())
 }
 
@@ -201,11 +201,12 @@ fn use_cluster(cluster: &Cluster, command: UseCommand) -> anyhow::Result<ExitCod
             );
         }
         UseCommand::Exec { host, command } => {
-            let status = cluster
-                .host(&host)?
-                .command(&command[0])
-                .args(&command[1..])
-                .status();
+            let at = cluster.host(&host)?;
+            ensure!(
+                !at.is_paused()?,
+                "{host} is paused: `cargo xtask cluster start {host}` lets it go on"
+            );
+            let status = at.command(&command[0]).args(&command[1..]).status();
             let code = status.context("cannot enter the host")?.code();
             return Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)));
         }
@@ -215,8 +216,9 @@ fn use_cluster(cluster: &Cluster, command: UseCommand) -> anyhow::Result<ExitCod
                 eprintln!("`cargo xtask cluster up` is not done yet");
             }
             for host in cluster.hosts() {
+                let paused = if host.is_paused()? { " (paused)" } else { "" };
                 println!(
-                    "{:<8} {:<15} {}",
+                    "{:<8} {:<15} {}{paused}",
                     host.name(),
                     host.address(),
                     host.running().join(" ")
@@ -224,13 +226,13 @@ fn use_cluster(cluster: &Cluster, command: UseCommand) -> anyhow::Result<ExitCod
             }
         }
         UseCommand::Kill { node, daemons } => {
-            cluster.host(&node)?.kill(Daemon::or_all(&daemons))?;
+            cluster.node(&node)?.kill(Daemon::or_all(&daemons))?;
         }
         UseCommand::Start { node, daemons } => {
             cluster.mend(&node)?;
-            cluster.host(&node)?.start(Daemon::or_all(&daemons))?;
+            cluster.node(&node)?.start(Daemon::or_all(&daemons))?;
         }
-        UseCommand::Pause { node } => cluster.host(&node)?.pause()?,
+        UseCommand::Pause { node } => cluster.node(&node)?.pause()?,
         UseCommand::Cut { node } => cluster.cut(&node)?,
         UseCommand::Logs { node, daemon } => {
             print!("{}", cluster.host(&node)?.log(daemon)?);

@@ -44,6 +44,21 @@ pub fn cgroup_roots() -> anyhow::Result<Vec<PathBuf>> {
     Ok(roots.collect())
 }
 
+/// Holds all processes of a host where they are, or lets them go on.
+pub(super) fn set_frozen(cgroup: &str, frozen: bool) -> anyhow::Result<()> {
+    let path = cgroup2_root()?.join(cgroup).join("cgroup.freeze");
+    let value = if frozen { "1" } else { "0" };
+    fs::write(&path, value).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whether a host's processes are held.
+pub(super) fn is_frozen(cgroup: &str) -> anyhow::Result<bool> {
+    let path = cgroup2_root()?.join(cgroup).join("cgroup.freeze");
+    let frozen =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(frozen.trim() == "1")
+}
+
 /// Removes a cgroup and those below it, deepest first; processes in it may take a moment to go.
 pub(super) fn remove_cgroup(cgroup: &Path) -> anyhow::Result<()> {
     if !cgroup.exists() {

@@ -2,7 +2,7 @@
 
 use super::{
     Daemon,
-    cgroup::{cgroup_roots, cgroup2_root, remove_cgroup},
+    cgroup::{cgroup_roots, cgroup2_root, is_frozen, remove_cgroup, set_frozen},
     hold::{PRIVATE, Tie},
 };
 use crate::run::{output, wait_until};
@@ -198,12 +198,19 @@ impl Host {
     /// # Errors
     /// The host is gone.
     pub fn pause(&self) -> anyhow::Result<()> {
-        // All but the first process and the one that says it.
-        self.shell("kill -STOP -1").map(drop)
+        set_frozen(&self.cgroup, true)
+    }
+
+    /// Whether its processes are stopped.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn is_paused(&self) -> anyhow::Result<bool> {
+        is_frozen(&self.cgroup)
     }
 
     pub(super) fn resume(&self) -> anyhow::Result<()> {
-        self.shell("kill -CONT -1").map(drop)
+        set_frozen(&self.cgroup, false)
     }
 
     /// Whether its keeper runs still.

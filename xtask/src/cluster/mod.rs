@@ -19,7 +19,7 @@ use hold::Tie;
 pub use host::Host;
 
 use crate::{image, process::is_alive, run::Step};
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 use std::{
     net::Ipv4Addr,
@@ -291,13 +291,22 @@ impl Cluster {
         self.host(CLIENT)
     }
 
+    /// A node by name.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn node(&self, name: &str) -> anyhow::Result<&Host> {
+        let host = self.host(name)?;
+        ensure!(host.is_node(), "{name} is no node");
+        Ok(host)
+    }
+
     /// Takes a node's links down.
     ///
     /// # Errors
     /// There is no such node.
     pub fn cut(&self, node: &str) -> anyhow::Result<()> {
-        let host = self.host(node)?;
-        wire::set_port(self.host(SWITCH)?, host, "down")
+        wire::set_port(self.host(SWITCH)?, self.node(node)?, "down")
     }
 
     /// Brings a node back that was cut off or paused.
@@ -305,10 +314,7 @@ impl Cluster {
     /// # Errors
     /// There is no such node.
     pub fn mend(&self, node: &str) -> anyhow::Result<()> {
-        let host = self.host(node)?;
-        if !host.is_node() {
-            bail!("{node} is no node");
-        }
+        let host = self.node(node)?;
         wire::set_port(self.host(SWITCH)?, host, "up")?;
         host.resume()
     }
