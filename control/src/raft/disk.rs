@@ -1,7 +1,10 @@
 //! What of Raft must outlive a crash, in one redb file, every value of it sealed. A thread of its own
 //! seals, writes and syncs it, so that no disk stalls the runtime.
 
-use super::types::{Entry, LogId, SnapshotMeta, Vote};
+use super::{
+    platform::{Done, Loaded, Storage},
+    types::{LogId, SnapshotMeta, Vote},
+};
 use crate::identity::{LogKeys, SecretKey};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, backends::FileBackend};
 use serde::{Serialize, de::DeserializeOwned};
@@ -31,9 +34,6 @@ const NEXT: &str = "next";
 const QUEUE: usize = 256;
 /// Writes that share one sync.
 const BATCH_MAX: usize = 64;
-
-/// What happens once a write is on disk, or failed.
-type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 enum Write {
     Append(Vec<(u64, Vec<u8>)>),
@@ -76,16 +76,6 @@ struct Sealed {
     key: SecretKey,
 }
 
-/// What was on disk.
-#[derive(Default)]
-pub struct Loaded {
-    pub vote: Option<Vote>,
-    pub committed: Option<LogId>,
-    pub purged: Option<LogId>,
-    pub entries: BTreeMap<u64, Entry>,
-    pub snapshot: Option<(SnapshotMeta, Vec<u8>)>,
-}
-
 impl Disk {
     /// Opens or creates the file and reads all of it. Blocks.
     pub fn open(path: &Path, keys: &LogKeys) -> io::Result<(Self, Loaded)> {
@@ -108,44 +98,6 @@ impl Disk {
         receiver.await.map_err(|_| stopped())?
     }
 
-    /// Appends entries; `done` is called from the writing thread once they are on disk.
-    pub async fn append(
-        &self,
-        entries: &[Entry],
-        done: impl FnOnce(io::Result<()>) + Send + 'static,
-    ) -> io::Result<()> {
-        let encoded = entries
-            .iter()
-            .map(|entry| Ok((entry.log_id.index, encode(entry)?)))
-            .collect::<io::Result<_>>()?;
-        self.send(Write::Append(encoded), Box::new(done)).await
-    }
-
-    pub async fn truncate(&self, from: u64) -> io::Result<()> {
-        self.wait(Write::Truncate(from)).await
-    }
-
-    pub async fn purge(&self, up_to: &LogId) -> io::Result<()> {
-        self.wait(Write::Purge(up_to.index, encode(up_to)?)).await
-    }
-
-    pub async fn save_vote(&self, vote: &Vote) -> io::Result<()> {
-        self.wait(Write::Put(VOTE, encode(vote)?)).await
-    }
-
-    /// Saves how far the log is committed, together with whatever is written next.
-    pub async fn save_committed(&self, committed: &Option<LogId>) -> io::Result<()> {
-        let write = Write::Committed(encode(committed)?);
-        self.send(write, Box::new(|_| ())).await
-    }
-
-    /// Saves a snapshot, unless a newer one was saved before.
-    pub async fn save_snapshot(&self, meta: &SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
-        let last = meta.last_log_id;
-        let meta = encode(meta)?;
-        self.wait(Write::Snapshot { last, meta, data }).await
-    }
-
     async fn wait(&self, write: Write) -> io::Result<()> {
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |result| drop(sender.send(result)));
@@ -156,6 +108,35 @@ impl Disk {
     async fn send(&self, write: Write, done: Done) -> io::Result<()> {
         let job = Order::Write(Job { write, done });
         self.jobs.send(job).await.map_err(|_| stopped())
+    }
+}
+
+impl Storage for Disk {
+    async fn append(&self, entries: Vec<(u64, Vec<u8>)>, done: Done) -> io::Result<()> {
+        self.send(Write::Append(entries), done).await
+    }
+
+    async fn truncate(&self, from: u64) -> io::Result<()> {
+        self.wait(Write::Truncate(from)).await
+    }
+
+    async fn purge(&self, up_to: LogId) -> io::Result<()> {
+        self.wait(Write::Purge(up_to.index, encode(&up_to)?)).await
+    }
+
+    async fn save_vote(&self, vote: Vote) -> io::Result<()> {
+        self.wait(Write::Put(VOTE, encode(&vote)?)).await
+    }
+
+    async fn save_committed(&self, committed: Option<LogId>) -> io::Result<()> {
+        let write = Write::Committed(encode(&committed)?);
+        self.send(write, Box::new(|_| ())).await
+    }
+
+    async fn save_snapshot(&self, meta: SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
+        let last = meta.last_log_id;
+        let meta = encode(&meta)?;
+        self.wait(Write::Snapshot { last, meta, data }).await
     }
 }
 
@@ -316,9 +297,7 @@ impl Sealed {
             if let (Some(meta), Some(data)) = (get(SNAPSHOT_META), get(SNAPSHOT)) {
                 loaded.snapshot = Some((decode(meta)?, data.to_vec()));
             }
-            for (index, entry) in self.log()? {
-                loaded.entries.insert(index, decode(&entry)?);
-            }
+            loaded.entries = self.log()?.into_iter().collect();
             Ok(loaded)
         };
         load().map_err(|error: io::Error| {

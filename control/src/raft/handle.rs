@@ -1,10 +1,12 @@
 use super::{
     Leadership, Member, ProposeError,
     disk::Disk,
+    leadership::{self, CONFIRM_RETRY, member},
     log::Log,
     machine::Machine,
-    membership::{self, Group, Step},
+    membership,
     network::{Contacts, Network},
+    platform::{self, Daemon, Loaded, Platform},
     types::{Outcome, Peer, TypeConfig},
 };
 use crate::{
@@ -13,15 +15,14 @@ use crate::{
     rpc::Credentials,
 };
 use openraft::{
-    ChangeMembers, Config, ServerState, SnapshotPolicy,
+    AsyncRuntime as _, Config, SnapshotPolicy,
     error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, InitializeError, RaftError},
     metrics::RaftServerMetrics,
+    storage::RaftStateMachine,
 };
-use skein_model::{Action, Applied, Proposal, State};
-use std::{
-    collections::BTreeMap, collections::BTreeSet, io, path::Path, sync::Arc, time::Duration,
-};
-use tokio::{sync::watch, time::timeout};
+use skein_model::{Action, Applied, Proposal, State, Timestamp};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a proposal or a linearizable read may take: an election (2-3 s) and a slow disk fit in.
@@ -43,25 +44,54 @@ const SNAPSHOT_EVERY: u64 = 2_000;
 const KEEP_BEHIND_SNAPSHOT: u64 = 500;
 /// Entries in one message: as many full transactions stay well under the message limit.
 const ENTRIES_MAX: u64 = 16;
-/// Pause between attempts of a leader to be confirmed by a quorum.
-const CONFIRM_RETRY: Duration = Duration::from_millis(100);
 
 /// This manager's place in the Raft group. Clones are handles of the same.
-#[derive(Clone)]
-pub struct Raft {
-    inner: Arc<Inner>,
+pub struct Raft<P: Platform = Daemon> {
+    inner: Arc<Inner<P>>,
 }
 
-struct Inner {
+impl<P: Platform> Clone for Raft<P> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+struct Inner<P: Platform> {
     id: u64,
-    raft: openraft::Raft<TypeConfig>,
+    raft: openraft::Raft<TypeConfig<P>>,
     /// Taken when it stops: the file is then free, whoever still has a handle.
-    disk: parking_lot::Mutex<Option<Disk>>,
+    disk: parking_lot::Mutex<Option<P::Disk>>,
     contacts: Contacts,
+    clock: Clock,
     state: watch::Receiver<State>,
     leadership: watch::Receiver<Leadership>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// What a wall clock shows.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What a member begins with.
+pub struct Parts<P: Platform> {
+    /// Its ID in the group.
+    pub id: u64,
+    /// Where it writes.
+    pub disk: P::Disk,
+    /// What was there.
+    pub loaded: Loaded,
+    /// The ways to the others.
+    pub network: P::Network,
+    /// When the others last answered.
+    pub contacts: Contacts,
+    /// When proposals are made.
+    pub clock: Clock,
+    /// Entries between snapshots. All of them are in memory.
+    pub snapshot_every: u64,
+    /// Entries kept behind a snapshot, so that a member that was away a moment needs no snapshot.
+    pub keep_behind_snapshot: u64,
 }
 
 impl Raft {
@@ -79,17 +109,54 @@ impl Raft {
     ) -> io::Result<Self> {
         let path = path.to_owned();
         let opening = tokio::task::spawn_blocking(move || Disk::open(&path, &keys));
-        let (disk, mut loaded) = opening.await.map_err(io::Error::other)??;
-        let (publish, state) = watch::channel(State::default());
-        let log = Log::new(disk.clone(), &mut loaded, id);
-        let machine = Machine::new(disk.clone(), &mut loaded, publish)?;
+        let (disk, loaded) = opening.await.map_err(io::Error::other)??;
         let contacts = Contacts::default();
         let network = Network {
             credentials,
             contacts: contacts.clone(),
         };
-        let config = config().validate().map_err(io::Error::other)?;
-        let raft = openraft::Raft::new(id, Arc::new(config), network, log, machine)
+        let parts = Parts {
+            id,
+            disk,
+            loaded,
+            network,
+            contacts,
+            clock: Arc::new(clock::now),
+            snapshot_every: SNAPSHOT_EVERY,
+            keep_behind_snapshot: KEEP_BEHIND_SNAPSHOT,
+        };
+        Self::assemble(parts, |machine, _| machine).await
+    }
+
+    /// Seals log and snapshots on disk with another key.
+    ///
+    /// # Errors
+    /// The disk refuses; the old key holds then.
+    pub async fn rekey(&self, key: SecretKey) -> io::Result<()> {
+        let disk = self.inner.disk.lock().clone();
+        let stopped = || io::Error::other("this Raft member has stopped");
+        disk.ok_or_else(stopped)?.rekey(key).await
+    }
+}
+
+impl<P: Platform> Raft<P> {
+    /// Starts a member of its parts. `watched` may put its own machine around that which applies the
+    /// entries and publishes the state.
+    ///
+    /// # Errors
+    /// What was on disk is not what was written.
+    pub async fn assemble<M: RaftStateMachine<TypeConfig<P>>>(
+        mut parts: Parts<P>,
+        watched: impl FnOnce(Machine<P>, watch::Receiver<State>) -> M + Send,
+    ) -> io::Result<Self> {
+        let id = parts.id;
+        let (publish, state) = watch::channel(State::default());
+        let log = Log::<P>::new(parts.disk.clone(), &mut parts.loaded, id)?;
+        let machine = Machine::<P>::new(parts.disk.clone(), &mut parts.loaded, publish)?;
+        let machine = watched(machine, state.clone());
+        let config = config(parts.snapshot_every, parts.keep_behind_snapshot);
+        let config = Arc::new(config.validate().map_err(io::Error::other)?);
+        let raft = openraft::Raft::new(id, config, parts.network, log, machine)
             .await
             .map_err(io::Error::other)?;
         let (announce, leadership) = watch::channel(Leadership::default());
@@ -97,23 +164,25 @@ impl Raft {
             inner: Arc::new(Inner {
                 id,
                 raft,
-                disk: parking_lot::Mutex::new(Some(disk)),
-                contacts,
+                disk: parking_lot::Mutex::new(Some(parts.disk)),
+                contacts: parts.contacts,
+                clock: parts.clock,
                 state,
                 leadership,
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
         };
-        let (tasks, stop) = (&raft.inner.tasks, &raft.inner.stop);
-        tasks.spawn(announce_leader(
-            raft.inner.raft.clone(),
-            id,
-            announce,
-            stop.clone(),
-        ));
-        tasks.spawn(membership::follow_store(raft.clone(), stop.clone()));
+        let stop = &raft.inner.stop;
+        let library = raft.inner.raft.clone();
+        raft.spawn(leadership::announce(library, id, announce, stop.clone()));
+        raft.spawn(membership::follow_store(raft.clone(), stop.clone()));
         Ok(raft)
+    }
+
+    /// Runs a task whose end is waited for when this member stops.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(P::Runtime::spawn(self.inner.tasks.track_future(task)));
     }
 
     /// Makes this the only member of a new group. Does nothing where there is a group already.
@@ -175,8 +244,9 @@ impl Raft {
     /// # Errors
     /// This manager does not lead, or cannot reach a quorum.
     pub async fn linearizable(&self) -> Result<State, ProposeError> {
-        let confirmed = timeout(PROPOSE_TIMEOUT, self.confirm_leadership()).await;
-        confirmed.map_err(|_| ProposeError::NoLeader)??;
+        let confirming = self.confirm_leadership();
+        let confirmed = platform::timeout::<P, _>(PROPOSE_TIMEOUT, confirming).await;
+        confirmed.ok_or(ProposeError::NoLeader)??;
         Ok(self.state())
     }
 
@@ -190,7 +260,7 @@ impl Raft {
                 }
                 // The others are given one beat to answer, which a loaded machine may exceed.
                 Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
-                    tokio::time::sleep(CONFIRM_RETRY).await;
+                    platform::sleep::<P>(CONFIRM_RETRY).await;
                 }
                 Err(RaftError::Fatal(error)) => {
                     return Err(ProposeError::Unavailable(error.to_string()));
@@ -205,11 +275,12 @@ impl Raft {
     /// See [`ProposeError`].
     pub async fn propose(&self, actions: Vec<Action>) -> Result<Applied, ProposeError> {
         let proposal = Proposal {
-            at: clock::now(),
+            at: (self.inner.clock)(),
             actions,
         };
-        let written = timeout(PROPOSE_TIMEOUT, self.inner.raft.client_write(proposal)).await;
-        match written.map_err(|_| ProposeError::NoLeader)? {
+        let written = self.inner.raft.client_write(proposal);
+        let written = platform::timeout::<P, _>(PROPOSE_TIMEOUT, written).await;
+        match written.ok_or(ProposeError::NoLeader)? {
             Ok(response) => match response.data {
                 Outcome::Applied(applied) => Ok(applied),
                 Outcome::Rejected(rejection) => Err(rejection.into()),
@@ -250,69 +321,14 @@ impl Raft {
         triggered.map_err(|error| ProposeError::Unavailable(error.to_string()))
     }
 
-    /// Seals log and snapshots on disk with another key.
-    ///
-    /// # Errors
-    /// The disk refuses; the old key holds then.
-    pub async fn rekey(&self, key: SecretKey) -> io::Result<()> {
-        let disk = self.inner.disk.lock().clone();
-        let stopped = || io::Error::other("this Raft member has stopped");
-        disk.ok_or_else(stopped)?.rekey(key).await
-    }
-
-    pub(super) fn library(&self) -> &openraft::Raft<TypeConfig> {
+    /// The library's own handle: for the calls of other members, and for nothing else.
+    #[doc(hidden)]
+    pub fn library(&self) -> &openraft::Raft<TypeConfig<P>> {
         &self.inner.raft
-    }
-
-    pub(super) fn group(&self) -> Group {
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow();
-        let membership = metrics.membership_config.membership();
-        let last = metrics.last_log_index.unwrap_or_default();
-        let lag = |(id, matched): (&u64, &Option<openraft::LogId<u64>>)| {
-            matched.map(|matched| (*id, last.saturating_sub(matched.index)))
-        };
-        Group {
-            voters: membership.voter_ids().collect(),
-            learners: membership.learner_ids().collect(),
-            joint: membership.get_joint_config().len() > 1,
-            lag: metrics
-                .replication
-                .iter()
-                .flatten()
-                .filter_map(lag)
-                .collect(),
-        }
-    }
-
-    pub(super) async fn take_step(&self, step: &Step) -> Result<(), String> {
-        let raft = &self.inner.raft;
-        let one = |id: &u64| BTreeSet::from([*id]);
-        let result = match step {
-            Step::AddLearner(id, peer) => raft.add_learner(*id, peer.clone(), false).await,
-            Step::Promote(id) => {
-                let change = ChangeMembers::AddVoterIds(one(id));
-                raft.change_membership(change, true).await
-            }
-            Step::RemoveVoter(id) => {
-                let change = ChangeMembers::RemoveVoters(one(id));
-                raft.change_membership(change, false).await
-            }
-            Step::RemoveLearner(id) => {
-                let change = ChangeMembers::RemoveNodes(one(id));
-                raft.change_membership(change, false).await
-            }
-            Step::Finish => {
-                // The end of a joint change is the change to nothing new.
-                let change = ChangeMembers::AddVoterIds(BTreeSet::new());
-                raft.change_membership(change, false).await
-            }
-        };
-        result.map(|_| ()).map_err(|error| error.to_string())
     }
 }
 
-fn config() -> Config {
+fn config(snapshot_every: u64, keep_behind_snapshot: u64) -> Config {
     Config {
         cluster_name: "skein".into(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -320,18 +336,10 @@ fn config() -> Config {
         election_timeout_max: ELECTION_MS.1,
         install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
         snapshot_max_chunk_size: SNAPSHOT_CHUNK,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
+        max_in_snapshot_log_to_keep: keep_behind_snapshot,
         max_payload_entries: ENTRIES_MAX,
         ..Config::default()
-    }
-}
-
-fn member(raft_id: u64, peer: &Peer) -> Member {
-    Member {
-        raft_id,
-        node_id: peer.node_id.clone(),
-        address: peer.address.clone(),
     }
 }
 
@@ -340,54 +348,4 @@ fn forward(to: ForwardToLeader<u64, Peer>) -> ProposeError {
     ProposeError::NotLeader {
         leader: leader.map(|(id, peer)| member(id, peer)),
     }
-}
-
-/// Tells who leads, until `stop`.
-async fn announce_leader(
-    raft: openraft::Raft<TypeConfig>,
-    id: u64,
-    announce: watch::Sender<Leadership>,
-    stop: CancellationToken,
-) {
-    let mut metrics = raft.server_metrics();
-    loop {
-        let (seen, claims) = {
-            let metrics = metrics.borrow_and_update();
-            let leader = metrics.current_leader.and_then(|id| {
-                let members = metrics.membership_config.membership();
-                Some(member(id, members.get_node(&id)?))
-            });
-            let claims = metrics.state == ServerState::Leader;
-            let seen = Leadership {
-                term: metrics.vote.leader_id().get_term(),
-                is_self: claims && metrics.current_leader == Some(id),
-                leader,
-            };
-            (seen, claims)
-        };
-        let confirmed = !claims || {
-            let before = announce.borrow().clone();
-            let is_known = before.is_self && before.term == seen.term;
-            is_known || confirm(&raft).await
-        };
-        if confirmed {
-            announce.send_if_modified(|known| {
-                let changed = *known != seen;
-                *known = seen;
-                changed
-            });
-        }
-        tokio::select! {
-            changed = metrics.changed() => if changed.is_err() { break },
-            () = tokio::time::sleep(CONFIRM_RETRY), if !confirmed => {}
-            () = stop.cancelled() => break,
-        }
-    }
-    announce.send_replace(Leadership::default());
-}
-
-/// Whether a quorum says that this member leads; its state then is as new as any.
-async fn confirm(raft: &openraft::Raft<TypeConfig>) -> bool {
-    let confirmed = timeout(PROPOSE_TIMEOUT, raft.ensure_linearizable()).await;
-    matches!(confirmed, Ok(Ok(_)))
 }

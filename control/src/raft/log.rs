@@ -1,5 +1,5 @@
 use super::{
-    disk::{Disk, Loaded},
+    platform::{Loaded, Platform, Storage as _},
     types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote},
 };
 use openraft::{
@@ -10,32 +10,58 @@ use parking_lot::RwLock;
 use std::{collections::BTreeMap, fmt::Debug, io, ops::RangeBounds, sync::Arc};
 
 /// The Raft log: all of it in memory (snapshots keep it short), and on disk before it counts.
-#[derive(Clone)]
-pub struct Log {
-    cache: Arc<RwLock<Cache>>,
-    disk: Disk,
+pub struct Log<P: Platform> {
+    cache: Arc<RwLock<Cache<P>>>,
+    disk: P::Disk,
 }
 
-#[derive(Default)]
-struct Cache {
+struct Cache<P: Platform> {
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, Entry<P>>,
 }
 
-impl Log {
+impl<P: Platform> Log<P> {
     /// The log as it was on disk, of member `id`.
-    pub fn new(disk: Disk, loaded: &mut Loaded, id: u64) -> Self {
+    ///
+    /// # Errors
+    /// An entry is not what was written.
+    pub fn new(disk: P::Disk, loaded: &mut Loaded, id: u64) -> io::Result<Self> {
+        let entries = std::mem::take(&mut loaded.entries).into_iter();
+        let decode = |(index, json): (u64, Vec<u8>)| {
+            let entry = serde_json::from_slice(&json);
+            let unreadable = |error| {
+                io::Error::other(format!(
+                    "could not read entry {index} of the Raft log: {error}"
+                ))
+            };
+            Ok((index, entry.map_err(unreadable)?))
+        };
         let cache = Cache {
             vote: loaded.vote.map(|vote| elected_anew(vote, id)),
             committed: loaded.committed,
             purged: loaded.purged,
-            entries: std::mem::take(&mut loaded.entries),
+            entries: entries.map(decode).collect::<io::Result<_>>()?,
         };
-        Self {
+        Ok(Self {
             cache: Arc::new(RwLock::new(cache)),
             disk,
+        })
+    }
+
+    fn read(&self, range: impl RangeBounds<u64>) -> Vec<Entry<P>> {
+        let cache = self.cache.read();
+        let entries = cache.entries.range(range);
+        entries.map(|(_, entry)| entry.clone()).collect()
+    }
+}
+
+impl<P: Platform> Clone for Log<P> {
+    fn clone(&self) -> Self {
+        Self {
+            cache: self.cache.clone(),
+            disk: self.disk.clone(),
         }
     }
 }
@@ -57,21 +83,19 @@ fn write_failed(error: io::Error) -> StorageError {
     StorageIoError::write_logs(&error).into()
 }
 
-impl RaftLogReader<TypeConfig> for Log {
+impl<P: Platform> RaftLogReader<TypeConfig<P>> for Log<P> {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
-    ) -> Result<Vec<Entry>, StorageError> {
-        let cache = self.cache.read();
-        let entries = cache.entries.range(range);
-        Ok(entries.map(|(_, entry)| entry.clone()).collect())
+    ) -> Result<Vec<Entry<P>>, StorageError> {
+        Ok(self.read(range))
     }
 }
 
-impl RaftLogStorage<TypeConfig> for Log {
+impl<P: Platform> RaftLogStorage<TypeConfig<P>> for Log<P> {
     type LogReader = Self;
 
-    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig<P>>, StorageError> {
         let cache = self.cache.read();
         let last = cache.entries.last_key_value();
         Ok(LogState {
@@ -85,7 +109,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        let saved = self.disk.save_vote(vote).await;
+        let saved = self.disk.save_vote(*vote).await;
         saved.map_err(|error| StorageIoError::write_vote(&error))?;
         self.cache.write().vote = Some(*vote);
         Ok(())
@@ -96,7 +120,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        let saved = self.disk.save_committed(&committed).await;
+        let saved = self.disk.save_committed(committed).await;
         saved.map_err(write_failed)?;
         self.cache.write().committed = committed;
         Ok(())
@@ -109,21 +133,24 @@ impl RaftLogStorage<TypeConfig> for Log {
     async fn append<I>(
         &mut self,
         entries: I,
-        callback: LogFlushed<TypeConfig>,
+        callback: LogFlushed<TypeConfig<P>>,
     ) -> Result<(), StorageError>
     where
-        I: IntoIterator<Item = Entry> + OptionalSend,
+        I: IntoIterator<Item = Entry<P>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
+        let encode = |entry: &Entry<P>| Ok((entry.log_id.index, serde_json::to_vec(entry)?));
+        let encoded = entries.iter().map(encode).collect::<io::Result<Vec<_>>>();
+        let encoded = encoded.map_err(write_failed)?;
         {
             let mut cache = self.cache.write();
-            for entry in &entries {
-                cache.entries.insert(entry.log_id.index, entry.clone());
+            for entry in entries {
+                cache.entries.insert(entry.log_id.index, entry);
             }
         }
-        let done = move |result| callback.log_io_completed(result);
-        let appended = self.disk.append(&entries, done).await;
+        let done = Box::new(move |result| callback.log_io_completed(result));
+        let appended = self.disk.append(encoded, done).await;
         appended.map_err(write_failed)
     }
 
@@ -139,7 +166,7 @@ impl RaftLogStorage<TypeConfig> for Log {
             cache.purged = Some(log_id);
             cache.entries = cache.entries.split_off(&(log_id.index + 1));
         }
-        self.disk.purge(&log_id).await.map_err(write_failed)
+        self.disk.purge(log_id).await.map_err(write_failed)
     }
 }
 

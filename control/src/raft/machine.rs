@@ -1,7 +1,7 @@
 use super::{
-    disk::{Disk, Loaded},
+    platform::{Loaded, Platform, Storage as _},
     types::{
-        Entry, LogId, Outcome, Peer, SnapshotMeta, StorageError, StorageIoError, StoredMembership,
+        Entry, LogId, Outcome, SnapshotMeta, StorageError, StorageIoError, StoredMembership,
         TypeConfig,
     },
 };
@@ -16,18 +16,25 @@ use tokio::sync::watch;
 type LatestSnapshot = Arc<Mutex<Option<(SnapshotMeta, Vec<u8>)>>>;
 
 /// Applies committed entries to the [`State`] and publishes it.
-pub struct Machine {
+pub struct Machine<P: Platform> {
     state: State,
     applied: Option<LogId>,
     membership: StoredMembership,
     publish: watch::Sender<State>,
     snapshot: LatestSnapshot,
-    disk: Disk,
+    disk: P::Disk,
 }
 
-impl Machine {
+impl<P: Platform> Machine<P> {
     /// The machine at the snapshot on disk; openraft applies the log after it.
-    pub fn new(disk: Disk, loaded: &mut Loaded, publish: watch::Sender<State>) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The snapshot is not what was written.
+    pub fn new(
+        disk: P::Disk,
+        loaded: &mut Loaded,
+        publish: watch::Sender<State>,
+    ) -> io::Result<Self> {
         let mut machine = Self {
             state: State::default(),
             applied: None,
@@ -51,7 +58,7 @@ impl Machine {
         self.publish.send_replace(self.state.clone());
     }
 
-    fn apply_entry(&mut self, entry: Entry) -> Outcome {
+    fn apply_entry(&mut self, entry: Entry<P>) -> Outcome {
         let index = entry.log_id.index;
         self.applied = Some(entry.log_id);
         match entry.payload {
@@ -72,8 +79,8 @@ impl Machine {
     }
 }
 
-impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotBuilder = Builder;
+impl<P: Platform> RaftStateMachine<TypeConfig<P>> for Machine<P> {
+    type SnapshotBuilder = Builder<P>;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
         Ok((self.applied, self.membership.clone()))
@@ -81,7 +88,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, StorageError>
     where
-        I: IntoIterator<Item = Entry> + OptionalSend,
+        I: IntoIterator<Item = Entry<P>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
         let outcomes = entries
@@ -92,7 +99,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok(outcomes)
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder {
+    async fn get_snapshot_builder(&mut self) -> Builder<P> {
         Builder {
             state: self.state.clone(),
             applied: self.applied,
@@ -116,20 +123,22 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let read = |error: &dyn std::error::Error| {
             StorageIoError::read_snapshot(Some(meta.signature()), openraft::AnyError::error(error))
         };
-        let (state, data) = blocking(move || {
+        let (state, data) = P::blocking(move || {
             let state = serde_json::from_slice::<State>(&data).map_err(io::Error::other)?;
             Ok((state, data))
         })
         .await
         .map_err(|error| read(&error))?;
-        let saved = self.disk.save_snapshot(meta, data.clone()).await;
+        let saved = self.disk.save_snapshot(meta.clone(), data.clone()).await;
         saved.map_err(|error| StorageIoError::write_snapshot(signature, &error))?;
         self.install(meta, state);
         keep_newer(&self.snapshot, meta, data);
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<Snapshot<TypeConfig<P>>>, StorageError> {
         let latest = self.snapshot.lock().clone();
         Ok(latest.map(|(meta, data)| Snapshot {
             meta,
@@ -139,26 +148,26 @@ impl RaftStateMachine<TypeConfig> for Machine {
 }
 
 /// Makes a snapshot of the state as it was when asked, while entries go on being applied.
-pub struct Builder {
+pub struct Builder<P: Platform> {
     state: State,
     applied: Option<LogId>,
-    membership: openraft::StoredMembership<u64, Peer>,
+    membership: StoredMembership,
     latest: LatestSnapshot,
-    disk: Disk,
+    disk: P::Disk,
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
+impl<P: Platform> RaftSnapshotBuilder<TypeConfig<P>> for Builder<P> {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig<P>>, StorageError> {
         let meta = SnapshotMeta {
             last_log_id: self.applied,
             last_membership: self.membership.clone(),
             snapshot_id: self.applied.map_or_else(String::new, |id| id.to_string()),
         };
         let state = self.state.clone();
-        let data = blocking(move || serde_json::to_vec(&state).map_err(io::Error::other))
+        let data = P::blocking(move || serde_json::to_vec(&state).map_err(io::Error::other))
             .await
             .map_err(|error| StorageIoError::read_state_machine(&error))?;
-        let saved = self.disk.save_snapshot(&meta, data.clone()).await;
+        let saved = self.disk.save_snapshot(meta.clone(), data.clone()).await;
         saved.map_err(|error| StorageIoError::write_snapshot(Some(meta.signature()), &error))?;
         keep_newer(&self.latest, &meta, data.clone());
         Ok(Snapshot {
@@ -175,13 +184,4 @@ fn keep_newer(latest: &LatestSnapshot, meta: &SnapshotMeta, data: Vec<u8>) {
     if present <= meta.last_log_id {
         *latest = Some((meta.clone(), data));
     }
-}
-
-/// Runs what takes long on a thread where that hurts nobody.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
 }

@@ -1,7 +1,12 @@
 //! Makes the Raft group what `Cluster.managers` says. Only the leader does, and only this task
 //! changes the group, one step at a time.
 
-use super::{handle::Raft, types::Peer};
+use super::{
+    Raft,
+    platform::{self, Platform},
+    types::Peer,
+};
+use openraft::ChangeMembers;
 use skein_model::RaftMember;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -76,7 +81,7 @@ pub(super) fn next_step(
 }
 
 /// Runs until `shutdown`.
-pub(super) async fn follow_store(raft: Raft, shutdown: CancellationToken) {
+pub(super) async fn follow_store<P: Platform>(raft: Raft<P>, shutdown: CancellationToken) {
     let mut leadership = raft.leadership();
     let mut state = raft.watch();
     loop {
@@ -89,8 +94,8 @@ pub(super) async fn follow_store(raft: Raft, shutdown: CancellationToken) {
             })
             .flatten();
         if let Some(step) = step {
-            let taken = tokio::time::timeout(STEP_TIMEOUT, raft.take_step(&step)).await;
-            match taken.unwrap_or_else(|_| Err("no answer from a quorum".into())) {
+            let taken = platform::timeout::<P, _>(STEP_TIMEOUT, raft.take_step(&step)).await;
+            match taken.unwrap_or_else(|| Err("no answer from a quorum".into())) {
                 Ok(()) => {
                     tracing::info!(?step, "changed the group of managers");
                     continue;
@@ -100,15 +105,65 @@ pub(super) async fn follow_store(raft: Raft, shutdown: CancellationToken) {
         }
         let idle = async {
             if leads {
-                tokio::time::sleep(TICK).await;
+                platform::sleep::<P>(TICK).await;
             } else {
                 drop(leadership.changed().await);
             }
         };
         tokio::select! {
-            () = idle => {}
+            biased;
             () = shutdown.cancelled() => return,
+            () = idle => {}
         }
+    }
+}
+
+impl<P: Platform> Raft<P> {
+    pub(super) fn group(&self) -> Group {
+        let metrics = self.library().metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let last = metrics.last_log_index.unwrap_or_default();
+        let lag = |(id, matched): (&u64, &Option<openraft::LogId<u64>>)| {
+            matched.map(|matched| (*id, last.saturating_sub(matched.index)))
+        };
+        Group {
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
+            joint: membership.get_joint_config().len() > 1,
+            lag: metrics
+                .replication
+                .iter()
+                .flatten()
+                .filter_map(lag)
+                .collect(),
+        }
+    }
+
+    pub(super) async fn take_step(&self, step: &Step) -> Result<(), String> {
+        let raft = self.library();
+        let one = |id: &u64| BTreeSet::from([*id]);
+        let result = match step {
+            Step::AddLearner(id, peer) => raft.add_learner(*id, peer.clone(), false).await,
+            Step::Promote(id) => {
+                let change = ChangeMembers::AddVoterIds(one(id));
+                raft.change_membership(change, true).await
+            }
+            Step::RemoveVoter(id) => {
+                let change = ChangeMembers::RemoveVoters(one(id));
+                raft.change_membership(change, false).await
+            }
+            Step::RemoveLearner(id) => {
+                let change = ChangeMembers::RemoveNodes(one(id));
+                raft.change_membership(change, false).await
+            }
+            Step::Finish => {
+                // The end of a joint change is the change to nothing new.
+                let change = ChangeMembers::AddVoterIds(BTreeSet::new());
+                raft.change_membership(change, false).await
+            }
+        };
+        result.map(|_| ()).map_err(|error| error.to_string())
     }
 }
 

@@ -4,10 +4,12 @@
 mod disk;
 mod group;
 mod handle;
+mod leadership;
 mod log;
 mod machine;
 mod membership;
 mod network;
+mod platform;
 mod service;
 mod survivor;
 mod types;
@@ -16,6 +18,19 @@ mod wire;
 pub use handle::{PROPOSE_TIMEOUT, Raft};
 pub use service::{RaftServer, RaftService};
 pub use survivor::survive;
+
+/// What a simulation of the group needs to put its own foundations under it; nobody else does.
+pub mod foundation {
+    pub use super::{
+        handle::{Clock, Parts},
+        machine::{Builder, Machine},
+        platform::{Done, Loaded, Platform, Storage},
+        types::{
+            Entry, LogId, Outcome, Peer, SnapshotMeta, StorageError, StoredMembership, TypeConfig,
+            Vote,
+        },
+    };
+}
 
 use skein_model::Rejection;
 use std::sync::{Arc, OnceLock};

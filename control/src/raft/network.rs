@@ -1,4 +1,5 @@
 use super::{
+    platform::Daemon,
     types::{Peer, TypeConfig},
     wire,
 };
@@ -50,7 +51,7 @@ pub struct Network {
     pub contacts: Contacts,
 }
 
-impl RaftNetworkFactory<TypeConfig> for Network {
+impl RaftNetworkFactory<TypeConfig<Daemon>> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
@@ -110,10 +111,10 @@ fn json(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(value)
 }
 
-impl RaftNetwork<TypeConfig> for Connection {
+impl RaftNetwork<TypeConfig<Daemon>> for Connection {
     async fn append_entries(
         &mut self,
-        rpc: AppendEntriesRequest<TypeConfig>,
+        rpc: AppendEntriesRequest<TypeConfig<Daemon>>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failure<RaftError<u64>>> {
         self.call(json(&rpc), &option, |mut client, request| async move {
@@ -135,7 +136,7 @@ impl RaftNetwork<TypeConfig> for Connection {
 
     async fn install_snapshot(
         &mut self,
-        rpc: InstallSnapshotRequest<TypeConfig>,
+        rpc: InstallSnapshotRequest<TypeConfig<Daemon>>,
         option: RPCOption,
     ) -> Result<InstallSnapshotResponse<u64>, Failure<RaftError<u64, InstallSnapshotError>>> {
         let payload = wire::encode_snapshot(rpc);

@@ -1,8 +1,9 @@
 //! A swarm that lost its quorum, made anew from what one of its managers has.
 
 use super::{
-    disk::{self, Loaded},
-    types::{LogId, Peer, SnapshotMeta, StoredMembership, Vote},
+    disk,
+    platform::{Daemon, Loaded},
+    types::{Entry, LogId, Peer, SnapshotMeta, StoredMembership, Vote},
 };
 use crate::{clock, identity::LogKeys};
 use openraft::{CommittedLeaderId, EntryPayload, Membership};
@@ -76,6 +77,7 @@ fn replay((mut state, from, loaded): SnapshotAndLog<'_>) -> io::Result<(State, L
         if last.is_some_and(|last| *index != last.index + 1) {
             break;
         }
+        let entry: Entry<Daemon> = serde_json::from_slice(entry)?;
         match &entry.payload {
             // What is rejected was rejected when it was applied.
             EntryPayload::Normal(proposal) => drop(state.apply(*index, proposal)),

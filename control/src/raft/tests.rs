@@ -1,6 +1,6 @@
 //! Members over real TLS on loopback.
 
-use super::*;
+use super::{foundation::Storage as _, *};
 use crate::{
     clock,
     identity::{Identity, LogKeys, SecretKey, create_root, key_and_request, sign},
@@ -273,7 +273,7 @@ async fn an_older_snapshot_does_not_take_the_place_of_a_newer_one() {
         }
     };
     for (index, data) in [(5, "five"), (9, "nine"), (7, "seven")] {
-        disk.save_snapshot(&at(index), data.into()).await.unwrap();
+        disk.save_snapshot(at(index), data.into()).await.unwrap();
     }
     drop(disk);
     let opening = async {

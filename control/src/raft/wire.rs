@@ -1,6 +1,6 @@
 //! What the Raft service carries: JSON, but for the bytes of snapshots.
 
-use super::types::TypeConfig;
+use super::{platform::Daemon, types::TypeConfig};
 use openraft::raft::InstallSnapshotRequest;
 use serde::de::Error as _;
 
@@ -12,7 +12,7 @@ const LEN_BYTES: usize = 4;
 
 /// A piece of a snapshot: length of the JSON, the JSON without the bytes, the bytes.
 pub fn encode_snapshot(
-    mut request: InstallSnapshotRequest<TypeConfig>,
+    mut request: InstallSnapshotRequest<TypeConfig<Daemon>>,
 ) -> serde_json::Result<Vec<u8>> {
     let data = std::mem::take(&mut request.data);
     let json = serde_json::to_vec(&request)?;
@@ -21,12 +21,14 @@ pub fn encode_snapshot(
 }
 
 /// The inverse of [`encode_snapshot`].
-pub fn decode_snapshot(payload: &[u8]) -> serde_json::Result<InstallSnapshotRequest<TypeConfig>> {
+pub fn decode_snapshot(
+    payload: &[u8],
+) -> serde_json::Result<InstallSnapshotRequest<TypeConfig<Daemon>>> {
     let short = || serde_json::Error::custom("a piece of a snapshot is cut short");
     let (len, rest) = payload.split_first_chunk::<LEN_BYTES>().ok_or_else(short)?;
     let len = usize::try_from(u32::from_be_bytes(*len)).map_err(serde_json::Error::custom)?;
     let (json, data) = rest.split_at_checked(len).ok_or_else(short)?;
-    let mut request: InstallSnapshotRequest<TypeConfig> = serde_json::from_slice(json)?;
+    let mut request: InstallSnapshotRequest<TypeConfig<Daemon>> = serde_json::from_slice(json)?;
     request.data = data.to_vec();
     Ok(request)
 }
