@@ -44,12 +44,17 @@ subprogram! {
             return false;
         };
         let (marks, index) = (ct.marks(), ct.endpoint());
+        if w.packet.is_syn() && is_closed(marks) {
+            // The client calls again. Should another node get that connection, its next packets must not
+            // be taken for the old one's, nor what the old task still says for an answer to them.
+            ct.set_to(Tuple::default());
+            return false;
+        }
         w.to = ct.to();
-        let is_there = match t.endpoint(index) {
-            Some(endpoint) => endpoint.addr == w.to.dst,
-            None => false,
+        let Some(endpoint) = t.endpoint(index) else {
+            return false;
         };
-        if !is_there || w.packet.is_syn() && is_closed(marks) {
+        if endpoint.addr != w.to.dst {
             return false;
         }
         ct.set_seen(now);

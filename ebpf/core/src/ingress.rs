@@ -2,7 +2,8 @@
 //!
 //! Invariant, whatever the tables of the nodes say: a client's packet crosses at most two tunnels.
 //! [`uplink`] and [`from_host`] send with `VNI_FORWARD`, [`from_tunnel`] sends what came with that
-//! on with `VNI_SECOND_HOP` at most, and never sends on what came with any other.
+//! on with `VNI_SECOND_HOP` at most, and never sends on what came with any other: see [`forward`], which
+//! nothing reaches that came with `VNI_SECOND_HOP`.
 
 use crate::{Action, Tables, Verdict, Work, conntrack, hash, nat, overlay, subprogram::subprogram};
 use skein_abi::{
@@ -133,8 +134,8 @@ subprogram! {
         forward_first(t, w, node)
     }
 
-    /// Forwards a flow that was not sent to `node` before, and remembers that it was: only so are
-    /// its replies let out.
+    /// Sends on a flow that was not sent to `node` before, and remembers that it was: only so are its
+    /// replies let out, and do its next packets reach the task that had its first.
     fn forward_first(t, w, node: Addr) -> bool {
         w.affinity = Affinity {
             seen: t.now(),
@@ -166,15 +167,12 @@ subprogram! {
         if node == 0 || node == own {
             return refuse(t, w);
         }
-        if w.vni == 0 {
-            return forward_first(t, w, node);
-        }
-        t.count(Counter::SecondHop);
-        w.verdict = Verdict::tunnel(&w.client, node, VNI_SECOND_HOP, w.entry);
-        true
+        forward_first(t, w, node)
     }
 
-    /// Decided if this flow was sent to a node before, and may be sent there again.
+    /// Decided if this flow was sent to a node before, and may be sent there again. One that another node
+    /// forwards here is asked about in mid-stream: without this, a task that drains here would take, and
+    /// reset, a connection that was sent on. What opens may have a task here by now.
     fn follow_affinity(t, w) -> bool {
         let Some(affinity) = t.affinity(&w.client) else {
             return false;
@@ -183,7 +181,7 @@ subprogram! {
         let (node, before) = (affinity.node(), affinity.marks());
         let timeouts = &t.config().timeouts;
         if !conntrack::is_alive(timeouts, w.client.proto, before, affinity.seen(), now)
-            || w.packet.is_syn() && is_closed(before)
+            || w.packet.is_syn() && (is_closed(before) || w.vni != 0)
             || t.member(node).unwrap_or(0) & MEMBER_UP == 0
         {
             return false;
@@ -203,8 +201,12 @@ subprogram! {
 
 #[inline(always)]
 fn forward<T: Tables>(t: &T, w: &mut Work, node: Addr) {
-    t.count(Counter::EntryForwarded);
-    w.verdict = Verdict::tunnel(&w.client, node, VNI_FORWARD, t.config().node_addr);
+    let (counter, vni, entry) = match w.vni {
+        0 => (Counter::EntryForwarded, VNI_FORWARD, t.config().node_addr),
+        _ => (Counter::SecondHop, VNI_SECOND_HOP, w.entry),
+    };
+    t.count(counter);
+    w.verdict = Verdict::tunnel(&w.client, node, vni, entry);
 }
 
 /// The node that a table names for a flow; 0: none.
@@ -244,7 +246,7 @@ subprogram! {
             VNI_FORWARD | VNI_SECOND_HOP => {
                 if conntrack::follow(t, w) {
                     t.count(Counter::Delivered);
-                } else {
+                } else if vni == VNI_SECOND_HOP || !follow_affinity(t, w) {
                     w.verdict = Verdict::begin(&w.client);
                 }
                 true

@@ -19,9 +19,9 @@ struct Replaced {
 }
 
 impl Replaced {
-    /// Both tasks on the entry node, and each on another.
-    fn everywhere() -> [Self; 3] {
-        [[0, 0], [1, 1], [1, 2]].map(|[old, new]| Self::on(old, new))
+    /// The tasks on the entry node, on another, or each on one of its own.
+    fn everywhere() -> [Self; 5] {
+        [[0, 0], [0, 1], [1, 0], [1, 1], [1, 2]].map(|[old, new]| Self::on(old, new))
     }
 
     fn on(old: usize, new: usize) -> Self {
@@ -143,6 +143,44 @@ fn a_draining_task_takes_mid_stream_packets_that_nobody_knows() {
     cluster.send(0, unknown).at(tasks[0]);
     let new = cluster.send(0, syn((CLIENT.0, 40_001), CALLED));
     assert!(new.reset_hops.is_some(), "a new flow is refused: {new:?}");
+}
+
+/// The entry node still names the node of a task that drains; that one names another.
+fn late_entry() -> (Cluster, Task, Task) {
+    let (mut cluster, tasks) = Cluster::serving(3, 80, 8080, &[1]);
+    cluster.drain(tasks[0], 0);
+    let new = cluster.ready_task(2, 0);
+    cluster.nodes[1].set_table(0, false, std::vec![node_addr(2)]);
+    (cluster, tasks[0], new)
+}
+
+#[test]
+fn a_connection_that_was_sent_on_stays_where_it_was_sent() {
+    let (mut cluster, old, new) = late_entry();
+    let got = cluster.send(0, syn(CLIENT, CALLED));
+    got.at(new);
+    assert_eq!(got.hops, 2);
+    assert_eq!(cluster.answer(&got, SYN | ACK).out_of(0).dst, CLIENT.0);
+    // Neither the task that drains there takes it, nor one that is ready since.
+    cluster.send(0, tcp(CLIENT, CALLED, ACK)).at(new);
+    let ready = cluster.ready_task(1, 0);
+    cluster.send(0, data(CLIENT, CALLED)).at(new);
+    cluster.send(0, tcp(CLIENT, CALLED, FIN | ACK)).at(new);
+    // The next connection from the same port is another one.
+    cluster.answer(&got, FIN | ACK).out_of(0);
+    cluster.send(0, tcp(CLIENT, CALLED, ACK)).at(new);
+    cluster.send(0, syn(CLIENT, CALLED)).at(ready);
+    cluster.send(0, data(CLIENT, CALLED)).at(ready);
+    assert_ne!(ready, old);
+}
+
+#[test]
+fn datagrams_that_were_sent_on_stay_there_too() {
+    let (mut cluster, _, new) = late_entry();
+    let datagram = udp(CLIENT, CALLED);
+    cluster.send(0, datagram).at(new);
+    cluster.ready_task(1, 0);
+    cluster.send(0, datagram).at(new);
 }
 
 #[test]
