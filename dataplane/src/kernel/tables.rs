@@ -172,7 +172,17 @@ impl Tables {
         let local = plan.local.iter();
         let local = local.filter_map(|(service, local)| Some((index(service)?, *local)));
         let local: BTreeMap<u32, LocalBackends> = local.collect();
-        self.local_backends.add(&local)?;
+        // A task stays until no table here leads to it: in between, this node would refuse what it is
+        // still sent, by itself or by others.
+        let held = self.local_backends.held();
+        let joint: BTreeMap<u32, LocalBackends> = local
+            .iter()
+            .map(|(number, next)| {
+                let before = held.get(number).copied().unwrap_or_default();
+                (*number, joint(&before, next))
+            })
+            .collect();
+        self.local_backends.add(&joint)?;
 
         let entry = |tables: &NodeTables, key: &PublishedKey, service: &String, target: u16| {
             let number = index(service)?;
@@ -216,7 +226,7 @@ impl Tables {
             }
         }
         self.published.add(&after)?;
-        self.local_backends.remove_others(&local)?;
+        self.local_backends.make(&local)?;
         self.node_tables
             .retain(|number| local.contains_key(&number));
         Ok(())
@@ -349,6 +359,20 @@ impl Tables {
     }
 }
 
+/// What is between `before` and `next`: those that begin to drain still take new flows.
+fn joint(before: &LocalBackends, next: &LocalBackends) -> LocalBackends {
+    let were_ready = &before.ready[..before.ready_len as usize];
+    let drains = &next.draining[..next.draining_len as usize];
+    let mut joint = *next;
+    for index in drains.iter().filter(|index| were_ready.contains(index)) {
+        if let Some(slot) = joint.ready.get_mut(joint.ready_len as usize) {
+            *slot = *index;
+            joint.ready_len += 1;
+        }
+    }
+    joint
+}
+
 /// A problem of this node itself.
 pub fn of_node(message: String) -> Problem {
     Problem {
@@ -384,6 +408,30 @@ fn services_left_out(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn backends(ready: &[u32], draining: &[u32]) -> LocalBackends {
+        let mut backends = LocalBackends {
+            ready_len: ready.len() as u32,
+            draining_len: draining.len() as u32,
+            ..LocalBackends::default()
+        };
+        backends.ready[..ready.len()].copy_from_slice(ready);
+        backends.draining[..draining.len()].copy_from_slice(draining);
+        backends
+    }
+
+    #[test]
+    fn a_task_that_begins_to_drain_takes_flows_until_the_tables_are_written() {
+        // 1 stays, 2 begins to drain, 3 did before, 4 has ended, 5 is new.
+        let before = backends(&[1, 2, 4], &[3]);
+        let next = backends(&[1, 5], &[2, 3]);
+        assert_eq!(joint(&before, &next), backends(&[1, 5, 2], &[2, 3]));
+        assert_eq!(joint(&next, &next), next);
+        let all: Vec<u32> = (0..64).collect();
+        let full = backends(&all, &[99]);
+        let before = backends(&[99], &[]);
+        assert_eq!(joint(&before, &full), full, "no room is no harm");
+    }
 
     #[test]
     fn a_service_without_an_index_is_a_problem_of_its_own() {
