@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use skein_abi::limits::DNS_ADDRESS;
+use skein_abi::addresses::DNS_ADDRESS;
 use skein_dataplane::{
     config::Config,
     desired::Desired,

@@ -10,9 +10,7 @@ use nix::{net::if_::if_nametoindex, sched::CloneFlags};
 use skein_abi::{
     Addr, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, addr,
     config::Config,
-    ingress::{
-        DEVICE_PAIR, DEVICE_XDP, LocalAddr, LocalBackends, MEMBER_UP, Published, PublishedKey,
-    },
+    ingress::{DEVICE_PAIR, DEVICE_XDP, LocalBackends, MEMBER_UP, Published, PublishedKey},
     limits::FLOOD_RATE,
     mac,
     names::*,
@@ -131,7 +129,7 @@ impl Bench {
         let mut map: Array<&mut MapData, Config> = self.map(MAP_CONFIG);
         map.set(0, config, 0).expect("the settings");
         let ifindex = self.device;
-        self.put(MAP_LOCAL_ADDRS, addr(NODE.into()), LocalAddr { ifindex });
+        self.put(MAP_LOCAL_ADDRS, addr(NODE.into()), ifindex);
         for member in [NODE, OTHER, UNRESOLVED] {
             self.put(MAP_MEMBERS, addr(member.into()), MEMBER_UP);
         }

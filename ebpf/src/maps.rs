@@ -17,7 +17,7 @@ use skein_packet::{Live, Tables};
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();
 #[btf_map]
-pub static LOCAL_ADDRS: HashMap<Addr, LocalAddr, { LOCAL_ADDRS_MAX as usize }> = HashMap::new();
+pub static LOCAL_ADDRS: HashMap<Addr, u32, { LOCAL_ADDRS_MAX as usize }> = HashMap::new();
 #[btf_map]
 pub static DEVICES: HashMap<u32, u32, { DEVICES_MAX as usize }> = HashMap::new();
 #[btf_map]
@@ -55,7 +55,7 @@ pub static CONNTRACK: LruHashMap<CtKey, Ct, { CONNTRACK_MAX as usize }> = LruHas
 #[btf_map]
 pub static NAT: LruHashMap<NatKey, Nat, { NAT_MAX as usize }> = LruHashMap::new();
 #[btf_map]
-pub static SOCKETS: LruHashMap<u64, Tuple, { SOCKETS_MAX as usize }> = LruHashMap::new();
+pub static SOCKETS: LruHashMap<SocketKey, Tuple, { SOCKETS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
 /// Neighbour -> when a packet to it last went by the kernel's stack, ns.

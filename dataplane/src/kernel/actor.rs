@@ -201,9 +201,7 @@ impl Actor {
             self.programs.attach(Hook::Vxlan, VXLAN, self.own.vxlan)?;
             self.vxlan_port = Some(plan.vxlan_port);
         }
-        let mtu = u16::try_from(self.host.mtu()).unwrap_or(u16::MAX);
-        self.tables
-            .configure(plan, &self.own, self.host_cookie, mtu)?;
+        self.tables.configure(plan, &self.own, self.host_cookie)?;
         let taken = &self.taken;
         let left_out = self.tables.program(plan, &|key| taken.contains(key));
         for problem in &left_out {

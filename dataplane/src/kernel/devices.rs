@@ -10,7 +10,7 @@ use netlink_packet_route::{
     },
 };
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, LinkVxlan};
-use skein_abi::limits::{DNS_ADDRESS, INTERNAL_PREFIX};
+use skein_abi::addresses::{DNS_ADDRESS, INTERNAL_PREFIX};
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 /// The external vxlan device of the overlay and the mesh.

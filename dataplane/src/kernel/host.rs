@@ -12,7 +12,7 @@ use crate::config::Attach;
 use anyhow::{Context as _, ensure};
 use skein_abi::{
     addr,
-    ingress::{DEVICE_PAIR, DEVICE_TRANSLATE, DEVICE_XDP, LocalAddr},
+    ingress::{DEVICE_PAIR, DEVICE_TRANSLATE, DEVICE_XDP},
 };
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -104,7 +104,7 @@ impl Host {
             if address.is_loopback() || own {
                 continue;
             }
-            addresses.insert(addr(address), LocalAddr { ifindex });
+            addresses.insert(addr(address), ifindex);
             if address == node {
                 self.mtu = present[&ifindex].mtu;
             }

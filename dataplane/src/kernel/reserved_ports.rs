@@ -1,7 +1,7 @@
 //! Ports that the kernel gives to no socket of the host that asks for any.
 
 use super::devices::set_sysctl;
-use skein_abi::{ingress::PublishedKey, limits::NAT_PORTS};
+use skein_abi::{addresses::NAT_PORTS, ingress::PublishedKey};
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 /// Keeps the kernel from giving published ports, and those of translated sources, to sockets that

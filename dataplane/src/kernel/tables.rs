@@ -11,12 +11,10 @@ use anyhow::Context as _;
 use aya::maps::{Array, MapData};
 use skein_abi::{
     Addr, addr,
+    addresses::{DNS_ADDRESS, INTERNAL_FIRST, INTERNAL_NET, LOCAL_ADDRESS, NAT_PORTS},
     config::{Config, Timeouts},
-    ingress::{LocalAddr, LocalBackends, PUBLISHED_TAKEN, Published, PublishedKey},
-    limits::{
-        DNS_ADDRESS, FLOOD_RATE, INTERNAL_FIRST, INTERNAL_NET, INTERNAL_PREFIX, LOCAL_ADDRESS,
-        NAT_PORTS, SERVICES_MAX, VIPS_MAX,
-    },
+    ingress::{LocalBackends, PUBLISHED_TAKEN, Published, PublishedKey},
+    limits::{FLOOD_RATE, SERVICES_MAX, VIPS_MAX},
     names::*,
     overlay::{Endpoint, Location, Network, OverlayKey, Vip, VipSlot},
 };
@@ -27,7 +25,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 pub struct Tables {
     config: Array<MapData, Config>,
     written: Config,
-    local_addrs: Synced<Addr, LocalAddr>,
+    local_addrs: Synced<Addr, u32>,
     devices: Synced<u32, u32>,
     members: Synced<Addr, u32>,
     published: Synced<PublishedKey, Published>,
@@ -94,9 +92,7 @@ impl Tables {
         plan: &Plan,
         devices: &OwnDevices,
         host_cookie: u64,
-        uplink_mtu: u16,
     ) -> anyhow::Result<()> {
-        let mask = u32::MAX << (32 - u32::from(INTERNAL_PREFIX));
         let config = Config {
             node_addr: plan.node_addr,
             vxlan_ifindex: devices.vxlan,
@@ -104,14 +100,11 @@ impl Tables {
             local_peer_ifindex: devices.local_peer,
             local_addr: addr(LOCAL_ADDRESS),
             dns_addr: addr(DNS_ADDRESS),
-            internal_net: addr(INTERNAL_NET),
-            internal_mask: addr(Ipv4Addr::from_bits(mask)),
             host_cookie,
             nat_port_min: NAT_PORTS.0,
             nat_port_max: NAT_PORTS.1,
             vxlan_port: skein_abi::port(plan.vxlan_port),
-            uplink_mtu,
-            pad: 0,
+            pad: [0; 3],
             flood_rate: FLOOD_RATE,
             timeouts: Timeouts::default(),
         };
@@ -124,13 +117,13 @@ impl Tables {
         Ok(())
     }
 
-    /// Addresses of the host, and the flags of the devices that have the uplink program.
+    /// Addresses of the host and the devices that have them, and the flags of the devices that have the uplink program.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn set_host(
         &mut self,
-        addresses: &BTreeMap<Addr, LocalAddr>,
+        addresses: &BTreeMap<Addr, u32>,
         devices: &BTreeMap<u32, u32>,
     ) -> anyhow::Result<()> {
         self.local_addrs

@@ -4,8 +4,8 @@ use super::plan::Plan;
 use procfs::net::{TcpState, UdpState};
 use skein_abi::{
     TCP, UDP,
+    addresses::DNS_ADDRESS,
     ingress::{PUBLISHED_TAKEN, Published, PublishedKey},
-    limits::DNS_ADDRESS,
 };
 use skein_proto::network::{Kind, Problem};
 use std::{

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use skein_abi::limits::DNS_ADDRESS;
+use skein_abi::addresses::DNS_ADDRESS;
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 /// How long a joining container waits for the managers' word on its task. After it, the container is

@@ -19,10 +19,6 @@ pub struct Config {
     pub local_addr: Addr,
     /// The address of the DNS server on `skein0`.
     pub dns_addr: Addr,
-    /// The range of internal addresses, one per local endpoint: network address.
-    pub internal_net: Addr,
-    /// The range of internal addresses: mask.
-    pub internal_mask: Addr,
     /// `bpf_get_netns_cookie` of the host's own network namespace.
     pub host_cookie: u64,
     /// First port (host byte order) of the range that translated sources leave by.
@@ -31,10 +27,8 @@ pub struct Config {
     pub nat_port_max: u16,
     /// UDP port of the overlay.
     pub vxlan_port: Port,
-    /// Largest IP packet that fits the uplink, bytes.
-    pub uplink_mtu: u16,
     /// Zero.
-    pub pad: u32,
+    pub pad: [u16; 3],
     /// New flows per second and CPU above which the affinity cache takes no more SYN entries.
     pub flood_rate: u32,
     /// How long each kind of entry lives after its last packet.
@@ -77,4 +71,4 @@ impl Default for Timeouts {
 }
 
 pod!(Config, Timeouts);
-const _: () = assert!(size_of::<Config>() == 96);
+const _: () = assert!(size_of::<Config>() == 88);

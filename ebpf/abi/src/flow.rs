@@ -65,6 +65,18 @@ pub struct Affinity {
     pub pad: [u8; 3],
 }
 
+/// A port that a host socket calls. An unconnected socket may call several.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SocketKey {
+    /// The kernel's number of the socket.
+    pub cookie: u64,
+    /// The port called.
+    pub port: Port,
+    /// Zero.
+    pub pad: [u16; 3],
+}
+
 /// Scope of the forward direction of a published port's flow.
 pub const SCOPE_PUBLISHED: u32 = 0;
 
@@ -156,7 +168,7 @@ pub struct Nat {
 
 // SAFETY (for aya::Pod of `Ct`): user space only removes these entries and reads back what the
 // kernel side wrote, which is always a valid `Route`.
-pod!(Tuple, Affinity, CtKey, Ct, NatKey, Nat);
+pod!(SocketKey, Tuple, Affinity, CtKey, Ct, NatKey, Nat);
 
 const _: () = {
     assert!(size_of::<Tuple>() == 16);

@@ -2,14 +2,6 @@
 
 use crate::{Port, limits::LOCAL_BACKENDS_MAX, pod};
 
-/// An address of this node.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LocalAddr {
-    /// The device that has it.
-    pub ifindex: u32,
-}
-
 /// Sources that come in by this device are not unique in the cluster: they are translated to the
 /// node's address before they are balanced.
 pub const DEVICE_TRANSLATE: u32 = 1;
@@ -80,4 +72,4 @@ impl Default for LocalBackends {
     }
 }
 
-pod!(LocalAddr, PublishedKey, Published, LocalBackends);
+pod!(PublishedKey, Published, LocalBackends);

@@ -13,6 +13,7 @@
 //! - [`names`]: names of programs and maps, as the loader finds and pins them.
 #![no_std]
 
+pub mod addresses;
 pub mod config;
 pub mod flow;
 pub mod ingress;
@@ -74,7 +75,8 @@ pub const fn mac(address: Addr) -> [u8; 6] {
 /// Implements what the loader needs of a map type.
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {$(
-        // SAFETY: `repr(C)`, `Copy`, no padding (checked below), every bit pattern is a value.
+        // SAFETY: `repr(C)`, `Copy`, no padding (what would be some is a field), every bit pattern is a
+        // value.
         #[cfg(feature = "user")]
         unsafe impl aya::Pod for $type {}
         const _: () = assert!(core::mem::align_of::<$type>() <= 8);

@@ -21,7 +21,7 @@ pub const PROG_GETPEER4: &str = "skein_getpeer4";
 
 /// Array of one [`crate::config::Config`].
 pub const MAP_CONFIG: &str = "CONFIG";
-/// Hash: [`crate::Addr`] -> [`crate::ingress::LocalAddr`].
+/// Hash: [`crate::Addr`] of this node -> ifindex of the device that has it.
 pub const MAP_LOCAL_ADDRS: &str = "LOCAL_ADDRS";
 /// Hash: ifindex -> flags (`u32`, [`crate::ingress::DEVICE_TRANSLATE`],
 /// [`crate::ingress::DEVICE_XDP`], [`crate::ingress::DEVICE_PAIR`]) of devices with the uplink program.
@@ -58,7 +58,7 @@ pub const MAP_AFFINITY_SYN: &str = "AFFINITY_SYN";
 pub const MAP_CONNTRACK: &str = "CONNTRACK";
 /// LRU: [`crate::flow::NatKey`] -> [`crate::flow::Nat`].
 pub const MAP_NAT: &str = "NAT";
-/// LRU: socket cookie (`u64`) -> [`crate::flow::Tuple`]: what a host socket meant to call.
+/// LRU: [`crate::flow::SocketKey`] -> [`crate::flow::Tuple`]: what a host socket meant to call.
 pub const MAP_SOCKETS: &str = "SOCKETS";
 /// Per-CPU array: [`crate::verdict::Counter`] -> packets (`u64`).
 pub const MAP_COUNTERS: &str = "COUNTERS";
@@ -91,6 +91,6 @@ pub const PINNED_MAPS: &[&str] = &[
 /// The layout of the maps, counters included: programs and maps of different layouts never meet, as
 /// each has its own [`PINS`]. Raise both when a pinned map changes its size or the type or meaning of
 /// its contents, a counter too.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 /// Where maps and links are pinned, below the BPF filesystem's root.
-pub const PINS: &str = "skein/v2";
+pub const PINS: &str = "skein/v3";

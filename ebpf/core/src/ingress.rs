@@ -1,13 +1,13 @@
-//! Published ports: the entry node picks a node, the task's node picks the task.
+//! Published ports, on the way in: the entry node picks a node, the task's node picks the task.
 //!
 //! Invariant, whatever the tables of the nodes say: a client's packet crosses at most two tunnels.
-//! [`uplink`] and [`from_host`] send with `VNI_FORWARD`, [`from_tunnel`] sends what came with that
-//! on with `VNI_SECOND_HOP` at most, and never sends on what came with any other: see [`forward`], which
-//! nothing reaches that came with `VNI_SECOND_HOP`.
+//! [`uplink`] and [`from_host`] send with `VNI_FORWARD`; what came with that is sent on with
+//! `VNI_SECOND_HOP` at most, and what came with any other never: see [`forward`], which nothing reaches
+//! that came with `VNI_SECOND_HOP`.
 
-use crate::{Action, Tables, Verdict, Work, conntrack, hash, nat, overlay, subprogram::subprogram};
+use crate::{Action, Tables, Verdict, Work, answers, conntrack, hash, nat, subprogram::subprogram};
 use skein_abi::{
-    Addr, ICMP, UDP, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, VNI_SECOND_HOP,
+    Addr, ICMP, UDP, VNI_FORWARD, VNI_SECOND_HOP,
     flow::{Affinity, ESTABLISHED, NAT_HOST, NAT_ROUTED, Tuple, is_closed},
     ingress::{DEVICE_TRANSLATE, MEMBER_UP, PUBLISHED_TAKEN, Published, PublishedKey},
     verdict::Counter,
@@ -165,7 +165,7 @@ subprogram! {
             }
         }
         if node == 0 || node == own {
-            return refuse(t, w);
+            return answers::refuse(t, w);
         }
         forward_first(t, w, node)
     }
@@ -173,7 +173,7 @@ subprogram! {
     /// Decided if this flow was sent to a node before, and may be sent there again. One that another node
     /// forwards here is asked about in mid-stream: without this, a task that drains here would take, and
     /// reset, a connection that was sent on. What opens may have a task here by now.
-    fn follow_affinity(t, w) -> bool {
+    pub fn follow_affinity(t, w) -> bool {
         let Some(affinity) = t.affinity(&w.client) else {
             return false;
         };
@@ -225,81 +225,4 @@ fn pick<T: Tables>(t: &T, tuple: &Tuple, previous: bool) -> Addr {
     let slot = hash(tuple) % slots;
     let node = t.table_node(published.service, slot, previous);
     node.unwrap_or(0)
-}
-
-subprogram! {
-    /// A packet that came by the external vxlan device: in `vni`, with the outer source `remote`.
-    /// `entry` is the address in the inner source MAC address, if that has the form of
-    /// [`skein_abi::mac`]; else 0.
-    pub fn from_tunnel(t, w, vni: u32, remote: Addr, entry: Addr) -> bool {
-        w.client = w.packet.tuple;
-        w.vni = vni;
-        w.entry = match vni {
-            VNI_SECOND_HOP => entry,
-            _ => remote,
-        };
-        if t.member(remote).is_none() || t.member(w.entry).is_none() {
-            w.verdict = Verdict::drop(&w.client, Counter::DropNotMember);
-            return true;
-        }
-        match vni {
-            VNI_FORWARD | VNI_SECOND_HOP => {
-                if conntrack::follow(t, w) {
-                    t.count(Counter::Delivered);
-                } else if vni == VNI_SECOND_HOP || !follow_affinity(t, w) {
-                    w.verdict = Verdict::begin(&w.client);
-                }
-                true
-            }
-            VNI_REPLY => replied(t, w),
-            VNI_OVERLAY_MIN.. => overlay::arrived(t, w, vni),
-            _ => {
-                w.verdict = Verdict::drop(&w.client, Counter::DropUnknownVni);
-                true
-            }
-        }
-    }
-
-    /// Nobody takes the flow: TCP is reset, by the node that the client came in by; the rest is dropped.
-    fn refuse(t, w) -> bool {
-        if !w.packet.may_be_reset() {
-            w.verdict = Verdict::drop(&w.client, Counter::DropNoTask);
-            return true;
-        }
-        t.count(Counter::DropNoTask);
-        w.to = w.client.reversed();
-        match w.entry {
-            0 => drop(out(t, w)),
-            node => w.verdict = Verdict::tunnel(&w.to, node, VNI_REPLY, 0),
-        }
-        w.verdict.reset = 1;
-        true
-    }
-
-    /// A finished answer, back at the node that its client came in by.
-    fn replied(t, w) -> bool {
-        w.to = w.packet.tuple;
-        w.client = w.packet.tuple.reversed();
-        if let Some(affinity) = t.affinity(&w.client) {
-            affinity.set_seen(t.now());
-            affinity.set_marks(affinity.marks() | w.packet.marks(false));
-        } else if !t.is_flooded() || !t.is_local(w.client.dst) || published(t, &w.client).is_none() {
-            // (In a flood, opening flows are not remembered: that the client can have called must do.)
-            w.verdict = Verdict::drop(&w.to, Counter::DropNoFlow);
-            return true;
-        }
-        out(t, w)
-    }
-
-    /// Sends a finished answer, `to`, to the client that came in by this node.
-    pub fn out(t, w) -> bool {
-        t.count(Counter::ReplyOut);
-        if !t.is_local(w.to.dst) {
-            w.verdict = Verdict::out(&w.to);
-        } else if !nat::untranslate(t, w) {
-            // The client is a socket of this node's own.
-            w.verdict = Verdict::host(&w.to);
-        }
-        true
-    }
 }

@@ -22,7 +22,7 @@
 //! | the client's node, uplink (XDP or tc) | [`uplink`], [`settle`] → `enter`: `conntrack::follow`, `follow_affinity`, `pick`, `forward_first` | |
 //! | the task's node, vxlan device (tc) | [`from_tunnel`] → `conntrack::follow`, else [`settle`] → `conntrack::begin`, `elsewhere` | |
 //! | the task's node, veth (tc) | | [`from_container`] → `follow`: `conntrack::answer`, `reply` |
-//! | the client's node, uplink (XDP) or vxlan device (tc) | | [`from_tunnel`] → `replied`, `out` |
+//! | the client's node, uplink (XDP) or vxlan device (tc) | | [`from_tunnel`] → `answers::replied`, `out` |
 //!
 //! XDP finishes what goes on by VXLAN and what comes back by it; a packet for a task of its own node
 //! it passes on, untouched, to tc, which decides it anew. If the task is on the client's node, `enter`
@@ -38,6 +38,7 @@
 #[macro_use]
 extern crate std;
 
+mod answers;
 mod conntrack;
 mod ingress;
 mod live;
@@ -46,14 +47,16 @@ mod overlay;
 mod packet;
 mod subprogram;
 mod tables;
+mod tunnel;
 pub mod vxlan;
 mod work;
 
-pub use ingress::{from_host, from_tunnel, offered, settle, uplink};
+pub use ingress::{from_host, offered, settle, uplink};
 pub use live::Live;
 pub use overlay::from_container;
 pub use packet::{Action, Packet, Verdict};
 pub use tables::Tables;
+pub use tunnel::from_tunnel;
 pub use work::Work;
 
 use skein_abi::flow::Tuple;

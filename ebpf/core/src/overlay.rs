@@ -1,6 +1,8 @@
 //! What containers send: to each other, to VIPs, to their node, to the world outside.
 
-use crate::{Tables, Verdict, Work, conntrack, hash, ingress, nat, subprogram::subprogram};
+use crate::{
+    Tables, Verdict, Work, answers, conntrack, hash, ingress, nat, subprogram::subprogram,
+};
 use skein_abi::{
     Addr, ICMP, TCP, UDP, VNI_REPLY,
     flow::{Ct, Route, is_closed, scope_of},
@@ -110,7 +112,7 @@ subprogram! {
     /// Sends the finished answer `to` by the node `entry`.
     fn reply(t, w) -> bool {
         if w.entry == 0 {
-            return ingress::out(t, w);
+            return answers::out(t, w);
         }
         t.count(Counter::ReplySent);
         w.verdict = Verdict::tunnel(&w.to, w.entry, VNI_REPLY, 0);

@@ -12,7 +12,10 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use skein_abi::{Addr, flow::Tuple};
+use skein_abi::{
+    Addr, Port,
+    flow::{SocketKey, Tuple},
+};
 use skein_packet::{Tables as _, offered};
 
 /// Let the call go on.
@@ -77,26 +80,37 @@ fn redirect(ctx: &SockAddrContext) -> Option<()> {
         ..Tuple::default()
     };
     offered(&maps, &meant)?;
-    SOCKETS.insert(&cookie, &meant, u64::from(BPF_ANY)).ok()?;
+    let key = key(cookie, dport);
+    SOCKETS.insert(&key, &meant, u64::from(BPF_ANY)).ok()?;
     // SAFETY: as above; this field may be written.
     unsafe { (*ctx.sock_addr).user_ip4 = config.local_addr };
     Some(())
+}
+
+#[inline(always)]
+fn key(cookie: u64, port: Port) -> SocketKey {
+    SocketKey {
+        cookie,
+        port,
+        pad: [0; 3],
+    }
 }
 
 /// Shows the caller the address that it meant.
 #[inline(always)]
 fn restore(ctx: &SockAddrContext) -> Option<()> {
     let maps = Maps::open(ctx.as_ptr())?;
-    // SAFETY: the context is this program's own; the tuple is copied at once.
+    // SAFETY: the context is this program's own; the address is copied at once.
     unsafe {
         let call = ctx.sock_addr;
         if (*call).user_ip4 != maps.config().local_addr || (*call).user_ip4 == 0 {
             return None;
         }
-        let meant = *SOCKETS.get(&bpf_get_socket_cookie(ctx.as_ptr()))?;
-        if meant.dport == (*call).user_port as u16 {
-            (*call).user_ip4 = meant.dst;
-        }
+        let key = key(
+            bpf_get_socket_cookie(ctx.as_ptr()),
+            (*call).user_port as u16,
+        );
+        (*call).user_ip4 = SOCKETS.get(&key)?.dst;
     }
     Some(())
 }

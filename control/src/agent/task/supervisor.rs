@@ -435,7 +435,7 @@ async fn prepare(
             task,
             &node,
             endpoints,
-            &[skein_abi::limits::DNS_ADDRESS.into()],
+            &[skein_abi::addresses::DNS_ADDRESS.into()],
         )
         .map_err(|error| Failure::Final(error.to_string()))
     };

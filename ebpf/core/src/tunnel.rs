@@ -1,0 +1,40 @@
+//! What other nodes send by the external vxlan device, told apart by its VNI.
+
+use crate::{
+    Verdict, answers, conntrack, ingress::follow_affinity, overlay, subprogram::subprogram,
+};
+use skein_abi::{Addr, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, VNI_SECOND_HOP, verdict::Counter};
+
+subprogram! {
+    /// A packet that came by the external vxlan device: in `vni`, with the outer source `remote`.
+    /// `entry` is the address in the inner source MAC address, if that has the form of
+    /// [`skein_abi::mac`]; else 0.
+    pub fn from_tunnel(t, w, vni: u32, remote: Addr, entry: Addr) -> bool {
+        w.client = w.packet.tuple;
+        w.vni = vni;
+        w.entry = match vni {
+            VNI_SECOND_HOP => entry,
+            _ => remote,
+        };
+        if t.member(remote).is_none() || t.member(w.entry).is_none() {
+            w.verdict = Verdict::drop(&w.client, Counter::DropNotMember);
+            return true;
+        }
+        match vni {
+            VNI_FORWARD | VNI_SECOND_HOP => {
+                if conntrack::follow(t, w) {
+                    t.count(Counter::Delivered);
+                } else if vni == VNI_SECOND_HOP || !follow_affinity(t, w) {
+                    w.verdict = Verdict::begin(&w.client);
+                }
+                true
+            }
+            VNI_REPLY => answers::replied(t, w),
+            VNI_OVERLAY_MIN.. => overlay::arrived(t, w, vni),
+            _ => {
+                w.verdict = Verdict::drop(&w.client, Counter::DropUnknownVni);
+                true
+            }
+        }
+    }
+}
