@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use skein_tests::swarm;
+use std::collections::BTreeSet;
 use xtask::{
     check::{
         requests::{ask, await_published},
@@ -50,6 +51,37 @@ fn a_node_reaches_published_ports_by_each_of_its_addresses() -> anyhow::Result<(
 /// `UDP4` connects its socket; `UDP4-SENDTO` does not, and takes answers only from whom it asked.
 fn datagram(node: &Host, kind: &str, address: &str) -> anyhow::Result<String> {
     node.shell(&format!("echo hello | socat -t 2 - {kind}:{address}:30101"))
+}
+
+#[test]
+fn one_socket_may_call_two_ports_by_two_addresses() -> anyhow::Result<()> {
+    let cluster = swarm("two-calls", 1, 1)?;
+    let node = cluster.host("n1")?;
+    let ports = [
+        "-p",
+        "30100:8080",
+        "-p",
+        "30101:8080/udp",
+        "-p",
+        "30102:8080/udp",
+    ];
+    services::create(node, "web", 1, &ports)?;
+    await_published(&cluster, cluster.nodes(), 30_100)?;
+    let own = node.address();
+    // Both calls before the first answer is read. (perl is on every Debian.)
+    let script = format!(
+        "use Socket; socket(S, PF_INET, SOCK_DGRAM, 0) or die; alarm 5; \
+         send(S, 'a', 0, sockaddr_in(30101, inet_aton('127.0.0.1'))) or die; \
+         send(S, 'b', 0, sockaddr_in(30102, inet_aton('{own}'))) or die; \
+         for (1, 2) {{ my ($port, $from) = sockaddr_in(recv(S, my $said, 9000, 0)); \
+         print inet_ntoa($from), ':', $port, ' '; }}"
+    );
+    let said = xtask::output(node.command("perl").args(["-e", &script]))?;
+    let answered: BTreeSet<_> = said.split_whitespace().collect();
+    let called = ["127.0.0.1:30101".to_owned(), format!("{own}:30102")];
+    let called: BTreeSet<_> = called.iter().map(String::as_str).collect();
+    ensure!(answered == called, "answers came from {answered:?}");
+    cluster.down()
 }
 
 #[test]
