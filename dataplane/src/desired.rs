@@ -39,12 +39,13 @@ impl Desired {
             false => self.clone(),
         };
         next.version = update.version;
+        // In this order, as `skein_proto::view` has it.
+        for object in &update.remove {
+            next.remove(object);
+        }
         for object in &update.upsert {
             let object = object.object.clone();
             next.put(object.ok_or("an object has no kind: is the manager newer than this node?")?);
-        }
-        for object in &update.remove {
-            next.remove(object);
         }
         Ok(next)
     }

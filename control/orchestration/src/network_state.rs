@@ -56,21 +56,6 @@ pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
     objects.into_iter().map(object).collect()
 }
 
-/// Kind and ID of an object; `None` for an empty message.
-pub fn reference(object: &proto::Object) -> Option<proto::ObjectRef> {
-    let (kind, id) = match object.object.as_ref()? {
-        Kind::Settings(_) => (proto::Kind::Settings, "settings"),
-        Kind::Node(node) => (proto::Kind::Node, node.id.as_str()),
-        Kind::Network(network) => (proto::Kind::Network, network.id.as_str()),
-        Kind::Service(service) => (proto::Kind::Service, service.id.as_str()),
-        Kind::Endpoint(endpoint) => (proto::Kind::Endpoint, endpoint.id.as_str()),
-    };
-    Some(proto::ObjectRef {
-        kind: kind.into(),
-        id: id.to_owned(),
-    })
-}
-
 /// Whether the task's addresses may be in use: it has a node and has not ended.
 fn is_on_networks(task: &Task) -> bool {
     task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
@@ -254,7 +239,7 @@ mod tests {
 
     fn refs(fixture: &Fixture, node: &str, kind: proto::Kind) -> Vec<String> {
         let objects = network_state(&fixture.state, node);
-        let refs = objects.iter().filter_map(reference);
+        let refs = objects.iter().filter_map(skein_proto::view::reference);
         let mut ids: Vec<_> = refs
             .filter(|object| object.kind() == kind)
             .map(|object| object.id)

@@ -2,9 +2,11 @@
 //!
 //! - [`network`]: the network state that the leader wants on a node; leader -> agent -> dataplane.
 //! - [`node`]: everything on the mTLS port: identity, dispatcher, logs, Raft, API forwarding.
+//! - [`view`]: a network state as a whole.
 //! - [`socket`]: unix sockets between processes of one node.
 
 pub mod socket;
+pub mod view;
 
 /// The desired network state of a node and its acknowledgement (`proto/network.proto`).
 #[allow(missing_docs, reason = "generated; documented in the proto file")]

@@ -1,8 +1,11 @@
 //! Hands the network state on to the dataplane of this node, and its answers back.
 
-use super::network::{NetworkState, View};
+use super::network::NetworkState;
 use hyper_util::rt::TokioIo;
-use skein_proto::network::{NetworkUpdate, dataplane_client::DataplaneClient};
+use skein_proto::{
+    network::{NetworkUpdate, dataplane_client::DataplaneClient},
+    view::View,
+};
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{
     net::UnixStream,

@@ -198,7 +198,7 @@ async fn the_network_of_a_node_follows_its_tasks() {
     assert!(first.complete);
     let kinds = |update: &net::NetworkUpdate| {
         let objects = update.upsert.iter();
-        let references = objects.filter_map(skein_orchestration::network_state::reference);
+        let references = objects.filter_map(skein_proto::view::reference);
         let mut kinds: Vec<_> = references.map(|object| object.kind()).collect();
         kinds.sort();
         kinds.dedup();
