@@ -13,6 +13,10 @@ use std::collections::BTreeMap;
 /// that repetition in a small template cannot take the memory of a node.
 const OUTPUT_MAX: usize = 8 << 20;
 
+/// The deepest that parentheses nest in an action: no template that a person writes comes near, and
+/// each of them takes stack.
+const DEPTH_MAX: usize = 32;
+
 /// What a template can read.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
@@ -122,6 +126,8 @@ pub enum TemplateError {
         function: &'static str,
         reason: String,
     },
+    #[error("template: max expression depth exceeded: parentheses nest at most {DEPTH_MAX} deep")]
+    TooDeep,
     #[error("template: the text becomes longer than {OUTPUT_MAX} bytes")]
     TooLong,
 }
@@ -280,54 +286,78 @@ fn tokens(body: &str) -> Result<Vec<Token>, TemplateError> {
 }
 
 fn evaluate(body: &str, context: &Context) -> Result<Value, TemplateError> {
-    let tokens = tokens(body)?;
-    let mut at = 0;
-    let value = command(&tokens, &mut at, context)?;
-    match tokens.get(at) {
+    let mut parser = Parser {
+        tokens: &tokens(body)?,
+        at: 0,
+        depth: 0,
+        context,
+    };
+    let value = parser.command()?;
+    match parser.peek() {
         None => Ok(value),
         Some(token) => Err(TemplateError::Unexpected(describe(token))),
     }
 }
 
-/// A command is an operand, or a function and its operands, up to the end or a `)`.
-fn command(tokens: &[Token], at: &mut usize, context: &Context) -> Result<Value, TemplateError> {
-    if let Some(Token::Word(function)) = tokens.get(*at) {
-        *at += 1;
-        let mut arguments = Vec::new();
-        let mut length = 0;
-        while !matches!(tokens.get(*at), None | Some(Token::Close)) {
-            let argument = operand(tokens, at, context)?;
-            if let Value::Text(text) = &argument {
-                length += text.len();
-            }
-            if length > OUTPUT_MAX {
-                return Err(TemplateError::TooLong);
-            }
-            arguments.push(argument);
-        }
-        return call(function, arguments, context);
-    }
-    operand(tokens, at, context)
+/// Evaluates the tokens of an action from the left to the right.
+struct Parser<'a> {
+    tokens: &'a [Token],
+    at: usize,
+    /// Of the parentheses that are open.
+    depth: usize,
+    context: &'a Context,
 }
 
-fn operand(tokens: &[Token], at: &mut usize, context: &Context) -> Result<Value, TemplateError> {
-    let token = tokens.get(*at).ok_or(TemplateError::Empty)?;
-    *at += 1;
-    match token {
-        Token::Text(text) => Ok(Value::Text(text.clone())),
-        Token::Field(path) => context.field(path),
-        Token::Open => {
-            let value = command(tokens, at, context)?;
-            match tokens.get(*at) {
-                Some(Token::Close) => {
-                    *at += 1;
-                    Ok(value)
+impl<'a> Parser<'a> {
+    fn peek(&self) -> Option<&'a Token> {
+        self.tokens.get(self.at)
+    }
+
+    /// A command is an operand, or a function and its operands, up to the end or a `)`.
+    fn command(&mut self) -> Result<Value, TemplateError> {
+        if let Some(Token::Word(function)) = self.peek() {
+            self.at += 1;
+            let mut arguments = Vec::new();
+            let mut length = 0;
+            while !matches!(self.peek(), None | Some(Token::Close)) {
+                let argument = self.operand()?;
+                if let Value::Text(text) = &argument {
+                    length += text.len();
                 }
-                Some(token) => Err(TemplateError::Unexpected(describe(token))),
-                None => Err(TemplateError::Unexpected("(".into())),
+                if length > OUTPUT_MAX {
+                    return Err(TemplateError::TooLong);
+                }
+                arguments.push(argument);
             }
+            return call(function, arguments, self.context);
         }
-        Token::Close | Token::Word(_) => Err(TemplateError::Unexpected(describe(token))),
+        self.operand()
+    }
+
+    fn operand(&mut self) -> Result<Value, TemplateError> {
+        let token = self.peek().ok_or(TemplateError::Empty)?;
+        self.at += 1;
+        match token {
+            Token::Text(text) => Ok(Value::Text(text.clone())),
+            Token::Field(path) => self.context.field(path),
+            Token::Open => {
+                self.depth += 1;
+                if self.depth > DEPTH_MAX {
+                    return Err(TemplateError::TooDeep);
+                }
+                let value = self.command()?;
+                self.depth -= 1;
+                match self.peek() {
+                    Some(Token::Close) => {
+                        self.at += 1;
+                        Ok(value)
+                    }
+                    Some(token) => Err(TemplateError::Unexpected(describe(token))),
+                    None => Err(TemplateError::Unexpected("(".into())),
+                }
+            }
+            Token::Close | Token::Word(_) => Err(TemplateError::Unexpected(describe(token))),
+        }
     }
 }
 
@@ -503,6 +533,27 @@ mod tests {
             expand(&text.repeat(9), &context),
             Err(TemplateError::TooLong)
         );
+    }
+
+    #[test]
+    fn parentheses_nest_only_so_deep() {
+        let nested = |depth: usize| {
+            let (open, close) = ("(".repeat(depth), ")".repeat(depth));
+            format!("{{{{{open}.Task.ID{close}}}}}")
+        };
+        assert_eq!(expand(&nested(DEPTH_MAX), &context(1)).unwrap(), "t1");
+        let side_by_side = nested(1).repeat(DEPTH_MAX + 1);
+        assert!(expand(&side_by_side, &context(1)).is_ok());
+        let calls = "{{join \"\"".to_owned() + &" (.Task.ID)".repeat(DEPTH_MAX + 1) + "}}";
+        assert!(expand(&calls, &context(1)).is_ok());
+        for depth in [DEPTH_MAX + 1, 100_000] {
+            let error = expand(&nested(depth), &context(1));
+            assert_eq!(error, Err(TemplateError::TooDeep));
+        }
+        let unclosed = "{{".to_owned() + &"(".repeat(100_000) + "}}";
+        assert_eq!(expand(&unclosed, &context(1)), Err(TemplateError::TooDeep));
+        let calls = "{{".to_owned() + &"(join ".repeat(100_000) + "}}";
+        assert_eq!(expand(&calls, &context(1)), Err(TemplateError::TooDeep));
     }
 
     #[test]
