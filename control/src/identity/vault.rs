@@ -19,6 +19,8 @@ pub struct Vault {
     inner: Arc<Mutex<Inner>>,
 }
 
+/// What is on disk, or about to be: see [`Inner::change`].
+#[derive(Clone)]
 struct Inner {
     dir: PathBuf,
     /// `None` until an identity was saved or loaded: then nothing is written.
@@ -115,14 +117,20 @@ impl Vault {
     /// The disk refuses.
     pub fn save(&self, identity: &Identity) -> Result<(), IdentityError> {
         let mut inner = self.inner.lock();
-        let replaced = inner.identity.replace(identity.clone());
-        inner.previous = replaced.and_then(|old| old.key_der().ok());
         files::create_dir(&inner.dir)?;
+        let certificate = inner.dir.join(CERT_FILE);
+        if let (Some(unfinished), Some(_)) = (&inner.identity, &inner.previous) {
+            // Which certificate an earlier attempt left is not known, and there is room for the keys
+            // of two.
+            files::write(&certificate, &unfinished.cert_pem)?;
+        }
         files::write(&inner.dir.join(ROOT_FILE), &identity.root_pem)?;
-        inner.write_keys()?;
-        files::write(&inner.dir.join(CERT_FILE), &identity.cert_pem)?;
-        inner.previous = None;
-        inner.write_keys()
+        inner.change(|next| {
+            let replaced = next.identity.replace(identity.clone());
+            next.previous = replaced.and_then(|old| old.key_der().ok());
+        })?;
+        files::write(&certificate, &identity.cert_pem)?;
+        inner.change(|next| next.previous = None)
     }
 
     /// The keys of the Raft log; made now if there are none.
@@ -135,8 +143,7 @@ impl Vault {
             Some(current) => current,
             None => {
                 let made = SecretKey::generate(&mut rand::rng());
-                inner.data = Some(made.clone());
-                inner.write_keys()?;
+                inner.change(|next| next.data = Some(made.clone()))?;
                 made
             }
         };
@@ -146,20 +153,10 @@ impl Vault {
         })
     }
 
-    /// A new key for the Raft log, or the one that an interrupted change was to. It must be sealed
-    /// with it before [`end_rekey`](Self::end_rekey).
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub fn begin_rekey(&self) -> Result<SecretKey, IdentityError> {
-        let mut inner = self.inner.lock();
-        if let Some(pending) = &inner.pending {
-            return Ok(pending.clone());
-        }
-        let made = SecretKey::generate(&mut rand::rng());
-        inner.pending = Some(made.clone());
-        inner.write_keys()?;
-        Ok(made)
+    /// The key that the Raft log is to be sealed with anew, if any. It must be before
+    /// [`end_rekey`](Self::end_rekey).
+    pub fn pending_key(&self) -> Option<SecretKey> {
+        self.inner.lock().pending.clone()
     }
 
     /// The Raft log is sealed with the new key: the old one is forgotten.
@@ -168,11 +165,10 @@ impl Vault {
     /// The disk refuses.
     pub fn end_rekey(&self) -> Result<(), IdentityError> {
         let mut inner = self.inner.lock();
-        let Some(pending) = inner.pending.take() else {
+        let Some(pending) = inner.pending.clone() else {
             return Ok(());
         };
-        inner.data = Some(pending);
-        inner.write_keys()
+        inner.change(|next| (next.data, next.pending) = (Some(pending), None))
     }
 
     /// The node is no manager any more: it has no Raft log, and is not locked.
@@ -181,9 +177,10 @@ impl Vault {
     /// The disk refuses.
     pub fn forget_log_keys(&self) -> Result<(), IdentityError> {
         let mut inner = self.inner.lock();
-        (inner.data, inner.pending, inner.lock) = (None, None, None);
-        inner.lock_version = 0;
-        inner.write_keys()
+        inner.change(|next| {
+            (next.data, next.pending, next.lock) = (None, None, None);
+            next.lock_version = 0;
+        })
     }
 
     /// What the keys are sealed with.
@@ -196,28 +193,36 @@ impl Vault {
         self.inner.lock().lock_version
     }
 
-    /// Whether a change of the Raft log's key was begun and not ended.
-    pub fn is_rekeying(&self) -> bool {
-        self.inner.lock().pending.is_some()
-    }
-
-    /// Seals the keys with another unlock key, or with none, as `version` of the cluster says.
+    /// Seals the keys with another unlock key, or with none, as `version` of the cluster says. If
+    /// there was none before, the Raft log is to be sealed with a new key, which is written with the
+    /// lock: what was on disk in the clear is to be of no use any more, whenever the node crashes.
     ///
     /// # Errors
     /// The disk refuses; the old one stays then.
     pub fn set_lock_key(&self, lock: Option<SecretKey>, version: u64) -> Result<(), IdentityError> {
         let mut inner = self.inner.lock();
-        let old = (inner.lock.take(), inner.lock_version);
-        (inner.lock, inner.lock_version) = (lock, version);
-        let written = inner.write_keys();
-        if written.is_err() {
-            (inner.lock, inner.lock_version) = old;
-        }
-        written
+        inner.change(|next| {
+            if lock.is_some() && next.lock.is_none() && next.data.is_some() {
+                // A change that is under way is not begun anew: the log may be sealed with either.
+                let made = || SecretKey::generate(&mut rand::rng());
+                next.pending.get_or_insert_with(made);
+            }
+            (next.lock, next.lock_version) = (lock, version);
+        })
     }
 }
 
 impl Inner {
+    /// Changes what is on disk, and only then what is here: nobody works with a key that the disk
+    /// does not have.
+    fn change(&mut self, change: impl FnOnce(&mut Self)) -> Result<(), IdentityError> {
+        let mut next = self.clone();
+        change(&mut next);
+        next.write_keys()?;
+        *self = next;
+        Ok(())
+    }
+
     fn write_keys(&self) -> Result<(), IdentityError> {
         let Some(identity) = &self.identity else {
             return Ok(());
@@ -293,14 +298,85 @@ mod tests {
         let (loaded, vault) = open(dir.path(), Some(&lock));
         assert_eq!(loaded, saved);
         assert_eq!((vault.lock_key(), vault.lock_version()), (Some(lock), 3));
-        let next = vault.begin_rekey().unwrap();
+        // Written with the lock: a crash in between cannot leave the key that was in the clear in use.
+        let next = vault.pending_key().unwrap();
         assert_eq!(vault.log_keys().unwrap().current, data);
         vault.end_rekey().unwrap();
         assert_eq!(vault.log_keys().unwrap().current, next);
+        // To another unlock key, or to none, nothing was in the clear.
+        vault.set_lock_key(Some(other.clone()), 4).unwrap();
+        vault.set_lock_key(None, 5).unwrap();
+        assert!(vault.pending_key().is_none());
         vault.forget_log_keys().unwrap();
         let (_, vault) = open(dir.path(), None);
         assert_eq!(vault.lock_key(), None);
         assert_ne!(vault.log_keys().unwrap().current, next);
+    }
+
+    #[test]
+    fn no_key_is_used_that_the_disk_did_not_take() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::new(dir.path().into());
+        vault.save(&identity()).unwrap();
+        let file = dir.path().join(KEY_FILE);
+        let refuse = || {
+            fs::remove_file(&file).unwrap();
+            // Nothing can be renamed to the name of a folder.
+            fs::create_dir(&file).unwrap();
+        };
+        let accept = || fs::remove_dir(&file).unwrap();
+        refuse();
+        assert!(vault.log_keys().is_err() && vault.log_keys().is_err());
+        accept();
+        let current = vault.log_keys().unwrap().current;
+
+        let lock = || SecretKey::generate(&mut rand::rng());
+        refuse();
+        assert!(vault.set_lock_key(Some(lock()), 1).is_err());
+        assert!(vault.lock_key().is_none() && vault.pending_key().is_none());
+        accept();
+        let lock = lock();
+        vault.set_lock_key(Some(lock.clone()), 2).unwrap();
+        let pending = vault.pending_key().unwrap();
+        assert_ne!(pending, current);
+
+        refuse();
+        assert!(vault.end_rekey().is_err() && vault.end_rekey().is_err());
+        assert_eq!(vault.log_keys().unwrap().current, current);
+        accept();
+        vault.end_rekey().unwrap();
+        let keys = open(dir.path(), Some(&lock)).1.log_keys().unwrap();
+        assert_eq!((keys.current, keys.pending), (pending, None));
+    }
+
+    #[test]
+    fn an_identity_that_was_saved_half_stays_whole_when_the_next_is_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, half, new) = (identity(), identity(), identity());
+        let vault = Vault::new(dir.path().into());
+        vault.save(&old).unwrap();
+        let file = dir.path().join(CERT_FILE);
+        let certificate = fs::read(&file).unwrap();
+        let refuse = || {
+            fs::remove_file(&file).unwrap();
+            fs::create_dir(&file).unwrap();
+        };
+        let accept = || {
+            fs::remove_dir(&file).unwrap();
+            fs::write(&file, &certificate).unwrap();
+        };
+        refuse();
+        assert!(vault.save(&half).is_err());
+        // The key of the certificate that is on disk is still beside it.
+        accept();
+        assert_eq!(open(dir.path(), None).0.cert_pem, old.cert_pem);
+        assert!(open(dir.path(), None).0.is_whole());
+        refuse();
+        assert!(vault.save(&new).is_err());
+        accept();
+        assert!(open(dir.path(), None).0.is_whole());
+        vault.save(&new).unwrap();
+        assert_eq!(open(dir.path(), None).0, new);
     }
 
     #[test]

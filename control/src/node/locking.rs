@@ -45,15 +45,11 @@ async fn settle(
         let locks = has.is_none();
         kept.with_vault(move |vault| vault.set_lock_key(wanted, version))
             .await?;
-        if locks {
-            // What was on disk in the clear is to be of no use any more.
-            kept.with_vault(|vault| vault.begin_rekey()).await?;
-            renew.notify_one();
-        }
         tracing::info!(locks, "the manager's keys are sealed anew");
     }
-    if kept.vault.is_rekeying() {
-        let key = kept.with_vault(|vault| vault.begin_rekey()).await?;
+    if let Some(key) = kept.vault.pending_key() {
+        // The TLS key was on disk in the clear as well. Here, as a crash may have come in between.
+        renew.notify_one();
         let rekeyed = raft.rekey(key).await;
         rekeyed.map_err(|error| {
             NodeError::internal(format!(

@@ -84,7 +84,7 @@ impl Disk {
         let (jobs, queue) = mpsc::channel(QUEUE);
         std::thread::Builder::new()
             .name("raft-disk".into())
-            .spawn(move || write_all(sealed, queue))?;
+            .spawn(move || write_all(sealed, queue, sync_folder))?;
         Ok((Self { jobs }, loaded))
     }
 
@@ -232,12 +232,14 @@ impl Sealed {
         })
     }
 
-    /// Makes a file of its own of `meta` and `log`, and puts it in the place of this one.
+    /// Makes a file of its own of `meta` and `log`, and puts it in the place of this one. Where that
+    /// fails although the key has changed, the file is in place, but a crash may bring the old one back.
     fn replace(
         &mut self,
         key: SecretKey,
         meta: &[(String, Vec<u8>)],
         log: &[(u64, Vec<u8>)],
+        sync: SyncFolder,
     ) -> io::Result<()> {
         let next = self.path.with_extension(NEXT);
         match fs::remove_file(&next) {
@@ -246,18 +248,16 @@ impl Sealed {
         }
         let filled = Self::fill(&self.path, create(&next)?, key, meta, log)?;
         fs::rename(&next, &self.path)?;
-        let parent = self.path.parent().unwrap_or(Path::new("."));
-        fs::File::open(parent)?.sync_all()?;
         *self = filled;
-        Ok(())
+        sync(self.path.parent().unwrap_or(Path::new(".")))
     }
 
-    fn rekey(&mut self, key: SecretKey) -> io::Result<()> {
+    fn rekey(&mut self, key: SecretKey, sync: SyncFolder) -> io::Result<()> {
         if key == self.key {
             return Ok(());
         }
         let (meta, log) = (self.meta()?, self.log()?);
-        self.replace(key, &meta, &log)
+        self.replace(key, &meta, &log, sync)
     }
 
     fn meta(&self) -> io::Result<Vec<(String, Vec<u8>)>> {
@@ -324,7 +324,14 @@ pub fn restart_from(
     if let Some(last) = &snapshot.last_log_id {
         meta.push((PURGED.to_owned(), encode(last)?));
     }
-    sealed.replace(sealed.key.clone(), &meta, &[])
+    sealed.replace(sealed.key.clone(), &meta, &[], sync_folder)
+}
+
+/// Makes what was renamed in a folder outlive a crash.
+type SyncFolder = fn(&Path) -> io::Result<()>;
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
 }
 
 fn create(path: &Path) -> io::Result<Database> {
@@ -340,7 +347,7 @@ fn create(path: &Path) -> io::Result<Database> {
         .map_err(other)
 }
 
-fn write_all(mut sealed: Sealed, mut queue: mpsc::Receiver<Order>) {
+fn write_all(mut sealed: Sealed, mut queue: mpsc::Receiver<Order>, sync: SyncFolder) {
     let mut committed = None;
     // After a failed write nothing more may be acknowledged: the order on disk is unknown.
     let mut broken: Option<String> = None;
@@ -372,8 +379,17 @@ fn write_all(mut sealed: Sealed, mut queue: mpsc::Receiver<Order>) {
             done(failure().map_or(Ok(()), Err));
         }
         if let Some((key, done)) = rekey {
-            // Failing leaves the file as it was.
-            done(failure().map_or_else(|| sealed.rekey(key), Err));
+            let before = sealed.key.clone();
+            let result = failure().map_or_else(|| sealed.rekey(key, sync), Err);
+            if let Err(error) = &result
+                && sealed.key != before
+            {
+                // What goes to the new file may be gone after a crash. A failure before that leaves
+                // the file as it was.
+                tracing::error!(%error, "could not seal the Raft log anew: this manager stops");
+                broken = Some(error.to_string());
+            }
+            done(result);
         }
     }
 }
@@ -447,4 +463,41 @@ fn write_batch(
         }
     }
     transaction.commit().map_err(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_acknowledged_that_is_in_a_file_which_a_crash_may_take_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("raft.redb");
+        let key = || SecretKey::generate(&mut rand::rng());
+        let keys = LogKeys {
+            current: key(),
+            pending: None,
+        };
+        let sealed = Sealed::open(&path, &keys).unwrap();
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let fails = |_: &Path| Err(io::Error::other("no space"));
+        let writer = std::thread::spawn(move || write_all(sealed, queue, fails));
+        let ask = |make: &dyn Fn(Done) -> Order| {
+            let (sender, receiver) = oneshot::channel();
+            let done = Box::new(move |result| drop(sender.send(result)));
+            jobs.blocking_send(make(done)).unwrap();
+            receiver.blocking_recv().unwrap()
+        };
+        let put = |done| {
+            let write = Write::Put(VOTE, b"{}".to_vec());
+            Order::Write(Job { write, done })
+        };
+        ask(&put).unwrap();
+        let next = key();
+        assert!(ask(&|done| Order::Rekey(next.clone(), done)).is_err());
+        assert!(ask(&put).is_err());
+        assert!(ask(&|done| Order::Rekey(next.clone(), done)).is_err());
+        drop(jobs);
+        writer.join().unwrap();
+    }
 }
