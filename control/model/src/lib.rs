@@ -32,7 +32,8 @@ pub use payload::*;
 pub use service::*;
 pub use spec::*;
 pub use store::{
-    Action, Applied, Draft, Event, LookupError, PROPOSAL_ACTIONS_MAX, Proposal, Rejection, State,
+    ACTION_BYTES_MAX, Action, Applied, Draft, Event, LookupError, PROPOSAL_ACTIONS_MAX,
+    PROPOSAL_BYTES_MAX, Proposal, Rejection, State, check_size,
 };
 pub use task::*;
 pub use timestamp::Timestamp;

@@ -7,7 +7,10 @@ mod transaction;
 
 pub use draft::Draft;
 pub use lookup::LookupError;
-pub use transaction::{Action, Applied, Event, PROPOSAL_ACTIONS_MAX, Proposal, Rejection};
+pub use transaction::{
+    ACTION_BYTES_MAX, Action, Applied, Event, PROPOSAL_ACTIONS_MAX, PROPOSAL_BYTES_MAX, Proposal,
+    Rejection, check_size,
+};
 
 use crate::{Cluster, Config, Kind, Network, Node, Object, Secret, Service, Task};
 use imbl::{OrdMap, OrdSet};

@@ -169,8 +169,9 @@ impl Session {
             session_id: id.to_owned(),
         };
         let mut messages = client.assignments(request).await?.into_inner();
+        let mut gathering = Gathering::default();
         while let Some(message) = messages.message().await? {
-            let tasks = tasks_of(&message)?;
+            let tasks = gathering.take(message.complete, tasks_of(&message)?);
             let dependencies = &self.environment.dependencies;
             dependencies.take(&message, &tasks).map_err(|error| {
                 Status::internal(format!("a secret or config cannot be read: {error}"))
@@ -245,6 +246,29 @@ impl Session {
     }
 }
 
+/// The tasks of the messages that make up the first, complete list.
+#[derive(Default)]
+struct Gathering {
+    complete: bool,
+    tasks: Vec<Task>,
+}
+
+impl Gathering {
+    /// Which tasks to assign once a message has come with `tasks`: none while the list grows, all of
+    /// them with the message that completes it, and then those of each message.
+    fn take(&mut self, complete: bool, tasks: Vec<Task>) -> Vec<Task> {
+        if self.complete && !complete {
+            return tasks;
+        }
+        self.tasks.extend(tasks);
+        self.complete |= complete;
+        if !self.complete {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.tasks)
+    }
+}
+
 async fn heartbeats(mut client: Client, id: &str, period: Duration) -> Ended {
     let mut period = period.max(HEARTBEAT_MIN);
     loop {
@@ -307,6 +331,21 @@ mod tests {
             assert!(retry_delay(failures, 1.0) <= RETRY_MAX);
         }
         assert_eq!(retry_delay(u32::MAX, 1.0), RETRY_MAX);
+    }
+
+    #[test]
+    fn tasks_are_assigned_once_all_of_them_are_there() {
+        let ids = |tasks: Vec<Task>| tasks.into_iter().map(|task| task.id).collect::<Vec<_>>();
+        let task = |id: &str| Task {
+            id: id.into(),
+            ..Task::default()
+        };
+        let mut gathering = Gathering::default();
+        assert!(gathering.take(false, vec![task("a")]).is_empty());
+        assert!(gathering.take(false, Vec::new()).is_empty());
+        assert_eq!(ids(gathering.take(true, vec![task("b")])), ["a", "b"]);
+        assert_eq!(ids(gathering.take(false, vec![task("c")])), ["c"]);
+        assert!(gathering.take(false, Vec::new()).is_empty());
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl From<Rejection> for ApiError {
     fn from(rejection: Rejection) -> Self {
         let code = match rejection {
             // 500: a quirk of Swarm that clients know by its text.
-            Rejection::OutOfSequence => Code::Unknown,
+            Rejection::OutOfSequence | Rejection::TooLarge { .. } => Code::Unknown,
             Rejection::NameConflict { .. } | Rejection::Exists { .. } => Code::AlreadyExists,
             Rejection::NotFound { .. } => Code::NotFound,
             Rejection::TooManyActions(_) => Code::InvalidArgument,

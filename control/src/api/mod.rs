@@ -32,6 +32,7 @@ pub use cluster::Forwarded;
 pub use member::{Member, Store};
 pub use server::serve;
 
+use crate::raft::ProposeError;
 use axum::{
     Router,
     extract::{Request, State},
@@ -67,6 +68,15 @@ impl Leader {
 
     /// Makes one change of the store.
     async fn write(&self, action: model::Action) -> Result<(), ApiError> {
+        Ok(self.propose(action).await?)
+    }
+
+    /// The same, for those who have words of their own for what the store refuses.
+    async fn propose(&self, action: model::Action) -> Result<(), ProposeError> {
+        let (bytes, limit) = (action.bytes(), model::PROPOSAL_BYTES_MAX);
+        if bytes > limit {
+            return Err(model::Rejection::TooLarge { bytes, limit }.into());
+        }
         self.store.propose(vec![action]).await?;
         Ok(())
     }

@@ -185,7 +185,7 @@ pub async fn create<T: Kept>(
     }
     let (id, name) = (new_id(&mut rand::rng()), spec.name.clone());
     let object = T::new(id.clone(), spec);
-    let created = leader.store.propose(vec![Action::Create(object.into())]);
+    let created = leader.propose(Action::Create(object.into()));
     match created.await {
         Err(ProposeError::Rejected(Rejection::NameConflict { kind, .. })) => Err(ApiError::rpc(
             Code::AlreadyExists,

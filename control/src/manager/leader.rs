@@ -10,7 +10,7 @@ use super::{
 };
 use crate::raft::{Leadership, ProposeError};
 use rand::{SeedableRng, rngs::StdRng};
-use skein_model::Draft;
+use skein_model::{Draft, Rejection};
 use skein_orchestration::Orchestration;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -114,6 +114,9 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse>) {
             wake = due.map_or(wake, |due| due.min(wake));
             match store::propose_all(store, draft).await {
                 Ok(()) => {}
+                Err(ProposeError::Rejected(rejection @ Rejection::TooLarge { .. })) => {
+                    warn!(%rejection, "a change cannot be stored: going on without it");
+                }
                 Err(ProposeError::Rejected(rejection)) => {
                     debug!(%rejection, "others were quicker: deciding anew");
                     wake = Instant::now();

@@ -98,12 +98,20 @@ pub(super) async fn commit<S: Store>(
     )))
 }
 
-/// Proposes all changes of a draft, up to the first failure.
+/// Proposes all changes of a draft, up to the first failure; but what is too long for the store keeps
+/// nothing else from it.
 pub(super) async fn propose_all<S: Store>(store: &S, draft: Draft) -> Result<(), ProposeError> {
+    let mut refused = Ok(());
     for actions in draft.into_proposals() {
-        store.propose(actions).await?;
+        match store.propose(actions).await {
+            Ok(_) => {}
+            Err(ProposeError::Rejected(rejection @ Rejection::TooLarge { .. })) => {
+                refused = Err(rejection.into());
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(())
+    refused
 }
 
 fn status_of(error: ProposeError) -> Status {

@@ -42,7 +42,7 @@ const SNAPSHOT_CHUNK: u64 = 1 << 20;
 const SNAPSHOT_EVERY: u64 = 2_000;
 /// Entries kept behind a snapshot, so that a member that was away a moment needs no snapshot.
 const KEEP_BEHIND_SNAPSHOT: u64 = 500;
-/// Entries in one message: as many full transactions stay well under the message limit.
+/// Entries in one message; fewer where they are long (see [`super::wire::APPEND_BYTES`]).
 const ENTRIES_MAX: u64 = 16;
 
 /// This manager's place in the Raft group. Clones are handles of the same.
@@ -274,6 +274,7 @@ impl<P: Platform> Raft<P> {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, actions: Vec<Action>) -> Result<Applied, ProposeError> {
+        skein_model::check_size(&actions)?;
         let proposal = Proposal {
             at: (self.inner.clock)(),
             actions,

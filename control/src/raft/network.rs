@@ -5,7 +5,10 @@ use super::{
 };
 use crate::rpc::Credentials;
 use openraft::{
-    error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable},
+    error::{
+        InstallSnapshotError, NetworkError, PayloadTooLarge, RPCError, RaftError, RemoteError,
+        Unreachable,
+    },
     network::{RPCOption, RaftNetwork, RaftNetworkFactory},
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest,
@@ -117,7 +120,13 @@ impl RaftNetwork<TypeConfig<Daemon>> for Connection {
         rpc: AppendEntriesRequest<TypeConfig<Daemon>>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failure<RaftError<u64>>> {
-        self.call(json(&rpc), &option, |mut client, request| async move {
+        let payload = json(&rpc);
+        let bytes = payload.as_ref().map_or(0, Vec::len);
+        if let Some(fewer) = wire::fewer_entries(rpc.entries.len(), bytes) {
+            // Openraft then sends as many.
+            return Err(PayloadTooLarge::new_entries_hint(fewer).into());
+        }
+        self.call(payload, &option, |mut client, request| async move {
             client.append(request).await
         })
         .await

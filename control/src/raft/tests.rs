@@ -7,7 +7,8 @@ use crate::{
     rpc::{self, Credentials},
 };
 use skein_model::{
-    Action, Cluster, NodeRole, RaftMember, RootCa, Service, ServiceSpec, State, Timestamp,
+    Action, Cluster, Draft, NodeRole, RaftMember, Rejection, RootCa, Service, ServiceSpec, State,
+    Task, Timestamp,
 };
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use tokio::{net::TcpListener, time::timeout};
@@ -16,6 +17,9 @@ use tonic::service::Routes;
 
 /// Elections and syncs on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tasks of one transaction of as many as there may be.
+const REPLICAS: usize = skein_model::PROPOSAL_ACTIONS_MAX;
 
 struct TestMember {
     id: u64,
@@ -255,6 +259,66 @@ async fn three_members_go_on_without_their_leader() {
     leads.remove_manager("n1").await.unwrap();
     let ids: Vec<_> = leads.members().iter().map(|m| m.raft_id).collect();
     assert_eq!(ids, [2, 3]);
+    for member in [&one, &two, &three] {
+        member.kill().await;
+    }
+}
+
+/// Replicas of a service whose spec is long, and a member that has to catch up with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_long_tasks_are_replicated_and_keep_nothing_from_being_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let one = TestMember::start(&root, dir.path(), 1).await;
+    let two = TestMember::start(&root, dir.path(), 2).await;
+    let mut three = TestMember::start(&root, dir.path(), 3).await;
+    found(&one, &[&one, &two, &three]).await;
+    let settled = |raft: &Raft| raft.group().voters.len() == 3 && !raft.group().joint;
+    let voters = async {
+        while ![&one.raft, &two.raft, &three.raft].into_iter().all(settled) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, voters).await.unwrap();
+    three.kill().await;
+
+    let mut draft = Draft::new(one.raft.state(), clock::now());
+    for n in 0..REPLICAS {
+        let mut task = Task {
+            id: format!("t{n:03}"),
+            ..Task::default()
+        };
+        task.spec.container_spec.image = "x".repeat(400_000);
+        draft.put(task);
+    }
+    for actions in draft.into_proposals() {
+        one.raft.propose(actions).await.unwrap();
+    }
+    one.raft.propose(vec![service("small")]).await.unwrap();
+    await_state(&two.raft, |state| state.service("id-small").is_some()).await;
+    assert_eq!(two.raft.state().tasks().count(), REPLICAS);
+
+    three.restart().await;
+    await_state(&three.raft, |state| state.service("id-small").is_some()).await;
+    assert_eq!(three.raft.state().tasks().count(), REPLICAS);
+
+    let long = ServiceSpec {
+        name: "x".repeat(skein_model::ACTION_BYTES_MAX),
+        ..ServiceSpec::default()
+    };
+    let long = Service {
+        id: "long".into(),
+        spec: long,
+        ..Service::default()
+    };
+    let refused = one.raft.propose(vec![Action::Create(long.into())]).await;
+    assert!(
+        matches!(
+            refused,
+            Err(ProposeError::Rejected(Rejection::TooLarge { .. }))
+        ),
+        "{refused:?}"
+    );
     for member in [&one, &two, &three] {
         member.kill().await;
     }

@@ -4,8 +4,22 @@ use super::{platform::Daemon, types::TypeConfig};
 use openraft::raft::InstallSnapshotRequest;
 use serde::de::Error as _;
 
-/// The largest message. Sixteen full transactions, or one piece of a snapshot, stay well below.
+/// The largest message. One transaction, however long, or one piece of a snapshot, stays well below.
 pub const MESSAGE_MAX: usize = 64 << 20;
+
+/// Bytes of entries that go to a follower at once, if there is more than one: they must be there, and
+/// on its disk, before the next heartbeat, or they are sent again. A full transaction fits in.
+pub const APPEND_BYTES: usize = 2 << 20;
+
+/// How many of `entries`, which are `bytes` long together, go at once instead, if those are too many.
+pub fn fewer_entries(entries: usize, bytes: usize) -> Option<u64> {
+    if entries <= 1 || bytes <= APPEND_BYTES {
+        return None;
+    }
+    // Less than all, as they are too long: each answer of this kind is followed by a smaller message.
+    let fit = (entries * APPEND_BYTES / bytes).max(1);
+    u64::try_from(fit).ok()
+}
 
 /// Bytes that say how long the JSON in front of a snapshot's bytes is.
 const LEN_BYTES: usize = 4;
@@ -36,6 +50,15 @@ pub fn decode_snapshot(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_shrink_until_they_fit_or_are_one_entry() {
+        assert_eq!(fewer_entries(16, APPEND_BYTES), None);
+        assert_eq!(fewer_entries(1, MESSAGE_MAX), None);
+        assert_eq!(fewer_entries(16, 16 << 20), Some(2));
+        assert_eq!(fewer_entries(2, APPEND_BYTES + 1), Some(1));
+        assert_eq!(fewer_entries(16, MESSAGE_MAX * 2), Some(1));
+    }
 
     #[test]
     fn pieces_of_snapshots_survive_the_wire() {

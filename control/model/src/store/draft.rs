@@ -1,6 +1,6 @@
 //! Changes that are not proposed yet, over a state.
 
-use super::{Action, PROPOSAL_ACTIONS_MAX, State};
+use super::{Action, PROPOSAL_ACTIONS_MAX, PROPOSAL_BYTES_MAX, State};
 use crate::{Kind, Object, Timestamp};
 use std::{collections::BTreeSet, ops::Deref};
 
@@ -63,9 +63,11 @@ impl Draft {
         }
     }
 
-    /// The changes, in proposals of at most [`PROPOSAL_ACTIONS_MAX`] actions.
+    /// The changes, in proposals of at most [`PROPOSAL_ACTIONS_MAX`] actions and
+    /// [`PROPOSAL_BYTES_MAX`] bytes; one action alone may be longer.
     pub fn into_proposals(self) -> Vec<Vec<Action>> {
-        let mut actions = Vec::with_capacity(self.touched.len());
+        let mut proposals: Vec<Vec<Action>> = Vec::new();
+        let mut bytes = 0;
         for (_, kind, id) in &self.touched {
             let action = match (self.base.get(*kind, id), self.work.get(*kind, id)) {
                 (None, None) => continue,
@@ -81,12 +83,22 @@ impl Draft {
                     version: Some(before.meta().version),
                 },
             };
-            actions.push(action);
+            let more = action.bytes();
+            let fits = |last: &&mut Vec<Action>| {
+                last.len() < PROPOSAL_ACTIONS_MAX && bytes + more <= PROPOSAL_BYTES_MAX
+            };
+            match proposals.last_mut().filter(fits) {
+                Some(last) => {
+                    last.push(action);
+                    bytes += more;
+                }
+                None => {
+                    proposals.push(vec![action]);
+                    bytes = more;
+                }
+            }
         }
-        actions
-            .chunks(PROPOSAL_ACTIONS_MAX)
-            .map(<[Action]>::to_vec)
-            .collect()
+        proposals
     }
 
     fn touch(&mut self, kind: Kind, id: &str) {
@@ -111,7 +123,7 @@ impl Deref for Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Proposal, Service, Task};
+    use crate::{ACTION_BYTES_MAX, Proposal, Rejection, Service, Task, check_size};
 
     fn state(objects: Vec<Object>) -> State {
         let mut state = State::default();
@@ -177,5 +189,45 @@ mod tests {
         }
         let sizes: Vec<_> = draft.into_proposals().iter().map(Vec::len).collect();
         assert_eq!(sizes, [PROPOSAL_ACTIONS_MAX, PROPOSAL_ACTIONS_MAX, 1]);
+    }
+
+    #[test]
+    fn long_changes_are_split_and_the_longest_go_alone() {
+        let mut draft = Draft::new(State::default(), Timestamp::from_unix_nanos(2));
+        for (n, bytes) in [400_000, 400_000, 400_000, 400_000, 2_000_000, 10]
+            .into_iter()
+            .enumerate()
+        {
+            let mut task = task(&n.to_string());
+            task.spec.container_spec.image = "x".repeat(bytes);
+            draft.put(task);
+        }
+        let proposals = draft.into_proposals();
+        let sizes: Vec<_> = proposals.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [3, 1, 1, 1]);
+        assert!(proposals.iter().all(|actions| check_size(actions).is_ok()));
+    }
+
+    #[test]
+    fn what_no_entry_may_hold_is_refused() {
+        let task = |bytes: usize| {
+            let mut task = task("a");
+            task.spec.container_spec.image = "x".repeat(bytes);
+            Action::Create(task.into())
+        };
+        let bytes = task(1000).bytes();
+        assert_eq!(
+            bytes,
+            serde_json::to_vec(&task(1000)).unwrap().len(),
+            "the length is that of the JSON"
+        );
+        assert!(check_size(&[task(ACTION_BYTES_MAX - bytes)]).is_ok());
+        let refused = |actions: &[Action]| match check_size(actions) {
+            Err(Rejection::TooLarge { limit, .. }) => limit,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(&[task(ACTION_BYTES_MAX)]), ACTION_BYTES_MAX);
+        let two = [task(PROPOSAL_BYTES_MAX), task(1)];
+        assert_eq!(refused(&two), PROPOSAL_BYTES_MAX);
     }
 }

@@ -3,10 +3,23 @@
 use super::State;
 use crate::{Kind, Object, Timestamp, Version};
 use serde::{Deserialize, Serialize};
+use std::io;
 
-/// Actions in one proposal: as many as Swarm changes in one transaction, so that one Raft entry stays
-/// well under the transport's message limit. Larger changes go in several proposals.
+/// Actions in one proposal: as many as Swarm changes in one transaction. Larger changes go in several
+/// proposals.
 pub const PROPOSAL_ACTIONS_MAX: usize = 200;
+
+/// Bytes of a proposal's actions as JSON, of which there is more than one: as many as Swarm has in one
+/// transaction. What one Raft entry holds must reach a follower between two heartbeats. Also the most
+/// that a client may ask to store in one object, so that what the swarm adds to it, and the tasks made
+/// of it, stay below [`ACTION_BYTES_MAX`].
+pub const PROPOSAL_BYTES_MAX: usize = 3 << 19;
+
+/// Bytes of one action as JSON: one that is longer than [`PROPOSAL_BYTES_MAX`] goes alone. Nothing that
+/// began below that grows to this: what comes to an object most is its ports, which a service has in
+/// its spec, in its endpoint's spec and in its endpoint. Far below the transport's message limit, as
+/// an entry that the transport cannot carry would keep all after it from being replicated for ever.
+pub const ACTION_BYTES_MAX: usize = 8 << 20;
 
 /// A transaction. All of its actions apply, or none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,6 +82,60 @@ pub enum Rejection {
     /// More than [`PROPOSAL_ACTIONS_MAX`] actions.
     #[error("{0} changes in one transaction: at most {PROPOSAL_ACTIONS_MAX} are allowed")]
     TooManyActions(usize),
+    /// More than [`PROPOSAL_BYTES_MAX`] bytes in several actions, or than [`ACTION_BYTES_MAX`] in one.
+    #[error(
+        "raft: raft message is too large and can't be sent: {bytes} bytes to store at once, at most \
+         {limit} are allowed"
+    )]
+    TooLarge {
+        /// Of all actions, as JSON.
+        bytes: usize,
+        /// How many may be.
+        limit: usize,
+    },
+}
+
+impl Action {
+    /// How long it is as JSON, which is how it is replicated.
+    pub fn bytes(&self) -> usize {
+        let mut counter = Counter(0);
+        // What has no JSON could not be replicated either, and is refused there.
+        let _ = serde_json::to_writer(&mut counter, self);
+        counter.0
+    }
+}
+
+/// Counts what is written to it.
+struct Counter(usize);
+
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether one Raft entry may hold these actions. Asked before they are proposed: once they are in the
+/// log it is too late.
+///
+/// # Errors
+/// [`Rejection::TooManyActions`], [`Rejection::TooLarge`]
+pub fn check_size(actions: &[Action]) -> Result<(), Rejection> {
+    if actions.len() > PROPOSAL_ACTIONS_MAX {
+        return Err(Rejection::TooManyActions(actions.len()));
+    }
+    let limit = match actions {
+        [_] => ACTION_BYTES_MAX,
+        _ => PROPOSAL_BYTES_MAX,
+    };
+    let bytes = actions.iter().map(Action::bytes).sum();
+    if bytes > limit {
+        return Err(Rejection::TooLarge { bytes, limit });
+    }
+    Ok(())
 }
 
 /// What a proposal did.

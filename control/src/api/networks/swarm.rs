@@ -110,10 +110,7 @@ pub async fn create_swarm(State(leader): State<Leader>, body: Bytes) -> Result<R
         spec,
         ..Network::default()
     };
-    let created = leader
-        .store
-        .propose(vec![Action::Create(Object::from(network))])
-        .await;
+    let created = leader.propose(Action::Create(Object::from(network))).await;
     if let Err(crate::raft::ProposeError::Rejected(Rejection::NameConflict { .. })) = created {
         return Err(name_taken(&name));
     }

@@ -122,6 +122,33 @@ impl Api {
 }
 
 #[tokio::test]
+async fn what_is_too_long_to_replicate_is_refused_in_swarms_words() {
+    let api = Api::new();
+    let long = "x".repeat(skein_model::PROPOSAL_BYTES_MAX);
+    let service = json!({
+        "Name": "web", "Labels": {"a": long},
+        "TaskTemplate": {"ContainerSpec": {"Image": "nginx"}},
+    });
+    let network = json!({"Name": "n", "Driver": "overlay", "Labels": {"a": long}});
+    let config = json!({"Name": "c", "Labels": {"a": long}, "Data": "aHVudGVyMg=="});
+    for (path, spec) in [
+        ("/services/create", service),
+        ("/networks/create", network),
+        ("/configs/create", config),
+    ] {
+        let (status, said) = api.refused("POST", path, spec).await;
+        assert_eq!(status, 500, "{path}");
+        assert!(
+            said.starts_with(
+                "rpc error: code = Unknown desc = raft: raft message is too large and can't be sent"
+            ),
+            "{path}: {said}"
+        );
+    }
+    assert_eq!(api.store.state().index(), 0);
+}
+
+#[tokio::test]
 async fn data_of_a_secret_never_comes_back_and_that_of_a_config_does() {
     let api = Api::new();
     let spec = json!({

@@ -1,4 +1,4 @@
-use super::dependencies::{Dependencies, News};
+use super::dependencies::{Batches, Dependencies, News};
 use skein_model::{Meta, State, Task, TaskState, TaskStatus};
 use skein_proto::node::AssignmentsMessage;
 use std::{collections::BTreeMap, sync::Arc};
@@ -50,16 +50,19 @@ impl Assignments {
             removed_config_ids,
         } = self.dependencies.next(state, tasks.values());
         *told = tasks;
-        let json = |task: &Arc<Task>| serde_json::to_vec(task).ok();
+        let mut batches = Batches::default();
+        for task in &news {
+            batches.add(&**task, |message| &mut message.tasks);
+        }
         let last = AssignmentsMessage {
             complete,
-            tasks: news.iter().filter_map(json).collect(),
             removed_task_ids,
             removed_secret_ids,
             removed_config_ids,
-            ..AssignmentsMessage::default()
+            ..batches.messages.pop().unwrap_or_default()
         };
         let mut messages = before;
+        messages.append(&mut batches.messages);
         if last != AssignmentsMessage::default() {
             messages.push(last);
         }

@@ -5,8 +5,8 @@ use skein_model::{State, Task};
 use skein_proto::node::AssignmentsMessage;
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Secrets and configs in one message, in bytes; one alone may be longer. Agents take several times
-/// as much, and have the rest of the message to come.
+/// Objects in one message, in bytes; one alone may be longer. Agents take several times as much, and
+/// have the rest of the message to come.
 const MESSAGE_BYTES: usize = 8 << 20;
 
 /// IDs of the secrets and configs that an agent has.
@@ -72,15 +72,17 @@ impl Dependencies {
     }
 }
 
+/// Messages of bounded length.
 #[derive(Default)]
-struct Batches {
-    messages: Vec<AssignmentsMessage>,
+pub(super) struct Batches {
+    pub(super) messages: Vec<AssignmentsMessage>,
     /// Of the last message.
     bytes: usize,
 }
 
 impl Batches {
-    fn add(
+    /// Puts an object into a list of the last message, or of a new one where that is full.
+    pub(super) fn add(
         &mut self,
         object: &impl Serialize,
         list: impl Fn(&mut AssignmentsMessage) -> &mut Vec<Vec<u8>>,

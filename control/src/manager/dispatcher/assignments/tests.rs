@@ -206,3 +206,19 @@ fn large_configs_come_in_several_messages_before_the_tasks() {
         .collect();
     assert_eq!(counts, [(6, 0, false), (2, 0, false), (0, 1, true)]);
 }
+
+#[test]
+fn long_tasks_come_in_several_messages_of_which_the_last_completes() {
+    let mut state = State::default();
+    for id in 0..50 {
+        let mut task = task(id, 0, 0, 0);
+        task.spec.container_spec.image = "x".repeat(400_000);
+        apply(&mut state, Action::Create(task.into()));
+    }
+    let messages = Assignments::of("n0").next(&state);
+    let counts: Vec<_> = messages
+        .iter()
+        .map(|message| (message.tasks.len(), message.complete))
+        .collect();
+    assert_eq!(counts, [(20, false), (20, false), (10, true)]);
+}
