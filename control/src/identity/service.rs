@@ -49,11 +49,14 @@ impl ca_server::Ca for CaService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let request = request.into_inner();
         let raft = self.raft()?;
+        // Anybody may call this: a quorum is not asked for those who have no token. The leader's own
+        // state holds every token that it gave out.
+        if raft.leadership().borrow().is_self {
+            role_by_token(&raft.state(), &request.token)?;
+        }
         let state = raft.linearizable().await.map_err(propose_status)?;
+        let role = role_by_token(&state, &request.token)?;
         let cluster = cluster(&state)?;
-        let role = role_of_token(cluster, &request.token).ok_or_else(|| {
-            Status::invalid_argument("A valid join token is necessary to join this cluster")
-        })?;
         let node = Node {
             id: skein_model::new_id(&mut rand::rng()),
             role,
@@ -107,6 +110,13 @@ impl ca_server::Ca for CaService {
 fn cluster(state: &State) -> Result<&Arc<Cluster>, Status> {
     let none = || Status::unavailable("the swarm is not initialised yet");
     state.cluster().ok_or_else(none)
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's error type")]
+fn role_by_token(state: &State, shown: &str) -> Result<NodeRole, Status> {
+    role_of_token(cluster(state)?, shown).ok_or_else(|| {
+        Status::invalid_argument("A valid join token is necessary to join this cluster")
+    })
 }
 
 fn role_of_token(cluster: &Cluster, shown: &str) -> Option<NodeRole> {

@@ -12,10 +12,10 @@ use crate::{
     identity::{CaService, Identity},
     manager::Manager,
     raft::{Raft, RaftService, RaftSlot},
-    rpc::{self, Credentials, Managers},
+    rpc::{self, Credentials, Managers, Standing},
 };
 use parking_lot::RwLock;
-use skein_model::NodeRole;
+use skein_model::{Cluster, NodeRole};
 use skein_proto::node::{
     JoinGroupRequest, api_server::ApiServer, ca_server::CaServer,
     dispatcher_server::DispatcherServer, logs_server::LogsServer, raft_client::RaftClient,
@@ -88,7 +88,7 @@ impl Seat {
             clone_listener(&listener)?,
             credentials.clone(),
             Routes::new(service),
-            Arc::new(|_| false),
+            Arc::new(|_| Standing::AsCertified),
             greeting.clone(),
         ));
         let id = join_group(&mut saved, &credentials, managers).await?;
@@ -261,20 +261,16 @@ impl Runtime {
             .add_service(DispatcherServer::new(manager.dispatcher()))
             .add_service(LogsServer::new(manager.logs()))
             .add_service(ApiServer::new(api::forwarded(Arc::new(node.clone()))));
-        let removed = {
+        let standings = {
             let raft = raft.clone();
-            move |node_id: &str| {
-                let state = raft.state();
-                let cluster = state.cluster();
-                cluster.is_some_and(|cluster| cluster.removed_nodes.contains_key(node_id))
-            }
+            Arc::new(move |node_id: &str| standing(&raft, node_id))
         };
         let tasks = TaskTracker::new();
         let serving = rpc::serve(
             accepting,
             credentials.clone(),
             routes,
-            Arc::new(removed),
+            standings,
             shutdown.child_token(),
         );
         tasks.spawn(async move {
@@ -410,6 +406,25 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, NodeError> {
 fn clone_listener(listener: &std::net::TcpListener) -> Result<TcpListener, NodeError> {
     let clone = listener.try_clone().and_then(TcpListener::from_std);
     clone.map_err(|error| NodeError::internal(format!("could not listen: {error}")))
+}
+
+/// What the store knows of a caller. Only a leader's has all that was decided: others may not have
+/// heard yet that a node was promoted, and pass on to the leader what counts.
+fn standing(raft: &Raft, node_id: &str) -> Standing {
+    let state = raft.state();
+    let is_removed = |cluster: &Arc<Cluster>| cluster.removed_nodes.contains_key(node_id);
+    if state.cluster().is_some_and(is_removed) {
+        return Standing::Removed;
+    }
+    // One that is to be a manager gets its certificate before it is one, and keeps it until it is
+    // out of the group.
+    let is_worker = |node: &Arc<skein_model::Node>| {
+        (node.role, node.spec.role) == (NodeRole::Worker, NodeRole::Worker)
+    };
+    if raft.leadership().borrow().is_self && state.node(node_id).is_some_and(is_worker) {
+        return Standing::Worker;
+    }
+    Standing::AsCertified
 }
 
 /// Keeps a manager's own list of managers, and of who leads, what Raft says it is.

@@ -1,6 +1,14 @@
-use super::{Raft, RaftSlot, group, network::TARGET_METADATA, wire};
+use super::{
+    Member, Raft, RaftSlot, group,
+    network::TARGET_METADATA,
+    platform::Daemon,
+    types::{TypeConfig, Vote},
+    wire,
+};
 use crate::rpc::{Caller, Credentials, PeerIdentity, propose_status};
+use openraft::raft::AppendEntriesRequest;
 use serde::{Serialize, de::DeserializeOwned};
+use skein_model::Cluster;
 use skein_proto::node::{
     HealthRequest, HealthResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
     LeaveGroupResponse, Manager, RaftMessage, raft_client::RaftClient, raft_server,
@@ -80,11 +88,68 @@ fn advertised(address: &str, caller: Option<&Caller>) -> Result<String, Status> 
     Ok(SocketAddr::new(caller.address.ip(), given.port()).to_string())
 }
 
+/// Whether a node may write to this member's log as the leader `claimed`, whose vote is `vote`.
+///
+/// Who was let go has a manager's certificate until it expires, and must not lead. This member may
+/// lag behind those that elected the leader, though, and may only hear from that leader that it is
+/// one. So a leader is refused where it is known not to be one: its ID is another node's, or was given
+/// before and is of no member. IDs are never given twice. An ID that this member has not heard of yet
+/// is one that comes later, and the leader that this member follows already stays one: it may be on
+/// its way out, and must hear that this was written.
+fn may_lead(caller: &PeerIdentity, vote: &Vote, known: &Known<'_>) -> bool {
+    let claimed = vote.leader_id().node_id;
+    let members = known.members.iter();
+    let mut places = members.map(|member| (member.raft_id, member.node_id.as_str()));
+    if let Some((_, node_id)) = places.find(|(id, _)| *id == claimed) {
+        return node_id == caller.node_id;
+    }
+    let Some(cluster) = known.cluster else {
+        return true;
+    };
+    let place = cluster.managers.get(&caller.node_id);
+    claimed >= cluster.next_raft_id
+        || place.is_some_and(|place| place.raft_id == claimed)
+        || *vote == known.vote
+}
+
+/// What a member knows of its group.
+struct Known<'a> {
+    members: &'a [Member],
+    cluster: Option<&'a Cluster>,
+    /// What it voted last, or was told by the leader.
+    vote: Vote,
+}
+
+impl RaftService {
+    fn check_leader<T>(
+        &self,
+        raft: &Raft,
+        request: &Request<T>,
+        vote: &Vote,
+    ) -> Result<(), Status> {
+        let caller = request.extensions().get::<PeerIdentity>();
+        let (state, own) = (raft.state(), raft.library().metrics().borrow().vote);
+        let known = Known {
+            members: &raft.members(),
+            cluster: state.cluster().map(|cluster| &**cluster),
+            vote: own,
+        };
+        if caller.is_some_and(|caller| may_lead(caller, vote, &known)) {
+            return Ok(());
+        }
+        Err(Status::permission_denied(
+            "only members of the group may lead it",
+        ))
+    }
+}
+
 #[tonic::async_trait]
 impl raft_server::Raft for RaftService {
     async fn append(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        let raft = self.target(&request)?.library();
-        answer(&raft.append_entries(decode(request.get_ref())?).await)
+        let raft = self.target(&request)?;
+        let append: AppendEntriesRequest<TypeConfig<Daemon>> = decode(request.get_ref())?;
+        self.check_leader(raft, &request, &append.vote)?;
+        answer(&raft.library().append_entries(append).await)
     }
 
     async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
@@ -110,9 +175,10 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
-        let raft = self.target(&request)?.library();
+        let raft = self.target(&request)?;
         let piece = wire::decode_snapshot(&request.get_ref().payload).map_err(unreadable)?;
-        answer(&raft.install_snapshot(piece).await)
+        self.check_leader(raft, &request, &piece.vote)?;
+        answer(&raft.library().install_snapshot(piece).await)
     }
 
     async fn join_group(
@@ -178,6 +244,59 @@ impl RaftService {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skein_model::{NodeRole, RaftMember};
+
+    #[test]
+    fn who_was_let_go_leads_no_more_and_who_is_not_heard_of_yet_may() {
+        let peer = |node_id: &str| PeerIdentity {
+            node_id: node_id.into(),
+            role: NodeRole::Manager,
+        };
+        let member = |raft_id, node_id: &str| Member {
+            raft_id,
+            node_id: node_id.into(),
+            address: String::new(),
+        };
+        let place = |raft_id| RaftMember {
+            raft_id,
+            addr: String::new(),
+        };
+        // Member 1 was let go; 5 has a place, and is no member yet.
+        let cluster = Cluster {
+            next_raft_id: 6,
+            managers: [("n2".to_owned(), place(2)), ("n5".to_owned(), place(5))].into(),
+            ..Cluster::default()
+        };
+        let members = [member(2, "n2"), member(3, "n3")];
+        let known = |vote| Known {
+            members: &members,
+            cluster: Some(&cluster),
+            vote,
+        };
+        let of = |term, id| Vote::new_committed(term, id);
+        for (node_id, id, may) in [
+            ("n2", 2, true),
+            ("n3", 3, true),
+            ("n1", 1, false),
+            ("n1", 2, false),
+            ("n5", 5, true),
+            ("n4", 5, false),
+            ("n7", 7, true),
+        ] {
+            let allowed = may_lead(&peer(node_id), &of(9, id), &known(of(8, 2)));
+            assert_eq!(allowed, may, "{node_id} as {id}");
+        }
+        // On its way out, until there is another.
+        assert!(may_lead(&peer("n1"), &of(8, 1), &known(of(8, 1))));
+        assert!(!may_lead(&peer("n1"), &of(9, 1), &known(of(8, 1))));
+        // A new member knows nobody.
+        let new = Known {
+            members: &[],
+            cluster: None,
+            vote: Vote::default(),
+        };
+        assert!(may_lead(&peer("n2"), &of(3, 2), &new));
+    }
 
     #[test]
     fn an_unspecified_address_becomes_the_callers() {

@@ -3,13 +3,15 @@
 use super::{foundation::Storage as _, *};
 use crate::{
     clock,
-    identity::{Identity, LogKeys, SecretKey, create_root, key_and_request, sign},
+    identity::{CaService, Identity, LogKeys, SecretKey, create_root, key_and_request, sign},
     rpc::{self, Credentials},
 };
+use openraft::network::{RPCOption, RaftNetwork as _, RaftNetworkFactory as _};
 use skein_model::{
     Action, Cluster, Draft, NodeRole, RaftMember, Rejection, RootCa, Service, ServiceSpec, State,
     Task, Timestamp,
 };
+use skein_proto::node::{JoinRequest, ca_server::Ca as _};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -109,12 +111,12 @@ fn serve(listener: TcpListener, raft: &Raft, credentials: &Credentials) -> Cance
     slot.fill(raft.clone());
     let routes = Routes::new(RaftService::server(slot, credentials.clone()));
     let stop = CancellationToken::new();
-    let removed = Arc::new(|_: &str| false);
+    let standings = Arc::new(|_: &str| rpc::Standing::AsCertified);
     tokio::spawn(rpc::serve(
         listener,
         credentials.clone(),
         routes,
-        removed,
+        standings,
         stop.clone(),
     ));
     stop
@@ -259,9 +261,77 @@ async fn three_members_go_on_without_their_leader() {
     leads.remove_manager("n1").await.unwrap();
     let ids: Vec<_> = leads.members().iter().map(|m| m.raft_id).collect();
     assert_eq!(ids, [2, 3]);
+
+    // Its certificate is good for months, but it cannot write to the others' logs.
+    let mut cluster = Cluster::clone(leads.state().cluster().unwrap());
+    cluster.next_raft_id = 4;
+    let update = vec![Action::Update(cluster.into())];
+    leads.propose(update).await.unwrap();
+    for raft in [&two.raft, &three.raft] {
+        let given = |state: &State| state.cluster().is_some_and(|c| c.next_raft_id == 4);
+        await_state(raft, given).await;
+        assert!(raft.members().iter().all(|member| member.raft_id != 1));
+    }
+    let (leader, other) = match leads.id() {
+        2 => (&two, &three),
+        _ => (&three, &two),
+    };
+    let mut network = network::Network {
+        credentials: one.credentials.clone(),
+        contacts: network::Contacts::default(),
+    };
+    for member in [leader, other] {
+        let peer = types::Peer {
+            node_id: member.node_id(),
+            address: member.address.clone(),
+        };
+        let mut connection = network.new_client(member.id, &peer).await;
+        let usurping = openraft::raft::AppendEntriesRequest {
+            vote: types::Vote::new_committed(1000, 1),
+            prev_log_id: None,
+            leader_commit: None,
+            entries: Vec::new(),
+        };
+        let option = RPCOption::new(PATIENCE);
+        let refused = connection.append_entries(usurping, option).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("only members of the group"), "{refused}");
+    }
+    leads.propose(vec![service("d")]).await.unwrap();
     for member in [&one, &two, &three] {
         member.kill().await;
     }
+}
+
+/// Anybody may ask to join: those without a token must not cost the managers a round of calls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_token_is_refused_without_a_quorum() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let one = TestMember::start(&root, dir.path(), 1).await;
+    let two = TestMember::start(&root, dir.path(), 2).await;
+    found(&one, &[&one, &two]).await;
+    let voters = async {
+        while one.raft.group().voters.len() != 2 || one.raft.group().joint {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, voters).await.unwrap();
+    two.kill().await;
+    let slot = RaftSlot::default();
+    slot.fill(one.raft.clone());
+    let request = JoinRequest {
+        token: "nonsense".into(),
+        ..JoinRequest::default()
+    };
+    let joining = CaService::new(slot);
+    let refused = timeout(
+        PROPOSE_TIMEOUT / 2,
+        joining.join(tonic::Request::new(request)),
+    );
+    let refused = refused.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    one.kill().await;
 }
 
 /// Replicas of a service whose spec is long, and a member that has to catch up with them.

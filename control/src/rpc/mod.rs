@@ -5,7 +5,7 @@ mod server;
 mod tls;
 
 pub use managers::Managers;
-pub use server::{Caller, Removed, serve};
+pub use server::{Caller, Standing, Standings, serve};
 pub use tls::{Credentials, anonymous_channel, unverified_channel};
 
 use crate::raft::{Member, ProposeError};

@@ -41,10 +41,27 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// What callers without a certificate may call.
 const OPEN: [&str; 2] = ["/skein.node.Ca/GetRootCertificate", "/skein.node.Ca/Join"];
 /// What only managers may call.
-const MANAGERS_ONLY: [&str; 2] = ["/skein.node.Raft/", "/skein.node.Api/"];
+const MANAGERS_ONLY: [&str; 2] = [RAFT, API];
+/// Each of these checks by itself what a certificate does not say: joining and leaving the group is
+/// for the caller alone, and the rest for the members of the group, which a member that lags behind
+/// knows better than its store.
+const RAFT: &str = "/skein.node.Raft/";
+/// Whatever a user may ask for.
+const API: &str = "/skein.node.Api/";
 
-/// Says of a node ID whether it was removed from the swarm, so that its certificate counts no more.
-pub type Removed = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+/// What the store knows of a node that its certificate does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: the certificate counts as it is.
+    AsCertified,
+    /// It is a worker, and a manager's certificate is one from before.
+    Worker,
+    /// It was removed from the swarm, so that its certificate counts no more.
+    Removed,
+}
+
+/// Says what is known of a node, by its ID.
+pub type Standings = Arc<dyn Fn(&str) -> Standing + Send + Sync>;
 
 /// Serves gRPC over mTLS until `shutdown`. Who may call what is decided here; see [`PeerIdentity`].
 ///
@@ -54,7 +71,7 @@ pub async fn serve(
     listener: TcpListener,
     credentials: Credentials,
     routes: Routes,
-    removed: Removed,
+    standings: Standings,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let (sender, connections) = mpsc::channel(HANDSHAKES_MAX);
@@ -62,7 +79,7 @@ pub async fn serve(
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .layer(AuthorizeLayer { removed })
+        .layer(AuthorizeLayer { standings })
         .add_routes(routes)
         .serve_with_incoming_shutdown(
             ReceiverStream::new(connections),
@@ -184,7 +201,7 @@ impl AsyncWrite for Connection {
 
 #[derive(Clone)]
 struct AuthorizeLayer {
-    removed: Removed,
+    standings: Standings,
 }
 
 impl<S> Layer<S> for AuthorizeLayer {
@@ -193,7 +210,7 @@ impl<S> Layer<S> for AuthorizeLayer {
     fn layer(&self, inner: S) -> Authorize<S> {
         Authorize {
             inner,
-            removed: self.removed.clone(),
+            standings: self.standings.clone(),
         }
     }
 }
@@ -201,7 +218,7 @@ impl<S> Layer<S> for AuthorizeLayer {
 #[derive(Clone)]
 struct Authorize<S> {
     inner: S,
-    removed: Removed,
+    standings: Standings,
 }
 
 impl<S> Service<http::Request<Body>> for Authorize<S>
@@ -224,7 +241,7 @@ where
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let caller = request.extensions().get::<Caller>();
         let identity = caller.and_then(|caller| caller.identity.clone());
-        match authorize(request.uri().path(), identity.as_ref(), &*self.removed) {
+        match authorize(request.uri().path(), identity.as_ref(), &*self.standings) {
             Ok(()) => {
                 if let Some(identity) = identity {
                     request.extensions_mut().insert(identity);
@@ -242,7 +259,7 @@ where
 fn authorize(
     path: &str,
     caller: Option<&PeerIdentity>,
-    removed: &dyn Fn(&str) -> bool,
+    standings: &dyn Fn(&str) -> Standing,
 ) -> Result<(), Status> {
     if OPEN.contains(&path) {
         return Ok(());
@@ -252,14 +269,16 @@ fn authorize(
             "a certificate of a member of the swarm is needed",
         ));
     };
-    if removed(&caller.node_id) {
+    let standing = standings(&caller.node_id);
+    if standing == Standing::Removed {
         let node = &caller.node_id;
         return Err(Status::permission_denied(format!(
             "node {node} was removed from the swarm"
         )));
     }
     let for_managers = MANAGERS_ONLY.iter().any(|prefix| path.starts_with(prefix));
-    if for_managers && caller.role != NodeRole::Manager {
+    let demoted = standing == Standing::Worker && path.starts_with(API);
+    if for_managers && (caller.role != NodeRole::Manager || demoted) {
         return Err(Status::permission_denied(format!(
             "{path} is for managers only"
         )));
@@ -279,20 +298,31 @@ mod tests {
             role,
         };
         let (worker, manager) = (peer(NodeRole::Worker), peer(NodeRole::Manager));
-        let check = |path, caller, removed: bool| {
-            authorize(path, caller, &|_: &str| removed).map_err(|status| status.code())
+        use Standing::{AsCertified, Removed, Worker};
+        let check = |path, caller, standing| {
+            authorize(path, caller, &|_: &str| standing).map_err(|status| status.code())
         };
-        assert_eq!(check(OPEN[1], None, false), Ok(()));
+        assert_eq!(check(OPEN[1], None, AsCertified), Ok(()));
         let session = "/skein.node.Dispatcher/Session";
-        assert_eq!(check(session, None, false), Err(Code::Unauthenticated));
-        assert_eq!(check(session, Some(&worker), false), Ok(()));
-        let gone = check(session, Some(&worker), true);
+        assert_eq!(
+            check(session, None, AsCertified),
+            Err(Code::Unauthenticated)
+        );
+        assert_eq!(check(session, Some(&worker), AsCertified), Ok(()));
+        let gone = check(session, Some(&worker), Removed);
         assert_eq!(gone, Err(Code::PermissionDenied));
         let vote = "/skein.node.Raft/Vote";
-        let by_worker = check(vote, Some(&worker), false);
+        let by_worker = check(vote, Some(&worker), AsCertified);
         assert_eq!(by_worker, Err(Code::PermissionDenied));
-        assert_eq!(check(vote, Some(&manager), false), Ok(()));
+        assert_eq!(check(vote, Some(&manager), AsCertified), Ok(()));
+        let api = "/skein.node.Api/Call";
+        assert_eq!(check(api, Some(&manager), AsCertified), Ok(()));
+        let demoted = check(api, Some(&manager), Worker);
+        assert_eq!(demoted, Err(Code::PermissionDenied));
+        // It may still leave the group, and renew its certificate; the rest is checked there.
+        assert_eq!(check(vote, Some(&manager), Worker), Ok(()));
+        assert_eq!(check(session, Some(&manager), Worker), Ok(()));
         let renew = "/skein.node.Ca/Renew";
-        assert_eq!(check(renew, None, false), Err(Code::Unauthenticated));
+        assert_eq!(check(renew, None, AsCertified), Err(Code::Unauthenticated));
     }
 }
