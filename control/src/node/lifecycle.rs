@@ -177,12 +177,11 @@ impl Node {
         let vault = Vault::new(self.folder().certificates());
         let kept = Kept::new(self.folder().clone(), vault, saved.clone());
         let lock = SecretKey::parse_unlock(&cluster.unlock_key.0).ok();
-        let making = kept.clone();
-        blocking(move || {
-            making.folder.wipe()?;
-            making.folder.create()?;
-            making.folder.save(&saved)?;
-            making.vault.set_lock_key(lock, 0).map_err(internal)
+        kept.write(move |kept| {
+            kept.folder.wipe()?;
+            kept.folder.create()?;
+            kept.folder.save(&saved)?;
+            kept.vault.set_lock_key(lock, 0).map_err(internal)
         })
         .await?;
         let credentials = credentials(identity.clone())?;
@@ -287,12 +286,16 @@ impl Node {
         };
         let vault = Vault::new(self.folder().certificates());
         let kept = Kept::new(self.folder().clone(), vault, saved.clone());
-        let (making, certificate) = (kept.clone(), identity.clone());
-        blocking(move || {
-            making.folder.wipe()?;
-            making.folder.create()?;
-            making.folder.save(&saved)?;
-            making.vault.save(&certificate).map_err(internal)
+        // From here on whoever leaves keeps this from writing. One who was quicker has ended it.
+        if attempt.is_cancelled() {
+            return Err(NodeError::not_member());
+        }
+        let certificate = identity.clone();
+        kept.write(move |kept| {
+            kept.folder.wipe()?;
+            kept.folder.create()?;
+            kept.folder.save(&saved)?;
+            kept.vault.save(&certificate).map_err(internal)
         })
         .await?;
         let runtime = self.start_member(&identity, &kept, true).await?;
@@ -478,7 +481,7 @@ impl Node {
 
     async fn forget(&self) -> Result<(), NodeError> {
         let folder = self.folder().clone();
-        let wiped = blocking(move || folder.wipe()).await;
+        let wiped = blocking(move || folder.forget()).await;
         *self.inner.place.write() = Place::default();
         wiped
     }

@@ -26,17 +26,24 @@ pub(super) struct Saved {
     pub managers: Vec<RemoteManager>,
 }
 
-/// The node's folder.
+/// The node's folder. Clones are handles of the same.
 #[derive(Clone, Debug)]
-pub(super) struct Folder(PathBuf);
+pub(super) struct Folder {
+    path: PathBuf,
+    /// How often what is in it was forgotten. Held by whoever writes.
+    forgotten: Arc<Mutex<u64>>,
+}
 
 impl Folder {
     pub fn new(path: PathBuf) -> Self {
-        Self(path)
+        Self {
+            path,
+            forgotten: Arc::default(),
+        }
     }
 
     pub fn create(&self) -> Result<(), NodeError> {
-        for dir in [&self.0, &self.raft_dir()] {
+        for dir in [&self.path, &self.raft_dir()] {
             let created = fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -47,7 +54,7 @@ impl Folder {
     }
 
     pub fn certificates(&self) -> PathBuf {
-        self.0.join("certificates")
+        self.path.join("certificates")
     }
 
     pub fn raft_file(&self) -> PathBuf {
@@ -55,22 +62,22 @@ impl Folder {
     }
 
     fn raft_dir(&self) -> PathBuf {
-        self.0.join("raft")
+        self.path.join("raft")
     }
 
     /// Where the agent keeps what is its own.
     pub fn agent(&self) -> PathBuf {
-        self.0.join("agent")
+        self.path.join("agent")
     }
 
     pub fn load(&self) -> Result<Saved, NodeError> {
-        let path = self.0.join(STATE_FILE);
+        let path = self.path.join(STATE_FILE);
         let text = fs::read(&path).map_err(|error| failed("read", &path, &error))?;
         serde_json::from_slice(&text).map_err(|error| failed("read", &path, &error))
     }
 
     pub fn save(&self, saved: &Saved) -> Result<(), NodeError> {
-        let path = self.0.join(STATE_FILE);
+        let path = self.path.join(STATE_FILE);
         let text = serde_json::to_vec_pretty(saved).map_err(|e| failed("write", &path, &e))?;
         write_private(&path, &text).map_err(|error| failed("write", &path, &error))
     }
@@ -87,6 +94,14 @@ impl Folder {
         self.create()
     }
 
+    /// Removes all that is in the folder for good: waits for whoever writes for a membership, and keeps
+    /// those of it that come later from writing.
+    pub fn forget(&self) -> Result<(), NodeError> {
+        let mut forgotten = self.forgotten.lock();
+        *forgotten += 1;
+        self.wipe()
+    }
+
     /// Removes all that is in the folder. The certificates go first: what a crash leaves is then not
     /// taken for a membership.
     pub fn wipe(&self) -> Result<(), NodeError> {
@@ -97,9 +112,9 @@ impl Folder {
             }
             _ => {}
         }
-        let entries = match fs::read_dir(&self.0) {
+        let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(|error| failed("list", &self.0, &error))?,
+            other => other.map_err(|error| failed("list", &self.path, &error))?,
         };
         for entry in entries.flatten() {
             let path = entry.path();
@@ -120,14 +135,19 @@ pub(super) struct Kept {
     pub folder: Folder,
     pub vault: Vault,
     saved: Arc<Mutex<Saved>>,
+    /// What the folder's count was when the membership began.
+    began: u64,
 }
 
 impl Kept {
+    /// What a membership keeps that begins now.
     pub fn new(folder: Folder, vault: Vault, saved: Saved) -> Self {
+        let began = *folder.forgotten.lock();
         Self {
             folder,
             vault,
             saved: Arc::new(Mutex::new(saved)),
+            began,
         }
     }
 
@@ -135,31 +155,46 @@ impl Kept {
         self.saved.lock().clone()
     }
 
-    /// Changes what is saved, here and on disk.
-    pub async fn change(
+    /// Does what blocks. Nobody may be waiting for it any more when it is done, and the node may have
+    /// left the swarm meanwhile: nothing is written then.
+    pub async fn write<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Saved) + Send + 'static,
-    ) -> Result<(), NodeError> {
-        let (folder, saved) = (self.folder.clone(), self.saved.clone());
-        // Under the lock, so that what is written last is what came last.
+        work: impl FnOnce(&Self) -> Result<T, NodeError> + Send + 'static,
+    ) -> Result<T, NodeError> {
+        let kept = self.clone();
         let write = move || {
-            let mut saved = saved.lock();
-            change(&mut saved);
-            folder.save(&saved)
+            let forgotten = kept.folder.forgotten.lock();
+            if *forgotten != kept.began {
+                return Err(NodeError::not_member());
+            }
+            work(&kept)
         };
         let written = tokio::task::spawn_blocking(write).await;
         written.map_err(|error| NodeError::internal(error.to_string()))?
     }
 
-    /// Works with the vault, which blocks.
+    /// Changes what is saved, here and on disk.
+    pub async fn change(
+        &self,
+        change: impl FnOnce(&mut Saved) + Send + 'static,
+    ) -> Result<(), NodeError> {
+        self.write(|kept| {
+            // Under the lock, so that what is written last is what came last.
+            let mut saved = kept.saved.lock();
+            change(&mut saved);
+            kept.folder.save(&saved)
+        })
+        .await
+    }
+
+    /// Works with the vault.
     pub async fn with_vault<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Vault) -> Result<T, crate::identity::IdentityError> + Send + 'static,
     ) -> Result<T, NodeError> {
-        let vault = self.vault.clone();
-        let done = tokio::task::spawn_blocking(move || work(&vault)).await;
-        done.map_err(|error| NodeError::internal(error.to_string()))?
-            .map_err(|error| NodeError::internal(error.to_string()))
+        let work =
+            |kept: &Self| work(&kept.vault).map_err(|error| NodeError::internal(error.to_string()));
+        self.write(work).await
     }
 }
 
@@ -192,5 +227,53 @@ mod tests {
         fs::write(folder.raft_file(), "x").unwrap();
         folder.wipe().unwrap();
         assert!(folder.load().is_err() && !folder.raft_file().exists());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_for_a_membership_that_was_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().join("control"));
+        let saved = Saved {
+            listen: "0.0.0.0:2377".parse().unwrap(),
+            advertise: None,
+            data_path: None,
+            raft_id: None,
+            managers: Vec::new(),
+        };
+        let vault = Vault::new(folder.certificates());
+        let kept = Kept::new(folder.clone(), vault, saved.clone());
+        // A join that writes while the node leaves: nobody waits for it any more.
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (go_on, goes_on) = std::sync::mpsc::sync_channel::<()>(1);
+        let certificate = folder.certificates().join("swarm-node.crt");
+        let file = certificate.clone();
+        let writing = kept.clone();
+        let join = tokio::spawn(async move {
+            let work = move |kept: &Kept| {
+                begun.send(()).unwrap();
+                goes_on.recv().unwrap();
+                kept.folder.create()?;
+                fs::create_dir(kept.folder.certificates()).unwrap();
+                fs::write(file, "x").unwrap();
+                Ok(())
+            };
+            writing.write(work).await
+        });
+        begins.await.unwrap();
+        join.abort();
+        let leaving = folder.clone();
+        let leave = tokio::task::spawn_blocking(move || leaving.forget());
+        go_on.send(()).unwrap();
+        leave.await.unwrap().unwrap();
+        assert!(!certificate.exists());
+
+        // And one that has yet to begin to write.
+        let late = kept.change(|saved| saved.raft_id = Some(1)).await;
+        assert_eq!(late.unwrap_err().message, NodeError::not_member().message);
+        assert!(folder.load().is_err());
+        folder.create().unwrap();
+        let next = Kept::new(folder.clone(), kept.vault.clone(), saved);
+        next.change(|saved| saved.raft_id = Some(2)).await.unwrap();
+        assert_eq!(folder.load().unwrap().raft_id, Some(2));
     }
 }

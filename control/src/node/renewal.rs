@@ -1,9 +1,10 @@
 //! Renews the node's certificate: in time, and when the managers say so.
 
+use super::persist::Kept;
 use crate::{
     agent::Orders,
     clock,
-    identity::{Identity, Vault, key_and_request},
+    identity::{Identity, key_and_request},
     rpc::{Credentials, Managers},
 };
 use rand::Rng as _;
@@ -34,7 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 pub(super) struct Renewal {
     pub credentials: Credentials,
     pub managers: Managers,
-    pub vault: Vault,
+    pub kept: Kept,
     pub orders: watch::Receiver<Orders>,
     pub forced: Arc<Notify>,
 }
@@ -124,11 +125,9 @@ impl Renewal {
 
     /// Makes an identity the node's, on disk first.
     async fn adopt(&self, identity: Identity) -> Result<(), String> {
-        let (vault, saved) = (self.vault.clone(), identity.clone());
-        tokio::task::spawn_blocking(move || vault.save(&saved))
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
+        let saved = identity.clone();
+        let kept = self.kept.with_vault(move |vault| vault.save(&saved)).await;
+        kept.map_err(|error| error.to_string())?;
         let replaced = self.credentials.replace(identity);
         replaced.map_err(|error| error.to_string())
     }

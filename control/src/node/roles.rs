@@ -54,9 +54,7 @@ async fn settle(node: &Node, runtime: &Runtime) -> Result<(), NodeError> {
         runtime.stop_manager().await;
         // The ID goes first: under it there must never be an empty log.
         runtime.kept.change(|saved| saved.raft_id = None).await?;
-        let folder = runtime.kept.folder.clone();
-        let wiped = tokio::task::spawn_blocking(move || folder.wipe_raft()).await;
-        wiped.map_err(|error| NodeError::internal(error.to_string()))??;
+        runtime.kept.write(|kept| kept.folder.wipe_raft()).await?;
         runtime
             .kept
             .with_vault(|vault| vault.forget_log_keys())

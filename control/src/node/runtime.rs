@@ -346,7 +346,7 @@ impl Runtime {
             renewal::Renewal {
                 credentials: self.credentials.clone(),
                 managers: self.managers.clone(),
-                vault: self.kept.vault.clone(),
+                kept: self.kept.clone(),
                 orders: ordered,
                 forced: self.renew.clone(),
             },
