@@ -29,6 +29,8 @@ const CHANGE_DEADLINE: Duration = Duration::from_secs(120);
 /// bollard's own limit must be above all of ours: stopping waits for the grace period, and a log
 /// that is followed says nothing for hours.
 const CLIENT_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How the engine begins what it says of a volume whose driver it cannot use.
+const VOLUME_PLUGIN: &str = "error looking up volume plugin";
 /// Containers that are made or started at a time. More only slow each other down in the engine.
 const CHANGES_AT_ONCE: usize = 8;
 
@@ -65,10 +67,11 @@ impl EngineError {
     }
 
     /// Worth another try: the engine is away, or it could not reach what the network depends on. The
-    /// task has no part in that.
+    /// task has no part in that; but volumes, and who serves them, are the task's choice.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Away { .. } => true,
+            Self::Refused { message, .. } if message.contains(VOLUME_PLUGIN) => false,
             Self::Refused { message, .. } => [
                 "NetworkDriver.",
                 "IpamDriver.",
@@ -231,6 +234,22 @@ mod tests {
                     reason: "refused".into(),
                 },
                 true,
+            ),
+            (refused(500, "legacy plugin: plugin not found"), true),
+            (
+                refused(
+                    500,
+                    "error looking up volume plugin nfs: legacy plugin: Post \
+                     \"http://%2Frun%2Fdocker%2Fplugins%2Fnfs.sock/Plugin.Activate\": dial unix",
+                ),
+                false,
+            ),
+            (
+                refused(
+                    404,
+                    "error looking up volume plugin skein: plugin \"skein\" not found",
+                ),
+                false,
             ),
             (
                 refused(400, "OCI runtime create failed: no such file"),
