@@ -55,17 +55,18 @@ async fn follow_once(
         tracing::info!("the container engine is back");
     }
     // The first poll subscribes; what happened before is found by looking.
-    let first = async {
-        sleep(RETRY).await;
-        tasks.wake_all();
-        std::future::pending::<()>().await;
-    };
-    tokio::pin!(first);
+    let look = sleep(RETRY);
+    tokio::pin!(look);
+    let mut looked = false;
     tasks.wake_all();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
-            () = &mut first => None,
+            () = &mut look, if !looked => {
+                looked = true;
+                tasks.wake_all();
+                continue;
+            }
         };
         let Some(Ok(event)) = event else {
             return Ok(());
