@@ -5,6 +5,9 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+/// Label of the networks that the swarm itself makes of what every engine has.
+pub const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
+
 /// A network of swarm scope.
 ///
 /// Its JSON is the store's own; the API shows networks in the form of `GET /networks`.

@@ -60,6 +60,26 @@ pub enum Availability {
     Drain,
 }
 
+impl Availability {
+    /// Its name in the Docker Engine API, and between nodes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        }
+    }
+
+    /// The one of that name; "" is the default.
+    pub fn of_name(name: &str) -> Option<Self> {
+        if name.is_empty() {
+            return Some(Self::default());
+        }
+        let all = [Self::Active, Self::Pause, Self::Drain];
+        all.into_iter().find(|one| one.name() == name)
+    }
+}
+
 /// What a node says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -173,4 +193,23 @@ pub enum Reachability {
     Unknown,
     Unreachable,
     Reachable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn availabilities_have_the_names_that_their_json_has() {
+        for one in [
+            Availability::Active,
+            Availability::Pause,
+            Availability::Drain,
+        ] {
+            assert_eq!(serde_json::to_value(one).unwrap(), one.name());
+            assert_eq!(Availability::of_name(one.name()), Some(one));
+        }
+        assert_eq!(Availability::of_name(""), Some(Availability::Active));
+        assert_eq!(Availability::of_name("gone"), None);
+    }
 }

@@ -34,7 +34,7 @@ pub(crate) fn run(draft: &mut Draft) {
         let mut stock = Stock::of(&node);
         for task in tasks {
             let constraints = constraints.get(&task.service_id);
-            let unmet = constraints.is_some_and(|all| !all.iter().all(|c| c.matches(&node)));
+            let unmet = constraints.is_some_and(|all| !Constraint::all_match(all, &node));
             // A changed service is its update's to bring about: a few tasks at a time.
             let node_changed = draft
                 .service(&task.service_id)

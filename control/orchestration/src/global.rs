@@ -1,7 +1,8 @@
 //! Keeps one task of a global service on every node that is to have it.
 
 use crate::{
-    node_failure, replicated, scheduler,
+    node_failure, replicated,
+    scheduler::{self, Constraint},
     slot::{self, Place},
     task,
 };
@@ -16,7 +17,7 @@ pub(crate) fn may_stay(state: &State, service: &Service, node_id: &str) -> bool 
     };
     let constraints = scheduler::constraints_of(&service.spec.task_template);
     !node_failure::must_leave(state, node_id)
-        && constraints.is_ok_and(|all| all.iter().all(|constraint| constraint.matches(node)))
+        && constraints.is_ok_and(|all| Constraint::all_match(&all, node))
 }
 
 /// Whether the node is to get a task of the service if it has none.

@@ -1,5 +1,6 @@
 //! The places of a service's tasks: numbered slots, or nodes.
 
+use crate::scheduler::Constraint;
 use skein_model::{Service, State, Task, TaskState};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -96,11 +97,7 @@ pub(crate) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
     let fits = || {
         let node = state.node(&task.node_id)?;
         let constraints = crate::scheduler::constraints_of(wanted).ok()?;
-        Some(
-            constraints
-                .iter()
-                .all(|constraint| constraint.matches(node)),
-        )
+        Some(Constraint::all_match(&constraints, node))
     };
     moved != *wanted || fits() != Some(true)
 }

@@ -170,10 +170,9 @@ fn config_of(service: &Service) -> UpdateConfig {
     } else {
         &service.spec.update_config
     };
-    config.clone().unwrap_or(UpdateConfig {
-        parallelism: 1,
-        ..UpdateConfig::default()
-    })
+    config
+        .clone()
+        .unwrap_or_else(crate::validate::default_update_config)
 }
 
 fn step(draft: &mut Draft, service: &Service, wake: &mut Wake, rng: &mut impl Rng) {

@@ -65,6 +65,12 @@ mod tests {
     use skein_proto::network::{Object, object::Object as Content};
 
     #[test]
+    fn overlays_begin_above_the_identifiers_that_the_mesh_keeps_for_itself() {
+        use skein_orchestration::allocator;
+        assert_eq!(allocator::VNI_MIN, skein_abi::VNI_OVERLAY_MIN);
+    }
+
+    #[test]
     fn networks_are_found_by_id() {
         let state = NetworkState::default();
         assert!(state.network("n").is_none());

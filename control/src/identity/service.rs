@@ -133,14 +133,8 @@ fn role_of_token(cluster: &Cluster, shown: &str) -> Option<NodeRole> {
 }
 
 fn availability(name: &str) -> Result<Availability, Status> {
-    match name {
-        "" | "active" => Ok(Availability::Active),
-        "pause" => Ok(Availability::Pause),
-        "drain" => Ok(Availability::Drain),
-        _ => Err(Status::invalid_argument(format!(
-            "invalid Availability: {name:?}"
-        ))),
-    }
+    let unknown = || Status::invalid_argument(format!("invalid Availability: {name:?}"));
+    Availability::of_name(name).ok_or_else(unknown)
 }
 
 fn role_name(role: NodeRole) -> &'static str {

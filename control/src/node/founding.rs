@@ -9,17 +9,17 @@ use crate::identity::{apply_spec, create_root, rotate_tokens, tls_info};
 use ipnet::Ipv4Net;
 use skein_model::{
     Action, Availability, Cluster, ClusterSpec, Ipam, Network, NetworkSpec, Node, NodeDescription,
-    NodeRole, NodeSpec, NodeState, NodeStatus, Platform, RaftMember, Timestamp, new_id,
+    NodeRole, NodeSpec, NodeState, NodeStatus, PREDEFINED_LABEL, Platform, RaftMember, Timestamp,
+    new_id,
 };
+use skein_orchestration::allocator::PREFIX_MAX;
 use std::{collections::BTreeMap, net::SocketAddr};
 
 /// Raft ID of the first manager.
 pub(super) const FOUNDER_RAFT_ID: u64 = 1;
 const POOL_DEFAULT: &str = "10.0.0.0/8";
 const SUBNET_SIZE_DEFAULT: u8 = 24;
-/// Smaller subnets have no room for a gateway, a balancer and tasks.
-const SUBNET_SIZE_MAX: u32 = 29;
-const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
+const SUBNET_SIZE_MAX: u32 = PREFIX_MAX as u32;
 
 /// What the user may choose of a new swarm, checked.
 #[derive(Debug)]

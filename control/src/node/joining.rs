@@ -31,12 +31,7 @@ pub(super) async fn obtain(
     let request = JoinRequest {
         token: token.as_str().to_owned(),
         csr_pem: pair.csr_pem,
-        availability: match availability {
-            Availability::Active => "active",
-            Availability::Pause => "pause",
-            Availability::Drain => "drain",
-        }
-        .into(),
+        availability: availability.name().into(),
     };
     let joined = join(address, &root_pem, request).await?;
     Identity::new(root_pem, joined.certificate_pem, pair.key_pem)

@@ -48,14 +48,8 @@ fn nullable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D
 /// Case does not matter, and "" is `active`.
 fn availability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Availability, D::Error> {
     let text = String::deserialize(deserializer)?;
-    match text.to_lowercase().as_str() {
-        "" | "active" => Ok(Availability::Active),
-        "pause" => Ok(Availability::Pause),
-        "drain" => Ok(Availability::Drain),
-        _ => Err(serde::de::Error::custom(format!(
-            "invalid Availability: {text:?}"
-        ))),
-    }
+    Availability::of_name(&text.to_lowercase())
+        .ok_or_else(|| serde::de::Error::custom(format!("invalid Availability: {text:?}")))
 }
 
 /// Merges a request's spec over the defaults: zero values keep the default.

@@ -8,7 +8,7 @@ mod pool;
 mod ports;
 mod service;
 
-pub use network::{NetworkError, VNI_MAX, VNI_MIN, VNI_OPTION, check_network};
+pub use network::{NetworkError, PREFIX_MAX, VNI_MAX, VNI_MIN, VNI_OPTION, check_network};
 pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports, publishes_ingress};
 
 use pool::AddressPool;

@@ -14,7 +14,7 @@ pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
 /// The longest prefix of a subnet that still has room for a gateway, a VIP and some tasks: Swarm's
 /// limit.
-const PREFIX_MAX: u8 = 29;
+pub const PREFIX_MAX: u8 = 29;
 
 /// Why a network cannot be had as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

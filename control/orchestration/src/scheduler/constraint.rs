@@ -28,6 +28,13 @@ pub enum ConstraintError {
 }
 
 impl Constraint {
+    /// Whether the node satisfies all of them.
+    pub fn all_match(constraints: &[Self], node: &Node) -> bool {
+        constraints
+            .iter()
+            .all(|constraint| constraint.matches(node))
+    }
+
     /// Parses all expressions of a placement.
     ///
     /// # Errors
@@ -38,7 +45,7 @@ impl Constraint {
 
     /// Whether the node is one that the constraint asks for. Values are compared as a whole and
     /// regardless of case. A key that means nothing matches no node.
-    pub fn matches(&self, node: &Node) -> bool {
+    fn matches(&self, node: &Node) -> bool {
         let compare = |actual: &str| self.equal == actual.eq_ignore_ascii_case(&self.value);
         match self.known.as_str() {
             "node.id" => compare(&node.id),

@@ -76,54 +76,38 @@ impl<'a> Demand<'a> {
         self.max_replicas != 0
     }
 
-    /// The first filter that the node does not pass. It has `of_service` tasks of the service.
-    fn refused_by(&self, room: &Room, of_service: u64) -> Option<Filter> {
+    /// Whether the node passes one filter. It has `of_service` tasks of the service.
+    fn passes(&self, filter: Filter, room: &Room, of_service: u64) -> bool {
         let node = &room.node;
-        let platform = &node.description.platform;
-        if node.status.state != NodeState::Ready || node.spec.availability != Availability::Active {
-            Some(Filter::Ready)
-        } else if !room.stock.has(self.reserved) {
-            Some(Filter::Resources)
-        } else if !self.has_plugins(&node.description.engine) {
-            Some(Filter::Plugins)
-        } else if !self
-            .constraints
-            .as_ref()
-            .is_some_and(|all| all.iter().all(|c| c.matches(node)))
-        {
-            Some(Filter::Constraints)
-        } else if !self.platforms.is_empty()
-            && !self.platforms.iter().any(|p| is_platform(p, platform))
-        {
-            Some(Filter::Platform)
-        } else if self
-            .host_ports
-            .iter()
-            .any(|port| room.is_taken(port, self.service_id, self.held_back))
-        {
-            Some(Filter::HostPorts)
-        } else if self.max_replicas != 0 && of_service >= self.max_replicas {
-            Some(Filter::MaxReplicas)
-        } else if self.cluster_volumes {
+        match filter {
+            Filter::Ready => {
+                node.status.state == NodeState::Ready
+                    && node.spec.availability == Availability::Active
+            }
+            Filter::Resources => room.stock.has(self.reserved),
+            Filter::Plugins => self.has_plugins(&node.description.engine),
+            Filter::Constraints => {
+                let all = self.constraints.as_deref();
+                all.is_some_and(|all| Constraint::all_match(all, node))
+            }
+            Filter::Platform => {
+                let platform = &node.description.platform;
+                self.platforms.is_empty() || self.platforms.iter().any(|p| is_platform(p, platform))
+            }
+            Filter::HostPorts => {
+                let mut ports = self.host_ports.iter();
+                !ports.any(|port| room.is_taken(port, self.service_id, self.held_back))
+            }
+            Filter::MaxReplicas => self.max_replicas == 0 || of_service < self.max_replicas,
             // No node has a plugin for them.
-            Some(Filter::Volumes)
-        } else {
-            None
+            Filter::Volumes => !self.cluster_volumes,
         }
     }
 
-    /// The same for a node that passed before: which only fills up.
-    fn refused_now(&self, room: &Room, of_service: u64) -> Option<Filter> {
-        let has_port = |port| room.is_taken(port, self.service_id, self.held_back);
-        if !room.stock.has(self.reserved) {
-            Some(Filter::Resources)
-        } else if self.host_ports.iter().any(has_port) {
-            Some(Filter::HostPorts)
-        } else if self.max_replicas != 0 && of_service >= self.max_replicas {
-            Some(Filter::MaxReplicas)
-        } else {
-            None
-        }
+    /// The first of these filters that the node does not pass.
+    fn refused_by(&self, filters: &[Filter], room: &Room, of_service: u64) -> Option<Filter> {
+        let mut filters = filters.iter().copied();
+        filters.find(|filter| !self.passes(*filter, room, of_service))
     }
 
     fn has_plugins(&self, engine: &EngineDescription) -> bool {
@@ -169,6 +153,20 @@ enum Filter {
     Volumes,
 }
 
+/// All of them, in the order in which they are asked.
+const FILTERS: [Filter; 8] = [
+    Filter::Ready,
+    Filter::Resources,
+    Filter::Plugins,
+    Filter::Constraints,
+    Filter::Platform,
+    Filter::HostPorts,
+    Filter::MaxReplicas,
+    Filter::Volumes,
+];
+/// Those that a node which passed before may not pass any more: it only fills up.
+const FILLING: [Filter; 3] = [Filter::Resources, Filter::HostPorts, Filter::MaxReplicas];
+
 /// What the refusal of a host port begins with.
 const HOST_PORT_IN_USE: &str = "host-mode port already in use";
 
@@ -204,7 +202,7 @@ pub(super) struct Refusals(BTreeMap<Filter, u64>);
 impl Refusals {
     /// Whether the task can run on the node; if not, it is noted why.
     pub(super) fn admits(&mut self, demand: &Demand<'_>, room: &Room, of_service: u64) -> bool {
-        self.note(demand.refused_by(room, of_service))
+        self.note(demand.refused_by(&FILTERS, room, of_service))
     }
 
     /// The same for a node that was admitted before.
@@ -214,7 +212,7 @@ impl Refusals {
         room: &Room,
         of_service: u64,
     ) -> bool {
-        self.note(demand.refused_now(room, of_service))
+        self.note(demand.refused_by(&FILLING, room, of_service))
     }
 
     fn note(&mut self, refusal: Option<Filter>) -> bool {

@@ -507,7 +507,7 @@ proptest! {
                 ports += usize::from(task.endpoint_spec.is_some());
                 *by_service.entry(&task.service_id).or_default() += 1;
                 let constraints = constraints_of(&task.spec).unwrap();
-                prop_assert!(constraints.iter().all(|c| c.matches(node)));
+                prop_assert!(Constraint::all_match(&constraints, node));
                 let max = task.spec.placement.as_ref().unwrap().max_replicas;
                 prop_assert!(max == 0 || by_service[task.service_id.as_str()] <= max);
             }

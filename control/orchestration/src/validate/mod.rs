@@ -14,6 +14,7 @@ pub use network::{check_network, check_network_removal};
 pub use payload::{
     check_config, check_config_removal, check_payload_update, check_secret, check_secret_removal,
 };
+pub(crate) use service::default_update_config;
 pub use service::{
     MONITOR_DEFAULT, RESTART_DELAY_DEFAULT, STOP_GRACE_PERIOD_DEFAULT, check_service,
     check_service_update, resolve_networks, with_defaults,

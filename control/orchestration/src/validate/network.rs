@@ -2,10 +2,7 @@
 
 use super::{SpecError, SpecErrorKind, check_name};
 use crate::allocator;
-use skein_model::{Network, NetworkSpec, State, Task, TaskState};
-
-/// Marks the networks that the swarm itself makes.
-const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
+use skein_model::{Network, NetworkSpec, PREDEFINED_LABEL, State, Task, TaskState};
 
 /// Checks all that can be said of a network that is to be created. Whether its name is free is the
 /// store's to say.

@@ -204,12 +204,18 @@ pub fn with_defaults(spec: &ServiceSpec) -> ServiceSpec {
         .get_or_insert(RESTART_DELAY_DEFAULT);
     for config in [&mut spec.update_config, &mut spec.rollback_config] {
         config
-            .get_or_insert_with(|| UpdateConfig {
-                parallelism: 1,
-                ..UpdateConfig::default()
-            })
+            .get_or_insert_with(default_update_config)
             .monitor
             .get_or_insert(MONITOR_DEFAULT);
     }
     spec
+}
+
+/// How a service is updated, or rolled back, that says nothing of it: one task after the other. What is
+/// left out of a config that it has is zero instead.
+pub(crate) fn default_update_config() -> UpdateConfig {
+    UpdateConfig {
+        parallelism: 1,
+        ..UpdateConfig::default()
+    }
 }
