@@ -1,8 +1,12 @@
 //! What the manager's parts need of the replicated store.
 
-use crate::raft::{Leadership, Member, ProposeError, Raft};
+use crate::{
+    clock,
+    raft::{Leadership, Member, ProposeError, Raft},
+    rpc::propose_status,
+};
 use skein_model::{Action, Applied, Draft, Rejection, State, Timestamp};
-use std::{future::Future, time::SystemTime};
+use std::future::Future;
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -56,9 +60,7 @@ impl Store for Raft {
         self.reachable(raft_id)
     }
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let nanos = since.map_or(0, |since| since.as_nanos());
-        Timestamp::from_unix_nanos(nanos.try_into().unwrap_or(0))
+        clock::now()
     }
 }
 
@@ -90,7 +92,7 @@ pub(super) async fn commit<S: Store>(
         match propose_all(store, draft).await {
             Ok(()) => return Ok(()),
             Err(ProposeError::Rejected(rejection)) => conflict = rejection,
-            Err(error) => return Err(status_of(error)),
+            Err(error) => return Err(propose_status(error)),
         }
     }
     Err(Status::aborted(format!(
@@ -112,14 +114,4 @@ pub(super) async fn propose_all<S: Store>(store: &S, draft: Draft) -> Result<(),
         }
     }
     refused
-}
-
-fn status_of(error: ProposeError) -> Status {
-    match error {
-        ProposeError::NotLeader { leader } => crate::rpc::not_leader(leader),
-        ProposeError::Rejected(rejection) => Status::aborted(rejection.to_string()),
-        ProposeError::Refused(reason) => Status::failed_precondition(reason),
-        ProposeError::NoLeader => Status::unavailable(error.to_string()),
-        ProposeError::Unavailable(reason) => Status::unavailable(reason),
-    }
 }

@@ -73,9 +73,8 @@ pub fn not_leader(leader: Option<Member>) -> tonic::Status {
 pub fn propose_status(error: ProposeError) -> tonic::Status {
     match error {
         ProposeError::NotLeader { leader } => not_leader(leader),
-        ProposeError::Rejected(rejection) => {
-            tonic::Status::failed_precondition(rejection.to_string())
-        }
+        // Others were quicker: it is worth another try.
+        ProposeError::Rejected(rejection) => tonic::Status::aborted(rejection.to_string()),
         ProposeError::Refused(reason) => tonic::Status::failed_precondition(reason),
         ProposeError::NoLeader => tonic::Status::unavailable(error.to_string()),
         ProposeError::Unavailable(reason) => tonic::Status::unavailable(reason),
