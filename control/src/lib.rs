@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod api;
+mod blocking;
 pub mod clock;
 pub mod identity;
 pub mod manager;

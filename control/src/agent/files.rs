@@ -1,6 +1,7 @@
 //! Where the files of tasks are that containers see as their secrets and configs: in memory only.
 
 use super::container::File;
+use crate::blocking::blocking;
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{FsType, TMPFS_MAGIC, statfs},
@@ -12,7 +13,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::task::spawn_blocking;
 
 /// Below this each node has a folder with one for each of its tasks.
 const ROOT: &str = "/run/skein/tasks";
@@ -114,12 +114,6 @@ impl Files {
         }
         Ok(self.folder.join(task_id))
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {

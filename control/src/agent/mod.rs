@@ -25,7 +25,6 @@ pub mod task;
 pub mod template;
 
 use crate::rpc::Managers;
-use bollard::Docker;
 use skein_model::NodeRole;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -44,7 +43,7 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Config {
     /// The container engine; it need not be up.
-    pub engine: Docker,
+    pub engine: engine::Engine,
     /// The dataplane's socket; it need not be there.
     pub dataplane_socket: PathBuf,
     /// A directory of the agent's own; made if need be.
@@ -88,7 +87,7 @@ async fn run(config: Config, shutdown: CancellationToken) {
         return;
     };
     let environment = task::Environment {
-        engine: engine::Engine::new(config.engine),
+        engine: config.engine,
         store,
         reports: reports::Reports::default(),
         networks: network::NetworkState::default(),

@@ -1,16 +1,11 @@
 //! What a swarm leaves on the engine goes with the membership.
 
 use crate::agent::{
-    engine::{TWIN_LABEL, connect},
+    engine::{Engine, EngineError},
     files::Files,
 };
-use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
-};
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-/// Label of a task's container: the ID of its node.
-const NODE_LABEL: &str = "com.docker.swarm.node.id";
 /// An engine that needs longer for all of it is left as it is.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -28,26 +23,12 @@ pub(super) async fn clean(engine: &Path, node_id: &str) {
     }
 }
 
-async fn remove_all(engine: &Path, node_id: &str) -> Result<(), bollard::errors::Error> {
-    let docker = connect(engine, TIMEOUT)?.negotiate_version().await?;
-    let labelled = |label: String| HashMap::from([("label".to_owned(), vec![label])]);
-    let of_node = labelled(format!("{NODE_LABEL}={node_id}"));
-    let options = ListContainersOptionsBuilder::new().all(true);
-    let containers = docker.list_containers(Some(options.filters(&of_node).build()));
-    let force = RemoveContainerOptionsBuilder::new().force(true).v(true);
-    let force = force.build();
-    for id in containers.await?.into_iter().filter_map(|found| found.id) {
-        if let Err(error) = docker.remove_container(&id, Some(force.clone())).await {
-            tracing::warn!(%error, container = id, "could not remove a task's container");
+async fn remove_all(engine: &Path, node_id: &str) -> Result<(), EngineError> {
+    let engine = Engine::at(engine)?;
+    for (container, _) in engine.task_containers(node_id).await? {
+        if let Err(error) = engine.remove(&container).await {
+            tracing::warn!(%error, container, "could not remove a task's container");
         }
     }
-    let twins = labelled(TWIN_LABEL.to_owned());
-    let options = ListNetworksOptionsBuilder::new().filters(&twins).build();
-    let networks = docker.list_networks(Some(options)).await?;
-    for id in networks.into_iter().filter_map(|found| found.id) {
-        if let Err(error) = docker.remove_network(&id).await {
-            tracing::warn!(%error, network = id, "could not remove a network of the swarm");
-        }
-    }
-    Ok(())
+    engine.remove_all_twins().await
 }

@@ -41,6 +41,12 @@ pub struct NodeError {
     pub message: String,
 }
 
+impl From<std::io::Error> for NodeError {
+    fn from(error: std::io::Error) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
 impl NodeError {
     /// An error of a kind.
     pub fn new(kind: NodeErrorKind, message: impl Into<String>) -> Self {

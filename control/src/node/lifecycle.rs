@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     agent::dataplane::clear,
+    blocking::blocking,
     clock,
     identity::{Identity, JoinToken, SecretKey, Stored, Vault, cert_expiry, key_and_request, sign},
     raft::Raft,
@@ -63,7 +64,7 @@ impl Node {
         let folder = Folder::new(config.state_dir.clone());
         let stored = {
             let folder = folder.clone();
-            blocking(move || {
+            blocking::<_, NodeError>(move || {
                 let stored = Vault::load(&folder.certificates(), None).map_err(internal)?;
                 if matches!(stored, Stored::Nothing) {
                     folder.wipe()?;
@@ -572,12 +573,6 @@ async fn source_towards(remote: &str) -> Option<std::net::IpAddr> {
     let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
     socket.connect(target).await.ok()?;
     Some(socket.local_addr().ok()?.ip())
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, NodeError> + Send + 'static,
-) -> Result<T, NodeError> {
-    tokio::task::spawn_blocking(work).await.map_err(internal)?
 }
 
 pub(super) fn internal(error: impl std::fmt::Display) -> NodeError {

@@ -1,7 +1,10 @@
 //! What a member keeps on disk.
 
 use super::{NodeError, RemoteManager};
-use crate::identity::{Vault, write_private};
+use crate::{
+    blocking::blocking,
+    identity::{Vault, write_private},
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -169,8 +172,7 @@ impl Kept {
             }
             work(&kept)
         };
-        let written = tokio::task::spawn_blocking(write).await;
-        written.map_err(|error| NodeError::internal(error.to_string()))?
+        blocking(write).await
     }
 
     /// Changes what is saved, here and on disk.

@@ -7,7 +7,7 @@ use super::{
     renewal, roles,
 };
 use crate::{
-    agent::{self, Agent, Orders},
+    agent::{self, Agent, Orders, engine::Engine},
     api,
     identity::{CaService, Identity},
     manager::Manager,
@@ -32,8 +32,6 @@ use tonic::service::Routes;
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// One attempt to become a member of the Raft group: the leader dials back and asks its quorum.
 const JOIN_GROUP_TIMEOUT: Duration = Duration::from_secs(20);
-/// One call of the engine, where the agent sets no deadline of its own.
-const ENGINE_TIMEOUT: Duration = Duration::from_secs(120);
 const JOIN_GROUP_ATTEMPTS: usize = 8;
 const JOIN_GROUP_RETRY: Duration = Duration::from_millis(500);
 
@@ -322,7 +320,7 @@ impl Runtime {
         }
     }
 
-    fn start_common(&self, node: &Node, engine: bollard::Docker) {
+    fn start_common(&self, node: &Node, engine: Engine) {
         let folder = node.folder();
         let (config, saved) = (node.config(), self.kept.saved());
         let data_path = saved.data_path.or(saved.advertise.map(|own| own.ip()));
@@ -387,9 +385,9 @@ pub(super) fn is_manager(identity: &Identity) -> bool {
 }
 
 /// A client of the node's engine, which need not be up.
-fn engine_of(node: &Node) -> Result<bollard::Docker, NodeError> {
+fn engine_of(node: &Node) -> Result<Engine, NodeError> {
     let socket = &node.config().engine;
-    agent::engine::connect(socket, ENGINE_TIMEOUT).map_err(|error| {
+    Engine::at(socket).map_err(|error| {
         let socket = socket.display();
         NodeError::internal(format!("could not use the engine at {socket}: {error}"))
     })

@@ -10,7 +10,6 @@ use skein_model::{
 /// A CPU, in billionths.
 const NANO: i64 = 1_000_000_000;
 /// The plugin that serves Skein's own networks is no choice of the user's.
-const OWN_PLUGIN: &str = "skein";
 
 impl Engine {
     /// What the node is, as its engine sees it.
@@ -38,7 +37,7 @@ pub fn describe(info: SystemInfo, version: SystemVersion) -> NodeDescription {
     .flat_map(|(kind, names)| {
         let names = names.unwrap_or_default().into_iter();
         names
-            .filter(|name| name != OWN_PLUGIN)
+            .filter(|name| name != super::DRIVER)
             .map(|name| EnginePlugin {
                 kind: kind.to_owned(),
                 name,

@@ -6,13 +6,13 @@ mod describe;
 mod images;
 mod networks;
 
-pub use client::connect;
 pub use describe::describe;
 pub use networks::{DRIVER, TWIN_LABEL, TwinSpec};
 
 use bollard::Docker;
 use std::{
     future::Future,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -98,14 +98,19 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The engine that `docker` connects to; it need not be up yet.
-    pub fn new(docker: Docker) -> Self {
-        Self {
-            docker: docker.with_timeout(CLIENT_LIMIT),
+    /// The engine behind `socket`; it need not be up yet.
+    ///
+    /// # Errors
+    /// The client cannot be made, whatever the engine does.
+    pub fn at(socket: &Path) -> Result<Self, EngineError> {
+        let docker = client::connect(socket, CLIENT_LIMIT)
+            .map_err(|error| failure("connecting to it", error))?;
+        Ok(Self {
+            docker,
             negotiated: Arc::default(),
             changes: Arc::new(Semaphore::new(CHANGES_AT_ONCE)),
             twins: Arc::default(),
-        }
+        })
     }
 
     /// The client, once its API version is one that the engine speaks.
@@ -267,8 +272,7 @@ mod tests {
     async fn an_engine_that_is_not_there_is_away() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("none.sock");
-        let docker = connect(&path, READ_DEADLINE).unwrap();
-        let engine = Engine::new(docker);
+        let engine = Engine::at(&path).unwrap();
         let error = engine.container("c").await.unwrap_err();
         assert!(matches!(error, EngineError::Away { .. }), "{error}");
         assert!(error.is_passing());

@@ -119,8 +119,23 @@ impl Engine {
         let Some(twin) = self.twin(network_id).await? else {
             return Ok(());
         };
+        self.remove_network(&twin).await
+    }
+
+    /// Removes the twins of all networks. What fails is logged.
+    pub async fn remove_all_twins(&self) -> Result<(), EngineError> {
+        let _turn = self.twins.lock().await;
+        for (twin, network_id) in self.labelled(TWIN_LABEL.to_owned()).await? {
+            if let Err(error) = self.remove_network(&twin).await {
+                tracing::warn!(%error, network_id, "could not remove a network of the swarm");
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_network(&self, twin: &str) -> Result<(), EngineError> {
         let removed = self
-            .change("removing a network", |docker| docker.remove_network(&twin))
+            .change("removing a network", |docker| docker.remove_network(twin))
             .await;
         match removed {
             Err(error) if error.is_not_found() => Ok(()),
