@@ -1,6 +1,7 @@
 //! A node's certificate and key on disk.
 
 use super::{AuthorityError, issuer_of, keyfile::KeyFileError, peer_identity, validity};
+use atomicwrites::{AtomicFile, OverwriteBehavior::AllowOverwrite};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use skein_model::{NodeRole, Timestamp, TlsInfo};
 use std::{
@@ -146,18 +147,11 @@ impl fmt::Debug for Identity {
 
 /// Writes a file (0600) through a temporary one beside it, so that a crash leaves the old or the new.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    let parent = path.parent().unwrap_or(Path::new("."));
-    fs::File::open(parent)?.sync_all()
+    let mut private = OpenOptions::new();
+    private.write(true).create(true).truncate(true).mode(0o600);
+    AtomicFile::new(path, AllowOverwrite)
+        .write_with_options(|file| file.write_all(content), private)
+        .map_err(io::Error::from)
 }
 
 /// A key (PKCS #8) as PEM.

@@ -9,7 +9,6 @@ use skein_model::{
 
 /// A CPU, in billionths.
 const NANO: i64 = 1_000_000_000;
-/// The plugin that serves Skein's own networks is no choice of the user's.
 
 impl Engine {
     /// What the node is, as its engine sees it.
@@ -37,6 +36,7 @@ pub fn describe(info: SystemInfo, version: SystemVersion) -> NodeDescription {
     .flat_map(|(kind, names)| {
         let names = names.unwrap_or_default().into_iter();
         names
+            // It serves Skein's own networks, and is no choice of the user's.
             .filter(|name| name != super::DRIVER)
             .map(|name| EnginePlugin {
                 kind: kind.to_owned(),
