@@ -53,8 +53,11 @@ fn managers_killed_in_turn_forget_nothing() -> anyhow::Result<()> {
             killed
         })?;
         made.extend(acknowledged);
+        let mut attempt = 0;
         wait_until("the others write again", ELECTION_TIMEOUT, || {
-            let name = format!("s-{round}-after");
+            // A name of its own for each: one whose answer was lost may be there.
+            attempt += 1;
+            let name = format!("s-{round}-after-{attempt}");
             services::create_unwatched(others[1], &name, 0, &[])?;
             made.push(name);
             Ok(())

@@ -65,7 +65,7 @@ const WANTED: &[Wanted] = &[
     ),
     wanted(
         "network create .*(nonsense|absent)|POST /networks/create",
-        "[Ii]nvalid (subnet|name)|plugin|status (400|500)|DNS name",
+        "[Ii]nvalid (subnet|name)|plugin|^swarm: status 500|^skein: status 400|DNS name",
         "the words of newer engines, and 400 for what the client did wrong",
     ),
     wanted(
@@ -80,7 +80,7 @@ const WANTED: &[Wanted] = &[
     ),
     wanted(
         "/secrets/create|/services/create|/services/bare/update|/logs",
-        "unmarshal|JSON|EOF|base64|registryAuthFrom|at least one|since|status (400|500)",
+        "unmarshal|JSON|EOF|base64|registryAuthFrom|at least one|since|^swarm: status 500|^skein: status 400",
         "the words of another JSON decoder or of newer engines; 400 for what the client did wrong",
     ),
     wanted(

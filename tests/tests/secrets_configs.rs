@@ -1,16 +1,13 @@
 //! Secrets and configs, from the docker CLI to the files in the containers.
 
 use anyhow::{Context as _, ensure};
-use skein_tests::swarm;
-use std::path::Path;
+use skein_tests::{cli, swarm};
 use xtask::{
     check::services,
     cluster::{Cluster, Daemon, Host},
     wait_until,
 };
 
-/// The CLIs that machines may have: that of Debian's engine, and a newer one.
-const CLIS: [&str; 2] = ["/usr/bin/docker", "/usr/local/bin/docker"];
 /// What is in the secrets: not to be found anywhere by chance.
 const FIRST: &str = "first-secret-2f7c0a";
 const SECOND: &str = "second-secret-91be44";
@@ -18,12 +15,8 @@ const SECOND: &str = "second-secret-91be44";
 #[test]
 fn tasks_see_their_secrets_and_configs_as_files() -> anyhow::Result<()> {
     let cluster = swarm("secrets-configs", 2, 1)?;
-    for cli in CLIS {
-        if !Path::new(cli).exists() {
-            eprintln!("skipped: {cli} is not installed");
-            continue;
-        }
-        scenario(&cluster, cli).with_context(|| format!("by {cli}"))?;
+    for cli in cli::installed()? {
+        scenario(&cluster, &cli.path).with_context(|| format!("by {}", cli.path))?;
     }
     cluster.down()
 }

@@ -2,6 +2,7 @@
 
 use super::services::container_of;
 use crate::cluster::Host;
+use anyhow::ensure;
 
 /// The addresses of a name, asked with dig inside a task of `service` on this node; in order.
 ///
@@ -24,10 +25,51 @@ pub fn resolve_with(
     let container = container_of(host, service)?;
     let pid = host.engine(&["inspect", "--format", "{{.State.Pid}}", &container])?;
     let answer = host.run(&format!(
-        "nsenter --net --target {} dig +short +time=3 +tries=2 {options} @127.0.0.11 {name}",
+        "nsenter --net --target {} dig +noall +comments +answer +time=3 +tries=2 {options} \
+         @127.0.0.11 {name}",
         pid.trim()
     ))?;
-    let mut addresses: Vec<_> = answer.lines().map(str::to_owned).collect();
+    addresses(&answer)
+}
+
+/// What is in the answer that dig shows with its header: a server that failed has said nothing of the
+/// name.
+fn addresses(answer: &str) -> anyhow::Result<Vec<String>> {
+    let status = answer.lines().find_map(|line| {
+        let (_, status) = line.split_once("status: ")?;
+        status.split(',').next()
+    });
+    ensure!(
+        matches!(status, Some("NOERROR" | "NXDOMAIN")),
+        "no answer, but {}: {answer}",
+        status.unwrap_or("nothing")
+    );
+    let records = answer.lines().filter(|line| !line.starts_with(';'));
+    let addresses = records.filter_map(|record| record.split_whitespace().last());
+    let mut addresses: Vec<_> = addresses.map(str::to_owned).collect();
     addresses.sort();
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_no_empty_answer() {
+        let header = |status: &str| {
+            format!(
+                ";; Got answer:\n;; ->>HEADER<<- opcode: QUERY, status: {status}, id: 7\n\
+                 ;; flags: qr rd ra; QUERY: 1, ANSWER: 2\n\n"
+            )
+        };
+        let records =
+            ";; ANSWER SECTION:\nweb.\t600\tIN\tA\t10.0.1.4\nweb.\t600\tIN\tA\t10.0.1.3\n\n";
+        let found = addresses(&(header("NOERROR") + records)).unwrap();
+        assert_eq!(found, ["10.0.1.3", "10.0.1.4"]);
+        assert!(addresses(&header("NXDOMAIN")).unwrap().is_empty());
+        for failed in [&*header("SERVFAIL"), ";; no servers could be reached\n", ""] {
+            assert!(addresses(failed).is_err(), "{failed}");
+        }
+    }
 }
