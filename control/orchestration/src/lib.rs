@@ -9,12 +9,14 @@
 pub mod allocator;
 mod enforcer;
 mod global;
+pub mod heartbeats;
 mod job;
 pub mod network_state;
-pub mod node_failure;
+mod node_failure;
 mod orchestration;
 mod reaper;
 mod replicated;
+mod report;
 mod restart;
 pub mod scheduler;
 mod slot;
@@ -24,8 +26,8 @@ pub mod validate;
 mod wake;
 
 pub use orchestration::Orchestration;
+pub use report::report;
 pub use slot::is_up_to_date;
-pub use task::report;
 pub use wake::Wake;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 use skein_model::Draft;
-use skein_orchestration::node_failure::Heartbeats;
+use skein_orchestration::heartbeats::Heartbeats;
 use std::time::Duration;
 use tokio::{sync::Notify, time::Instant};
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::rpc::Caller;
 use skein_model::{NodeDescription, NodeState, TaskStatus};
-use skein_orchestration::node_failure::heartbeat_period;
+use skein_orchestration::heartbeats::heartbeat_period;
 use skein_proto::{
     network::{NetworkUpdate, Programmed},
     node as proto,

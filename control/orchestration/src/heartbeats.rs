@@ -1,0 +1,148 @@
+//! Which nodes are gone, by the heartbeats that were heard.
+
+use skein_model::{Draft, Node, NodeState, State};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// How often nodes tell that they live: Swarm's period.
+pub const HEARTBEAT_PERIOD: Duration = Duration::from_secs(5);
+/// Nobody can tell more often than this whether a node lives.
+const HEARTBEAT_PERIOD_MIN: Duration = Duration::from_millis(100);
+
+/// How often nodes of this cluster tell that they live.
+pub fn heartbeat_period(state: &State) -> Duration {
+    let asked = state.cluster().map(|c| c.spec.dispatcher.heartbeat_period);
+    match asked.and_then(|nanos| u64::try_from(nanos).ok()) {
+        None | Some(0) => HEARTBEAT_PERIOD,
+        Some(nanos) => Duration::from_nanos(nanos).max(HEARTBEAT_PERIOD_MIN),
+    }
+}
+
+/// Heartbeats that may be missed before a node is down.
+const GRACE: u32 = 3;
+/// The same after a change of leader: nodes must find the new one first.
+const GRACE_UNKNOWN: u32 = 6;
+
+/// The heartbeats that this leader has heard. Times are of a clock that never jumps, from any start.
+#[derive(Debug)]
+pub struct Heartbeats {
+    leader_since: Duration,
+    heard: BTreeMap<String, Duration>,
+}
+
+impl Heartbeats {
+    /// Those of a leader that begins now.
+    pub fn new(now: Duration) -> Self {
+        Self {
+            leader_since: now,
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// A node lives.
+    pub fn heard(&mut self, node_id: &str, now: Duration) {
+        match self.heard.get_mut(node_id) {
+            Some(last) => *last = now,
+            None => drop(self.heard.insert(node_id.to_owned(), now)),
+        }
+    }
+
+    /// Marks nodes that are not heard of; returns when to look again, by the same clock.
+    pub fn run(&mut self, draft: &mut Draft, now: Duration) -> Option<Duration> {
+        self.heard.retain(|id, _| draft.node(id).is_some());
+        let period = heartbeat_period(draft);
+        let nodes: Vec<Arc<Node>> = draft
+            .nodes()
+            .filter(|node| node.status.state != NodeState::Down)
+            .cloned()
+            .collect();
+        let mut again: Option<Duration> = None;
+        for node in nodes {
+            let known = self.heard.get(&node.id);
+            let (deadline, message) = match known {
+                Some(last) => (*last + period * GRACE, "heartbeat failure"),
+                None => (
+                    self.leader_since + period * GRACE_UNKNOWN,
+                    "heartbeat failure for node in \"unknown\" state",
+                ),
+            };
+            let (state, message) = if now >= deadline {
+                (NodeState::Down, message)
+            } else {
+                again = Some(again.map_or(deadline, |earlier| earlier.min(deadline)));
+                if known.is_some() || node.status.state == NodeState::Unknown {
+                    continue;
+                }
+                (
+                    NodeState::Unknown,
+                    "Node moved to \"unknown\" state due to leadership change in cluster",
+                )
+            };
+            let mut node = (*node).clone();
+            node.status.state = state;
+            node.status.message = message.into();
+            draft.put(node);
+        }
+        again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fixture;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn beat(fixture: &mut Fixture, beats: &mut Heartbeats, now: Duration) -> Option<Duration> {
+        let mut draft = fixture.draft();
+        let again = beats.run(&mut draft, now);
+        fixture.commit(draft);
+        again
+    }
+
+    fn status(fixture: &Fixture, node: &str) -> (NodeState, String) {
+        let status = &fixture.state.node(node).unwrap().status;
+        (status.state, status.message.clone())
+    }
+
+    #[test]
+    fn a_node_is_down_after_three_missed_heartbeats() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        let mut beats = Heartbeats::new(SECOND);
+        beats.heard("a", SECOND * 2);
+        assert_eq!(
+            beat(&mut fixture, &mut beats, SECOND * 3),
+            Some(SECOND * 17)
+        );
+        beats.heard("a", SECOND * 7);
+        assert_eq!(
+            beat(&mut fixture, &mut beats, SECOND * 17),
+            Some(SECOND * 22)
+        );
+        assert_eq!(status(&fixture, "a").0, NodeState::Ready);
+        assert_eq!(beat(&mut fixture, &mut beats, SECOND * 22), None);
+        assert_eq!(
+            status(&fixture, "a"),
+            (NodeState::Down, "heartbeat failure".into())
+        );
+    }
+
+    #[test]
+    fn a_new_leader_gives_nodes_twice_the_time() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        let mut beats = Heartbeats::new(SECOND * 100);
+        assert_eq!(
+            beat(&mut fixture, &mut beats, SECOND * 100),
+            Some(SECOND * 130)
+        );
+        let (state, message) = status(&fixture, "a");
+        assert_eq!(state, NodeState::Unknown);
+        assert!(message.contains("leadership change"), "{message}");
+        beat(&mut fixture, &mut beats, SECOND * 130);
+        let (state, message) = status(&fixture, "a");
+        assert_eq!(state, NodeState::Down);
+        assert_eq!(message, "heartbeat failure for node in \"unknown\" state");
+    }
+}

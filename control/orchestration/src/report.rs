@@ -1,0 +1,105 @@
+//! What becomes of a task when its node reports.
+
+use skein_model::{Task, TaskState, TaskStatus, Timestamp};
+
+/// The task with what its node says of it; `None` where that is nothing new. An observed state never
+/// goes back, and the first end of a task is its last.
+pub fn report(task: &Task, reported: TaskStatus, now: Timestamp) -> Option<Task> {
+    let before = &task.status;
+    if reported.state < before.state || before.state.is_terminal() {
+        return None;
+    }
+    let mut status = reported;
+    status.running_since = before.running_since;
+    if status.state == before.state {
+        status.applied_at = before.applied_at;
+    } else {
+        status.applied_at = now;
+        if status.state == TaskState::Running {
+            status.running_since = now;
+        }
+    }
+    let same = TaskStatus {
+        timestamp: before.timestamp,
+        ..status.clone()
+    };
+    if same == *before {
+        return None;
+    }
+    Some(Task {
+        status,
+        ..task.clone()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STATES: [TaskState; 11] = [
+        TaskState::New,
+        TaskState::Assigned,
+        TaskState::Accepted,
+        TaskState::Preparing,
+        TaskState::Ready,
+        TaskState::Starting,
+        TaskState::Running,
+        TaskState::Complete,
+        TaskState::Shutdown,
+        TaskState::Failed,
+        TaskState::Rejected,
+    ];
+
+    fn status(state: TaskState) -> TaskStatus {
+        TaskStatus {
+            state,
+            ..TaskStatus::default()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn states_never_go_back_and_the_first_end_is_the_last(
+            reports in prop::collection::vec(0..STATES.len(), 1..20),
+        ) {
+            let mut task = Task::default();
+            for (second, index) in reports.into_iter().enumerate() {
+                let now = Timestamp::from_unix_nanos(second as i128 + 1);
+                let before = task.status.clone();
+                if let Some(next) = report(&task, status(STATES[index]), now) {
+                    prop_assert!(!before.state.is_terminal());
+                    prop_assert!(next.status.state > before.state);
+                    prop_assert_eq!(next.status.applied_at, now);
+                    let ran = before.state < TaskState::Running
+                        && next.status.state == TaskState::Running;
+                    let since = if ran { now } else { before.running_since };
+                    prop_assert_eq!(next.status.running_since, since);
+                    task = next;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_again_is_no_news_but_new_ports_are() {
+        let task = Task {
+            status: status(TaskState::Running),
+            ..Task::default()
+        };
+        let now = Timestamp::from_unix_nanos(9);
+        let again = TaskStatus {
+            timestamp: now,
+            ..status(TaskState::Running)
+        };
+        assert_eq!(report(&task, again.clone(), now), None);
+        let ports = TaskStatus {
+            port_status: skein_model::PortStatus {
+                ports: vec![Default::default()],
+            },
+            ..again
+        };
+        let changed = report(&task, ports, now).unwrap();
+        assert!(changed.status.applied_at.is_zero(), "it ran before");
+    }
+}
