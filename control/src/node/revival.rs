@@ -3,8 +3,10 @@
 use super::{
     InitRequest, LocalState, Node, NodeError, RemoteManager,
     address::{self, Addresses},
-    founding, interfaces,
-    lifecycle::{await_own_leadership, internal, membership},
+    founding,
+    init::await_own_leadership,
+    interfaces,
+    lifecycle::{internal, membership},
     persist::Kept,
     request::merge_spec_over,
     runtime::Runtime,

@@ -2,7 +2,8 @@
 
 use super::{
     Node, NodeError,
-    runtime::{Runtime, Seat, is_manager},
+    runtime::{Runtime, is_manager},
+    seat::Seat,
 };
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;

@@ -2,38 +2,34 @@
 //! server, the Raft member and the manager, which come and go with the role.
 
 use super::{
-    Node, NodeError, RemoteManager, locking,
-    persist::{Kept, Saved},
+    Node, NodeError, RemoteManager,
+    known_managers::{follow_leader, keep_managers},
+    locking,
+    persist::Kept,
     renewal, roles,
+    seat::{Seat, clone_listener},
 };
 use crate::{
     agent::{self, Agent, Orders, engine::Engine},
     api,
     identity::{CaService, Identity},
     manager::Manager,
-    raft::{Raft, RaftService, RaftSlot},
+    raft::{Raft, RaftService},
     rpc::{self, Credentials, Managers, Standing},
 };
 use parking_lot::RwLock;
 use skein_model::{Cluster, NodeRole};
 use skein_proto::node::{
-    JoinGroupRequest, api_server::ApiServer, ca_server::CaServer,
-    dispatcher_server::DispatcherServer, logs_server::LogsServer, raft_client::RaftClient,
+    api_server::ApiServer, ca_server::CaServer, dispatcher_server::DispatcherServer,
+    logs_server::LogsServer,
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, watch},
-};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 /// How long what runs may take to end, until it is left behind.
-const STOP_TIMEOUT: Duration = Duration::from_secs(15);
-/// One attempt to become a member of the Raft group: the leader dials back and asks its quorum.
-const JOIN_GROUP_TIMEOUT: Duration = Duration::from_secs(20);
-const JOIN_GROUP_ATTEMPTS: usize = 8;
-const JOIN_GROUP_RETRY: Duration = Duration::from_millis(500);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A member at work. Clones are handles of the same.
 #[derive(Clone)]
@@ -54,132 +50,6 @@ struct Part {
     manager: Manager,
     shutdown: CancellationToken,
     tasks: TaskTracker,
-}
-
-/// A Raft member and the port it is reached at, before anything else runs.
-pub(super) struct Seat {
-    pub raft: Raft,
-    slot: RaftSlot,
-    listener: std::net::TcpListener,
-}
-
-impl Seat {
-    /// Takes the port and starts Raft member `id`.
-    pub async fn take(kept: &Kept, id: u64, credentials: Credentials) -> Result<Self, NodeError> {
-        let listener = listen(kept.saved().listen)?;
-        Self::start(kept, id, credentials, RaftSlot::default(), listener).await
-    }
-
-    /// Becomes a member of the group of `managers`, under an ID that the leader gives.
-    pub async fn join(
-        kept: &Kept,
-        credentials: Credentials,
-        managers: &Managers,
-    ) -> Result<Self, NodeError> {
-        let mut saved = kept.saved();
-        let (slot, listener) = (RaftSlot::default(), listen(saved.listen)?);
-        // The leader dials back before it lets a member in: somebody must answer.
-        let greeting = CancellationToken::new();
-        let _ends = greeting.clone().drop_guard();
-        let service = RaftService::server(slot.clone(), credentials.clone());
-        let serving = tokio::spawn(rpc::serve(
-            clone_listener(&listener)?,
-            credentials.clone(),
-            Routes::new(service),
-            Arc::new(|_| Standing::AsCertified),
-            greeting.clone(),
-        ));
-        let id = join_group(&mut saved, &credentials, managers).await?;
-        saved.raft_id = Some(id);
-        kept.change(|kept| *kept = saved).await?;
-        greeting.cancel();
-        if let Ok(Err(error)) = serving.await {
-            tracing::warn!(%error, "the server for the managers' greeting failed");
-        }
-        Self::start(kept, id, credentials, slot, listener).await
-    }
-
-    async fn start(
-        kept: &Kept,
-        id: u64,
-        credentials: Credentials,
-        slot: RaftSlot,
-        listener: std::net::TcpListener,
-    ) -> Result<Self, NodeError> {
-        let file = kept.folder.raft_file();
-        let keys = kept.with_vault(|vault| vault.log_keys()).await?;
-        let raft = Raft::start(&file, keys, id, credentials).await;
-        let raft = raft.map_err(|error| {
-            let file = file.display();
-            NodeError::internal(format!("could not start Raft from {file}: {error}"))
-        })?;
-        slot.fill(raft.clone());
-        Ok(Self {
-            raft,
-            slot,
-            listener,
-        })
-    }
-
-    /// Ends the Raft member, and frees its file and the port.
-    pub async fn give_up(self) {
-        if tokio::time::timeout(STOP_TIMEOUT, self.raft.stop())
-            .await
-            .is_err()
-        {
-            tracing::warn!("the Raft member did not end within {STOP_TIMEOUT:?}");
-        }
-    }
-}
-
-async fn join_group(
-    saved: &mut Saved,
-    credentials: &Credentials,
-    managers: &Managers,
-) -> Result<u64, NodeError> {
-    let node_id = credentials.identity().node_id;
-    let address = saved.advertise.unwrap_or(saved.listen).to_string();
-    let mut last = String::new();
-    for _ in 0..JOIN_GROUP_ATTEMPTS {
-        let channel = managers.leader().await;
-        let channel = channel.map_err(|error| NodeError::unavailable(error.to_string()))?;
-        let request = JoinGroupRequest {
-            node_id: node_id.clone(),
-            address: address.clone(),
-        };
-        let mut client = RaftClient::new(channel);
-        let call = tokio::time::timeout(JOIN_GROUP_TIMEOUT, client.join_group(request));
-        let status = match call.await {
-            Ok(Ok(response)) => {
-                let response = response.into_inner();
-                let remote = |manager: skein_proto::node::Manager| RemoteManager {
-                    node_id: manager.node_id,
-                    address: manager.address,
-                };
-                saved.managers = response.managers.into_iter().map(remote).collect();
-                if let Some(own) = saved.managers.iter().find(|m| m.node_id == node_id) {
-                    // Where it named no host, the leader has seen which it is.
-                    saved.advertise = own.address.parse().ok().or(saved.advertise);
-                }
-                managers.update(saved.managers.clone());
-                return Ok(response.raft_id);
-            }
-            Ok(Err(status)) => status,
-            Err(_) => tonic::Status::deadline_exceeded("no answer"),
-        };
-        last = status.message().to_owned();
-        if matches!(
-            status.code(),
-            tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied
-        ) {
-            break;
-        }
-        managers.redirect(&status);
-        tokio::time::sleep(JOIN_GROUP_RETRY).await;
-    }
-    Err(NodeError::unavailable(format!(
-        "can't initialize raft node: {last}"
-    )))
 }
 
 impl Runtime {
@@ -393,19 +263,6 @@ fn engine_of(node: &Node) -> Result<Engine, NodeError> {
     })
 }
 
-fn listen(address: SocketAddr) -> Result<std::net::TcpListener, NodeError> {
-    let failed = |error| NodeError::internal(format!("could not listen on tcp {address}: {error}"));
-    // Sets SO_REUSEADDR, so that a restart need not wait for old connections.
-    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
-}
-
-fn clone_listener(listener: &std::net::TcpListener) -> Result<TcpListener, NodeError> {
-    let clone = listener.try_clone().and_then(TcpListener::from_std);
-    clone.map_err(|error| NodeError::internal(format!("could not listen: {error}")))
-}
-
 /// What the store knows of a caller. Only a leader's has all that was decided: others may not have
 /// heard yet that a node was promoted, and pass on to the leader what counts.
 fn standing(raft: &Raft, node_id: &str) -> Standing {
@@ -423,43 +280,4 @@ fn standing(raft: &Raft, node_id: &str) -> Standing {
         return Standing::Worker;
     }
     Standing::AsCertified
-}
-
-/// Keeps a manager's own list of managers, and of who leads, what Raft says it is.
-async fn follow_leader(raft: Raft, managers: Managers, shutdown: CancellationToken) {
-    let (mut state, mut leadership) = (raft.watch(), raft.leadership());
-    loop {
-        let known = {
-            let state = state.borrow_and_update();
-            let members = state.cluster().map(|cluster| cluster.managers.clone());
-            members.unwrap_or_default().into_iter()
-        };
-        let known = known.map(|(node_id, member)| RemoteManager {
-            node_id,
-            address: member.addr,
-        });
-        managers.update(known.collect());
-        let leader = leadership.borrow_and_update().leader.clone();
-        managers.point_to(leader.map(|leader| leader.address));
-        tokio::select! {
-            changed = state.changed() => if changed.is_err() { return },
-            changed = leadership.changed() => if changed.is_err() { return },
-            () = shutdown.cancelled() => return,
-        }
-    }
-}
-
-/// Writes down the managers that the node hears of, so that it finds one after a restart.
-async fn keep_managers(kept: Kept, managers: Managers, shutdown: CancellationToken) {
-    let mut known = managers.watch();
-    loop {
-        tokio::select! {
-            changed = known.changed() => if changed.is_err() { return },
-            () = shutdown.cancelled() => return,
-        }
-        let now = known.borrow_and_update().clone();
-        if let Err(error) = kept.change(|saved| saved.managers = now).await {
-            tracing::warn!(%error, "could not write down the managers");
-        }
-    }
 }
