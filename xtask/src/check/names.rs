@@ -32,15 +32,19 @@ pub fn resolve_with(
     addresses(&answer)
 }
 
+/// How Skein's server says (RFC 8914) that it does not know a name itself: then it asks the node's servers,
+/// none of which a host of a cluster reaches.
+const UNKNOWN: &str = "not a name of the cluster";
+
 /// What is in the answer that dig shows with its header: a server that failed has said nothing of the
-/// name.
+/// name, but for whose it is not.
 fn addresses(answer: &str) -> anyhow::Result<Vec<String>> {
     let status = answer.lines().find_map(|line| {
         let (_, status) = line.split_once("status: ")?;
         status.split(',').next()
     });
     ensure!(
-        matches!(status, Some("NOERROR" | "NXDOMAIN")),
+        matches!(status, Some("NOERROR" | "NXDOMAIN")) || answer.contains(UNKNOWN),
         "no answer, but {}: {answer}",
         status.unwrap_or("nothing")
     );
@@ -68,6 +72,9 @@ mod tests {
         let found = addresses(&(header("NOERROR") + records)).unwrap();
         assert_eq!(found, ["10.0.1.3", "10.0.1.4"]);
         assert!(addresses(&header("NXDOMAIN")).unwrap().is_empty());
+        let unknown =
+            header("SERVFAIL") + "; EDE: 0 (Other): (not a name of the cluster, and 10.0.0.1: ...)";
+        assert!(addresses(&unknown).unwrap().is_empty());
         for failed in [&*header("SERVFAIL"), ";; no servers could be reached\n", ""] {
             assert!(addresses(failed).is_err(), "{failed}");
         }
