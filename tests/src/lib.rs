@@ -4,6 +4,7 @@
 pub mod api;
 pub mod cli;
 pub mod kernel;
+pub mod ledger;
 pub mod parity;
 pub mod sockets;
 

@@ -1,8 +1,11 @@
 //! Managers that die, and come back with all they had.
 
-use anyhow::ensure;
-use skein_tests::swarm;
-use std::time::Duration;
+use anyhow::{Context as _, ensure};
+use skein_tests::{ledger::Ledger, swarm};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 use xtask::{
     check::services::{self, leader},
     cluster::{Cluster, Daemon, Host},
@@ -11,68 +14,102 @@ use xtask::{
 
 /// An election takes 2-3 s after the last heartbeat, on a loaded machine more.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Names of all services, as a manager says them.
-fn services_at(host: &Host) -> anyhow::Result<Vec<String>> {
-    let names = host.docker(&["service", "ls", "--format", "{{.Name}}"])?;
-    let mut names: Vec<_> = names.lines().map(str::to_owned).collect();
-    names.sort();
-    Ok(names)
-}
+/// From the kill of a manager to the next write that is acknowledged: what users were promised.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn others<'a>(cluster: &'a Cluster, name: &str) -> Vec<&'a Host> {
     let is_other = |host: &&Host| host.name() != name;
     cluster.nodes().filter(is_other).collect()
 }
 
+/// How often a manager is killed: enough to meet leaders and followers, at work and while they start.
+/// `SKEIN_ROUNDS` says another number, for a longer look.
+fn rounds() -> anyhow::Result<u32> {
+    const ROUNDS: u32 = 6;
+    match std::env::var("SKEIN_ROUNDS") {
+        Ok(rounds) => Ok(rounds.parse()?),
+        Err(_) => Ok(ROUNDS),
+    }
+}
+
+/// Kills a manager in the middle of writes, and starts it. Returns how long nothing could be written.
+fn kill_and_start(
+    cluster: &Cluster,
+    ledger: &mut Ledger,
+    round: u32,
+    victim: &Host,
+) -> anyhow::Result<Duration> {
+    let survivors = others(cluster, victim.name());
+    let killed = OnceLock::new();
+    std::thread::scope(|scope| {
+        let killing = scope.spawn(|| {
+            // Another moment of a write in each round.
+            std::thread::sleep(Duration::from_millis(u64::from(round) * 389 % 1500));
+            let done = victim.kill(&[Daemon::Control]);
+            // Not before: what it agreed to until then would pass for written without it.
+            killed.get_or_init(Instant::now);
+            done
+        });
+        let is_over = |ledger: &Ledger, moment: &Instant| {
+            ledger.resumed(*moment).is_some() || moment.elapsed() > ELECTION_TIMEOUT
+        };
+        let prefix = format!("round-{round}");
+        ledger.write(survivors[round as usize % 2], &prefix, |ledger| {
+            killed.get().is_some_and(|moment| is_over(ledger, moment))
+        });
+        killing.join().expect("no panic")
+    })?;
+    let moment = *killed.get().context("nobody killed it")?;
+    let resumed = ledger.resumed(moment);
+    let resumed =
+        resumed.with_context(|| format!("no write after {} was killed", victim.name()))?;
+    victim.start(&[Daemon::Control])?;
+    Ok(resumed - moment)
+}
+
 #[test]
 fn managers_killed_in_turn_forget_nothing() -> anyhow::Result<()> {
-    const ROUNDS: usize = 6;
     let cluster = swarm("killed-managers", 3, 3)?;
-    let mut made = Vec::new();
-    for round in 0..ROUNDS {
+    let mut ledger = Ledger::default();
+    let mut gaps = Vec::new();
+    for round in 0..rounds()? {
         let first = cluster.host("n1")?;
         let victim = match round % 2 {
             0 => leader(first)?,
             _ => format!("n{}", round % 3 + 1),
         };
-        let host = cluster.host(&victim)?;
-        let others = others(&cluster, &victim);
-        // Whatever was acknowledged must be there, whoever is killed in the middle.
-        let mut acknowledged = Vec::new();
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                (0..8)
-                    .map(|n| format!("s-{round}-{n}"))
-                    .filter(|name| services::create_unwatched(others[0], name, 0, &[]).is_ok())
-                    .collect::<Vec<_>>()
-            });
-            std::thread::sleep(Duration::from_millis(60 * round as u64));
-            let killed = host.kill(&[Daemon::Control]);
-            acknowledged = writer.join().unwrap_or_default();
-            killed
-        })?;
-        made.extend(acknowledged);
-        let mut attempt = 0;
-        wait_until("the others write again", ELECTION_TIMEOUT, || {
-            // A name of its own for each: one whose answer was lost may be there.
-            attempt += 1;
-            let name = format!("s-{round}-after-{attempt}");
-            services::create_unwatched(others[1], &name, 0, &[])?;
-            made.push(name);
-            Ok(())
-        })?;
-        host.start(&[Daemon::Control])?;
+        let victim = cluster.host(&victim)?;
+        gaps.push(kill_and_start(&cluster, &mut ledger, round, victim)?);
+        if round % 3 == 2 {
+            // Once more, while it reads what it had.
+            std::thread::sleep(Duration::from_millis(u64::from(round) * 31 % 400));
+            victim.kill(&[Daemon::Control])?;
+            victim.start(&[Daemon::Control])?;
+        }
         for host in cluster.nodes() {
-            wait_until("a manager knows all", ELECTION_TIMEOUT, || {
-                let known = services_at(host)?;
-                let lost: Vec<_> = made.iter().filter(|name| !known.contains(name)).collect();
-                ensure!(lost.is_empty(), "{} lost {lost:?}", host.name());
-                Ok(())
-            })?;
+            let knows = || ledger.check(host);
+            wait_until("a manager knows all", ELECTION_TIMEOUT, knows)?;
+        }
+        if round % 2 == 1 {
+            ledger.remove_all(first)?;
         }
     }
-    ensure!(made.len() > ROUNDS, "hardly anything was written: {made:?}");
+    gaps.sort();
+    let seconds: Vec<_> = gaps
+        .iter()
+        .map(|gap| format!("{:.1}", gap.as_secs_f32()))
+        .collect();
+    println!(
+        "{} writes acknowledged; seconds without one: {}",
+        ledger.acknowledged(),
+        seconds.join(" ")
+    );
+    let longest = gaps.last().context("no round")?;
+    ensure!(
+        *longest <= RESUME_TIMEOUT,
+        "no write for {:.1} s",
+        longest.as_secs_f32()
+    );
     cluster.down()
 }
 
