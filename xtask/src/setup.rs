@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 use std::{path::Path, process::Command};
 
 /// (the program or file that shows that it is there, Debian's package)
-const PACKAGES: [(&str, &str); 15] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("/usr/bin/cmake", "cmake"),
     ("/usr/bin/cc", "gcc"),
     ("/usr/sbin/dockerd", "docker.io"),
@@ -19,6 +19,7 @@ const PACKAGES: [(&str, &str); 15] = [
     ("/usr/bin/wrk", "wrk"),
     ("/usr/bin/socat", "socat"),
     ("/bin/ping", "iputils-ping"),
+    ("/usr/sbin/haproxy", "haproxy"),
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/bpftool", "bpftool"),
 ];
