@@ -6,16 +6,20 @@ use nix::sched::{CloneFlags, setns};
 use std::{
     fs::File,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _},
+    path::{Path, PathBuf},
     time::Duration,
 };
-use xtask::{check::requests::Answer, cluster::Host};
+use xtask::{
+    check::{requests::Answer, services::container_of},
+    cluster::Host,
+};
 
 /// How long a connection may take to be made, and an answer to come.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Does something in a host's network namespace, on a thread of its own.
+/// Does something in a host's network namespace, on a thread of its own. Sockets made there stay in it.
 ///
 /// # Errors
 /// The namespace cannot be entered, or what is done fails.
@@ -23,16 +27,74 @@ pub fn within<T: Send>(
     host: &Host,
     work: impl FnOnce() -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
-    let path = format!("/proc/{}/ns/net", host.process());
-    let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+    let path = PathBuf::from(format!("/proc/{}/ns/net", host.process()));
+    within_namespace(&path, work)
+}
+
+/// The same in the namespace of a task of `service` on this node.
+///
+/// # Errors
+/// As above, or there is no task.
+pub fn within_task<T: Send>(
+    host: &Host,
+    service: &str,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    let container = container_of(host, service)?;
+    let pid = host.engine(&["inspect", "--format", "{{.State.Pid}}", &container])?;
+    let path = host.outside(&format!("/proc/{}/ns/net", pid.trim()));
+    within_namespace(&path, work)
+}
+
+fn within_namespace<T: Send>(
+    path: &Path,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    let namespace = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).context("cannot enter a host's network")?;
+            setns(&namespace, CloneFlags::CLONE_NEWNET).context("cannot enter a network")?;
             work()
         });
         let done = thread.join();
-        done.map_err(|_| anyhow::anyhow!("a thread in a host's network panicked"))?
+        done.map_err(|_| anyhow::anyhow!("a thread in another network panicked"))?
     })
+}
+
+/// A connection that is to be kept.
+///
+/// # Errors
+/// Nobody answers at `to`.
+pub fn connect(to: SocketAddrV4) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to.into(), TIMEOUT)
+        .with_context(|| format!("cannot connect to {to}"))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    Ok(stream)
+}
+
+/// A socket that sends to `to`, and takes datagrams from there alone.
+///
+/// # Errors
+/// There is no way there.
+pub fn connect_udp(to: SocketAddrV4) -> anyhow::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let connected = socket.connect(to);
+    connected.with_context(|| format!("no way to {to}"))?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    Ok(socket)
+}
+
+/// One datagram, and its answer.
+///
+/// # Errors
+/// None comes.
+pub fn ask_by(socket: &UdpSocket, datagram: &[u8]) -> anyhow::Result<Answer> {
+    let mut answer = vec![0; usize::from(u16::MAX)];
+    socket.send(datagram)?;
+    let len = socket.recv(&mut answer).context("no answer")?;
+    let answer = answer.get(..len).unwrap_or_default();
+    Ok(serde_json::from_slice(answer)?)
 }
 
 /// A connection whose own port is `from`, though other connections have it too.

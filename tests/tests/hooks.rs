@@ -1,15 +1,21 @@
-//! The mesh by native XDP: the same as by tc.
+//! The mesh by native XDP, the same as by tc; and the programs without the daemon that attached them.
 
-use anyhow::ensure;
-use skein_abi::verdict::Counter;
-use skein_tests::kernel;
+use anyhow::{Context as _, ensure};
+use skein_abi::{names::PINS, verdict::Counter};
+use skein_tests::{kernel, sockets};
+use std::{
+    net::{SocketAddrV4, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 use xtask::{
     check::{
         load::Load,
-        requests::{ask_each, await_published},
+        names,
+        requests::{Answer, ask_each, await_published},
         services,
     },
-    cluster::{Attach, Cluster, Daemon, Shape},
+    cluster::{Attach, Cluster, Daemon, Host, Shape},
 };
 
 /// Enough for many segments of the largest size in flight.
@@ -76,5 +82,155 @@ fn xdp_carries_what_tc_does() -> anyhow::Result<()> {
         echoed == BULK_BYTES,
         "{echoed} of {BULK_BYTES} bytes came back"
     );
+    cluster.down()
+}
+
+/// Between two rounds of requests on flows that are kept.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Rounds that must be answered before, during and after what flows are to outlive.
+const ROUNDS: usize = 20;
+/// How long those may take on a loaded machine.
+const ROUNDS_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[test]
+fn flows_outlive_the_daemon_behind_tc() -> anyhow::Result<()> {
+    flows_outlive_the_daemon("kept-tc", Attach::Tc)
+}
+
+#[test]
+fn flows_outlive_the_daemon_behind_xdp() -> anyhow::Result<()> {
+    flows_outlive_the_daemon("kept-xdp", Attach::Xdp)
+}
+
+/// Flows that were begun once: from the client to published ports, from a task to a VIP.
+struct Kept {
+    /// Who answered the first request of each, which answers all others.
+    first: Vec<Answer>,
+    published: TcpStream,
+    datagrams: UdpSocket,
+    vip: TcpStream,
+}
+
+impl Kept {
+    fn begin(client: &Host, entry: &Host) -> anyhow::Result<Self> {
+        let to = SocketAddrV4::new(entry.address(), 30_100);
+        let (published, datagrams) = sockets::within(client, || {
+            Ok((sockets::connect(to)?, sockets::connect_udp(to)?))
+        })?;
+        let vip = names::resolve(entry, "asker", "web")?;
+        let vip = vip.first().context("web has no VIP")?.parse()?;
+        let vip = sockets::within_task(entry, "asker", || {
+            sockets::connect(SocketAddrV4::new(vip, 8080))
+        })?;
+        let mut kept = Self {
+            first: Vec::new(),
+            published,
+            datagrams,
+            vip,
+        };
+        kept.first = kept.answers()?;
+        Ok(kept)
+    }
+
+    fn answers(&mut self) -> anyhow::Result<Vec<Answer>> {
+        let published = sockets::ask_on(&mut self.published).context("on the connection")?;
+        let datagram = sockets::ask_by(&self.datagrams, b"hello").context("by datagrams")?;
+        let vip = sockets::ask_on(&mut self.vip).context("on the connection to the VIP")?;
+        Ok(vec![published, datagram, vip])
+    }
+
+    fn ask(&mut self) -> anyhow::Result<()> {
+        let answers = self.answers()?;
+        ensure!(answers == self.first, "{answers:?} after {:?}", self.first);
+        Ok(())
+    }
+}
+
+/// What is behind each link of a node's programs, by the link's name.
+fn programs(node: &Host) -> anyhow::Result<Vec<String>> {
+    let links = format!("/sys/fs/bpf/{PINS}/links");
+    let shown = node.shell(&format!(
+        "for link in {links}/skein_*-*; do echo $link $(bpftool link show pinned $link); done"
+    ))?;
+    Ok(shown.lines().map(str::to_owned).collect())
+}
+
+fn flows_outlive_the_daemon(name: &str, attach: Attach) -> anyhow::Result<()> {
+    let shape = Shape {
+        nodes: 2,
+        managers: 1,
+        init: true,
+        attach,
+    };
+    let cluster = Cluster::up(name, &shape)?;
+    let (entry, second) = (cluster.host("n1")?, cluster.host("n2")?);
+    entry.docker(&["network", "create", "-d", "overlay", "back"])?;
+    let web = [
+        "-p",
+        "30100:8080",
+        "-p",
+        "30100:8080/udp",
+        "--network",
+        "back",
+        "--constraint",
+        "node.hostname==n2",
+    ];
+    // Two tasks, so that a flow that begins anew is likely to show.
+    services::create(entry, "web", 2, &web)?;
+    let asker = ["--network", "back", "--constraint", "node.hostname==n1"];
+    services::create(entry, "asker", 1, &asker)?;
+    await_published(&cluster, [entry], 30_100)?;
+    let mut kept = Kept::begin(cluster.client()?, entry)?;
+    let (rounds, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                kept.ask()?;
+                rounds.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(PAUSE);
+            }
+            anyhow::Ok(())
+        });
+        let more = |when: &str| {
+            let before = rounds.load(Ordering::Relaxed);
+            let what = format!("kept flows are answered {when}");
+            xtask::wait_until(&what, ROUNDS_TIMEOUT, || {
+                let now = rounds.load(Ordering::Relaxed);
+                ensure!(asking.is_finished() || now >= before + ROUNDS);
+                Ok(())
+            })
+        };
+        let outlived = (|| {
+            let nodes = [entry, second];
+            more("before")?;
+            let before = [programs(entry)?, programs(second)?];
+            for node in nodes {
+                node.kill(&[Daemon::Dataplane])?;
+            }
+            more("while no dataplane runs")?;
+            ensure!(
+                before == [programs(entry)?, programs(second)?],
+                "programs went with their daemon"
+            );
+            for node in nodes {
+                node.start(&[Daemon::Dataplane])?;
+            }
+            more("with the new dataplane's programs")?;
+            for (node, before) in nodes.into_iter().zip(&before) {
+                let after = programs(node)?;
+                ensure!(
+                    after.len() == before.len() && after.iter().zip(before).all(|(a, b)| a != b),
+                    "on {} not every link has a new program: {before:?}, then {after:?}",
+                    node.name()
+                );
+            }
+            anyhow::Ok(())
+        })();
+        over.store(true, Ordering::Relaxed);
+        let asked = asking.join();
+        // What became of the flows says more than that too few requests were answered.
+        asked.map_err(|_| anyhow::anyhow!("the thread that asks panicked"))??;
+        outlived
+    })?;
     cluster.down()
 }

@@ -121,7 +121,8 @@ impl Host {
         self.outside(Daemon::Control.socket())
     }
 
-    pub(super) fn outside(&self, path: &str) -> PathBuf {
+    /// A path of the host, as seen from outside.
+    pub fn outside(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.process))
     }
 
