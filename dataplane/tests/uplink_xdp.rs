@@ -1,4 +1,4 @@
-//! The uplink's XDP program in the kernel, one packet at a time (BPF_PROG_TEST_RUN), in a network
+//! The uplink's programs in the kernel, one packet at a time (BPF_PROG_TEST_RUN), in a network
 //! namespace of its own: node 198.18.0.1 with the device v0. Needs root.
 
 use aya::{
@@ -40,6 +40,8 @@ const FAR_DEVICE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x30];
 
 const PORT: u16 = 8080;
 const VXLAN_PORT: u16 = 4789;
+/// Largest packet in VXLAN, as the devices have 1,500.
+const TUNNEL_MTU: u16 = 1_450;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 /// Slots of the node tables: any number will do, all of them name one node.
@@ -52,6 +54,8 @@ const DROP: u32 = 1;
 const PASS: u32 = 2;
 const TX: u32 = 3;
 const REDIRECT: u32 = 4;
+const TC_OK: u32 = 0;
+const TC_SHOT: u32 = 2;
 const TC_REDIRECT: u32 = 7;
 
 /// `struct xdp_md`
@@ -121,6 +125,7 @@ impl Bench {
             node_addr: addr(NODE.into()),
             local_peer_ifindex: self.device,
             vxlan_port: VXLAN_PORT.to_be(),
+            tunnel_mtu: TUNNEL_MTU,
             flood_rate,
             nat_port_min: 61_000,
             nat_port_max: 65_535,
@@ -195,6 +200,46 @@ impl Bench {
         let result = result.expect("a run");
         after.truncate(result.data_size_out as usize);
         (result.return_value, after)
+    }
+
+    /// What the tc program behind returns, and the frame after it.
+    fn run_tc(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
+        let program: &mut SchedClassifier = self
+            .ebpf
+            .program_mut(PROG_UPLINK)
+            .and_then(|program| program.try_into().ok())
+            .expect("the program");
+        if program.fd().is_err() {
+            verifier::load(|| program.load()).expect("the verifier");
+        }
+        let mut after = vec![0; 4096];
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut after),
+            ..TestRunOptions::default()
+        });
+        let result = result.expect("a run");
+        after.truncate(result.data_size_out as usize);
+        (result.return_value, after)
+    }
+
+    /// Puts a task that answers on [`PORT`] on this node.
+    fn serve(&mut self) {
+        self.publish(NODE);
+        let endpoint = Endpoint {
+            ifindex: self.device,
+            vni: VNI_OVERLAY_MIN,
+            addr: addr(TASK.into()),
+            internal: 0,
+        };
+        let mut map: Array<&mut MapData, Endpoint> = self.map(MAP_ENDPOINTS);
+        map.set(0, endpoint, 0).expect("an endpoint");
+        self.put(MAP_NETWORKS, VNI_OVERLAY_MIN, Network::default());
+        let backends = LocalBackends {
+            ready_len: 1,
+            ..LocalBackends::default()
+        };
+        self.put(MAP_LOCAL_BACKENDS, 0_u32, backends);
     }
 
     /// The same for a packet that is not the first one to its neighbour within the second.
@@ -529,39 +574,152 @@ fn a_task_of_this_node_gets_its_packet_from_the_hook_behind() {
     let Some(mut bench) = Bench::new() else {
         return;
     };
-    bench.publish(NODE);
-    let endpoint = Endpoint {
-        ifindex: bench.device,
-        vni: VNI_OVERLAY_MIN,
-        addr: addr(TASK.into()),
-        internal: 0,
-    };
-    let mut map: Array<&mut MapData, Endpoint> = bench.map(MAP_ENDPOINTS);
-    map.set(0, endpoint, 0).expect("an endpoint");
-    bench.put(MAP_NETWORKS, VNI_OVERLAY_MIN, Network::default());
-    let backends = LocalBackends {
-        ready_len: 1,
-        ..LocalBackends::default()
-    };
-    bench.put(MAP_LOCAL_BACKENDS, 0_u32, backends);
-
+    bench.serve();
     let request = Tcp::request(40_009).received();
     assert_passed(&bench.run(&request), &request);
     assert_eq!(bench.count(Counter::EntryLocal), 0);
 
-    let program: &mut SchedClassifier = bench
-        .ebpf
-        .program_mut(PROG_UPLINK)
-        .and_then(|program| program.try_into().ok())
-        .expect("the program");
-    verifier::load(|| program.load()).expect("the verifier");
-    let mut after = vec![0; 4096];
-    let result = program.test_run(TestRunOptions {
-        data_in: Some(&request),
-        data_out: Some(&mut after),
-        ..TestRunOptions::default()
-    });
-    assert_eq!(result.expect("a run").return_value, TC_REDIRECT);
+    let (code, after) = bench.run_tc(&request);
+    assert_eq!(code, TC_REDIRECT);
     assert_eq!(after[30..34], TASK);
     assert_eq!(bench.count(Counter::EntryLocal), 1);
+}
+
+/// A request with options of TCP.
+fn with_options(request: Tcp, options: &[u8]) -> Vec<u8> {
+    let mut frame = request.received();
+    frame.splice(54..54, options.iter().copied());
+    frame[46] = 0x50 + ((options.len() as u8) << 2);
+    let len = (frame.len() as u16 - 14).to_be_bytes();
+    frame[16..18].copy_from_slice(&len);
+    seal(&mut frame[14..34]);
+    // TCP's own checksum, for what is checked below.
+    frame[50..52].fill(0);
+    let sum = tcp_checksum(&frame);
+    frame[50..52].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+/// Of the TCP header and what follows; 0 if the one that is there is right.
+fn tcp_checksum(frame: &[u8]) -> u16 {
+    let tcp = &frame[34..];
+    let pseudo = [
+        &frame[26..34],
+        &[0, 6],
+        &(tcp.len() as u16).to_be_bytes(),
+        tcp,
+    ]
+    .concat();
+    checksum(&pseudo)
+}
+
+#[test]
+fn segments_of_a_connection_are_to_fit() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let request = Tcp::request(40_012);
+    assert_eq!(bench.run_again(&request.received()).0, TX);
+    let mss = |mss: u16| [&[2, 4][..], &mss.to_be_bytes()].concat();
+    for (announced, expected) in [(1_460, 1_410), (1_410, 1_410), (536, 536)] {
+        let frame = with_options(request, &mss(announced));
+        assert_eq!(tcp_checksum(&frame), 0);
+        let (code, sent) = bench.run(&frame);
+        assert_eq!(code, TX);
+        assert_eq!(sent[106..108], u16::to_be_bytes(expected));
+        assert_eq!(tcp_checksum(&sent[50..]), 0);
+    }
+    // Behind other options it is for the hook behind.
+    let late = with_options(request, &[&[1, 1, 1, 1][..], &mss(1_460)].concat());
+    assert_passed(&bench.run(&late), &late);
+    let (code, sent) = bench.run_tc(&late);
+    assert_eq!(code, TC_REDIRECT);
+    assert_eq!(sent[60..62], 1_410_u16.to_be_bytes());
+    assert_eq!(tcp_checksum(&sent), 0);
+    // So does the other side hear of it.
+    let inner = with_options(request.answer(), &mss(1_460));
+    let answer = vxlan(OTHER, VNI_REPLY, &inner);
+    let (code, sent) = bench.run_again(&answer);
+    assert_eq!(code, TX);
+    assert_eq!(sent[56..58], 1_410_u16.to_be_bytes());
+    assert_eq!(tcp_checksum(&sent), 0);
+}
+
+#[test]
+fn who_sends_too_long_packets_is_told() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let of_len = |payload| {
+        let request = Tcp::request(40_013);
+        Tcp { payload, ..request }.received()
+    };
+    let (long, fitting) = (of_len(1_411), of_len(1_410));
+    assert_passed(&bench.run(&long), &long);
+    let (code, told) = bench.run_tc(&long);
+    assert_eq!(code, TC_REDIRECT);
+    assert_eq!(told.len(), 14 + 20 + 8 + 28);
+    assert_eq!(told[14..34], {
+        let mut ip = ip_header(56, 63, 1, NODE, CLIENT);
+        ip[4..8].fill(0);
+        seal(&mut ip);
+        ip
+    });
+    let [high, low] = TUNNEL_MTU.to_be_bytes();
+    assert_eq!(told[34..36], [3, 4], "fragmentation needed");
+    assert_eq!(told[38..42], [0, 0, high, low]);
+    assert_eq!(checksum(&told[34..]), 0);
+    assert_eq!(told[42..], long[14..42]);
+    assert_eq!(bench.count(Counter::DropTooBig), 1);
+
+    let (code, sent) = bench.run_tc(&fitting);
+    assert_eq!((code, sent.len()), (TC_REDIRECT, fitting.len()));
+    let may_be_fragmented = changed(&long, 20, 0);
+    let (code, sent) = bench.run_tc(&may_be_fragmented);
+    assert_eq!((code, sent.len()), (TC_REDIRECT, long.len()));
+}
+
+/// An ICMP error from a router, about what is quoted.
+fn error_about(quoted: &[u8], src: [u8; 4], dst: [u8; 4]) -> Vec<u8> {
+    let mut icmp = vec![3, 4, 0, 0, 0, 0, 5, 0];
+    icmp.extend(quoted);
+    let sum = checksum(&icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = [NODE_MAC, CLIENT_MAC].concat();
+    frame.extend([0x08, 0x00]);
+    frame.extend(ip_header(20 + icmp.len(), 64, 1, src, dst));
+    frame.extend(icmp);
+    frame
+}
+
+#[test]
+fn an_icmp_error_is_translated_inside_and_out() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    bench.serve();
+    let request = Tcp::request(40_014);
+    assert_eq!(bench.run_tc(&request.received()).0, TC_REDIRECT);
+    let answer = request.answer().received();
+    for len in [28, 60] {
+        let error = error_about(&answer[14..][..len.min(answer.len() - 14)], STRANGER, NODE);
+        assert_passed(&bench.run(&error), &error);
+        let (code, told) = bench.run_tc(&error);
+        assert_eq!(code, TC_REDIRECT);
+        assert_eq!(told.len(), error.len());
+        assert_eq!(told[26..30], STRANGER, "who says it");
+        assert_eq!(told[30..34], TASK);
+        assert_eq!(checksum(&told[14..34]), 0);
+        assert_eq!(checksum(&told[34..]), 0);
+        let quoted = &told[42..];
+        assert_eq!((&quoted[12..16], &quoted[16..20]), (&TASK[..], &CLIENT[..]));
+        assert_eq!(checksum(&quoted[..20]), 0);
+        assert_eq!(quoted[20..22], 80_u16.to_be_bytes());
+        assert_eq!(quoted[22..24], 40_014_u16.to_be_bytes());
+    }
+    // About no flow, or for somebody else.
+    let stray = error_about(&Tcp::request(1).answer().received()[14..42], STRANGER, NODE);
+    assert_eq!(bench.run_tc(&stray).0, TC_SHOT);
+    let other = error_about(&answer[14..42], STRANGER, OTHER);
+    assert_eq!(bench.run_tc(&other), (TC_OK, other));
 }

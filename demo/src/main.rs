@@ -5,7 +5,7 @@
 //! | `GET /` | an [`answer::Answer`] as JSON: task, node, the client's address, the request's headers |
 //! | `GET /delay?ms=N` | the same, N milliseconds later |
 //! | `GET /health` | `ok` |
-//! | a UDP datagram to the same port | an [`answer::Answer`] as JSON |
+//! | a UDP datagram to the same port | an [`answer::Answer`] as JSON, at least as long as the datagram |
 //!
 //! `skein-demo check` asks a running server for `/health`, so that an image without a shell can
 //! have a health check. SIGTERM ends the server once open requests are answered.

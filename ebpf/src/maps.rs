@@ -55,6 +55,9 @@ pub static CONNTRACK: LruHashMap<CtKey, Ct, { CONNTRACK_MAX as usize }> = LruHas
 #[btf_map]
 pub static NAT: LruHashMap<NatKey, Nat, { NAT_MAX as usize }> = LruHashMap::new();
 #[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { FRAGMENTS_MAX as usize }> =
+    LruHashMap::new();
+#[btf_map]
 pub static SOCKETS: LruHashMap<SocketKey, Tuple, { SOCKETS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
@@ -77,6 +80,7 @@ static FLOODED: Array<u64, 1> = Array::new();
 #[derive(Clone, Copy)]
 pub struct Scratch {
     pub layout: crate::parse::Layout,
+    pub way: crate::act::Way,
     pub work: skein_packet::Work,
 }
 
@@ -346,6 +350,17 @@ impl Tables for Maps {
     #[inline(always)]
     fn insert_nat(&self, key: &NatKey, nat: &Nat) -> bool {
         NAT.insert(key, nat, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        look_up!(FRAGMENTS, key)
+    }
+
+    #[inline(always)]
+    fn insert_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        // Without room for it the later fragments are dropped, and counted.
+        let _ = FRAGMENTS.insert(key, fragment, u64::from(BPF_ANY));
     }
 
     #[inline(always)]

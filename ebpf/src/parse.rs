@@ -3,6 +3,7 @@
 use crate::maps::Scratch;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use skein_abi::{ICMP, TCP, UDP};
+use skein_packet::{FIRST_FRAGMENT, LATER_FRAGMENT};
 
 /// A frame as a hook sees it.
 pub trait Frame {
@@ -12,6 +13,9 @@ pub trait Frame {
 
     /// Reads a value; `None`: the frame ends before.
     fn read<T: Copy>(&self, offset: usize) -> Option<T>;
+
+    /// Bytes of the payload of each segment, where the kernel has joined several; else 0.
+    fn segment(&self) -> u32;
 }
 
 impl Frame for TcContext {
@@ -20,6 +24,12 @@ impl Frame for TcContext {
     #[inline(always)]
     fn read<T: Copy>(&self, offset: usize) -> Option<T> {
         self.load(offset).ok()
+    }
+
+    #[inline(always)]
+    fn segment(&self) -> u32 {
+        // SAFETY: the context is this program's own.
+        unsafe { (*self.skb.skb).gso_size }
     }
 }
 
@@ -50,6 +60,11 @@ impl<const AT: usize> Frame for XdpFrame<'_, AT> {
         // address, the kernel loads this program only where values need no alignment.
         self.at::<T>(offset).map(|value| unsafe { value.read() })
     }
+
+    #[inline(always)]
+    fn segment(&self) -> u32 {
+        0
+    }
 }
 
 /// Length of an Ethernet header: Skein attaches to Ethernet devices only.
@@ -66,6 +81,14 @@ pub const ETH_P_ARP: u16 = 0x0806_u16.to_be();
 /// Of an IPv4 header's field on fragments: place of this one, and that others follow.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 const MORE_FRAGMENTS: u16 = 0x2000;
+const DONT_FRAGMENT: u16 = 0x4000;
+/// Messages of ICMP that are about a packet, which they quote: destination unreachable, time exceeded,
+/// parameter problem (RFC 792).
+const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
+/// Bytes of ICMP in front of what it quotes.
+pub const ICMP_LEN: usize = 8;
+/// Bytes of UDP.
+const UDP_LEN: u32 = 8;
 
 /// The fixed part of an IPv4 header (RFC 791), as it stands in the packet.
 #[repr(C)]
@@ -93,6 +116,24 @@ pub struct Layout {
     pub ttl: u8,
     /// 1: a fragment behind the first: it has no ports.
     pub is_tail: u8,
+    /// The header that the IPv4 header names.
+    pub proto: u8,
+    /// Of an ICMP error: offset of the header behind IPv4 in what it quotes.
+    pub quoted: usize,
+}
+
+impl Layout {
+    /// A packet without IPv4 options.
+    pub const fn of(len: u16, ttl: u8, proto: u8) -> Self {
+        Self {
+            l4: ETH_LEN + 20,
+            len,
+            ttl,
+            is_tail: 0,
+            proto,
+            quoted: 0,
+        }
+    }
 }
 
 /// Fills in layout and packet; false: not IPv4, or cut short.
@@ -126,6 +167,8 @@ pub fn try_parse<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
         len: u16::from_be(ip.len),
         ttl: ip.ttl,
         is_tail: u8::from(is_tail),
+        proto: ip.proto,
+        quoted: 0,
     };
     let packet = &mut scratch.work.packet;
     packet.tuple.src = ip.src;
@@ -136,14 +179,31 @@ pub fn try_parse<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
     packet.tuple.pad = [0; 3];
     packet.tcp_flags = 0;
     packet.icmp_type = 0;
+    packet.sender = ip.src;
+    packet.is_error = 0;
+    packet.dont_fragment = u8::from(fragment & DONT_FRAGMENT != 0);
+    packet.len = scratch.layout.len;
+    packet.id = ip.id;
+    packet.fragment = match fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) {
+        0 => 0,
+        MORE_FRAGMENTS => FIRST_FRAGMENT,
+        _ => LATER_FRAGMENT,
+    };
     match ip.proto {
         _ if is_tail => {}
         TCP | UDP => {
             let [sport, dport]: [u16; 2] = frame.read(l4)?;
             packet.tuple.sport = sport;
             packet.tuple.dport = dport;
+            let mut header = UDP_LEN;
             if ip.proto == TCP {
-                packet.tcp_flags = frame.read(l4 + 13)?;
+                let [data_offset, flags]: [u8; 2] = frame.read(l4 + 12)?;
+                packet.tcp_flags = flags;
+                header = u32::from(data_offset >> 4) * 4;
+            }
+            let segment = frame.segment();
+            if segment != 0 {
+                packet.len = (segment + header + ihl as u32) as u16;
             }
         }
         ICMP => {
@@ -153,10 +213,43 @@ pub fn try_parse<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
                 let id: u16 = frame.read(l4 + 4)?;
                 packet.tuple.sport = id;
                 packet.tuple.dport = id;
+            } else if ICMP_ERRORS.contains(&packet.icmp_type) && packet.fragment == 0 {
+                if F::PLAIN_ONLY {
+                    return None;
+                }
+                // What quotes something else is a message like any other.
+                let _ = quoted(frame, scratch);
             }
         }
         _ => {}
     }
+    Some(())
+}
+
+/// Takes an ICMP error for a packet of the flow that it is about; `None`: about none that has ports, or
+/// not for who sent what it quotes.
+#[inline(always)]
+fn quoted<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
+    let (layout, packet) = (&mut scratch.layout, &mut scratch.work.packet);
+    let at = layout.l4 + ICMP_LEN;
+    let ip: Ipv4 = frame.read(at)?;
+    let ihl = usize::from(ip.version_ihl & 0x0f) * 4;
+    let is_tail = u16::from_be(ip.fragment) & FRAGMENT_OFFSET != 0;
+    if ip.version_ihl >> 4 != 4 || ihl < 20 || is_tail || ip.src != packet.tuple.dst {
+        return None;
+    }
+    let [sport, dport]: [u16; 2] = match ip.proto {
+        TCP | UDP => frame.read(at + ihl)?,
+        // Of an echo, the identifier.
+        ICMP if matches!(frame.read::<u8>(at + ihl)?, 0 | 8) => [frame.read(at + ihl + 4)?; 2],
+        _ => return None,
+    };
+    packet.tuple.src = ip.dst;
+    packet.tuple.sport = dport;
+    packet.tuple.dport = sport;
+    packet.tuple.proto = ip.proto;
+    packet.is_error = 1;
+    layout.quoted = at + ihl;
     Some(())
 }
 

@@ -24,6 +24,7 @@ use skein_abi::{
 };
 use skein_packet::{
     Action, Tables as _, Verdict, hash,
+    path_mtu::{MSS_OPTION, clamped},
     vxlan::{self, OUTER_WORDS, Outer},
 };
 
@@ -86,7 +87,7 @@ pub fn outer_of(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32>
 #[inline(always)]
 fn is_unchanged(scratch: &Scratch) -> bool {
     let verdict: &Verdict = &scratch.work.verdict;
-    verdict.reset == 0 && verdict.to == scratch.work.packet.tuple
+    verdict.reset == 0 && verdict.too_big == 0 && verdict.to == scratch.work.packet.tuple
 }
 
 /// To another node, in VXLAN, as the other hooks and the kernel's vxlan device would make it.
@@ -97,6 +98,7 @@ fn forward(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
         return None;
     }
     let frame = XdpFrame::<0>(ctx);
+    let mss = announced(&frame, verdict)?;
     let len = frame.len() as u16;
     let [_, tos]: [u8; 2] = frame.read(IP)?;
     let way = Tuple {
@@ -133,7 +135,7 @@ fn forward(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
         headers.write(outer.headers());
         from.write(vxlan::mac_words(verdict.entry));
     }
-    if lower_ttl(&inner).is_none() {
+    if lower_ttl(&inner).is_none() || clamp(&inner, mss).is_none() {
         return Some(drop(maps, Counter::DropMalformed as u32));
     }
     Some(send(maps, &hop))
@@ -145,7 +147,9 @@ fn reply(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
     if scratch.layout.ttl <= 1 {
         return None;
     }
-    let to = &scratch.work.verdict.to;
+    let verdict = &scratch.work.verdict;
+    let mss = announced(&XdpFrame::<OUTER_LEN>(ctx), verdict)?;
+    let to = &verdict.to;
     let hop = next_hop(maps, ctx, to, scratch.layout.len)?;
     if !move_head(ctx, OUTER_LEN as i32) {
         return None;
@@ -159,7 +163,7 @@ fn reply(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
         macs.write(hop.macs);
         ethertype.write(ETH_P_IP);
     }
-    if lower_ttl(&frame).is_none() {
+    if lower_ttl(&frame).is_none() || clamp(&frame, mss).is_none() {
         return Some(drop(maps, Counter::DropMalformed as u32));
     }
     Some(send(maps, &hop))
@@ -211,6 +215,52 @@ fn lower_ttl<const AT: usize>(frame: &XdpFrame<'_, AT>) -> Option<()> {
     unsafe {
         ttl.write(ttl.read().wrapping_sub(1));
         csum.write(vxlan::with_lower_ttl(csum.read()));
+    }
+    Some(())
+}
+
+/// Offsets of TCP's in a frame without IPv4 options.
+const TCP_DATA_OFFSET: usize = ETH_LEN + 20 + 12;
+const TCP_CSUM: usize = ETH_LEN + 20 + 16;
+const TCP_OPTION: usize = ETH_LEN + 20 + 20;
+
+/// A change of the MSS that a packet announces; both are 0 for none.
+#[derive(Clone, Copy)]
+struct Mss {
+    before: u16,
+    after: u16,
+}
+
+/// What becomes of the MSS that a packet announces. `None`: it is not the first option, as all systems
+/// have it.
+#[inline(always)]
+fn announced<const AT: usize>(frame: &XdpFrame<'_, AT>, verdict: &Verdict) -> Option<Mss> {
+    const NONE: Mss = Mss {
+        before: 0,
+        after: 0,
+    };
+    if verdict.mss == 0 || frame.read::<u8>(TCP_DATA_OFFSET)? >> 4 == 5 {
+        return Some(NONE);
+    }
+    if frame.read::<[u8; 2]>(TCP_OPTION)? != MSS_OPTION {
+        return None;
+    }
+    let before = frame.read(TCP_OPTION + 2)?;
+    Some(match clamped(before, verdict.mss as u16) {
+        Some(after) => Mss { before, after },
+        None => NONE,
+    })
+}
+
+#[inline(always)]
+fn clamp<const AT: usize>(frame: &XdpFrame<'_, AT>, mss: Mss) -> Option<()> {
+    if mss.before != mss.after {
+        let (option, csum) = (frame.at::<u16>(TCP_OPTION + 2)?, frame.at::<u16>(TCP_CSUM)?);
+        // SAFETY: within the packet; see `XdpFrame`.
+        unsafe {
+            option.write(mss.after);
+            csum.write(vxlan::replaced(csum.read(), mss.before, mss.after));
+        }
     }
     Some(())
 }

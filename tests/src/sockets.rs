@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 use xtask::{
-    check::{requests::Answer, services::container_of},
+    check::{requests::Answer, services::pid_of},
     cluster::Host,
 };
 
@@ -40,9 +40,7 @@ pub fn within_task<T: Send>(
     service: &str,
     work: impl FnOnce() -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
-    let container = container_of(host, service)?;
-    let pid = host.engine(&["inspect", "--format", "{{.State.Pid}}", &container])?;
-    let path = host.outside(&format!("/proc/{}/ns/net", pid.trim()));
+    let path = host.outside(&format!("/proc/{}/ns/net", pid_of(host, service)?));
     within_namespace(&path, work)
 }
 
@@ -85,7 +83,7 @@ pub fn connect_udp(to: SocketAddrV4) -> anyhow::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// One datagram, and its answer.
+/// One datagram, and its answer, which is as long at least.
 ///
 /// # Errors
 /// None comes.
@@ -93,6 +91,11 @@ pub fn ask_by(socket: &UdpSocket, datagram: &[u8]) -> anyhow::Result<Answer> {
     let mut answer = vec![0; usize::from(u16::MAX)];
     socket.send(datagram)?;
     let len = socket.recv(&mut answer).context("no answer")?;
+    ensure!(
+        len >= datagram.len(),
+        "{len} bytes answer {}",
+        datagram.len()
+    );
     let answer = answer.get(..len).unwrap_or_default();
     Ok(serde_json::from_slice(answer)?)
 }

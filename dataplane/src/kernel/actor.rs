@@ -19,7 +19,7 @@ use crate::{config::Config, desired::Desired};
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
-use skein_abi::{VXLAN_OVERHEAD, from_addr};
+use skein_abi::from_addr;
 use skein_proto::network::{Network, Problem};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -240,7 +240,7 @@ impl Actor {
             host: &host,
             container: &container,
             mac: mac_of(attachment.address),
-            mtu: overlay_mtu(network.mtu, self.host.mtu()),
+            mtu: overlay_mtu(network.mtu, self.host.tunnel_mtu()),
         };
         let ifindex = self.devices.make_veth(&pair).await?;
         self.add(attachment, &host, ifindex, vni)?;
@@ -352,10 +352,9 @@ impl Actor {
     }
 }
 
-/// Largest IP packet of an overlay's devices, bytes: what its user asked for (0: nothing), as far as the
-/// uplink carries it in one piece.
-fn overlay_mtu(asked: u32, uplink: u32) -> u32 {
-    let fits = uplink.saturating_sub(VXLAN_OVERHEAD.into());
+/// Largest IP packet of an overlay's devices, bytes: what its user asked for (0: nothing), as far as it
+/// `fits` in one piece.
+fn overlay_mtu(asked: u32, fits: u32) -> u32 {
     match asked {
         0 => fits,
         asked => asked.min(fits),
@@ -368,8 +367,8 @@ mod tests {
 
     #[test]
     fn an_overlay_has_the_mtu_asked_for_where_it_fits() {
-        assert_eq!(overlay_mtu(0, 1_500), 1_450);
-        assert_eq!(overlay_mtu(1_400, 1_500), 1_400);
-        assert_eq!(overlay_mtu(9_000, 1_500), 1_450);
+        assert_eq!(overlay_mtu(0, 1_450), 1_450);
+        assert_eq!(overlay_mtu(1_400, 1_450), 1_400);
+        assert_eq!(overlay_mtu(9_000, 1_450), 1_450);
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::config::Attach;
 use anyhow::{Context as _, ensure};
 use skein_abi::{
-    addr,
+    VXLAN_OVERHEAD, addr,
     ingress::{DEVICE_PAIR, DEVICE_TRANSLATE, DEVICE_XDP},
 };
 use std::{collections::BTreeMap, net::Ipv4Addr};
@@ -48,9 +48,10 @@ impl Host {
         })
     }
 
-    /// Largest IP packet that the device with the node's address carries, bytes.
-    pub fn mtu(&self) -> u32 {
-        self.mtu
+    /// Largest IP packet that the device with the node's address carries to another node in one piece,
+    /// bytes.
+    pub fn tunnel_mtu(&self) -> u32 {
+        self.mtu.saturating_sub(VXLAN_OVERHEAD.into())
     }
 
     /// Attaches to the devices that are there now, and tells the programs of them and of the host's
@@ -109,7 +110,7 @@ impl Host {
                 self.mtu = present[&ifindex].mtu;
             }
         }
-        tables.set_host(&addresses, &uplinks)?;
+        tables.set_host(&addresses, &uplinks, self.tunnel_mtu())?;
         ensure!(errors.is_empty(), "{}", errors.join("; "));
         Ok(())
     }

@@ -25,6 +25,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 pub struct Tables {
     config: Array<MapData, Config>,
     written: Config,
+    /// [`Config::tunnel_mtu`]
+    tunnel_mtu: u16,
     local_addrs: Synced<Addr, u32>,
     devices: Synced<u32, u32>,
     members: Synced<Addr, u32>,
@@ -62,6 +64,7 @@ impl Tables {
         Ok(Self {
             config: programs.take_map(MAP_CONFIG)?.try_into()?,
             written: Config::default(),
+            tunnel_mtu: 0,
             local_addrs: take!(MAP_LOCAL_ADDRS),
             devices: take!(MAP_DEVICES),
             members: take!(MAP_MEMBERS),
@@ -104,10 +107,15 @@ impl Tables {
             nat_port_min: NAT_PORTS.0,
             nat_port_max: NAT_PORTS.1,
             vxlan_port: skein_abi::port(plan.vxlan_port),
-            pad: [0; 3],
+            tunnel_mtu: self.tunnel_mtu,
+            pad: [0; 2],
             flood_rate: FLOOD_RATE,
             timeouts: Timeouts::default(),
         };
+        self.write(config)
+    }
+
+    fn write(&mut self, config: Config) -> anyhow::Result<()> {
         if config != self.written {
             self.config
                 .set(0, config, 0)
@@ -117,7 +125,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Addresses of the host and the devices that have them, and the flags of the devices that have the uplink program.
+    /// Addresses of the host and the devices that have them; the flags of the devices that have the uplink
+    /// program; the largest IP packet that goes to another node in one piece, bytes.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -125,7 +134,17 @@ impl Tables {
         &mut self,
         addresses: &BTreeMap<Addr, u32>,
         devices: &BTreeMap<u32, u32>,
+        tunnel_mtu: u32,
     ) -> anyhow::Result<()> {
+        // IPv4 has no larger ones.
+        self.tunnel_mtu = u16::try_from(tunnel_mtu).unwrap_or(u16::MAX);
+        // The first time it is written with all other settings.
+        if self.written != Config::default() {
+            self.write(Config {
+                tunnel_mtu: self.tunnel_mtu,
+                ..self.written
+            })?;
+        }
         self.local_addrs
             .make(addresses)
             .context("cannot write the host's addresses into the kernel")?;

@@ -27,8 +27,10 @@ pub struct Config {
     pub nat_port_max: u16,
     /// UDP port of the overlay.
     pub vxlan_port: Port,
+    /// Largest IP packet that goes to another node in one piece, bytes; 0: not known.
+    pub tunnel_mtu: u16,
     /// Zero.
-    pub pad: [u16; 3],
+    pub pad: [u16; 2],
     /// New flows per second and CPU above which the affinity cache takes no more SYN entries.
     pub flood_rate: u32,
     /// How long each kind of entry lives after its last packet.
@@ -49,6 +51,8 @@ pub struct Timeouts {
     pub udp: u64,
     /// ICMP echo.
     pub icmp: u64,
+    /// The first fragment of a datagram: so long later ones follow it.
+    pub fragment: u64,
 }
 
 const SECOND: u64 = 1_000_000_000;
@@ -66,9 +70,12 @@ impl Default for Timeouts {
             // As the kernel's conntrack has it for streams.
             udp: 120 * SECOND,
             icmp: 30 * SECOND,
+            // They follow each other at once; the kernel waits 30 s for the last, but an
+            // identification may come again within seconds where many datagrams are fragmented.
+            fragment: 5 * SECOND,
         }
     }
 }
 
 pod!(Config, Timeouts);
-const _: () = assert!(size_of::<Config>() == 88);
+const _: () = assert!(size_of::<Config>() == 96);

@@ -166,9 +166,68 @@ pub struct Nat {
     pub pad: [u8; 3],
 }
 
+/// The fragments of one datagram (RFC 791, section 3.2), at one of the places where packets are seen: the
+/// addresses of different networks may be equal.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    /// [`PLACE_UPLINK`], [`PLACE_HOST`], [`place_of_vni`], or [`scope_of`] the endpoint that sends.
+    pub place: u32,
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Identification, as in the packet.
+    pub id: u16,
+    /// IP protocol.
+    pub proto: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// What the first fragment of a datagram has and the later ones lack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
+    /// Monotonic time of the first fragment, ns.
+    pub seen: u64,
+    /// Source port.
+    pub sport: Port,
+    /// Destination port.
+    pub dport: Port,
+    /// ICMP: the message's type.
+    pub icmp_type: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// What comes in by an uplink.
+pub const PLACE_UPLINK: u32 = 0;
+/// What the host sends into the local pair.
+pub const PLACE_HOST: u32 = u32::MAX;
+
+/// What comes in a network identifier of VXLAN, which has 24 bits: apart from endpoints, which are few.
+#[inline(always)]
+pub const fn place_of_vni(vni: u32) -> u32 {
+    vni | PLACE_TUNNEL
+}
+
+/// The mark of [`place_of_vni`].
+pub const PLACE_TUNNEL: u32 = 1 << 31;
+
 // SAFETY (for aya::Pod of `Ct`): user space only removes these entries and reads back what the
 // kernel side wrote, which is always a valid `Route`.
-pod!(SocketKey, Tuple, Affinity, CtKey, Ct, NatKey, Nat);
+pod!(
+    SocketKey,
+    Tuple,
+    Affinity,
+    CtKey,
+    Ct,
+    NatKey,
+    Nat,
+    FragmentKey,
+    Fragment
+);
 
 const _: () = {
     assert!(size_of::<Tuple>() == 16);
@@ -176,6 +235,8 @@ const _: () = {
     assert!(size_of::<CtKey>() == 20);
     assert!(size_of::<Ct>() == 40);
     assert!(size_of::<Nat>() == 32);
+    assert!(size_of::<FragmentKey>() == 16);
+    assert!(size_of::<Fragment>() == 16);
 };
 
 #[cfg(test)]

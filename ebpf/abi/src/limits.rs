@@ -33,6 +33,9 @@ pub const AFFINITY_SYN_MAX: u32 = 65_536;
 pub const CONNTRACK_MAX: u32 = 524_288;
 /// Translated sources: two entries per flow.
 pub const NAT_MAX: u32 = 131_072;
+/// Fragmented datagrams on their way at once: entries are needed for the microseconds between a
+/// datagram's first and last fragment, and a flood of fragments evicts nothing but those.
+pub const FRAGMENTS_MAX: u32 = 8_192;
 /// Slots of a node table: 65,521 (prime) carries 655 nodes at the 100 slots each that keep the
 /// shares within 1 %; more nodes share less evenly.
 pub const NODE_TABLE_SLOTS_MAX: u32 = 65_521;

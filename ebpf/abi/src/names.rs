@@ -58,6 +58,8 @@ pub const MAP_AFFINITY_SYN: &str = "AFFINITY_SYN";
 pub const MAP_CONNTRACK: &str = "CONNTRACK";
 /// LRU: [`crate::flow::NatKey`] -> [`crate::flow::Nat`].
 pub const MAP_NAT: &str = "NAT";
+/// LRU: [`crate::flow::FragmentKey`] -> [`crate::flow::Fragment`].
+pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
 /// LRU: [`crate::flow::SocketKey`] -> [`crate::flow::Tuple`]: what a host socket meant to call.
 pub const MAP_SOCKETS: &str = "SOCKETS";
 /// Per-CPU array: [`crate::verdict::Counter`] -> packets (`u64`).
@@ -84,6 +86,7 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_AFFINITY_SYN,
     MAP_CONNTRACK,
     MAP_NAT,
+    MAP_FRAGMENTS,
     MAP_SOCKETS,
     MAP_COUNTERS,
 ];
@@ -91,6 +94,6 @@ pub const PINNED_MAPS: &[&str] = &[
 /// The layout of the maps, counters included: programs and maps of different layouts never meet, as
 /// each has its own [`PINS`]. Raise both when a pinned map changes its size or the type or meaning of
 /// its contents, a counter too.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 5;
 /// Where maps and links are pinned, below the BPF filesystem's root.
-pub const PINS: &str = "skein/v3";
+pub const PINS: &str = "skein/v5";

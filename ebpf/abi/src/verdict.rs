@@ -50,6 +50,8 @@ counters! {
     DropMalformed = "drop_malformed", "Headers cut short or contradicting each other.";
     DropTtl = "drop_ttl", "The time to live ran out on the way to another node.";
     DropTableFull = "drop_table_full", "A flow table could not take another entry.";
+    DropFragment = "drop_fragment", "A later fragment of a datagram whose first one has not come: out of order, lost, or forged.";
+    DropTooBig = "drop_too_big", "Longer than the way to another node or to the client carries in one piece, and not to be fragmented: its sender was told by ICMP.";
     XdpSent = "xdp_sent", "Sent on by XDP, before the kernel's stack saw it; counted by what it was, too.";
 }
 

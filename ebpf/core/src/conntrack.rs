@@ -60,7 +60,9 @@ subprogram! {
         ct.set_seen(now);
         // A SYN that follows an entry is a retransmission, or the task's to answer (RFC 5961).
         ct.set_marks(marks | w.packet.marks(true));
-        ct.set_return_node(w.entry);
+        if !w.packet.is_error() {
+            ct.set_return_node(w.entry);
+        }
         w.verdict = Verdict::endpoint(&w.to, index);
         true
     }

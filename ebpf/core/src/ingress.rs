@@ -5,10 +5,15 @@
 //! `VNI_SECOND_HOP` at most, and what came with any other never: see [`forward`], which nothing reaches
 //! that came with `VNI_SECOND_HOP`.
 
-use crate::{Action, Tables, Verdict, Work, answers, conntrack, hash, nat, subprogram::subprogram};
+use crate::{
+    Action, FIRST_FRAGMENT, Tables, Verdict, Work, answers, conntrack, fragments, hash, nat,
+    path_mtu, subprogram::subprogram,
+};
 use skein_abi::{
     Addr, ICMP, UDP, VNI_FORWARD, VNI_SECOND_HOP,
-    flow::{Affinity, ESTABLISHED, NAT_HOST, NAT_ROUTED, Tuple, is_closed},
+    flow::{
+        Affinity, ESTABLISHED, NAT_HOST, NAT_ROUTED, PLACE_HOST, PLACE_UPLINK, Tuple, is_closed,
+    },
     ingress::{DEVICE_TRANSLATE, MEMBER_UP, PUBLISHED_TAKEN, Published, PublishedKey},
     verdict::Counter,
 };
@@ -16,11 +21,14 @@ use skein_abi::{
 subprogram! {
     /// A packet that came in by an uplink, or by a bridge of the engine (`device` has its flags).
     pub fn uplink(t, w, device: u32) -> bool {
-        let (dst, dport, proto) = (w.packet.tuple.dst, w.packet.tuple.dport, w.packet.tuple.proto);
+        let (dst, proto) = (w.packet.tuple.dst, w.packet.tuple.proto);
         w.verdict = Verdict::pass(&w.packet.tuple);
-        if !t.is_local(dst) {
+        // A fragment that follows none of Skein's may follow one of the host's: that, too, is passed on.
+        if !t.is_local(dst) || !fragments::complete(t, w, PLACE_UPLINK) {
             return true;
         }
+        w.verdict = Verdict::pass(&w.packet.tuple);
+        let dport = w.packet.tuple.dport;
         if proto == UDP && dport == t.config().vxlan_port {
             if t.member(w.packet.tuple.src).is_none() {
                 w.verdict = Verdict::drop(&w.packet.tuple, Counter::DropNotMember);
@@ -36,7 +44,7 @@ subprogram! {
         } else if nat::translate(t, w, NAT_ROUTED, dst) {
             Verdict::enter(&w.to)
         } else {
-            Verdict::drop(&w.packet.tuple, Counter::DropNoPort)
+            Verdict::drop(&w.packet.tuple, nat::refusal(&w.packet))
         };
         true
     }
@@ -45,6 +53,10 @@ subprogram! {
     /// address, or to a published port by the reserved address.
     pub fn from_host(t, w) -> bool {
         let dst = w.packet.tuple.dst;
+        if !fragments::complete(t, w, PLACE_HOST) {
+            w.verdict = Verdict::drop(&w.packet.tuple, Counter::DropFragment);
+            return true;
+        }
         if let Some(index) = t.internal(dst) {
             w.to = w.packet.tuple;
             w.verdict = match t.endpoint(index) {
@@ -63,7 +75,7 @@ subprogram! {
         t.count(Counter::FromHost);
         w.verdict = match nat::translate(t, w, NAT_HOST, t.config().node_addr) {
             true => Verdict::enter(&w.to),
-            false => Verdict::drop(&w.packet.tuple, Counter::DropNoPort),
+            false => Verdict::drop(&w.packet.tuple, nat::refusal(&w.packet)),
         };
         true
     }
@@ -93,6 +105,19 @@ pub fn offered<T: Tables>(t: &T, tuple: &Tuple) -> Option<Published> {
 /// In steps, because the stack of a kernel program, calls included, has 512 bytes.
 #[inline(always)]
 pub fn settle<T: Tables>(t: &T, w: &mut Work) {
+    go_on(t, w);
+    path_mtu::fit(t, w);
+    // Later fragments of what the host's own stack gets are the stack's, too.
+    if w.packet.fragment == FIRST_FRAGMENT
+        && w.verdict.action != Action::Pass
+        && w.verdict.action != Action::Drop
+    {
+        fragments::remember(t, w);
+    }
+}
+
+#[inline(always)]
+fn go_on<T: Tables>(t: &T, w: &mut Work) {
     if w.verdict.action == Action::Enter {
         w.client = w.verdict.to;
         w.entry = 0;
@@ -127,7 +152,16 @@ subprogram! {
             return true;
         }
         let node = pick(t, &w.client, false);
-        if node == 0 || node == t.config().node_addr {
+        let is_here = node == 0 || node == t.config().node_addr;
+        if w.packet.is_error() {
+            // It came in by another node than its flow: the table may know.
+            match is_here {
+                true => w.verdict = Verdict::drop(&w.client, Counter::DropNoFlow),
+                false => forward(t, w, node),
+            }
+            return true;
+        }
+        if is_here {
             w.verdict = Verdict::begin(&w.client);
             return true;
         }

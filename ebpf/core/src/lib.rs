@@ -28,6 +28,12 @@
 //! it passes on, untouched, to tc, which decides it anew. If the task is on the client's node, `enter`
 //! ends with `conntrack::begin`, and `reply` with `out`.
 //!
+//! Before any of this, `fragments` gives later fragments the ports of their first one; [`settle`] ends
+//! with what it takes for that.
+//!
+//! An ICMP error goes the way of the flow that it is about: see [`Packet::tuple`]. [`path_mtu`] has those
+//! that Skein sends.
+//!
 //! [`vxlan`] has the outer headers for hooks that make them themselves.
 //!
 //! Translation never changes a packet step by step: every function carries a whole [`Tuple`]
@@ -40,11 +46,13 @@ extern crate std;
 
 mod answers;
 mod conntrack;
+mod fragments;
 mod ingress;
 mod live;
 mod nat;
 mod overlay;
 mod packet;
+pub mod path_mtu;
 mod subprogram;
 mod tables;
 mod tunnel;
@@ -54,7 +62,7 @@ mod work;
 pub use ingress::{from_host, offered, settle, uplink};
 pub use live::Live;
 pub use overlay::from_container;
-pub use packet::{Action, Packet, Verdict};
+pub use packet::{Action, FIRST_FRAGMENT, LATER_FRAGMENT, Packet, Verdict};
 pub use tables::Tables;
 pub use tunnel::from_tunnel;
 pub use work::Work;

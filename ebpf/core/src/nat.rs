@@ -1,7 +1,7 @@
 //! Sources that are not unique in the cluster leave by the node's address and a port of a range of
 //! its own: what containers send to the world outside, and local clients of published ports.
 
-use crate::{Tables, Verdict, Work, conntrack::is_alive, hash, subprogram::subprogram};
+use crate::{Packet, Tables, Verdict, Work, conntrack::is_alive, hash, subprogram::subprogram};
 use skein_abi::{Addr, ICMP, Port, flow::*, verdict::Counter};
 
 /// Ports that are tried for one flow. With the range half full, 16 misses in a row happen to one
@@ -23,6 +23,9 @@ subprogram! {
         }
         if known && answers_come_back(t, w, scope, now) {
             return true;
+        }
+        if w.packet.is_error() {
+            return false;
         }
         let (min, max) = (t.config().nat_port_min, t.config().nat_port_max);
         let range = u32::from(max.saturating_sub(min)) + 1;
@@ -105,6 +108,15 @@ subprogram! {
         w.to = back.to();
         give_back(t, w, back.scope());
         true
+    }
+}
+
+/// Why a packet could not be translated.
+#[inline(always)]
+pub const fn refusal(packet: &Packet) -> Counter {
+    match packet.is_error() {
+        true => Counter::DropNoFlow,
+        false => Counter::DropNoPort,
     }
 }
 

@@ -1,7 +1,8 @@
 //! What containers send: to each other, to VIPs, to their node, to the world outside.
 
 use crate::{
-    Tables, Verdict, Work, answers, conntrack, hash, ingress, nat, subprogram::subprogram,
+    Tables, Verdict, Work, answers, conntrack, fragments, hash, ingress, nat,
+    subprogram::subprogram,
 };
 use skein_abi::{
     Addr, ICMP, TCP, UDP, VNI_REPLY,
@@ -14,6 +15,9 @@ subprogram! {
     /// A packet that the container behind the local endpoint `index` sends. Its source is its own: the
     /// hook has checked address and MAC address.
     pub fn from_container(t, w, index: u32, endpoint: &Endpoint) -> bool {
+        if !fragments::complete(t, w, scope_of(index)) {
+            return dropped(w, Counter::DropFragment);
+        }
         // Known flows come before anything else: a client of a published port may well have an address
         // that the overlay has, too.
         if follow(t, w, index, endpoint.vni) {
@@ -28,6 +32,7 @@ subprogram! {
         if let Some(vip) = t.vip(OverlayKey { vni, addr: dst }) {
             return match w.packet.is_echo_request() {
                 true => echo(w),
+                false if w.packet.is_error() => dropped(w, Counter::DropNoFlow),
                 false => balance(t, w, index, endpoint, &vip),
             };
         }
@@ -52,7 +57,7 @@ subprogram! {
             return dropped(w, Counter::DropNoRoute);
         }
         if !nat::translate(t, w, scope_of(index), dst) {
-            return dropped(w, Counter::DropNoPort);
+            return dropped(w, nat::refusal(&w.packet));
         }
         w.verdict = match to_published {
             true => Verdict::enter(&w.to),

@@ -5,13 +5,32 @@ use skein_abi::{Addr, ICMP, TCP, flow::*, verdict::Counter};
 /// What the decisions need of an IPv4 packet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Packet {
-    /// Who sends to whom.
+    /// Who sends to whom. An ICMP error has the tuple of the flow that it is about, in its own direction: the
+    /// packet that it quotes, turned round.
     pub tuple: Tuple,
+    /// Source address: the tuple's, but for ICMP errors of routers.
+    pub sender: Addr,
     /// The flag byte of TCP, else 0.
     pub tcp_flags: u8,
     /// ICMP: the message is an echo request (8), reply (0), …; else 0.
     pub icmp_type: u8,
+    /// 0: not a fragment; [`FIRST_FRAGMENT`]; [`LATER_FRAGMENT`].
+    pub fragment: u8,
+    /// 1: an ICMP error (RFC 792) about a packet with ports.
+    pub is_error: u8,
+    /// 1: routers must not fragment it.
+    pub dont_fragment: u8,
+    /// Bytes of the packet, IPv4 header included; of the longest, where the kernel has joined several.
+    pub len: u16,
+    /// Identification: the same in all fragments of a datagram. As in the packet.
+    pub id: u16,
 }
+
+/// [`Packet::fragment`]: the one that has the ports.
+pub const FIRST_FRAGMENT: u8 = 1;
+/// [`Packet::fragment`]: another one. Its ports, and its type of ICMP message, are 0 until they are
+/// known from the first.
+pub const LATER_FRAGMENT: u8 = 2;
 
 /// Flags of TCP (RFC 9293, section 3.1).
 const FIN: u8 = 0x01;
@@ -22,6 +41,29 @@ const ACK: u8 = 0x10;
 const ICMP_ECHO_REQUEST: u8 = 8;
 
 impl Packet {
+    /// A packet of which nothing is known.
+    #[inline(always)]
+    pub const fn nothing() -> Self {
+        Self {
+            tuple: Tuple {
+                src: 0,
+                dst: 0,
+                sport: 0,
+                dport: 0,
+                proto: 0,
+                pad: [0; 3],
+            },
+            sender: 0,
+            tcp_flags: 0,
+            icmp_type: 0,
+            fragment: 0,
+            is_error: 0,
+            dont_fragment: 0,
+            len: 0,
+            id: 0,
+        }
+    }
+
     /// The first packet of a TCP connection.
     #[inline(always)]
     pub const fn is_syn(&self) -> bool {
@@ -34,10 +76,33 @@ impl Packet {
         self.tuple.proto == TCP && !self.is_syn()
     }
 
-    /// TCP, and not itself a reset.
+    /// The second packet of a TCP connection.
+    #[inline(always)]
+    pub const fn is_syn_ack(&self) -> bool {
+        self.tuple.proto == TCP && self.tcp_flags & (SYN | ACK | RST) == SYN | ACK
+    }
+
+    /// TCP with its header, and not itself a reset.
     #[inline(always)]
     pub const fn may_be_reset(&self) -> bool {
-        self.tuple.proto == TCP && self.tcp_flags & RST == 0
+        self.tuple.proto == TCP
+            && self.tcp_flags & RST == 0
+            && self.fragment != LATER_FRAGMENT
+            && !self.is_error()
+    }
+
+    /// An ICMP error. It follows a flow, and neither begins, changes nor ends one: whoever knows a tuple
+    /// can send it.
+    #[inline(always)]
+    pub const fn is_error(&self) -> bool {
+        self.is_error != 0
+    }
+
+    /// Whether it is to be refused by a way that carries packets up to `mtu` bytes. Errors are never
+    /// answered by errors (RFC 1122, section 3.2.2).
+    #[inline(always)]
+    pub const fn exceeds(&self, mtu: u16) -> bool {
+        self.dont_fragment != 0 && self.len > mtu && !self.is_error()
     }
 
     /// A ping.
@@ -49,6 +114,9 @@ impl Packet {
     /// The marks that this packet leaves on its flow.
     #[inline(always)]
     pub const fn marks(&self, from_client: bool) -> u8 {
+        if self.is_error() {
+            return 0;
+        }
         let fin = if from_client { CLIENT_FIN } else { SERVER_FIN };
         let opened = if from_client && !self.is_syn() {
             ESTABLISHED
@@ -86,6 +154,12 @@ pub struct Verdict {
     pub entry: Addr,
     /// 1: what goes there is not the packet, but the TCP reset that answers it; `to` is its tuple.
     pub reset: u32,
+    /// Not 0: what goes there is not the packet, but the ICMP message that it is longer than this, bytes;
+    /// `to` is its tuple.
+    pub too_big: u32,
+    /// Not 0: the packet opens a TCP connection, whose segments must not be longer than this, bytes (option 2
+    /// of RFC 9293).
+    pub mss: u32,
 }
 
 /// Where a packet goes. (A number with names: see [`Verdict`].)
@@ -129,6 +203,8 @@ impl Verdict {
             vni: 0,
             entry: 0,
             reset: 0,
+            too_big: 0,
+            mss: 0,
         }
     }
 

@@ -48,6 +48,10 @@ pub trait Tables {
     fn nat(&self, key: &NatKey) -> Option<Live<Nat>>;
     /// Remembers it; false: there was no room.
     fn insert_nat(&self, key: &NatKey, nat: &Nat) -> bool;
+    /// What the first fragment of a datagram had.
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
+    /// Remembers it.
+    fn insert_fragment(&self, key: &FragmentKey, fragment: &Fragment);
     /// Whether a socket of the host already has this connection: its packets are not Skein's.
     fn host_has(&self, tuple: &Tuple) -> bool;
     /// Counts a packet.

@@ -13,9 +13,12 @@ mod packets;
 
 mod addresses;
 mod collisions;
+mod errors;
 mod flood;
+mod fragments;
 mod local_clients;
 mod overlay;
+mod path_mtu;
 mod return_node;
 mod syn;
 mod taken_port;

@@ -1,15 +1,20 @@
 //! What other nodes send by the external vxlan device, told apart by its VNI.
 
 use crate::{
-    Verdict, answers, conntrack, ingress::follow_affinity, overlay, subprogram::subprogram,
+    Verdict, answers, conntrack, fragments, ingress::follow_affinity, overlay,
+    subprogram::subprogram,
 };
-use skein_abi::{Addr, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, VNI_SECOND_HOP, verdict::Counter};
+use skein_abi::{
+    Addr, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, VNI_SECOND_HOP, flow::place_of_vni,
+    verdict::Counter,
+};
 
 subprogram! {
     /// A packet that came by the external vxlan device: in `vni`, with the outer source `remote`.
     /// `entry` is the address in the inner source MAC address, if that has the form of
     /// [`skein_abi::mac`]; else 0.
     pub fn from_tunnel(t, w, vni: u32, remote: Addr, entry: Addr) -> bool {
+        let is_complete = fragments::complete(t, w, place_of_vni(vni));
         w.client = w.packet.tuple;
         w.vni = vni;
         w.entry = match vni {
@@ -20,12 +25,19 @@ subprogram! {
             w.verdict = Verdict::drop(&w.client, Counter::DropNotMember);
             return true;
         }
+        if !is_complete {
+            w.verdict = Verdict::drop(&w.client, Counter::DropFragment);
+            return true;
+        }
         match vni {
             VNI_FORWARD | VNI_SECOND_HOP => {
                 if conntrack::follow(t, w) {
                     t.count(Counter::Delivered);
                 } else if vni == VNI_SECOND_HOP || !follow_affinity(t, w) {
-                    w.verdict = Verdict::begin(&w.client);
+                    w.verdict = match w.packet.is_error() {
+                        true => Verdict::drop(&w.client, Counter::DropNoFlow),
+                        false => Verdict::begin(&w.client),
+                    };
                 }
                 true
             }

@@ -152,6 +152,12 @@ pub const fn with_lower_ttl(csum: u16) -> u16 {
     fold(csum as u32 + word(1, 0) as u32)
 }
 
+/// An Internet checksum after one of the words that it covers was replaced (RFC 1624, equation 3).
+#[inline(always)]
+pub const fn replaced(csum: u16, before: u16, after: u16) -> u16 {
+    !fold(!csum as u32 + !before as u32 + after as u32)
+}
+
 /// [`mac`], in words.
 #[inline(always)]
 pub const fn mac_words(address: Addr) -> [u16; 3] {

@@ -27,6 +27,8 @@ pub struct Work {
     pub(crate) nat_key: NatKey,
     pub(crate) nat: Nat,
     pub(crate) affinity: Affinity,
+    pub(crate) fragment_key: FragmentKey,
+    pub(crate) fragment: Fragment,
 }
 
 impl Work {
@@ -44,6 +46,8 @@ impl Work {
             nat_key: NatKey::default(),
             nat: Nat::default(),
             affinity: Affinity::default(),
+            fragment_key: FragmentKey::default(),
+            fragment: Fragment::default(),
         }
     }
 }

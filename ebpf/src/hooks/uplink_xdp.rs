@@ -10,7 +10,7 @@ use aya_ebpf::{
     EbpfContext as _, bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext,
 };
 use skein_abi::VNI_REPLY;
-use skein_packet::{Action, from_tunnel, settle, uplink};
+use skein_packet::{Action, from_tunnel, path_mtu, settle, uplink};
 
 /// See [`skein_abi::names::PROG_UPLINK_XDP`].
 #[xdp]
@@ -37,5 +37,7 @@ fn decide(ctx: &XdpContext) -> Option<u32> {
     let remote = scratch.work.packet.tuple.src;
     try_parse(&XdpFrame::<OUTER_LEN>(ctx), scratch)?;
     from_tunnel(&maps, &mut scratch.work, VNI_REPLY, remote, 0);
+    // All that is left of settling what came back.
+    path_mtu::fit(&maps, &mut scratch.work);
     act_on_reply(&maps, ctx, scratch)
 }

@@ -40,7 +40,8 @@ pub fn skein_veth(ctx: TcContext) -> i32 {
         return DROP;
     }
     let own_mac = ctx.load::<[u8; 6]>(6) == Ok(mac(endpoint.addr));
-    if scratch.work.packet.tuple.src != endpoint.addr || !own_mac {
+    let packet = &scratch.work.packet;
+    if packet.sender != endpoint.addr || packet.tuple.src != endpoint.addr || !own_mac {
         maps.count(Counter::DropSpoofed);
         return DROP;
     }

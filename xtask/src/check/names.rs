@@ -1,6 +1,6 @@
 //! Names, as a task sees them.
 
-use super::services::container_of;
+use super::services::pid_of;
 use crate::cluster::Host;
 use anyhow::ensure;
 
@@ -22,12 +22,10 @@ pub fn resolve_with(
     name: &str,
     options: &str,
 ) -> anyhow::Result<Vec<String>> {
-    let container = container_of(host, service)?;
-    let pid = host.engine(&["inspect", "--format", "{{.State.Pid}}", &container])?;
+    let pid = pid_of(host, service)?;
     let answer = host.run(&format!(
-        "nsenter --net --target {} dig +noall +comments +answer +time=3 +tries=2 {options} \
-         @127.0.0.11 {name}",
-        pid.trim()
+        "nsenter --net --target {pid} dig +noall +comments +answer +time=3 +tries=2 {options} \
+         @127.0.0.11 {name}"
     ))?;
     addresses(&answer)
 }

@@ -122,6 +122,18 @@ pub fn container_of(host: &Host, name: &str) -> anyhow::Result<String> {
     Ok(first.to_owned())
 }
 
+/// The first process of a running task of a service on this node, as the node numbers it.
+///
+/// # Errors
+/// There is none.
+pub fn pid_of(host: &Host, name: &str) -> anyhow::Result<i32> {
+    let container = container_of(host, name)?;
+    let pid = host.engine(&["inspect", "--format", "{{.State.Pid}}", &container])?;
+    pid.trim()
+        .parse()
+        .with_context(|| format!("the first process of {container} is {pid:?}"))
+}
+
 /// Runs a command line without quoting in a task of a service on this node.
 ///
 /// # Errors

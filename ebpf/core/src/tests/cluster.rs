@@ -2,10 +2,11 @@
 
 use super::{
     node::Node,
-    packets::{ACK, RST, answer_to, ip},
+    packets::{ACK, RST, answer_to, as_parsed, error_about, ip},
 };
 use crate::{
-    Action, Packet, Tables as _, Work, from_container, from_host, from_tunnel, settle, uplink,
+    Action, Packet, Tables as _, Work, from_container, from_host, from_tunnel, path_mtu, settle,
+    uplink,
 };
 use skein_abi::{
     Addr, TCP, UDP, VNI_OVERLAY_MIN, VNI_REPLY,
@@ -59,6 +60,10 @@ pub struct Journey {
     pub hops: usize,
     /// It is the reset that answers what was sent; this many tunnels of `hops` are the reset's.
     pub reset_hops: Option<usize>,
+    /// Not 0: it is the message that what was sent is longer than this.
+    pub too_big: u32,
+    /// What its MSS was limited to on the way; 0: not at all.
+    pub mss: u32,
 }
 
 impl Journey {
@@ -292,11 +297,28 @@ impl Cluster {
     /// Carries verdicts out until the packet is at its end.
     fn carry(&self, mut at: usize, mut work: Work) -> Journey {
         let (mut hops, mut reset_hops) = (0, None);
+        let (mut too_big, mut mss) = (0, 0);
         loop {
-            settle(&self.nodes[at], &mut work);
+            let node = &self.nodes[at];
+            settle(node, &mut work);
+            if work.verdict.action == Action::Out && work.packet.exceeds(node.out_mtu) {
+                path_mtu::too_big(node, &mut work, node.out_mtu.into());
+            }
             let verdict = work.verdict;
             let mut packet = work.packet;
-            packet.tuple = verdict.to;
+            if verdict.too_big != 0 {
+                too_big = verdict.too_big;
+                packet = error_about(&packet.tuple, verdict.to.src);
+                assert_eq!(verdict.to.dst, packet.tuple.dst);
+            } else {
+                if packet.sender == packet.tuple.src {
+                    packet.sender = verdict.to.src;
+                }
+                packet.tuple = verdict.to;
+            }
+            if verdict.mss != 0 {
+                mss = verdict.mss;
+            }
             if verdict.reset != 0 {
                 assert!(packet.tuple.proto == TCP, "only TCP has resets");
                 packet.tcp_flags = RST | ACK;
@@ -312,7 +334,7 @@ impl Cluster {
                     match self.nodes.iter().position(is_next) {
                         Some(next) => {
                             let node = &self.nodes[next];
-                            work = Work::new(packet);
+                            work = Work::new(as_parsed(&packet));
                             from_tunnel(node, &mut work, verdict.vni, remote, verdict.entry);
                             at = next;
                             continue;
@@ -342,6 +364,8 @@ impl Cluster {
                 packet,
                 hops,
                 reset_hops,
+                too_big,
+                mss,
             };
         }
     }

@@ -54,6 +54,9 @@ pub struct Node {
     pub is_flooded: bool,
     pub conntrack: Flows<CtKey, Ct>,
     pub nat: Flows<NatKey, Nat>,
+    pub fragments: RefCell<BTreeMap<(u32, Addr, Addr, u16), Fragment>>,
+    /// The largest packet that goes out to clients, bytes.
+    pub out_mtu: u16,
     pub clock: Cell<u64>,
     counters: RefCell<BTreeMap<u32, u64>>,
 }
@@ -88,6 +91,8 @@ impl Node {
             is_flooded: false,
             conntrack: Flows::with_room_for(FLOWS_MAX),
             nat: Flows::with_room_for(FLOWS_MAX),
+            fragments: RefCell::default(),
+            out_mtu: u16::MAX,
             clock: Cell::new(START),
             counters: RefCell::default(),
         }
@@ -209,6 +214,18 @@ impl Tables for Node {
     fn insert_nat(&self, key: &NatKey, nat: &Nat) -> bool {
         self.nat.insert(key, nat);
         true
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        let fragments = self.fragments.borrow();
+        fragments
+            .get(&(key.place, key.src, key.dst, key.id))
+            .copied()
+    }
+
+    fn insert_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        let mut fragments = self.fragments.borrow_mut();
+        fragments.insert((key.place, key.src, key.dst, key.id), *fragment);
     }
 
     fn host_has(&self, tuple: &Tuple) -> bool {

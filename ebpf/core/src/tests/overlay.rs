@@ -7,7 +7,7 @@ use std::{collections::HashSet, vec::Vec};
 const RED: u32 = 4097;
 const BLUE: u32 = 4098;
 const NET: Addr = ip(10, 1, 0, 0);
-const VIP: Addr = ip(10, 1, 0, 100);
+pub const VIP: Addr = ip(10, 1, 0, 100);
 const OUTSIDE: End = (ip(192, 0, 2, 80), 443);
 
 const fn host(nth: u8) -> Addr {
@@ -43,7 +43,7 @@ fn set_vip(cluster: &mut Cluster, vni: u32, list: u32, tasks: &[Task]) {
 }
 
 /// A caller, and servers behind the VIP, one per node.
-fn balanced() -> (Cluster, Task, Vec<Task>) {
+pub fn balanced() -> (Cluster, Task, Vec<Task>) {
     let (mut cluster, caller) = red(0);
     let servers: Vec<Task> = (0..3)
         .map(|n| cluster.endpoint(n, RED, host(10 + n as u8)))
@@ -97,6 +97,24 @@ fn a_vip_shows_the_server_its_caller_and_the_caller_the_vip() {
             picked.insert(server.index + 100 * server.node as u32);
         }
         assert_eq!(picked.len(), servers.len(), "all of them take their share");
+    }
+}
+
+#[test]
+fn fragments_reach_a_vip_and_their_answer_comes_from_it() {
+    let (cluster, caller, _) = balanced();
+    let whole = udp((caller.addr, 40_000), (VIP, 53));
+    let [first, later] = fragments(&whole, 5);
+    let got = cluster.send_from_task(caller, first);
+    let next = cluster.send_from_task(caller, later).at(got.task());
+    assert_eq!(next.tuple, got.packet.tuple);
+    for fragment in fragments(&answer_to(&got.packet, 0), 6) {
+        let back = cluster.send_from_task(got.task(), fragment).at(caller);
+        assert_eq!(back.tuple, whole.tuple.reversed());
+    }
+    // The VIP itself answers a ping of any size.
+    for fragment in fragments(&ping(caller.addr, VIP, 1), 7) {
+        assert_eq!(cluster.send_from_task(caller, fragment).end, Fate::Echo(0));
     }
 }
 

@@ -20,6 +20,7 @@ fn each_state_has_its_own() {
         closed: 30,
         udp: 20,
         icmp: 10,
+        fragment: 5,
     };
     for (proto, marks, lifetime) in [
         (TCP, 0, 40),

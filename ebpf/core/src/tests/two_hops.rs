@@ -120,6 +120,10 @@ fn sent() -> impl Strategy<Value = Sent> {
     let packet = prop_oneof![
         8 => client_packet(),
         1 => Just(ping(CLIENT.0, FLOATING.0, 1)),
+        1 => client_packet().prop_map(|packet| error_about(&packet.tuple.reversed(), CLIENT.0)),
+        1 => client_packet().prop_map(|packet| sized(&packet, 1_500, true)),
+        2 => (client_packet(), 0..2_usize, 0..2_u16)
+            .prop_map(|(packet, nth, id)| fragments(&packet, id)[nth]),
     ];
     (source, 0..NODES, packet).prop_map(|(source, entry, packet)| Sent {
         source,
@@ -148,6 +152,7 @@ fn cluster(beliefs: &[Beliefs], leftovers: &[Leftover]) -> Cluster {
             published.flags = if beliefs.is_taken { PUBLISHED_TAKEN } else { 0 };
         }
         node.is_flooded = beliefs.is_flooded;
+        node.config.tunnel_mtu = 1_450;
     }
     for leftover in leftovers {
         leave(&cluster.nodes[leftover.node], leftover);
@@ -266,7 +271,11 @@ proptest! {
             let reset_hops = got.reset_hops.unwrap_or(0);
             prop_assert!(got.hops - reset_hops <= hops_left, "{:?}", got);
             prop_assert!(reset_hops <= 1, "{:?}", got);
-            if let Fate::Task(_) = got.end && got.reset_hops.is_none() {
+            if let Fate::Task(_) = got.end
+                && got.reset_hops.is_none()
+                && got.too_big == 0
+                && got.packet.is_error == 0
+            {
                 let reply = cluster.answer(&got, SYN | ACK);
                 prop_assert!(reply.hops <= 1, "{:?}", reply);
             }
