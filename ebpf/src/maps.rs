@@ -53,6 +53,8 @@ pub static AFFINITY_SYN: LruHashMap<Tuple, Affinity, { AFFINITY_SYN_MAX as usize
 #[btf_map]
 pub static CONNTRACK: LruHashMap<CtKey, Ct, { CONNTRACK_MAX as usize }> = LruHashMap::new();
 #[btf_map]
+pub static CONNTRACK_SYN: LruHashMap<CtKey, Ct, { CONNTRACK_SYN_MAX as usize }> = LruHashMap::new();
+#[btf_map]
 pub static NAT: LruHashMap<NatKey, Nat, { NAT_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { FRAGMENTS_MAX as usize }> =
@@ -334,12 +336,23 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn conntrack(&self, key: &CtKey) -> Option<Live<Ct>> {
-        live!(CONNTRACK, key)
+        live!(CONNTRACK, key).or_else(|| live!(CONNTRACK_SYN, key))
     }
 
     #[inline(always)]
-    fn insert_conntrack(&self, key: &CtKey, ct: &Ct) -> bool {
-        CONNTRACK.insert(key, ct, u64::from(BPF_ANY)).is_ok()
+    fn insert_conntrack(&self, key: &CtKey, ct: &Ct, opening: bool) -> bool {
+        let any = u64::from(BPF_ANY);
+        match opening {
+            false => {
+                let inserted = CONNTRACK.insert(key, ct, any).is_ok();
+                let _ = CONNTRACK_SYN.remove(key);
+                inserted
+            }
+            true => {
+                let _ = CONNTRACK.remove(key);
+                CONNTRACK_SYN.insert(key, ct, any).is_ok()
+            }
+        }
     }
 
     #[inline(always)]

@@ -31,6 +31,8 @@ pub const AFFINITY_MAX: u32 = 262_144;
 pub const AFFINITY_SYN_MAX: u32 = 65_536;
 /// Conntrack entries: two per flow.
 pub const CONNTRACK_MAX: u32 = 524_288;
+/// Those of flows of which the task's node has seen nothing but a SYN: apart, as above.
+pub const CONNTRACK_SYN_MAX: u32 = 131_072;
 /// Translated sources: two entries per flow.
 pub const NAT_MAX: u32 = 131_072;
 /// Fragmented datagrams on their way at once: entries are needed for the microseconds between a

@@ -56,6 +56,8 @@ pub const MAP_AFFINITY: &str = "AFFINITY";
 pub const MAP_AFFINITY_SYN: &str = "AFFINITY_SYN";
 /// LRU: [`crate::flow::CtKey`] -> [`crate::flow::Ct`].
 pub const MAP_CONNTRACK: &str = "CONNTRACK";
+/// LRU, the same, for flows of which only a SYN was seen.
+pub const MAP_CONNTRACK_SYN: &str = "CONNTRACK_SYN";
 /// LRU: [`crate::flow::NatKey`] -> [`crate::flow::Nat`].
 pub const MAP_NAT: &str = "NAT";
 /// LRU: [`crate::flow::FragmentKey`] -> [`crate::flow::Fragment`].
@@ -85,6 +87,7 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_AFFINITY,
     MAP_AFFINITY_SYN,
     MAP_CONNTRACK,
+    MAP_CONNTRACK_SYN,
     MAP_NAT,
     MAP_FRAGMENTS,
     MAP_SOCKETS,
@@ -94,6 +97,6 @@ pub const PINNED_MAPS: &[&str] = &[
 /// The layout of the maps, counters included: programs and maps of different layouts never meet, as
 /// each has its own [`PINS`]. Raise both when a pinned map changes its size or the type or meaning of
 /// its contents, a counter too.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 /// Where maps and links are pinned, below the BPF filesystem's root.
-pub const PINS: &str = "skein/v5";
+pub const PINS: &str = "skein/v6";

@@ -57,11 +57,17 @@ subprogram! {
         if endpoint.addr != w.to.dst {
             return false;
         }
+        let before = marks;
+        let marks = before | w.packet.marks(true);
         ct.set_seen(now);
         // A SYN that follows an entry is a retransmission, or the task's to answer (RFC 5961).
-        ct.set_marks(marks | w.packet.marks(true));
+        ct.set_marks(marks);
         if !w.packet.is_error() {
             ct.set_return_node(w.entry);
+        }
+        if (before ^ marks) & ESTABLISHED != 0 {
+            // Out of the table of flows that only opened, before a flood evicts it there.
+            return remember(t, w, index, marks);
         }
         w.verdict = Verdict::endpoint(&w.to, index);
         true
@@ -91,7 +97,7 @@ subprogram! {
             };
             w.to.dst = endpoint.addr;
             if is_free(t, w, index) {
-                return remember(t, w, index);
+                return remember(t, w, index, w.packet.marks(true));
             }
         }
         // The same client port came in by another address or published port of the service, and every
@@ -106,7 +112,7 @@ subprogram! {
         for attempt in 0..PORT_TRIES {
             w.to.sport = other_port(hash, attempt);
             if is_free(t, w, index) {
-                return remember(t, w, index);
+                return remember(t, w, index, w.packet.marks(true));
             }
         }
         w.verdict = Verdict::drop(&w.client, Counter::DropNoPort);
@@ -124,24 +130,25 @@ subprogram! {
     }
 
     /// Makes both entries of the flow from `client` to the task that is `to` at `endpoint`.
-    fn remember(t, w, endpoint: u32) -> bool {
+    fn remember(t, w, endpoint: u32, marks: u8) -> bool {
+        let opening = marks & ESTABLISHED == 0;
         w.ct = Ct {
             seen: t.now(),
             to: w.to,
             route: Route::Endpoint,
             endpoint,
             return_node: w.entry,
-            marks: w.packet.marks(true),
+            marks,
             pad: [0; 3],
         };
         w.key.scope = SCOPE_PUBLISHED;
         w.key.tuple = w.client;
-        let forward = t.insert_conntrack(&w.key, &w.ct);
+        let forward = t.insert_conntrack(&w.key, &w.ct, opening);
         w.ct.to = w.client.reversed();
         w.ct.route = Route::Reply;
         w.key.scope = scope_of(endpoint);
         w.key.tuple = w.to.reversed();
-        let back = t.insert_conntrack(&w.key, &w.ct);
+        let back = t.insert_conntrack(&w.key, &w.ct, opening);
         w.verdict = match forward && back {
             true => Verdict::endpoint(&w.to, endpoint),
             false => Verdict::drop(&w.to, Counter::DropTableFull),

@@ -6,7 +6,7 @@ use crate::{
 };
 use skein_abi::{
     Addr, ICMP, TCP, UDP, VNI_REPLY,
-    flow::{Ct, Route, is_closed, scope_of},
+    flow::{Ct, ESTABLISHED, Route, is_closed, scope_of},
     overlay::{Endpoint, Location, NETWORK_INTERNAL, OverlayKey, Vip, VipSlot},
     verdict::Counter,
 };
@@ -92,7 +92,7 @@ subprogram! {
         let Some(ct) = t.conntrack(&w.key) else {
             return false;
         };
-        let (marks, known) = (ct.marks(), ct.route());
+        let (marks, known, endpoint) = (ct.marks(), ct.route(), ct.endpoint());
         if known == Route::Reply {
             return conntrack::answer(t, w, &ct, now) && reply(t, w);
         }
@@ -105,10 +105,27 @@ subprogram! {
         if w.packet.is_syn() && is_closed(marks) || t.location(key).is_none() {
             return false;
         }
+        let before = marks;
+        let marks = before | w.packet.marks(true);
         ct.set_seen(now);
-        ct.set_marks(marks | w.packet.marks(true));
+        ct.set_marks(marks);
+        if (before ^ marks) & ESTABLISHED != 0 {
+            // As with published ports: see `conntrack::follow`.
+            w.ct = Ct {
+                seen: now,
+                to: w.to,
+                route: known,
+                endpoint,
+                return_node: 0,
+                marks,
+                pad: [0; 3],
+            };
+            if !remember(t, w, index) {
+                return dropped(w, Counter::DropTableFull);
+            }
+        }
         if known == Route::Endpoint {
-            w.verdict = Verdict::endpoint(&w.to, ct.endpoint());
+            w.verdict = Verdict::endpoint(&w.to, endpoint);
             return true;
         }
         route(t, w, vni)
@@ -169,13 +186,14 @@ subprogram! {
 
     /// Makes both entries of the flow to the backend that is `to`, of which `ct` is the first.
     fn remember(t, w, index: u32) -> bool {
+        let opening = w.ct.marks & ESTABLISHED == 0;
         w.key.scope = scope_of(index);
         w.key.tuple = w.packet.tuple;
-        let forward = t.insert_conntrack(&w.key, &w.ct);
+        let forward = t.insert_conntrack(&w.key, &w.ct, opening);
         w.ct.to = w.packet.tuple.reversed();
         w.ct.route = Route::Endpoint;
         w.key.tuple = w.to.reversed();
-        forward && t.insert_conntrack(&w.key, &w.ct)
+        forward && t.insert_conntrack(&w.key, &w.ct, opening)
     }
 }
 

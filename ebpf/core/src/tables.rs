@@ -42,8 +42,8 @@ pub trait Tables {
     fn is_flooded(&self) -> bool;
     /// One direction of a known flow.
     fn conntrack(&self, key: &CtKey) -> Option<Live<Ct>>;
-    /// Remembers it; false: there was no room.
-    fn insert_conntrack(&self, key: &CtKey, ct: &Ct) -> bool;
+    /// Remembers it; those of `opening` flows are kept apart. False: there was no room.
+    fn insert_conntrack(&self, key: &CtKey, ct: &Ct, opening: bool) -> bool;
     /// A translated source.
     fn nat(&self, key: &NatKey) -> Option<Live<Nat>>;
     /// Remembers it; false: there was no room.

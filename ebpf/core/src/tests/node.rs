@@ -23,6 +23,8 @@ use super::packets::ip;
 pub const FLOWS_MAX: usize = 4096;
 /// Room for flows that only opened.
 pub const OPENING_MAX: usize = 16;
+/// The same, of conntrack entries: two per flow.
+pub const CT_OPENING_MAX: usize = 256;
 /// Ports that translated sources have.
 pub const NAT_PORTS: (u16, u16) = (61_000, 61_999);
 /// What published ports are reached by from a node itself.
@@ -53,6 +55,7 @@ pub struct Node {
     /// New flows are no more remembered, as above the flood rate.
     pub is_flooded: bool,
     pub conntrack: Flows<CtKey, Ct>,
+    pub conntrack_opening: Flows<CtKey, Ct>,
     pub nat: Flows<NatKey, Nat>,
     pub fragments: RefCell<BTreeMap<(u32, Addr, Addr, u16), Fragment>>,
     /// The largest packet that goes out to clients, bytes.
@@ -90,6 +93,7 @@ impl Node {
             affinity_opening: Flows::with_room_for(OPENING_MAX),
             is_flooded: false,
             conntrack: Flows::with_room_for(FLOWS_MAX),
+            conntrack_opening: Flows::with_room_for(CT_OPENING_MAX),
             nat: Flows::with_room_for(FLOWS_MAX),
             fragments: RefCell::default(),
             out_mtu: u16::MAX,
@@ -199,11 +203,17 @@ impl Tables for Node {
     }
 
     fn conntrack(&self, key: &CtKey) -> Option<Live<Ct>> {
-        self.conntrack.get(key)
+        let known = self.conntrack.get(key);
+        known.or_else(|| self.conntrack_opening.get(key))
     }
 
-    fn insert_conntrack(&self, key: &CtKey, ct: &Ct) -> bool {
-        self.conntrack.insert(key, ct);
+    fn insert_conntrack(&self, key: &CtKey, ct: &Ct, opening: bool) -> bool {
+        let (to, from) = match opening {
+            false => (&self.conntrack, &self.conntrack_opening),
+            true => (&self.conntrack_opening, &self.conntrack),
+        };
+        from.remove(key);
+        to.insert(key, ct);
         true
     }
 
