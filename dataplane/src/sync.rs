@@ -1,9 +1,13 @@
 //! The network state comes in here: gRPC on a unix socket, from skein-control.
 //!
-//! Each update is answered once the kernel has it, by its version: what draining tasks wait for. What
-//! could not be made is in the answer, and is said again when it changes.
+//! Each update is answered by the version that the kernel has whole then: its own, what draining tasks
+//! wait for, unless something could not be written. What could not be made is in the answer; both are
+//! said again when they change.
 
-use crate::{desired::Desired, kernel::Kernel};
+use crate::{
+    desired::Desired,
+    kernel::{Kernel, Made},
+};
 use anyhow::Context as _;
 use futures::Stream;
 use skein_proto::network::{
@@ -54,18 +58,15 @@ impl Sync {
         let next = self.desired.borrow().after(update);
         let next = Arc::new(next.map_err(Status::failed_precondition)?);
         let internal = |error: anyhow::Error| Status::internal(format!("{error:#}"));
-        let programmed = self.kernel.program(Arc::clone(&next)).await;
-        let problems = programmed.map_err(internal)?;
+        let made = self.kernel.program(Arc::clone(&next)).await;
+        let made = made.map_err(internal)?;
         let (state, path) = (Arc::clone(&next), self.path.clone());
         let stored = tokio::task::spawn_blocking(move || state.store(&path)).await;
         stored
             .map_err(|error| internal(error.into()))?
             .map_err(internal)?;
         self.desired.send_replace(next);
-        Ok(Programmed {
-            version: update.version,
-            problems,
-        })
+        Ok(programmed(made))
     }
 
     /// Serves for ever.
@@ -84,6 +85,13 @@ impl Sync {
     }
 }
 
+fn programmed(made: Made) -> Programmed {
+    Programmed {
+        version: made.version,
+        problems: made.problems,
+    }
+}
+
 struct Service(Arc<Sync>);
 
 #[tonic::async_trait]
@@ -98,7 +106,7 @@ impl Dataplane for Service {
         let (answers, stream) = mpsc::channel(ANSWERS_MAX);
         let sync = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let mut problems = sync.kernel.problems();
+            let mut made = sync.kernel.made();
             let mut last: Option<Programmed> = None;
             loop {
                 let answer = tokio::select! {
@@ -108,14 +116,11 @@ impl Dataplane for Service {
                         // complete state.
                         _ => return,
                     },
-                    Ok(()) = problems.changed() => {
-                        let now = problems.borrow_and_update().clone();
+                    Ok(()) = made.changed() => {
+                        let now = programmed(made.borrow_and_update().clone());
                         match &last {
-                            Some(last) if last.problems != now => Ok(Programmed {
-                                version: last.version,
-                                problems: now,
-                            }),
-                            // Said with the update that made them.
+                            Some(last) if *last != now => Ok(now),
+                            // Said with the update that made it.
                             _ => continue,
                         }
                     }

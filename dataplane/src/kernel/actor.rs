@@ -1,7 +1,7 @@
 //! Owns everything of the kernel's side and does one thing at a time.
 
 use super::{
-    Askers, AttachError, Attachment, Command,
+    Askers, AttachError, Attachment, Command, Made,
     devices::{Device, Devices, LOCAL_PEER, OwnDevices, VXLAN, VethPair},
     endpoints::{Endpoint, Endpoints},
     host::{Host, netns_cookie},
@@ -11,7 +11,7 @@ use super::{
     programs::{Hook, Programs},
     requirements,
     reserved_ports::ReservedPorts,
-    tables::{Tables, of_node},
+    tables::{Tables, Written, of_node},
     taken_ports::TakenPorts,
     veth_names,
 };
@@ -20,9 +20,10 @@ use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use skein_abi::from_addr;
-use skein_proto::network::{Network, Problem};
+use skein_proto::network::Network;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
     sync::Arc,
     time::Duration,
 };
@@ -34,6 +35,9 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// Host programs that hold published ports are looked for again this long after anything happened:
 /// the kernel tells nobody when a socket closes.
 const TAKEN_RECHECK: Duration = Duration::from_secs(5);
+/// What could not be written is tried again after this: long enough for a full map to get room, far
+/// shorter than anybody waits for a version.
+const FAILED_RETRY: Duration = Duration::from_secs(1);
 /// Everything is compared with the kernel again so often, and repaired: changes that the kernel told of
 /// may be lost, or have failed. A fault then lasts a minute at most, and a look costs milliseconds.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -56,8 +60,10 @@ pub struct Actor {
     /// UDP port of the vxlan device that is there.
     vxlan_port: Option<u16>,
     watched: watch::Sender<probe::Watched>,
-    /// What could not be made, as of the last time.
-    problems: watch::Sender<Vec<Problem>>,
+    /// What the kernel has, as of the last time.
+    made: watch::Sender<Made>,
+    /// Something could not be written then.
+    has_failed: bool,
 }
 
 impl Actor {
@@ -65,7 +71,7 @@ impl Actor {
     pub async fn new(
         config: &Config,
         askers: Askers,
-        problems: watch::Sender<Vec<Problem>>,
+        made: watch::Sender<Made>,
     ) -> anyhow::Result<Self> {
         let devices = Devices::open()?;
         let mut programs = Programs::load(&config.bpffs)?;
@@ -94,7 +100,8 @@ impl Actor {
             next_index: 0,
             vxlan_port: None,
             watched: watch::channel(probe::Watched::new()).0,
-            problems,
+            made,
+            has_failed: false,
         };
         actor.forget_gone_endpoints(&present)?;
         Ok(actor)
@@ -123,10 +130,14 @@ impl Actor {
         resync.tick().await;
         loop {
             tokio::select! {
-                command = commands.recv() => match command {
-                    Some(Command::Stop) | None => return Ok(()),
-                    Some(command) => self.obey(command).await,
-                },
+                command = commands.recv() => {
+                    let Some(command) = command else {
+                        return Ok(());
+                    };
+                    if self.obey(command).await.is_break() {
+                        return Ok(());
+                    }
+                }
                 _ = resync.tick() => {
                     self.look_at_host().await;
                     self.program().await;
@@ -135,6 +146,9 @@ impl Actor {
                     ended.context("the probe of other nodes broke")?
                         .context("other nodes cannot be probed")?;
                     bail!("the probe of other nodes ended");
+                }
+                () = tokio::time::sleep(FAILED_RETRY), if self.has_failed => {
+                    self.program().await;
                 }
                 () = tokio::time::sleep(TAKEN_RECHECK), if !self.taken.is_empty() => {
                     self.program().await;
@@ -153,14 +167,15 @@ impl Actor {
         }
     }
 
-    async fn obey(&mut self, command: Command) {
+    /// Breaks when it is told to stop.
+    async fn obey(&mut self, command: Command) -> ControlFlow<()> {
         // Whoever asked may be gone: then nobody wants the answer.
         match command {
             Command::Program(desired, answer) => {
                 self.desired = desired;
-                let problems = self.program().await;
+                let made = self.program().await;
                 self.endpoints.tell_askers(&self.desired);
-                let _ = answer.send(problems);
+                let _ = answer.send(made);
             }
             Command::Attach(attachment, answer) => {
                 let _ = answer.send(self.attach(attachment).await);
@@ -168,32 +183,46 @@ impl Actor {
             Command::Detach(endpoint, answer) => {
                 let _ = answer.send(self.detach(&endpoint).await);
             }
-            Command::Stop => {}
+            Command::Stop => return ControlFlow::Break(()),
         }
+        ControlFlow::Continue(())
     }
 
     /// Makes the kernel equal to what is wanted and what is here.
-    async fn program(&mut self) -> Vec<Problem> {
+    async fn program(&mut self) -> Made {
         let mut plan = plan(&self.desired, &self.local());
         let mut problems = std::mem::take(&mut plan.problems);
         problems.extend(self.taken.find(&plan));
         match self.try_program(&plan).await {
-            Ok(left_out) => problems.extend(left_out),
+            Ok(written) => {
+                problems.extend(written.problems);
+                self.has_failed = written.has_failed;
+            }
             Err(error) => {
-                tracing::error!("cannot program the kernel: {error:#}");
-                problems.push(of_node(format!("{error:#}")));
+                problems.push(of_node(format!("cannot program the kernel: {error:#}")));
+                self.has_failed = true;
             }
         }
-        self.problems.send_if_modified(|before| {
-            let changed = *before != problems;
-            before.clone_from(&problems);
+        let before = self.made.borrow().version;
+        let made = Made {
+            version: version_after(before, self.desired.version, self.has_failed),
+            problems,
+        };
+        self.made.send_if_modified(|before| {
+            let changed = *before != made;
+            // Said once, however often it is tried.
+            let new = made.problems.iter();
+            for problem in new.filter(|problem| !before.problems.contains(problem)) {
+                tracing::error!("{}", problem.message);
+            }
+            before.clone_from(&made);
             changed
         });
-        problems
+        made
     }
 
     /// What could not be written is in the answer: it keeps nothing else from being written.
-    async fn try_program(&mut self, plan: &Plan) -> anyhow::Result<Vec<Problem>> {
+    async fn try_program(&mut self, plan: &Plan) -> anyhow::Result<Written> {
         self.watch_nodes();
         if plan.vxlan_port != 0 && self.vxlan_port != Some(plan.vxlan_port) {
             let replace = self.vxlan_port.is_some();
@@ -203,15 +232,12 @@ impl Actor {
         }
         self.tables.configure(plan, &self.own, self.host_cookie)?;
         let taken = &self.taken;
-        let left_out = self.tables.program(plan, &|key| taken.contains(key));
-        for problem in &left_out {
-            tracing::error!("cannot program the kernel: {}", problem.message);
-        }
+        let written = self.tables.program(plan, &|key| taken.contains(key));
         self.taken.published(plan);
         self.reserved
             .reserve(plan.published.keys())
             .context("cannot reserve the published ports")?;
-        Ok(left_out)
+        Ok(written)
     }
 
     fn local(&self) -> Local {
@@ -352,6 +378,16 @@ impl Actor {
     }
 }
 
+/// The version that the kernel has, after it was to have the `wanted` one: that, or what it had `before`,
+/// if that is not another cluster's.
+fn version_after(before: u64, wanted: u64, has_failed: bool) -> u64 {
+    match has_failed {
+        false => wanted,
+        true if before < wanted => before,
+        true => 0,
+    }
+}
+
 /// Largest IP packet of an overlay's devices, bytes: what its user asked for (0: nothing), as far as it
 /// `fits` in one piece.
 fn overlay_mtu(asked: u32, fits: u32) -> u32 {
@@ -364,6 +400,14 @@ fn overlay_mtu(asked: u32, fits: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_of_which_something_is_missing_is_not_had() {
+        assert_eq!(version_after(7, 9, false), 9);
+        assert_eq!(version_after(7, 9, true), 7);
+        assert_eq!(version_after(9, 9, true), 0, "no more");
+        assert_eq!(version_after(700, 9, true), 0, "of another cluster");
+    }
 
     #[test]
     fn an_overlay_has_the_mtu_asked_for_where_it_fits() {

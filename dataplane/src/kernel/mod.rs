@@ -94,8 +94,18 @@ pub struct Asker {
 /// By internal address.
 type Askers = Arc<RwLock<BTreeMap<Ipv4Addr, Asker>>>;
 
+/// What the kernel has of the wanted state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Made {
+    /// Version of the last wanted state that was written whole; 0: none was. One of which something
+    /// could not be written is not counted until it is.
+    pub version: u64,
+    /// What was left out, and what could not be written.
+    pub problems: Vec<Problem>,
+}
+
 enum Command {
-    Program(Arc<Desired>, oneshot::Sender<Vec<Problem>>),
+    Program(Arc<Desired>, oneshot::Sender<Made>),
     Attach(Attachment, oneshot::Sender<Result<(), AttachError>>),
     Detach(String, oneshot::Sender<anyhow::Result<()>>),
     Stop,
@@ -116,7 +126,7 @@ enum AttachError {
 pub struct Kernel {
     commands: mpsc::Sender<Command>,
     askers: Askers,
-    problems: watch::Receiver<Vec<Problem>>,
+    made: watch::Receiver<Made>,
 }
 
 impl Kernel {
@@ -134,7 +144,7 @@ impl Kernel {
     ) -> anyhow::Result<(Self, JoinHandle<anyhow::Result<()>>)> {
         let askers = Askers::default();
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-        let (tell, problems) = watch::channel(Vec::new());
+        let (tell, made) = watch::channel(Made::default());
         let mut actor = actor::Actor::new(config, Arc::clone(&askers), tell).await?;
         actor.resume(desired, endpoints).await?;
         // It writes files and maps, which blocks: it has a thread of its own.
@@ -143,22 +153,24 @@ impl Kernel {
         let kernel = Self {
             commands,
             askers,
-            problems,
+            made,
         };
         Ok((kernel, working))
     }
 
-    /// Makes the maps equal to the wanted state. What could not be done is in the answer.
+    /// Makes the maps equal to the wanted state. What could not be done is in the answer, and is tried
+    /// again.
     ///
     /// # Errors
     /// The kernel's side has stopped.
-    pub async fn program(&self, desired: Arc<Desired>) -> anyhow::Result<Vec<Problem>> {
+    pub async fn program(&self, desired: Arc<Desired>) -> anyhow::Result<Made> {
         self.ask(|answer| Command::Program(desired, answer)).await
     }
 
-    /// What could not be made, now and later: a port becomes free when a program of the host ends.
-    pub fn problems(&self) -> watch::Receiver<Vec<Problem>> {
-        self.problems.clone()
+    /// What is made, now and later: a port becomes free when a program of the host ends, and what failed
+    /// is tried again.
+    pub fn made(&self) -> watch::Receiver<Made> {
+        self.made.clone()
     }
 
     /// Makes the veth pair of a container's endpoint; its container's end lies in the host's namespace

@@ -4,7 +4,41 @@ use aya::{
     Pod,
     maps::{HashMap, Map, MapData, MapError},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
+
+/// Entries that could not be written or removed.
+#[derive(Debug)]
+pub struct Refused {
+    entries: usize,
+    first: MapError,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.entries {
+            1 => f.write_str("an entry was refused"),
+            entries => write!(f, "{entries} entries were refused, the first of them"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.first)
+    }
+}
+
+fn note(refused: &mut Option<Refused>, error: MapError) {
+    match refused {
+        Some(refused) => refused.entries += 1,
+        None => {
+            *refused = Some(Refused {
+                entries: 1,
+                first: error,
+            });
+        }
+    }
+}
 
 /// See the module. Only this writes the map, so only differences are written.
 pub struct Synced<K: Pod, V: Pod> {
@@ -34,25 +68,26 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Synced<K, V> {
     /// Adds and changes what `wanted` has; removes nothing yet.
     ///
     /// # Errors
-    /// The map is full, or the kernel refuses: the first refusal. All that can be written is.
-    pub fn add(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), MapError> {
-        let mut outcome = Ok(());
+    /// The map is full, or the kernel refuses. All that can be written is.
+    pub fn add(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), Refused> {
+        let mut refused = None;
         for (key, value) in wanted {
             if self.held.get(key) != Some(value) {
                 match self.map.insert(key, value, 0) {
                     Ok(()) => drop(self.held.insert(*key, *value)),
-                    Err(error) => outcome = outcome.and(Err(error)),
+                    Err(error) => note(&mut refused, error),
                 }
             }
         }
-        outcome
+        refused.map_or(Ok(()), Err)
     }
 
     /// Removes what `wanted` has not.
     ///
     /// # Errors
-    /// The kernel refuses. What was removed so far stays so.
-    pub fn remove_others(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), MapError> {
+    /// The kernel refuses. All that can be removed is.
+    pub fn remove_others(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), Refused> {
+        let mut refused = None;
         let gone: Vec<K> = self
             .held
             .keys()
@@ -61,33 +96,30 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Synced<K, V> {
             .collect();
         for key in gone {
             match self.map.remove(&key) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(error),
+                Ok(()) | Err(MapError::KeyNotFound) => drop(self.held.remove(&key)),
+                Err(error) => note(&mut refused, error),
             }
-            self.held.remove(&key);
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// Both.
     ///
     /// # Errors
     /// As above.
-    pub fn make(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), MapError> {
+    pub fn make(&mut self, wanted: &BTreeMap<K, V>) -> Result<(), Refused> {
         let added = self.add(wanted);
-        self.remove_others(wanted)?;
-        match added {
-            Ok(()) => Ok(()),
-            // There may be room now.
-            Err(_) => self.add(wanted),
-        }
+        let removed = self.remove_others(wanted);
+        // There may be room now.
+        let added = added.or_else(|_| self.add(wanted));
+        added.and(removed)
     }
 
     /// Adds or changes one entry.
     ///
     /// # Errors
     /// As above.
-    pub fn put(&mut self, key: K, value: V) -> Result<(), MapError> {
+    pub fn put(&mut self, key: K, value: V) -> Result<(), Refused> {
         self.add(&BTreeMap::from([(key, value)]))
     }
 
@@ -103,5 +135,37 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Synced<K, V> {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_keeps_nothing_else_out() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: maps of the kernel need root");
+            return;
+        }
+        let map = HashMap::create(2, 0).expect("a map");
+        let mut synced: Synced<u32, u32> = Synced {
+            map,
+            held: BTreeMap::new(),
+        };
+        let entries = |keys: std::ops::Range<u32>| keys.map(|key| (key, key)).collect();
+        let full: BTreeMap<u32, u32> = entries(0..5);
+        let refused = synced.add(&full).unwrap_err();
+        assert_eq!(refused.entries, 3);
+        assert!(refused.to_string().starts_with("3 entries"), "{refused}");
+        assert_eq!(*synced.held(), entries(0..2));
+        // What is there already can be changed, and what goes makes room.
+        let changed = BTreeMap::from([(0, 9), (7, 7), (8, 8)]);
+        let refused = synced.make(&changed).unwrap_err();
+        assert_eq!(refused.entries, 1);
+        assert_eq!(*synced.held(), BTreeMap::from([(0, 9), (7, 7)]));
+        synced.make(&BTreeMap::from([(0, 9), (8, 8)])).unwrap();
+        let in_kernel: Result<BTreeMap<u32, u32>, _> = synced.map.iter().collect();
+        assert_eq!(in_kernel.unwrap(), *synced.held());
     }
 }

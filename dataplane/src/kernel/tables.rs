@@ -4,8 +4,12 @@
 //! removed after: tables before published ports, backends before VIPs.
 
 use super::{
-    devices::OwnDevices, indices::Indices, node_tables::NodeTables, plan::Plan, programs::Programs,
-    synced::Synced,
+    devices::OwnDevices,
+    indices::Indices,
+    node_tables::NodeTables,
+    plan::Plan,
+    programs::Programs,
+    synced::{Refused, Synced},
 };
 use anyhow::Context as _;
 use aya::maps::{Array, MapData};
@@ -19,7 +23,11 @@ use skein_abi::{
     overlay::{Endpoint, Location, Network, OverlayKey, Vip, VipSlot},
 };
 use skein_proto::network::{Kind, Problem};
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+};
 
 /// The maps that the dataplane writes.
 pub struct Tables {
@@ -155,31 +163,28 @@ impl Tables {
 
     /// Makes everything else equal to the plan. `taken` ports are those of host programs here. What a
     /// map has no room for, or the kernel refuses, is in the answer; the rest is written.
-    pub fn program(&mut self, plan: &Plan, taken: &dyn Fn(&PublishedKey) -> bool) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let members = self.members.make(&plan.members);
-        note(&mut problems, "the members", members.map_err(Into::into));
-        let networks = self.networks.make(&plan.networks);
-        note(&mut problems, "the networks", networks.map_err(Into::into));
-        let overlay = self.overlay.make(&plan.overlay);
-        let what = "the overlay's addresses";
-        note(&mut problems, what, overlay.map_err(Into::into));
-        let published = self.program_published(plan, taken, &mut problems);
-        note(&mut problems, "the published ports", published);
-        let vips = self.program_vips(plan, &mut problems);
-        note(&mut problems, "the VIPs", vips);
-        problems
+    pub fn program(&mut self, plan: &Plan, taken: &dyn Fn(&PublishedKey) -> bool) -> Written {
+        let mut written = Written::default();
+        written.note("the members", self.members.make(&plan.members));
+        written.note("the networks", self.networks.make(&plan.networks));
+        written.note("the overlay's addresses", self.overlay.make(&plan.overlay));
+        self.program_published(plan, taken, &mut written);
+        self.program_vips(plan, &mut written);
+        written
     }
 
     fn program_published(
         &mut self,
         plan: &Plan,
         taken: &dyn Fn(&PublishedKey) -> bool,
-        problems: &mut Vec<Problem>,
-    ) -> anyhow::Result<()> {
+        written: &mut Written,
+    ) {
         let names = plan.nodes.keys().map(String::as_str);
-        let indices = self.services.assign(names, SERVICES_MAX)?;
-        problems.extend(services_left_out(plan, &indices));
+        let indices = match self.services.assign(names, SERVICES_MAX) {
+            Ok(indices) => indices,
+            Err(error) => return written.failed("the numbers of services", &error),
+        };
+        written.problems.extend(services_left_out(plan, &indices));
         let index = |service: &String| indices.get(service).copied();
         let local = plan.local.iter();
         let local = local.filter_map(|(service, local)| Some((index(service)?, *local)));
@@ -194,7 +199,8 @@ impl Tables {
                 (*number, joint(&before, next))
             })
             .collect();
-        self.local_backends.add(&joint)?;
+        let what = "the tasks behind published ports";
+        written.note(what, self.local_backends.add(&joint));
 
         let entry = |tables: &NodeTables, key: &PublishedKey, service: &String, target: u16| {
             let number = index(service)?;
@@ -231,30 +237,36 @@ impl Tables {
                 );
             }
         }
-        self.published.make(&until)?;
+        let ports = "the published ports";
+        written.note(ports, self.published.make(&until));
         for (service, nodes) in &plan.nodes {
-            if let Some(number) = index(service) {
-                self.node_tables.write(number, nodes)?;
+            if let Some(number) = index(service)
+                && let Err(error) = self.node_tables.write(number, nodes)
+            {
+                written.failed(&format!("the nodes of service {service}"), &error.into());
+                // Its ports lead where they led, in tables whose size they know.
+                after.retain(|_, entry| entry.service != number);
             }
         }
-        self.published.add(&after)?;
-        self.local_backends.make(&local)?;
+        written.note(ports, self.published.add(&after));
+        written.note(what, self.local_backends.make(&local));
         self.node_tables
             .retain(|number| local.contains_key(&number));
-        Ok(())
     }
 
-    fn program_vips(&mut self, plan: &Plan, problems: &mut Vec<Problem>) -> anyhow::Result<()> {
+    fn program_vips(&mut self, plan: &Plan, written: &mut Written) {
         let name = |key: &OverlayKey| format!("{}/{}", key.vni, skein_abi::from_addr(key.addr));
         let names: Vec<String> = plan.vips.keys().map(name).collect();
-        let lists = self
-            .vip_lists
-            .assign(names.iter().map(String::as_str), VIPS_MAX)?;
+        let names = names.iter().map(String::as_str);
+        let lists = match self.vip_lists.assign(names, VIPS_MAX) {
+            Ok(lists) => lists,
+            Err(error) => return written.failed("the numbers of VIPs", &error),
+        };
         let mut vips = BTreeMap::new();
         let mut slots = BTreeMap::new();
         for (key, backends) in &plan.vips {
             let Some(list) = lists.get(&name(key)).copied() else {
-                problems.push(of_node(format!(
+                written.problems.push(of_node(format!(
                     "VIP {} of the network with VNI {} leads nowhere on this node: there are more than {VIPS_MAX} VIPs; remove services or networks",
                     skein_abi::from_addr(key.addr),
                     key.vni,
@@ -287,10 +299,22 @@ impl Tables {
             let len = backends.len() as u32;
             vips.insert(*key, Vip { list, edition, len });
         }
-        self.vip_backends.add(&slots)?;
-        self.vips.make(&vips)?;
-        self.vip_backends.remove_others(&slots)?;
-        Ok(())
+        let what = "the tasks behind VIPs";
+        written.note(what, self.vip_backends.add(&slots));
+        let has_all = |vip: &Vip| {
+            let slot = |slot| VipSlot {
+                list: vip.list,
+                edition: vip.edition,
+                slot,
+            };
+            (0..vip.len).all(|nth| self.vip_backends.held().contains_key(&slot(nth)))
+        };
+        let kept = keep_incomplete(&mut vips, self.vips.held(), has_all);
+        let is_kept = |slot: &VipSlot| kept.contains(&(slot.list, slot.edition));
+        let held = self.vip_backends.held().iter();
+        slots.extend(held.filter(|(slot, _)| is_kept(slot)));
+        written.note("the VIPs", self.vips.make(&vips));
+        written.note(what, self.vip_backends.remove_others(&slots));
     }
 
     /// Makes an endpoint known under the index that its device has already, or under a free one.
@@ -394,11 +418,51 @@ pub fn of_node(message: String) -> Problem {
     }
 }
 
-fn note(problems: &mut Vec<Problem>, what: &str, outcome: anyhow::Result<()>) {
-    if let Err(error) = outcome {
-        let message = format!("cannot write {what} into the kernel: {error:#}");
-        problems.push(of_node(message));
+/// What came of writing a plan.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// What was left out, and what failed.
+    pub problems: Vec<Problem>,
+    /// Something failed: the kernel has another state than the plan's until it is written again.
+    pub has_failed: bool,
+}
+
+impl Written {
+    fn note(&mut self, what: &str, outcome: Result<(), Refused>) {
+        if let Err(refused) = outcome {
+            self.failed(what, &refused.into());
+        }
     }
+
+    fn failed(&mut self, what: &str, error: &anyhow::Error) {
+        let message = format!("cannot write {what} into the kernel: {error:#}");
+        self.problems.push(of_node(message));
+        self.has_failed = true;
+    }
+}
+
+/// A VIP some of whose backends could not be written stays as it is `held`, or is not there yet; none
+/// ever leads to a backend that is not there. Returns (list, edition) of what was kept.
+fn keep_incomplete(
+    vips: &mut BTreeMap<OverlayKey, Vip>,
+    held: &BTreeMap<OverlayKey, Vip>,
+    has_all: impl Fn(&Vip) -> bool,
+) -> BTreeSet<(u32, u32)> {
+    let mut kept = BTreeSet::new();
+    vips.retain(|key, vip| {
+        if has_all(vip) {
+            return true;
+        }
+        match held.get(key).filter(|held| has_all(held)) {
+            Some(before) => {
+                kept.insert((before.list, before.edition));
+                *vip = *before;
+                true
+            }
+            None => false,
+        }
+    });
+    kept
 }
 
 /// The services that found no index.
@@ -443,6 +507,28 @@ mod tests {
         let full = backends(&all, &[99]);
         let before = backends(&[99], &[]);
         assert_eq!(joint(&before, &full), full, "no room is no harm");
+    }
+
+    #[test]
+    fn a_vip_whose_backends_find_no_room_leads_where_it_led() {
+        let key = |addr| OverlayKey { vni: 1, addr };
+        let vip = |list, edition| Vip {
+            list,
+            edition,
+            len: 1,
+        };
+        let held = BTreeMap::from([(key(1), vip(1, 4)), (key(2), vip(2, 7))]);
+        let mut vips = BTreeMap::from([
+            (key(1), vip(1, 5)),
+            (key(2), vip(2, 8)),
+            (key(3), vip(3, 1)),
+        ]);
+        // The first's new edition is there whole, the others' are not.
+        let whole = [vip(1, 4), vip(1, 5), vip(2, 7)];
+        let kept = keep_incomplete(&mut vips, &held, |vip| whole.contains(vip));
+        assert_eq!(kept, BTreeSet::from([(2, 7)]));
+        let expected = BTreeMap::from([(key(1), vip(1, 5)), (key(2), vip(2, 7))]);
+        assert_eq!(vips, expected);
     }
 
     #[test]
