@@ -7,11 +7,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use serde_json::Value;
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Prefix of the names of fields that the API never shows.
 const OWN_FIELD: &str = "X-Skein-";
@@ -58,6 +60,15 @@ pub fn drop_nulls(value: &mut Value) {
 /// whose limit is below this.
 const BODY_MAX: usize = 2 << 20;
 
+/// How long a client may send nothing in the midst of a body: many times what a lost packet or a
+/// changed route costs a slow link. A client that has gone without a word would be waited for without
+/// end, and hold one of the API's connections.
+const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long all of a body may take: the longest one at 7 kB/s, which no link is slower than that a
+/// swarm is run over. Nobody holds a connection with a byte now and then.
+const BODY_TIME_MAX: Duration = Duration::from_secs(300);
+
 /// Lets a request pass if what it carries is said to be JSON.
 pub async fn check_content_type(request: Request, next: Next) -> Response {
     match content_type(&request) {
@@ -83,18 +94,54 @@ fn content_type(request: &Request) -> Result<(), ApiError> {
 /// Reads a request's body.
 ///
 /// # Errors
-/// 413: it is longer than anything can be that is answered here. 400: the client broke off.
+/// 413: it is longer than anything can be that is answered here. 408: the client sent nothing for
+/// [`BODY_PAUSE_MAX`], or was not done within [`BODY_TIME_MAX`]. 400: it broke off.
 pub async fn read(body: Body) -> Result<Bytes, ApiError> {
-    match Limited::new(body, BODY_MAX).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the request's body is longer than {BODY_MAX} bytes"),
-        )),
-        Err(error) => Err(ApiError::invalid(format!(
-            "cannot read the request's body: {error}"
-        ))),
+    let mut body = Limited::new(body, BODY_MAX);
+    let mut read = BytesMut::new();
+    let end = Instant::now() + BODY_TIME_MAX;
+    loop {
+        let frame = timeout(BODY_PAUSE_MAX, body.frame());
+        let frame = match timeout_at(end, frame).await {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(_)) => {
+                return Err(late(read.len(), "nothing more came for", BODY_PAUSE_MAX));
+            }
+            Err(_) => {
+                return Err(late(
+                    read.len(),
+                    "it was not all there after",
+                    BODY_TIME_MAX,
+                ));
+            }
+        };
+        match frame {
+            None => return Ok(read.freeze()),
+            // Trailers say nothing that Docker's clients mean.
+            Some(Ok(frame)) => read.extend(frame.into_data().ok()),
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                return Err(ApiError::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    format!("the request's body is longer than {BODY_MAX} bytes"),
+                ));
+            }
+            Some(Err(error)) => {
+                let message = format!("cannot read the request's body: {error}");
+                return Err(ApiError::invalid(message));
+            }
+        }
     }
+}
+
+fn late(read: usize, what: &str, time: Duration) -> ApiError {
+    ApiError::new(
+        StatusCode::REQUEST_TIMEOUT,
+        format!(
+            "cannot read the request's body: after its first {read} bytes {what} {} seconds; nothing \
+             was changed, send the request again",
+            time.as_secs()
+        ),
+    )
 }
 
 /// A request's body.
@@ -194,6 +241,27 @@ mod tests {
         assert_eq!(read(Body::from(longest)).await.unwrap().len(), BODY_MAX);
         let longer = vec![b' '; BODY_MAX + 1];
         assert_eq!(read(Body::from(longer)).await.unwrap_err().status, 413);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_are_waited_for_so_long_and_no_longer() {
+        let every = |pause: Duration, pieces: usize| {
+            Body::from_stream(futures::stream::unfold(0, move |sent| async move {
+                if sent == pieces {
+                    return None;
+                }
+                tokio::time::sleep(pause).await;
+                Some((Ok::<_, std::io::Error>("x"), sent + 1))
+            }))
+        };
+        let slow = BODY_PAUSE_MAX - Duration::from_secs(1);
+        assert_eq!(read(every(slow, 5)).await.unwrap(), "xxxxx");
+        let stopped = read(every(BODY_PAUSE_MAX * 2, 1)).await.unwrap_err();
+        assert_eq!(stopped.status, 408);
+        let begun = Instant::now();
+        let dripping = read(every(slow, 1000)).await.unwrap_err();
+        assert_eq!(dripping.status, 408);
+        assert_eq!(begun.elapsed(), BODY_TIME_MAX);
     }
 
     #[test]

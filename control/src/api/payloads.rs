@@ -6,7 +6,7 @@ use super::{
 };
 use crate::raft::ProposeError;
 use axum::{
-    body::{self, Body},
+    body::Body,
     extract::{Path, Request, State},
     response::Response,
 };
@@ -24,8 +24,6 @@ use tonic::Code;
 
 /// The oldest version of the API that knows templates.
 const TEMPLATING_SINCE: ApiVersion = ApiVersion::new(1, 37);
-/// The longest body of a create: the largest config in base64, with room for its labels.
-const BODY_MAX: usize = 2 << 20;
 
 /// What secrets and configs differ in.
 pub trait Kept: Clone + Serialize + Into<Object> + 'static {
@@ -212,9 +210,7 @@ pub async fn create_of_version(
         Kind::Config
     };
     let (parts, body) = request.into_parts();
-    let body = body::to_bytes(body, BODY_MAX)
-        .await
-        .map_err(|error| ApiError::invalid(format!("cannot read the request's body: {error}")))?;
+    let body = json::read(body).await?;
     check_version(kind, version, &body)?;
     let request = Request::from_parts(parts, Body::from(body));
     Ok(local.cluster.call(request).await)

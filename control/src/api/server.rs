@@ -156,12 +156,17 @@ fn add_headers(response: &mut Response, offered: ApiVersion) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::json;
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     fn served(stream: UnixStream) -> tokio::task::JoinHandle<()> {
+        served_by(Router::new(), stream)
+    }
+
+    fn served_by(router: Router, stream: UnixStream) -> tokio::task::JoinHandle<()> {
         let engine = Engine::new(PathBuf::from("/nonexistent/engine.sock"));
-        tokio::spawn(connection(stream, Router::new(), engine))
+        tokio::spawn(connection(stream, router, engine))
     }
 
     #[tokio::test(start_paused = true)]
@@ -181,6 +186,23 @@ mod tests {
         let ended = timeout(IDLE_TIMEOUT * 2, client.read_to_end(&mut answer)).await;
         ended.unwrap().unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 404 "));
+        serving.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_half_a_body_is_told_so_and_let_go() {
+        let read = |body: Body| async { json::read(body).await.map(|_| ()) };
+        let router = Router::new().route("/objects", axum::routing::post(read));
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let serving = served_by(router, server);
+        let request = b"POST /objects HTTP/1.1\r\nhost: docker\r\ncontent-length: 9\r\n\r\n{\"a\"";
+        client.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = timeout(IDLE_TIMEOUT * 2, client.read_to_end(&mut answer)).await;
+        ended.unwrap().unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert!(answer.contains("after its first 4 bytes"), "{answer}");
         serving.await.unwrap();
     }
 }
