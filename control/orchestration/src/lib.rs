@@ -7,6 +7,7 @@
 //! [`Orchestration`] runs all of them in their one order.
 
 pub mod allocator;
+mod dirty;
 mod enforcer;
 mod global;
 pub mod heartbeats;
@@ -25,9 +26,10 @@ mod update;
 pub mod validate;
 mod wake;
 
+pub use dirty::is_up_to_date;
 pub use orchestration::Orchestration;
 pub use report::report;
-pub use slot::is_up_to_date;
+
 pub use wake::Wake;
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The places of a service's tasks: numbered slots, or nodes.
 
-use crate::scheduler::Constraint;
-use skein_model::{Service, State, Task, TaskState};
+use skein_model::{State, Task, TaskState};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Where a task of a service belongs: its slot, or its node where tasks are bound to nodes.
@@ -68,36 +67,4 @@ pub(crate) fn may_run(state: &State, task: &Task) -> bool {
     placed
         && !task.status.state.is_terminal()
         && !crate::node_failure::is_gone(state, &task.node_id)
-}
-
-/// Whether the task is what its service asks for now.
-pub fn is_up_to_date(state: &State, service: &Service, task: &Task) -> bool {
-    !is_dirty(state, service, task)
-}
-
-/// Whether the task differs from what the service is now, so that it must be replaced. A changed
-/// placement that the task's node fulfils changes nothing.
-pub(crate) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
-    if task.spec_version == Some(service.spec_version) {
-        return false;
-    }
-    let wanted = &service.spec.task_template;
-    // Credentials matter only until the image is there.
-    if task.registry_auth != service.registry_auth && task.status.state < TaskState::Ready {
-        return true;
-    }
-    if task.endpoint_spec != service.spec.endpoint_spec {
-        return true;
-    }
-    if task.spec == *wanted {
-        return false;
-    }
-    let mut moved = task.spec.clone();
-    moved.placement.clone_from(&wanted.placement);
-    let fits = || {
-        let node = state.node(&task.node_id)?;
-        let constraints = crate::scheduler::constraints_of(wanted).ok()?;
-        Some(Constraint::all_match(&constraints, node))
-    };
-    moved != *wanted || fits() != Some(true)
 }

@@ -4,7 +4,7 @@
 //! task has a successor. So an update goes on unchanged under a new leader.
 
 use crate::{
-    Wake,
+    Wake, dirty,
     restart::{self, nanos},
     scheduler,
     slot::{self, Place, Tasks},
@@ -45,7 +45,7 @@ struct Part {
 impl Part {
     /// `None` where the update has nothing to do.
     fn of(state: &State, service: &Service, place: Place, tasks: &Tasks) -> Option<Self> {
-        let is_dirty = |task: &Arc<Task>| slot::is_dirty(state, service, task);
+        let is_dirty = |task: &Arc<Task>| dirty::is_dirty(state, service, task);
         let last = tasks.iter().rposition(is_dirty);
         let (upto, after) = tasks.split_at(last.map_or(0, |last| last + 1));
         let (mut outdated, earlier): (Tasks, Tasks) = upto
