@@ -157,6 +157,9 @@ fn addresses(host: &Host) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An address of the clusters' network that no host has.
+const NOWHERE: &str = "198.19.255.250";
+
 fn joins(cluster: &Cluster) -> anyhow::Result<()> {
     let (first, second) = (cluster.host("n1")?, cluster.host("n2")?);
     let third = cluster.host("n3")?;
@@ -206,6 +209,18 @@ fn joins(cluster: &Cluster) -> anyhow::Result<()> {
         &closed,
         &["could not reach the manager at ", &closed],
     )?;
+    // Where the managers do not reach it. Nothing stays of it there, as the count of nodes below says.
+    let manager = first.docker(&["swarm", "join-token", "-q", "manager"])?;
+    let unreachable = format!("--advertise-addr {NOWHERE} --token {}", manager.trim());
+    refused(
+        third,
+        &format!("swarm join {unreachable} {to}"),
+        &[
+            "could not connect to prospective new cluster member using its advertised address",
+            NOWHERE,
+        ],
+    )?;
+    is_outside(third)?;
     // Members stay what they are.
     for host in [first, second] {
         refused(host, "swarm init", &[ALREADY])?;

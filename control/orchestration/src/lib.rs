@@ -14,6 +14,7 @@ pub mod heartbeats;
 mod job;
 pub mod network_state;
 mod node_failure;
+mod node_removal;
 mod orchestration;
 mod reaper;
 mod replicated;
@@ -27,6 +28,7 @@ pub mod validate;
 mod wake;
 
 pub use dirty::is_up_to_date;
+pub use node_removal::remove_node;
 pub use orchestration::Orchestration;
 pub use report::report;
 

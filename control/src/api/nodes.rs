@@ -10,14 +10,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 use skein_model::{
-    Action, Cluster, Draft, Kind, ManagerStatus, Node, NodeRole, NodeSpec, NodeState, Object,
-    Reachability, State as Model, TaskState, TaskStatus,
+    Action, Draft, ManagerStatus, Node, NodeRole, NodeSpec, NodeState, Object, Reachability,
+    State as Model,
 };
-use std::time::Duration;
 use tonic::Code;
-
-/// How long a removed node's ID is kept after its last certificate has expired: Swarm's time.
-const REMOVED_KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 const FILTERS: [&str; 6] = ["id", "name", "label", "node.label", "role", "membership"];
 
@@ -189,38 +185,12 @@ pub async fn remove(
     if node.status.state == NodeState::Ready && !force {
         return refuse(format!("node {} is not down and can't be removed", node.id));
     }
-    for actions in removal(&state, cluster, &node).into_proposals() {
+    let mut draft = Draft::new(state.clone(), clock::now());
+    skein_orchestration::remove_node(&mut draft, &node.id);
+    for actions in draft.into_proposals() {
         leader.store.propose(actions).await?;
     }
     Ok(StatusCode::OK)
-}
-
-/// The node goes, its certificate is no longer good, and its tasks are nobody's.
-fn removal(state: &Model, cluster: &Cluster, node: &Node) -> Draft {
-    let now = clock::now();
-    let mut draft = Draft::new(state.clone(), now);
-    let mut cluster = cluster.clone();
-    cluster.managers.remove(&node.id);
-    let longest = u64::try_from(cluster.longest_cert_expiry).unwrap_or_default();
-    let until = now + Duration::from_nanos(longest) + REMOVED_KEPT;
-    cluster.removed_nodes.insert(node.id.clone(), until);
-    draft.put(cluster);
-    let live = state
-        .tasks_of_node(&node.id)
-        .filter(|task| !task.status.state.is_terminal());
-    for task in live {
-        let mut task = skein_model::Task::clone(task);
-        task.status = TaskStatus {
-            timestamp: now,
-            applied_at: now,
-            state: TaskState::Orphaned,
-            message: "Task belonged to a node that has been deleted".into(),
-            ..task.status
-        };
-        draft.put(task);
-    }
-    draft.remove(Kind::Node, &node.id);
-    draft
 }
 
 #[cfg(test)]

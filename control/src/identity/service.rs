@@ -7,11 +7,12 @@ use crate::{
     rpc::{PeerIdentity, propose_status},
 };
 use skein_model::{
-    Action, Availability, Cluster, Node, NodeRole, NodeSpec, NodeState, NodeStatus, State,
+    Action, Availability, Cluster, Draft, Node, NodeDescription, NodeRole, NodeSpec, NodeState,
+    NodeStatus, State,
 };
 use skein_proto::node::{
     GetRootCertificateRequest, GetRootCertificateResponse, JoinRequest, JoinResponse, RenewRequest,
-    RenewResponse, ca_server,
+    RenewResponse, WithdrawRequest, WithdrawResponse, ca_server,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -88,11 +89,7 @@ impl ca_server::Ca for CaService {
         &self,
         request: Request<RenewRequest>,
     ) -> Result<Response<RenewResponse>, Status> {
-        let peer = request
-            .extensions()
-            .get::<PeerIdentity>()
-            .cloned()
-            .ok_or_else(|| Status::unauthenticated("a member's certificate is needed"))?;
+        let peer = peer(&request)?;
         let raft = self.raft()?;
         let state = raft.linearizable().await.map_err(propose_status)?;
         let node = state.node(&peer.node_id).ok_or_else(|| {
@@ -105,6 +102,47 @@ impl ca_server::Ca for CaService {
             role: role_name(role).into(),
         }))
     }
+
+    async fn withdraw(
+        &self,
+        request: Request<WithdrawRequest>,
+    ) -> Result<Response<WithdrawResponse>, Status> {
+        let PeerIdentity { node_id, .. } = peer(&request)?;
+        let raft = self.raft()?;
+        let state = raft.linearizable().await.map_err(propose_status)?;
+        let Some(node) = state.node(&node_id) else {
+            return Ok(Response::new(WithdrawResponse {}));
+        };
+        if has_registered(node) {
+            return Err(Status::failed_precondition(format!(
+                "node {node_id} has been part of the swarm: leave it with \"docker swarm leave\""
+            )));
+        }
+        // The answer that it is a manager now may have been lost.
+        if cluster(&state)?.managers.contains_key(&node_id) {
+            raft.remove_manager(&node_id)
+                .await
+                .map_err(propose_status)?;
+        }
+        let state = raft.linearizable().await.map_err(propose_status)?;
+        let mut draft = Draft::new(state, clock::now());
+        skein_orchestration::remove_node(&mut draft, &node_id);
+        for actions in draft.into_proposals() {
+            raft.propose(actions).await.map_err(propose_status)?;
+        }
+        tracing::info!(node = node_id, "a node that joined gave back its place");
+        Ok(Response::new(WithdrawResponse {}))
+    }
+}
+
+/// Whether the node's agent has ever been in touch: it begins by saying what the node is.
+fn has_registered(node: &Node) -> bool {
+    node.description != NodeDescription::default()
+}
+
+fn peer<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
+    let peer = request.extensions().get::<PeerIdentity>().cloned();
+    peer.ok_or_else(|| Status::unauthenticated("a member's certificate is needed"))
 }
 
 fn cluster(state: &State) -> Result<&Arc<Cluster>, Status> {

@@ -7,7 +7,7 @@ use super::{
     lifecycle::{internal, membership},
     persist::{Kept, Saved},
 };
-use crate::identity::{JoinToken, Vault};
+use crate::identity::{Identity, JoinToken, Vault};
 use skein_model::Availability;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -79,6 +79,23 @@ impl Node {
         attempt: &CancellationToken,
     ) -> Result<(), NodeError> {
         let identity = joining::obtain(remote, token, availability).await?;
+        let joined = self
+            .take_place(identity.clone(), remote, addresses, attempt)
+            .await;
+        if joined.is_err() {
+            joining::withdraw(remote, &identity).await;
+        }
+        joined
+    }
+
+    /// Becomes what the certificate says.
+    async fn take_place(
+        &self,
+        identity: Identity,
+        remote: &str,
+        addresses: &Addresses,
+        attempt: &CancellationToken,
+    ) -> Result<(), NodeError> {
         let saved = Saved {
             listen: addresses.listen,
             advertise: addresses.advertise,

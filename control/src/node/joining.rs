@@ -1,15 +1,19 @@
-//! How a node gets its first certificate.
+//! How a node gets its first certificate, and gives it back.
 
 use super::NodeError;
 use crate::{
     identity::{Identity, JoinToken, key_and_request},
-    rpc::{LEADER_METADATA, anonymous_channel, unverified_channel},
+    rpc::{
+        Credentials, LEADER_METADATA, Managers, RemoteManager, anonymous_channel,
+        unverified_channel,
+    },
 };
 use skein_model::Availability;
 use skein_proto::node::{
-    GetRootCertificateRequest, JoinRequest, JoinResponse, ca_client::CaClient,
+    GetRootCertificateRequest, JoinRequest, JoinResponse, WithdrawRequest, ca_client::CaClient,
 };
 use std::time::Duration;
+use tokio::time::timeout;
 use tonic::{Code, Status};
 
 /// Attempts to reach a manager, and the pause between them.
@@ -17,6 +21,8 @@ const ATTEMPTS: usize = 5;
 const RETRY: Duration = Duration::from_secs(2);
 /// One call; signing waits for a quorum.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// For a place to be given back, on top of what the join itself took: the user waits for its error.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(8);
 /// Pause when a manager was sent on to the leader, or none leads at the moment.
 const REDIRECT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -36,6 +42,44 @@ pub(super) async fn obtain(
     let joined = join(address, &root_pem, request).await?;
     Identity::new(root_pem, joined.certificate_pem, pair.key_pem)
         .map_err(|error| NodeError::internal(error.to_string()))
+}
+
+/// Gives back what [`obtain`] got, as the node could not become a member of it: nothing of it is to stay
+/// in the swarm. Without a manager that answers a nameless node does, which is logged.
+pub(super) async fn withdraw(address: &str, identity: &Identity) {
+    let node = &identity.node_id;
+    let withdrawn = timeout(WITHDRAW_TIMEOUT, try_withdraw(address, identity.clone()));
+    let withdrawn = withdrawn
+        .await
+        .unwrap_or_else(|_| Err("no manager answers in time".to_owned()));
+    if let Err(error) = withdrawn {
+        tracing::warn!(
+            node,
+            error,
+            "the managers keep the node that could not join: remove it there with \"docker node rm\""
+        );
+    }
+}
+
+async fn try_withdraw(address: &str, identity: Identity) -> Result<(), String> {
+    let credentials = Credentials::new(identity).map_err(|error| error.to_string())?;
+    let known = RemoteManager {
+        node_id: String::new(),
+        address: address.to_owned(),
+    };
+    let managers = Managers::new(credentials, vec![known]);
+    loop {
+        let channel = managers.leader().await.map_err(|error| error.to_string())?;
+        let status = match CaClient::new(channel).withdraw(WithdrawRequest {}).await {
+            Ok(_) => return Ok(()),
+            Err(status) => status,
+        };
+        if !matches!(status.code(), Code::Unavailable | Code::Aborted) {
+            return Err(status.message().to_owned());
+        }
+        managers.redirect(&status);
+        tokio::time::sleep(REDIRECT_PAUSE).await;
+    }
 }
 
 /// The root certificate of the token's cluster. Nothing vouches for the one who gives it; the digest
@@ -110,7 +154,7 @@ async fn deadline<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Status> {
     let late = |_| Status::deadline_exceeded("no answer");
-    let answer = tokio::time::timeout(CALL_TIMEOUT, call).await;
+    let answer = timeout(CALL_TIMEOUT, call).await;
     Ok(answer.map_err(late)??.into_inner())
 }
 

@@ -227,9 +227,10 @@ impl RaftService {
     async fn dial_back(&self, address: &str) -> Result<(), Status> {
         let unreachable = |reason: &dyn std::fmt::Display| {
             tracing::warn!(address, %reason, "a prospective manager does not answer");
-            Status::failed_precondition(
-                "could not connect to prospective new cluster member using its advertised address",
-            )
+            Status::failed_precondition(format!(
+                "could not connect to prospective new cluster member using its advertised address: \
+                 {address}: {reason}"
+            ))
         };
         let channel = self.credentials.channel(address);
         let mut client = RaftClient::new(channel.map_err(|error| unreachable(&error))?);
