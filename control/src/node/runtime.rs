@@ -124,7 +124,7 @@ impl Runtime {
         }
         let shutdown = self.shutdown.child_token();
         let manager = Manager::start(raft.clone(), shutdown.child_token());
-        let routes = Routes::new(RaftService::server(slot.clone(), credentials.clone()))
+        let routes = Routes::new(RaftService::server(slot.clone(), managers.clone()))
             .add_service(CaServer::new(CaService::new(slot)))
             .add_service(DispatcherServer::new(manager.dispatcher()))
             .add_service(LogsServer::new(manager.logs()))

@@ -45,7 +45,7 @@ impl Seat {
         // The leader dials back before it lets a member in: somebody must answer.
         let greeting = CancellationToken::new();
         let _ends = greeting.clone().drop_guard();
-        let service = RaftService::server(slot.clone(), credentials.clone());
+        let service = RaftService::server(slot.clone(), managers.clone());
         let serving = tokio::spawn(rpc::serve(
             clone_listener(&listener)?,
             credentials.clone(),

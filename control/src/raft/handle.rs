@@ -322,9 +322,9 @@ impl<P: Platform> Raft<P> {
         triggered.map_err(|error| ProposeError::Unavailable(error.to_string()))
     }
 
-    /// The library's own handle: for the calls of other members, and for nothing else.
+    /// The library's own handle: for this module, which is all that knows its types.
     #[doc(hidden)]
-    pub fn library(&self) -> &openraft::Raft<TypeConfig<P>> {
+    pub fn openraft(&self) -> &openraft::Raft<TypeConfig<P>> {
         &self.inner.raft
     }
 }

@@ -120,7 +120,7 @@ pub(super) async fn follow_store<P: Platform>(raft: Raft<P>, shutdown: Cancellat
 
 impl<P: Platform> Raft<P> {
     pub(super) fn group(&self) -> Group {
-        let metrics = self.library().metrics();
+        let metrics = self.openraft().metrics();
         let metrics = metrics.borrow();
         let membership = metrics.membership_config.membership();
         let last = metrics.last_log_index.unwrap_or_default();
@@ -141,7 +141,7 @@ impl<P: Platform> Raft<P> {
     }
 
     pub(super) async fn take_step(&self, step: &Step) -> Result<(), String> {
-        let raft = self.library();
+        let raft = self.openraft();
         let one = |id: &u64| BTreeSet::from([*id]);
         let result = match step {
             Step::AddLearner(id, peer) => raft.add_learner(*id, peer.clone(), false).await,

@@ -5,13 +5,14 @@ use super::{
     types::{TypeConfig, Vote},
     wire,
 };
-use crate::rpc::{Caller, Credentials, PeerIdentity, propose_status};
-use openraft::raft::AppendEntriesRequest;
+use crate::rpc::{Caller, Managers, PeerIdentity, RemoteManager, propose_status};
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use serde::{Serialize, de::DeserializeOwned};
 use skein_model::Cluster;
 use skein_proto::node::{
     HealthRequest, HealthResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    LeaveGroupResponse, Manager, RaftMessage, raft_client::RaftClient, raft_server,
+    LeaveGroupResponse, Manager, RaftMessage,
+    raft_client::RaftClient, raft_server,
 };
 use std::{net::SocketAddr, time::Duration};
 use tonic::{Request, Response, Status};
@@ -23,16 +24,17 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct RaftService {
     raft: RaftSlot,
-    credentials: Credentials,
+    managers: Managers,
 }
 
 /// The service, for the mTLS server.
 pub type RaftServer = raft_server::RaftServer<RaftService>;
 
 impl RaftService {
-    /// Serves the member in `raft`, as soon as there is one.
-    pub fn server(raft: RaftSlot, credentials: Credentials) -> RaftServer {
-        RaftServer::new(Self { raft, credentials })
+    /// Serves the member in `raft`, as soon as there is one. `managers` are those that the node was told
+    /// of.
+    pub fn server(raft: RaftSlot, managers: Managers) -> RaftServer {
+        RaftServer::new(Self { raft, managers })
             .max_decoding_message_size(wire::MESSAGE_MAX)
             .max_encoding_message_size(wire::MESSAGE_MAX)
     }
@@ -90,12 +92,12 @@ fn advertised(address: &str, caller: Option<&Caller>) -> Result<String, Status> 
 
 /// Whether a node may write to this member's log as the leader `claimed`, whose vote is `vote`.
 ///
-/// Who was let go has a manager's certificate until it expires, and must not lead. This member may
-/// lag behind those that elected the leader, though, and may only hear from that leader that it is
-/// one. So a leader is refused where it is known not to be one: its ID is another node's, or was given
-/// before and is of no member. IDs are never given twice. An ID that this member has not heard of yet
-/// is one that comes later, and the leader that this member follows already stays one: it may be on
-/// its way out, and must hear that this was written.
+/// Who was let go has a manager's certificate until it expires, and must not lead. So a leader's ID must
+/// be that of a member, or of a manager on its way into the group, and the node's own. Two IDs are
+/// none that this member knows, and lead nevertheless. The leader that it follows already stays one: it
+/// may be on its way out, and must hear that this was written. And who joined while this member was
+/// away may lead it when it is back, and then its node is among the managers that this node was told
+/// of: by the leader when it joined, or since then in its agent's session.
 fn may_lead(caller: &PeerIdentity, vote: &Vote, known: &Known<'_>) -> bool {
     let claimed = vote.leader_id().node_id;
     let members = known.members.iter();
@@ -103,19 +105,30 @@ fn may_lead(caller: &PeerIdentity, vote: &Vote, known: &Known<'_>) -> bool {
     if let Some((_, node_id)) = places.find(|(id, _)| *id == claimed) {
         return node_id == caller.node_id;
     }
+    let told = known.managers.iter().any(|m| m.node_id == caller.node_id);
     let Some(cluster) = known.cluster else {
-        return true;
+        return told;
     };
     let place = cluster.managers.get(&caller.node_id);
-    claimed >= cluster.next_raft_id
-        || place.is_some_and(|place| place.raft_id == claimed)
+    place.is_some_and(|place| place.raft_id == claimed)
+        || (claimed >= cluster.next_raft_id && told)
         || *vote == known.vote
+}
+
+/// Whether a node may be voted for under the ID that it claims: who was let go may not know it yet, and
+/// must not depose the leader by standing for election.
+fn may_stand(caller: &PeerIdentity, claimed: u64, members: &[Member]) -> bool {
+    members
+        .iter()
+        .any(|member| (member.raft_id, &member.node_id) == (claimed, &caller.node_id))
 }
 
 /// What a member knows of its group.
 struct Known<'a> {
     members: &'a [Member],
     cluster: Option<&'a Cluster>,
+    /// The managers that the node was told of.
+    managers: &'a [RemoteManager],
     /// What it voted last, or was told by the leader.
     vote: Vote,
 }
@@ -128,10 +141,11 @@ impl RaftService {
         vote: &Vote,
     ) -> Result<(), Status> {
         let caller = request.extensions().get::<PeerIdentity>();
-        let (state, own) = (raft.state(), raft.library().metrics().borrow().vote);
+        let (state, own) = (raft.state(), raft.openraft().metrics().borrow().vote);
         let known = Known {
             members: &raft.members(),
             cluster: state.cluster().map(|cluster| &**cluster),
+            managers: &self.managers.known(),
             vote: own,
         };
         if caller.is_some_and(|caller| may_lead(caller, vote, &known)) {
@@ -149,26 +163,20 @@ impl raft_server::Raft for RaftService {
         let raft = self.target(&request)?;
         let append: AppendEntriesRequest<TypeConfig<Daemon>> = decode(request.get_ref())?;
         self.check_leader(raft, &request, &append.vote)?;
-        answer(&raft.library().append_entries(append).await)
+        answer(&raft.openraft().append_entries(append).await)
     }
 
     async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        // Who was let go may not know it yet, and must not depose the leader by standing for election.
-        let (raft, caller) = (
-            self.target(&request)?,
-            request.extensions().get::<PeerIdentity>(),
-        );
-        let members = raft.members();
-        if !members
-            .iter()
-            .any(|m| caller.is_some_and(|caller| caller.node_id == m.node_id))
-        {
+        let raft = self.target(&request)?;
+        let vote: VoteRequest<u64> = decode(request.get_ref())?;
+        let caller = request.extensions().get::<PeerIdentity>();
+        let (claimed, members) = (vote.vote.leader_id().node_id, raft.members());
+        if !caller.is_some_and(|caller| may_stand(caller, claimed, &members)) {
             return Err(Status::permission_denied(
-                "only members of the group may stand for election",
+                "only members of the group may stand for election, each under its own ID",
             ));
         }
-        let raft = raft.library();
-        answer(&raft.vote(decode(request.get_ref())?).await)
+        answer(&raft.openraft().vote(vote).await)
     }
 
     async fn install_snapshot(
@@ -178,7 +186,7 @@ impl raft_server::Raft for RaftService {
         let raft = self.target(&request)?;
         let piece = wire::decode_snapshot(&request.get_ref().payload).map_err(unreadable)?;
         self.check_leader(raft, &request, &piece.vote)?;
-        answer(&raft.library().install_snapshot(piece).await)
+        answer(&raft.openraft().install_snapshot(piece).await)
     }
 
     async fn join_group(
@@ -232,7 +240,7 @@ impl RaftService {
                  {address}: {reason}"
             ))
         };
-        let channel = self.credentials.channel(address);
+        let channel = self.managers.credentials().channel(address);
         let mut client = RaftClient::new(channel.map_err(|error| unreachable(&error))?);
         tokio::time::timeout(HEALTH_TIMEOUT, client.health(HealthRequest {}))
             .await
@@ -262,16 +270,21 @@ mod tests {
             raft_id,
             addr: String::new(),
         };
-        // Member 1 was let go; 5 has a place, and is no member yet.
+        // Member 1 was let go; 5 has a place, and is no member yet; 7 came while this one was away.
         let cluster = Cluster {
             next_raft_id: 6,
             managers: [("n2".to_owned(), place(2)), ("n5".to_owned(), place(5))].into(),
             ..Cluster::default()
         };
         let members = [member(2, "n2"), member(3, "n3")];
+        let managers = ["n2", "n7"].map(|node_id| RemoteManager {
+            node_id: node_id.into(),
+            address: String::new(),
+        });
         let known = |vote| Known {
             members: &members,
             cluster: Some(&cluster),
+            managers: &managers,
             vote,
         };
         let of = |term, id| Vote::new_committed(term, id);
@@ -283,6 +296,9 @@ mod tests {
             ("n5", 5, true),
             ("n4", 5, false),
             ("n7", 7, true),
+            ("n7", 1, false),
+            ("n1", 7, false),
+            ("n8", 8, false),
         ] {
             let allowed = may_lead(&peer(node_id), &of(9, id), &known(of(8, 2)));
             assert_eq!(allowed, may, "{node_id} as {id}");
@@ -290,13 +306,22 @@ mod tests {
         // On its way out, until there is another.
         assert!(may_lead(&peer("n1"), &of(8, 1), &known(of(8, 1))));
         assert!(!may_lead(&peer("n1"), &of(9, 1), &known(of(8, 1))));
-        // A new member knows nobody.
+        // A new member knows the managers that it was told of when it joined.
         let new = Known {
             members: &[],
             cluster: None,
+            managers: &managers,
             vote: Vote::default(),
         };
         assert!(may_lead(&peer("n2"), &of(3, 2), &new));
+        assert!(!may_lead(&peer("n1"), &of(3, 1), &new));
+        for (node_id, id, may) in [("n2", 2, true), ("n2", 3, false), ("n1", 9, false)] {
+            assert_eq!(
+                may_stand(&peer(node_id), id, &members),
+                may,
+                "{node_id} as {id}"
+            );
+        }
     }
 
     #[test]

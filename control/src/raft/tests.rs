@@ -4,7 +4,7 @@ use super::{foundation::Storage as _, *};
 use crate::{
     clock,
     identity::{CaService, Identity, LogKeys, SecretKey, create_root, key_and_request, sign},
-    rpc::{self, Credentials},
+    rpc::{self, Credentials, Managers, RemoteManager},
 };
 use openraft::network::{RPCOption, RaftNetwork as _, RaftNetworkFactory as _};
 use skein_model::{
@@ -29,6 +29,7 @@ struct TestMember {
     file: PathBuf,
     keys: LogKeys,
     credentials: Credentials,
+    managers: Managers,
     raft: Raft,
     serving: CancellationToken,
 }
@@ -41,13 +42,15 @@ impl TestMember {
         let file = dir.join(format!("{id}.redb"));
         let keys = log_keys();
         let raft = started(&file, &keys, id, credentials.clone()).await;
-        let serving = serve(listener, &raft, &credentials);
+        let managers = Managers::new(credentials.clone(), Vec::new());
+        let serving = serve(listener, &raft, &managers);
         Self {
             id,
             address,
             file,
             keys,
             credentials,
+            managers,
             raft,
             serving,
         }
@@ -67,7 +70,16 @@ impl TestMember {
         let listener = TcpListener::bind(&self.address).await.unwrap();
         let credentials = self.credentials.clone();
         self.raft = started(&self.file, &self.keys, self.id, credentials).await;
-        self.serving = serve(listener, &self.raft, &self.credentials);
+        self.serving = serve(listener, &self.raft, &self.managers);
+    }
+
+    /// It is told who the managers are.
+    fn hear_of(&self, managers: &[&TestMember]) {
+        let remote = |member: &&TestMember| RemoteManager {
+            node_id: member.credentials.identity().node_id,
+            address: member.address.clone(),
+        };
+        self.managers.update(managers.iter().map(remote).collect());
     }
 }
 
@@ -106,15 +118,15 @@ fn credentials(root: &RootCa, id: u64) -> Credentials {
     Credentials::new(identity).unwrap()
 }
 
-fn serve(listener: TcpListener, raft: &Raft, credentials: &Credentials) -> CancellationToken {
+fn serve(listener: TcpListener, raft: &Raft, managers: &Managers) -> CancellationToken {
     let slot = RaftSlot::default();
     slot.fill(raft.clone());
-    let routes = Routes::new(RaftService::server(slot, credentials.clone()));
+    let routes = Routes::new(RaftService::server(slot, managers.clone()));
     let stop = CancellationToken::new();
     let standings = Arc::new(|_: &str| rpc::Standing::AsCertified);
     tokio::spawn(rpc::serve(
         listener,
-        credentials.clone(),
+        managers.credentials().clone(),
         routes,
         standings,
         stop.clone(),
@@ -166,6 +178,23 @@ async fn found(first: &TestMember, all: &[&TestMember]) {
     };
     let create = vec![Action::Create(cluster.into())];
     raft.propose(create).await.unwrap();
+    for member in all {
+        member.hear_of(all);
+    }
+}
+
+/// Within a joint change, and where its end is not heard of yet, the first member is needed.
+async fn all_vote(members: &[&TestMember]) {
+    let settled = |member: &&TestMember| {
+        let group = member.raft.group();
+        group.voters.len() == members.len() && !group.joint
+    };
+    let voting = async {
+        while !members.iter().all(settled) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, voting).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,7 +222,7 @@ async fn a_member_comes_back_from_disk_with_all_it_had() {
     // From a snapshot and the log after it.
     one.raft.snapshot().await.unwrap();
     let snapshot_made = async {
-        while one.raft.library().metrics().borrow().snapshot.is_none() {
+        while one.raft.openraft().metrics().borrow().snapshot.is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -221,14 +250,7 @@ async fn three_members_go_on_without_their_leader() {
     for raft in [&two.raft, &three.raft] {
         await_state(raft, |state| state.service("id-a").is_some()).await;
     }
-    // Within a joint change, and where its end is not heard of yet, the first member is needed.
-    let settled = |raft: &Raft| raft.group().voters.len() == 3 && !raft.group().joint;
-    let voters = async {
-        while ![&one.raft, &two.raft, &three.raft].into_iter().all(settled) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, voters).await.unwrap();
+    all_vote(&[&one, &two, &three]).await;
     let refused = two.raft.propose(vec![service("b")]).await;
     let Err(ProposeError::NotLeader {
         leader: Some(leader),
@@ -267,10 +289,12 @@ async fn three_members_go_on_without_their_leader() {
     cluster.next_raft_id = 4;
     let update = vec![Action::Update(cluster.into())];
     leads.propose(update).await.unwrap();
-    for raft in [&two.raft, &three.raft] {
+    for member in [&two, &three] {
         let given = |state: &State| state.cluster().is_some_and(|c| c.next_raft_id == 4);
-        await_state(raft, given).await;
-        assert!(raft.members().iter().all(|member| member.raft_id != 1));
+        await_state(&member.raft, given).await;
+        let members = member.raft.members();
+        assert!(members.iter().all(|member| member.raft_id != 1));
+        member.hear_of(&[&two, &three]);
     }
     let (leader, other) = match leads.id() {
         2 => (&two, &three),
@@ -280,14 +304,15 @@ async fn three_members_go_on_without_their_leader() {
         credentials: one.credentials.clone(),
         contacts: network::Contacts::default(),
     };
-    for member in [leader, other] {
+    // Neither as what it was, nor as one that is yet to come.
+    for (member, claimed) in [(leader, 1), (leader, 1000), (other, 1), (other, 1000)] {
         let peer = types::Peer {
             node_id: member.node_id(),
             address: member.address.clone(),
         };
         let mut connection = network.new_client(member.id, &peer).await;
         let usurping = openraft::raft::AppendEntriesRequest {
-            vote: types::Vote::new_committed(1000, 1),
+            vote: types::Vote::new_committed(1000, claimed),
             prev_log_id: None,
             leader_commit: None,
             entries: Vec::new(),
@@ -447,7 +472,7 @@ async fn nothing_on_disk_can_be_read_without_the_key() {
     one.raft.propose(vec![service(SECRET)]).await.unwrap();
     one.raft.snapshot().await.unwrap();
     let snapshot_made = async {
-        while one.raft.library().metrics().borrow().snapshot.is_none() {
+        while one.raft.openraft().metrics().borrow().snapshot.is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -532,7 +557,7 @@ async fn one_survivor_makes_the_swarm_anew_with_all_it_had() {
     assert_eq!(two.id, 4);
     let listener = TcpListener::bind(&two.address).await.unwrap();
     two.raft = started(&two.file, &two.keys, two.id, two.credentials.clone()).await;
-    two.serving = serve(listener, &two.raft, &two.credentials);
+    two.serving = serve(listener, &two.raft, &two.managers);
     // Those that come back find nobody they know, and change nothing.
     one.restart().await;
     await_leader(&two.raft, |leadership| leadership.is_self).await;
@@ -556,6 +581,7 @@ async fn one_survivor_makes_the_swarm_anew_with_all_it_had() {
 
     // It grows again, and restarts.
     let mut five = TestMember::start(&root, dir.path(), 5).await;
+    five.hear_of(&[&two, &five]);
     let mut cluster = Cluster::clone(two.raft.state().cluster().unwrap());
     let place = RaftMember {
         raft_id: 5,
