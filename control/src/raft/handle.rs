@@ -1,5 +1,5 @@
 use super::{
-    Leadership, Member, ProposeError,
+    Leadership, Member, ProposeError, candidacy,
     disk::Disk,
     leadership::{self, CONFIRM_RETRY, member},
     log::Log,
@@ -30,10 +30,10 @@ pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The leader's beat. Also how long a follower may take to write entries to its disk before they
 /// are sent again.
-const HEARTBEAT_MS: u64 = 250;
+pub(super) const HEARTBEAT_MS: u64 = 250;
 /// A follower stands for election after this long without a beat, drawn anew each time. Four to
 /// six beats, so that a loaded machine's pauses depose nobody.
-const ELECTION_MS: (u64, u64) = (1000, 1500);
+pub(super) const ELECTION_MS: (u64, u64) = (1000, 1500);
 /// One piece of a snapshot, written and synced by the receiver.
 const SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
 /// Bytes in one piece of a snapshot.
@@ -66,6 +66,8 @@ struct Inner<P: Platform> {
     contacts: Contacts,
     clock: Clock,
     state: watch::Receiver<State>,
+    /// Whether the leader, if one is known, may be told of; see [`candidacy`].
+    followed: watch::Sender<bool>,
     leadership: watch::Receiver<Leadership>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -112,7 +114,7 @@ impl Raft {
         let (disk, loaded) = opening.await.map_err(io::Error::other)??;
         let contacts = Contacts::default();
         let network = Network {
-            credentials,
+            credentials: credentials.clone(),
             contacts: contacts.clone(),
         };
         let parts = Parts {
@@ -125,7 +127,9 @@ impl Raft {
             snapshot_every: SNAPSHOT_EVERY,
             keep_behind_snapshot: KEEP_BEHIND_SNAPSHOT,
         };
-        Self::assemble(parts, |machine, _| machine).await
+        let raft = Self::assemble(parts, |machine, _| machine).await?;
+        raft.spawn(candidacy::run(raft.clone(), credentials));
+        Ok(raft)
     }
 
     /// Seals log and snapshots on disk with another key.
@@ -160,6 +164,7 @@ impl<P: Platform> Raft<P> {
             .await
             .map_err(io::Error::other)?;
         let (announce, leadership) = watch::channel(Leadership::default());
+        let (followed, follows) = watch::channel(true);
         let raft = Self {
             inner: Arc::new(Inner {
                 id,
@@ -168,14 +173,16 @@ impl<P: Platform> Raft<P> {
                 contacts: parts.contacts,
                 clock: parts.clock,
                 state,
+                followed,
                 leadership,
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
         };
         let stop = &raft.inner.stop;
-        let library = raft.inner.raft.clone();
-        raft.spawn(leadership::announce(library, id, announce, stop.clone()));
+        let openraft = raft.inner.raft.clone();
+        let announcing = leadership::announce(openraft, id, announce, follows, stop.clone());
+        raft.spawn(announcing);
         raft.spawn(membership::follow_store(raft.clone(), stop.clone()));
         Ok(raft)
     }
@@ -320,6 +327,25 @@ impl<P: Platform> Raft<P> {
     pub async fn snapshot(&self) -> Result<(), ProposeError> {
         let triggered = self.inner.raft.trigger().snapshot().await;
         triggered.map_err(|error| ProposeError::Unavailable(error.to_string()))
+    }
+
+    /// Ends when this member stops.
+    pub(super) fn stopping(&self) -> CancellationToken {
+        self.inner.stop.clone()
+    }
+
+    /// Notes whether the leader that is known still leads, as far as this member can tell.
+    pub(super) fn set_followed(&self, followed: bool) {
+        self.inner.followed.send_if_modified(|known| {
+            let changed = *known != followed;
+            *known = followed;
+            changed
+        });
+    }
+
+    /// How long ago each other member last answered this one; see [`Contacts`].
+    pub(super) fn contacts(&self) -> &Contacts {
+        &self.inner.contacts
     }
 
     /// The library's own handle: for this module, which is all that knows its types.

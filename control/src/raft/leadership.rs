@@ -22,18 +22,23 @@ pub(super) fn member(raft_id: u64, peer: &Peer) -> Member {
     }
 }
 
-/// Tells who leads, until `stop`.
+/// Tells who leads, until `stop`; while `followed` is not so, nobody else does.
 pub(super) async fn announce<P: Platform>(
     raft: openraft::Raft<TypeConfig<P>>,
     id: u64,
     announce: watch::Sender<Leadership>,
+    mut followed: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
     let mut metrics = raft.server_metrics();
     loop {
+        let follows = *followed.borrow_and_update();
         let (seen, claims) = {
             let metrics = metrics.borrow_and_update();
-            let leader = metrics.current_leader.and_then(|id| {
+            let leader = metrics
+                .current_leader
+                .filter(|leader| follows || *leader == id);
+            let leader = leader.and_then(|id| {
                 let members = metrics.membership_config.membership();
                 Some(member(id, members.get_node(&id)?))
             });
@@ -61,6 +66,7 @@ pub(super) async fn announce<P: Platform>(
             biased;
             () = stop.cancelled() => break,
             changed = metrics.changed() => if changed.is_err() { break },
+            changed = followed.changed() => if changed.is_err() { break },
             () = platform::sleep::<P>(CONFIRM_RETRY), if !confirmed => {}
         }
     }

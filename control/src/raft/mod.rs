@@ -1,6 +1,7 @@
 //! The replicated store: consensus over the cluster's [`State`]. No type of the consensus library
 //! leaves this module.
 
+mod candidacy;
 mod disk;
 mod group;
 mod handle;

@@ -17,7 +17,7 @@ use openraft::{
 };
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
-use skein_proto::node::{RaftMessage, raft_client::RaftClient};
+use skein_proto::node::{PreVoteRequest, RaftMessage, raft_client::RaftClient};
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -39,11 +39,16 @@ pub struct Contacts {
 
 impl Contacts {
     pub fn reachable(&self, raft_id: u64) -> bool {
-        let last = self.last.lock().get(&raft_id).copied();
-        last.is_some_and(|last| last.elapsed() < REACHABLE)
+        self.within(raft_id, REACHABLE)
     }
 
-    fn answered(&self, raft_id: u64) {
+    /// Whether a member answered this one within a time.
+    pub fn within(&self, raft_id: u64, time: Duration) -> bool {
+        let last = self.last.lock().get(&raft_id).copied();
+        last.is_some_and(|last| last.elapsed() < time)
+    }
+
+    pub(super) fn answered(&self, raft_id: u64) {
         self.last.lock().insert(raft_id, Instant::now());
     }
 }
@@ -81,6 +86,17 @@ pub struct Connection {
 type Failure<E> = RPCError<u64, Peer, E>;
 
 impl Connection {
+    /// Whether the other member hears from a leader.
+    pub async fn pre_vote(&self) -> Result<bool, Status> {
+        let client = self.client.clone();
+        let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut request = Request::new(PreVoteRequest {});
+        request
+            .metadata_mut()
+            .insert(TARGET_METADATA, self.target.into());
+        Ok(client.pre_vote(request).await?.into_inner().led)
+    }
+
     /// One call: `payload` there, and the answer, which may be the other member's error.
     async fn call<A, E, F>(
         &self,

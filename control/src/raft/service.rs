@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use skein_model::Cluster;
 use skein_proto::node::{
     HealthRequest, HealthResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    LeaveGroupResponse, Manager, RaftMessage,
+    LeaveGroupResponse, Manager, PreVoteRequest, PreVoteResponse, RaftMessage,
     raft_client::RaftClient, raft_server,
 };
 use std::{net::SocketAddr, time::Duration};
@@ -177,6 +177,14 @@ impl raft_server::Raft for RaftService {
             ));
         }
         answer(&raft.openraft().vote(vote).await)
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<PreVoteRequest>,
+    ) -> Result<Response<PreVoteResponse>, Status> {
+        let led = self.target(&request)?.is_led().await;
+        Ok(Response::new(PreVoteResponse { led }))
     }
 
     async fn install_snapshot(

@@ -20,6 +20,9 @@ use tonic::service::Routes;
 /// Elections and syncs on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// In which a member that may would have stood for election more than once.
+const CUT_OFF: Duration = Duration::from_secs(4);
+
 /// Tasks of one transaction of as many as there may be.
 const REPLICAS: usize = skein_model::PROPOSAL_ACTIONS_MAX;
 
@@ -80,6 +83,20 @@ impl TestMember {
             address: member.address.clone(),
         };
         self.managers.update(managers.iter().map(remote).collect());
+    }
+
+    /// Neither is it heard, nor does it hear anybody.
+    fn cut(&self) {
+        self.serving.cancel();
+        let foreign = create_root(clock::now()).unwrap();
+        let foreign = credentials(&foreign, self.id).identity();
+        self.credentials.replace(foreign).unwrap();
+    }
+
+    async fn reconnect(&mut self, identity: Identity) {
+        self.credentials.replace(identity).unwrap();
+        let listener = TcpListener::bind(&self.address).await.unwrap();
+        self.serving = serve(listener, &self.raft, &self.managers);
     }
 }
 
@@ -324,6 +341,53 @@ async fn three_members_go_on_without_their_leader() {
     }
     leads.propose(vec![service("d")]).await.unwrap();
     for member in [&one, &two, &three] {
+        member.kill().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_cut_off_comes_back_without_an_election() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let one = TestMember::start(&root, dir.path(), 1).await;
+    let two = TestMember::start(&root, dir.path(), 2).await;
+    let mut three = TestMember::start(&root, dir.path(), 3).await;
+    found(&one, &[&one, &two, &three]).await;
+    all_vote(&[&one, &two, &three]).await;
+    let led_by_one = |seen: &Leadership| {
+        seen.leader
+            .as_ref()
+            .is_some_and(|leader| leader.raft_id == 1)
+    };
+    let before = await_leader(&three.raft, led_by_one).await;
+
+    let identity = three.credentials.identity();
+    three.cut();
+    // It knows that nobody leads it, as it did when it stood for election, and for long enough to.
+    await_leader(&three.raft, |seen| seen.leader.is_none()).await;
+    one.raft.propose(vec![service("a")]).await.unwrap();
+    tokio::time::sleep(CUT_OFF).await;
+    assert!(
+        three.raft.state().service("id-a").is_none(),
+        "it was not cut off"
+    );
+
+    three.reconnect(identity).await;
+    await_state(&three.raft, |state| state.service("id-a").is_some()).await;
+    tokio::time::sleep(CUT_OFF).await;
+    for member in [&one, &two, &three] {
+        let now = await_leader(&member.raft, |seen| seen.leader.is_some()).await;
+        assert_eq!((now.term, now.leader), (before.term, before.leader.clone()));
+    }
+    // It counts again: with it the group goes on without its leader.
+    one.kill().await;
+    let other = |seen: &Leadership| {
+        seen.leader
+            .as_ref()
+            .is_some_and(|leader| leader.raft_id != 1)
+    };
+    await_leader(&three.raft, other).await;
+    for member in [&two, &three] {
         member.kill().await;
     }
 }

@@ -1,0 +1,296 @@
+//! Whether this member stands for election: Raft's pre-vote, which openraft does not have.
+//!
+//! A member that was cut off hears from no leader. If it stood for election again and again its term
+//! would grow, and once it is back the others would have to elect anew to follow it there. So it asks
+//! them first: it stands only while a quorum answers, none of which hears from a leader.
+//!
+//! Those whom it would need to be elected are the same, and they refuse their votes for the same time
+//! after they have heard from a leader. So who is kept from standing here would not have been elected,
+//! and a quorum without a leader is not kept from electing one: it is asked well before openraft's own
+//! time to stand has come.
+
+use super::{
+    Raft,
+    handle::{ELECTION_MS, HEARTBEAT_MS},
+    network::{Connection, Contacts, Network},
+    types::Peer,
+};
+use crate::rpc::Credentials;
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use openraft::{ServerState, network::RaftNetworkFactory as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tonic::Code;
+
+/// A leader that was heard within this time leads: for as long openraft refuses its vote to another.
+const LEASE: Duration = Duration::from_millis(ELECTION_MS.1);
+/// A leader that was not heard for this long is none any more: by then openraft stands for election.
+const GIVEN_UP: Duration = LEASE.saturating_add(Duration::from_millis(ELECTION_MS.1));
+/// Between looks. Several of them fit between the end of the lease and openraft's time to stand.
+const TICK: Duration = Duration::from_millis(HEARTBEAT_MS);
+/// How long the others may take to answer: as long as for a vote. Who does not answer in this time
+/// would not vote in time either.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(ELECTION_MS.0);
+
+/// What another member has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// It hears from no leader, so that it may vote for this member.
+    Leaderless,
+    /// It hears from a leader.
+    Led,
+    /// It has not answered.
+    None,
+}
+
+/// Whether `own` stands: in each of the group's configurations (two while it changes) a majority of
+/// the voters, itself among them, is without a leader.
+fn stands(own: u64, configs: &[BTreeSet<u64>], answers: &BTreeMap<u64, Answer>) -> bool {
+    configs.iter().all(|voters| {
+        let leaderless = |id: &&u64| **id == own || answers.get(id) == Some(&Answer::Leaderless);
+        let count = voters.iter().filter(leaderless).count();
+        count > voters.len() / 2
+    })
+}
+
+/// Whether a leader leads still: a majority in each configuration, itself among them, has answered it
+/// lately.
+fn is_followed(own: u64, configs: &[BTreeSet<u64>], contacts: &Contacts) -> bool {
+    configs.iter().all(|voters| {
+        let answered = |id: &&u64| **id == own || contacts.within(**id, LEASE);
+        voters.iter().filter(answered).count() > voters.len() / 2
+    })
+}
+
+/// What this member knows of its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leader {
+    /// It is the leader, or claims to be.
+    Own,
+    /// It last heard from its leader so long ago.
+    Other(Duration),
+    /// It knows of none.
+    Unknown,
+}
+
+impl Leader {
+    fn is_heard_within(self, time: Duration) -> bool {
+        match self {
+            Self::Own => true,
+            Self::Other(silence) => silence <= time,
+            Self::Unknown => false,
+        }
+    }
+}
+
+impl Raft {
+    /// `None` once the member has stopped.
+    async fn leader_seen(&self) -> Option<Leader> {
+        let seen = self.openraft().with_raft_state(|state| {
+            if state.server_state == ServerState::Leader {
+                return Leader::Own;
+            }
+            match state.vote_last_modified() {
+                Some(heard) if state.vote_ref().is_committed() => Leader::Other(heard.elapsed()),
+                _ => Leader::Unknown,
+            }
+        });
+        seen.await.ok()
+    }
+
+    fn configs(&self) -> Vec<BTreeSet<u64>> {
+        let metrics = self.openraft().metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        membership.get_joint_config().clone()
+    }
+
+    fn peers(&self) -> BTreeMap<u64, Peer> {
+        let metrics = self.openraft().metrics();
+        let metrics = metrics.borrow();
+        let nodes = metrics.membership_config.membership().nodes();
+        nodes.map(|(id, peer)| (*id, peer.clone())).collect()
+    }
+
+    /// Whether a leader leads this member, or it leads itself.
+    pub(super) async fn is_led(&self) -> bool {
+        match self.leader_seen().await {
+            Some(Leader::Own) => is_followed(self.id(), &self.configs(), self.contacts()),
+            Some(leader) => leader.is_heard_within(LEASE),
+            None => false,
+        }
+    }
+}
+
+/// Whatever ends this module's part: a member of which nobody takes care stands as openraft has it.
+struct Unattended<'a>(&'a Raft);
+
+impl Drop for Unattended<'_> {
+    fn drop(&mut self) {
+        self.0.openraft().runtime_config().elect(true);
+    }
+}
+
+/// The ways to the other members, while no leader is heard.
+struct Others {
+    network: Network,
+    lines: BTreeMap<u64, (Peer, Connection)>,
+}
+
+impl Others {
+    fn new(credentials: Credentials) -> Self {
+        Self {
+            network: Network {
+                credentials,
+                // Who answers here need not hear from this member as a leader.
+                contacts: Contacts::default(),
+            },
+            lines: BTreeMap::new(),
+        }
+    }
+
+    /// There is a leader: nothing is asked for a while, and certificates may change meanwhile.
+    fn hang_up(&mut self) {
+        self.lines.clear();
+    }
+
+    /// Whether the group has it that this member stands.
+    async fn agree(&mut self, raft: &Raft) -> bool {
+        let (own, configs) = (raft.id(), raft.configs());
+        let mut answers = BTreeMap::new();
+        if stands(own, &configs, &answers) {
+            return true;
+        }
+        self.connect(raft).await;
+        let mut asked: FuturesUnordered<_> = self
+            .lines
+            .iter()
+            .map(|(id, (_, line))| async { (*id, ask(line).await) })
+            .collect();
+        while let Some((id, answer)) = asked.next().await {
+            answers.insert(id, answer);
+            // Who has gone would keep the others waiting.
+            if stands(own, &configs, &answers) {
+                return true;
+            }
+        }
+        tracing::debug!(?answers, "not standing for election");
+        false
+    }
+
+    async fn connect(&mut self, raft: &Raft) {
+        let peers = raft.peers();
+        self.lines
+            .retain(|id, (peer, _)| peers.get(id) == Some(peer));
+        for (id, peer) in peers {
+            if id != raft.id() && !self.lines.contains_key(&id) {
+                let line = self.network.new_client(id, &peer).await;
+                self.lines.insert(id, (peer, line));
+            }
+        }
+    }
+}
+
+async fn ask(line: &Connection) -> Answer {
+    match timeout(ANSWER_TIMEOUT, line.pre_vote()).await {
+        Ok(Ok(true)) => Answer::Led,
+        Ok(Ok(false)) => Answer::Leaderless,
+        // One of an older build is not in the way of an election.
+        Ok(Err(status)) if status.code() == Code::Unimplemented => Answer::Leaderless,
+        Ok(Err(_)) | Err(_) => Answer::None,
+    }
+}
+
+/// Lets the member stand for election whenever it may, until it stops.
+pub(super) async fn run(raft: Raft, credentials: Credentials) {
+    let _unattended = Unattended(&raft);
+    let stop = raft.stopping();
+    let mut others = Others::new(credentials);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let Some(leader) = raft.leader_seen().await else {
+            return;
+        };
+        raft.set_followed(leader.is_heard_within(GIVEN_UP));
+        let stands = if leader.is_heard_within(LEASE) {
+            others.hang_up();
+            false
+        } else {
+            tokio::select! {
+                stands = others.agree(&raft) => stands,
+                () = stop.cancelled() => return,
+            }
+        };
+        raft.openraft().runtime_config().elect(stands);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_stands_while_a_majority_is_without_a_leader() {
+        use Answer::{Leaderless, Led, None};
+        let all: BTreeSet<u64> = (1..=3).collect();
+        let two: BTreeSet<u64> = [1, 4].into();
+        for (configs, answers, expected) in [
+            // Alone, or not initialised yet.
+            (vec![[1].into()], vec![], true),
+            (vec![], vec![], true),
+            // Cut off.
+            (vec![all.clone()], vec![], false),
+            (vec![all.clone()], vec![(2, None), (3, None)], false),
+            // The others have a leader.
+            (vec![all.clone()], vec![(2, Led), (3, Led)], false),
+            (vec![all.clone()], vec![(2, Led)], false),
+            // The leader is gone.
+            (vec![all.clone()], vec![(2, None), (3, Leaderless)], true),
+            // One of them has not noticed yet, or thinks so wrongly.
+            (vec![all.clone()], vec![(2, Led), (3, Leaderless)], true),
+            // Both configurations count while one follows the other.
+            (vec![all.clone(), two.clone()], vec![(2, Leaderless)], false),
+            (
+                vec![all.clone(), two.clone()],
+                vec![(2, Leaderless), (4, Leaderless)],
+                true,
+            ),
+            (vec![all, two], vec![(4, Leaderless)], false),
+        ] {
+            let answers: BTreeMap<_, _> = answers.into_iter().collect();
+            assert_eq!(
+                stands(1, &configs, &answers),
+                expected,
+                "{configs:?} {answers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_leader_that_a_majority_does_not_answer_leads_nobody() {
+        let (voters, contacts) = ([[1, 2, 3].into()], Contacts::default());
+        assert!(!is_followed(1, &voters, &contacts));
+        contacts.answered(3);
+        assert!(is_followed(1, &voters, &contacts));
+        assert!(is_followed(1, &[[1].into()], &Contacts::default()));
+    }
+
+    #[test]
+    fn a_leader_is_heard_for_the_time_of_the_lease() {
+        assert!(Leader::Own.is_heard_within(LEASE));
+        assert!(Leader::Other(LEASE).is_heard_within(LEASE));
+        let silent = Leader::Other(LEASE + Duration::from_millis(1));
+        assert!(!silent.is_heard_within(LEASE) && silent.is_heard_within(GIVEN_UP));
+        assert!(!Leader::Unknown.is_heard_within(GIVEN_UP));
+        // There is time to ask before openraft stands.
+        assert!(LEASE + 2 * TICK < LEASE + Duration::from_millis(ELECTION_MS.0));
+    }
+}
