@@ -162,11 +162,18 @@ fn endpoints<'a>(
 fn endpoint_state(task: &Task) -> proto::EndpointState {
     if task.desired_state > TaskState::Complete {
         proto::EndpointState::Draining
-    } else if task.status.state == TaskState::Running {
+    } else if task.status.state == TaskState::Running && has_process(task) {
         proto::EndpointState::Ready
     } else {
         proto::EndpointState::Starting
     }
+}
+
+/// Whether the task's process runs, as far as its node has said. It says so before it can say how the
+/// process ended, where its engine is away.
+fn has_process(task: &Task) -> bool {
+    let container = task.status.container_status.as_ref();
+    container.is_none_or(|container| container.pid != 0)
 }
 
 /// Characters of a container ID that make its short form, which is its hostname unless another is
@@ -319,6 +326,23 @@ mod tests {
                 _ => None,
             });
             assert_eq!(found, expected, "{status} {desired}");
+        }
+    }
+
+    #[test]
+    fn a_task_without_a_process_is_not_ready() {
+        let mut fixture = cluster();
+        for (pid, ready) in [(7, true), (0, false)] {
+            fixture.task("web1", |task| {
+                task.status.container_status.get_or_insert_default().pid = pid;
+            });
+            let objects = network_state(&fixture.state, "c");
+            let mut endpoints = objects.iter().filter_map(|object| match &object.object {
+                Some(Kind::Endpoint(endpoint)) => Some(endpoint.state()),
+                _ => None,
+            });
+            let is_ready = endpoints.next() == Some(proto::EndpointState::Ready);
+            assert_eq!(is_ready, ready, "process {pid}");
         }
     }
 

@@ -19,6 +19,10 @@ pub struct Situation<'a> {
     pub message: &'a str,
     /// The container as just seen.
     pub container: &'a Container,
+    /// What was last reported of the container.
+    pub reported: Option<&'a ContainerStatus>,
+    /// The container's process has ended, whatever the engine says.
+    pub process_ended: bool,
     /// The container was stopped because its health check failed.
     pub unhealthy: bool,
     /// The task takes connections, or has had the time to: see
@@ -63,6 +67,8 @@ pub struct Change {
     pub ports: PortStatus,
 }
 
+/// What is told of a running task whose process has ended, until the engine says how.
+const ENDED: &str = "the task's process has ended; the container engine has not told how yet";
 /// Why a container that no longer exists is a failure.
 const DESTROYED: &str = "dockerexec: container destroyed";
 /// Why a container was stopped whose health check failed.
@@ -70,6 +76,9 @@ const UNHEALTHY: &str = "dockerexec: unhealthy container";
 
 /// The next step.
 pub fn next(now: &Situation<'_>) -> Action {
+    if let Some(change) = now.change_of_process() {
+        return Action::Report(change);
+    }
     if matches!(now.container, Container::Unknown) {
         // An engine that is away says nothing about what runs.
         return Action::Wait;
@@ -123,6 +132,30 @@ pub fn failed(state: TaskState, message: &str, err: String, container: &Containe
 }
 
 impl Situation<'_> {
+    /// A running task that has no process, or has one again: without one it takes no connections, and
+    /// that is told at once. How it ended is the engine's to say.
+    fn change_of_process(&self) -> Option<Change> {
+        let pid = match self.container {
+            Container::Running { .. } | Container::Unknown if self.process_ended => 0,
+            Container::Running { status, .. } => status.pid,
+            _ => return None,
+        };
+        let reported = self.reported?;
+        let runs = self.state == TaskState::Running && self.desired < TaskState::Shutdown;
+        if self.removed || !runs || (pid == 0) == (reported.pid == 0) {
+            return None;
+        }
+        let err = if pid == 0 { ENDED } else { "" };
+        Some(Change {
+            container: Some(ContainerStatus {
+                pid,
+                ..reported.clone()
+            }),
+            err: err.to_owned(),
+            ..self.change(self.state, self.message)
+        })
+    }
+
     fn starting(&self) -> Action {
         match self.container {
             Container::Created { .. } => Action::Start,
@@ -169,7 +202,11 @@ impl Situation<'_> {
     }
 
     fn report(&self, state: TaskState, message: &str) -> Action {
-        Action::Report(Change {
+        Action::Report(self.change(state, message))
+    }
+
+    fn change(&self, state: TaskState, message: &str) -> Change {
+        Change {
             state,
             message: message.to_owned(),
             err: String::new(),
@@ -178,7 +215,7 @@ impl Situation<'_> {
                 Container::Running { ports, .. } => ports.clone(),
                 _ => PortStatus::default(),
             },
-        })
+        }
     }
 }
 
@@ -221,6 +258,8 @@ mod tests {
             state,
             message: "before",
             container,
+            reported: None,
+            process_ended: false,
             unhealthy: false,
             listening: true,
         }
@@ -254,6 +293,46 @@ mod tests {
         assert_eq!(next(&at(Preparing, &missing)), Action::Prepare);
         assert_eq!(next(&at(Starting, &created())), Action::Start);
         assert_eq!(next(&at(Running, &running(Health::None))), Action::Wait);
+    }
+
+    #[test]
+    fn a_task_whose_process_has_ended_has_none_until_the_engine_tells_how() {
+        let with = |pid| ContainerStatus { pid, ..status(0) };
+        let runs = Container::Running {
+            status: with(7),
+            health: Health::None,
+            ports: PortStatus::default(),
+        };
+        let (seven, none) = (with(7), with(0));
+        for container in [&runs, &Container::Unknown] {
+            let mut now = at(TaskState::Running, container);
+            (now.process_ended, now.reported) = (true, Some(&seven));
+            let Action::Report(change) = next(&now) else {
+                panic!("nothing is told");
+            };
+            assert_eq!(
+                (change.state, &*change.message),
+                (TaskState::Running, "before")
+            );
+            assert_eq!((change.container.unwrap(), &*change.err), (with(0), ENDED));
+            now.reported = Some(&none);
+            assert_eq!(next(&now), Action::Wait, "it is told once");
+            now.reported = Some(&seven);
+            now.state = TaskState::Starting;
+            assert!(!matches!(next(&now), Action::Report(Change { err, .. }) if err == ENDED));
+        }
+        // A user has started the container anew.
+        let mut now = at(TaskState::Running, &runs);
+        now.reported = Some(&none);
+        let Action::Report(change) = next(&now) else {
+            panic!("nothing is told");
+        };
+        assert_eq!((change.container.unwrap(), &*change.err), (with(7), ""));
+        // The engine's word.
+        let ended = exited(3, "");
+        let mut now = at(TaskState::Running, &ended);
+        (now.process_ended, now.reported) = (true, Some(&none));
+        assert_eq!(reported(&now).0, TaskState::Failed);
     }
 
     #[test]
@@ -418,15 +497,23 @@ mod tests {
             removed: bool,
             unhealthy: bool,
             listening: bool,
+            pid in prop::option::of(0..2_i64),
+            process_ended: bool,
         ) {
+            let reported = pid.map(|pid| ContainerStatus { pid, ..status(0) });
             let now = Situation {
                 desired, removed, state, message: "", container: &container, unhealthy, listening,
+                reported: reported.as_ref(), process_ended,
             };
             let action = next(&now);
-            if container == Container::Unknown {
+            if container == Container::Unknown && !(process_ended && pid == Some(1)) {
                 prop_assert_eq!(&action, &Action::Wait);
             }
             match action {
+                Action::Report(change) if change.state == state => {
+                    let told = change.container.map(|container| container.pid);
+                    prop_assert!(state == TaskState::Running && told != pid && !removed);
+                }
                 Action::Report(change) => prop_assert!(change.state > state && !removed),
                 Action::Start => {
                     prop_assert!(container == created() && desired < TaskState::Shutdown);

@@ -1,7 +1,10 @@
 //! The tasks of this node.
 
+mod failure;
 pub mod listening;
 pub mod machine;
+mod preparation;
+mod process;
 mod registry;
 mod supervisor;
 

@@ -1,20 +1,24 @@
 //! One task: looks, asks the [`machine`], does, and looks again.
 
 use super::{
+    failure::Failure,
     listening,
     machine::{self, Action, Change, Situation},
+    preparation::prepare,
+    process::Process,
     registry::{Environment, Wanted},
 };
 use crate::{
     agent::{
-        container::{self, Container, Endpoint, File, FilesError, Health, LABEL_TASK_ID, Plan},
-        engine::{EngineError, TwinSpec},
-        store::{CREDENTIALS_WITHHELD, Record},
+        container::{self, Container, Health, LABEL_TASK_ID},
+        engine::EngineError,
+        store::Record,
     },
     clock,
 };
+use bollard::models::ContainerInspectResponse;
 use rand::Rng as _;
-use skein_model::{Nanos, Task, TaskState, TaskStatus};
+use skein_model::{ContainerStatus, Nanos, Task, TaskState, TaskStatus};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
@@ -34,27 +38,12 @@ const LISTEN_POLL: Duration = Duration::from_millis(100);
 const RESYNC: Duration = Duration::from_secs(30);
 /// Between looks for an engine that does not answer.
 const AWAY_POLL: Duration = Duration::from_secs(1);
+/// How long the engine may take to tell how a process ended: as a rule it needs less, and the end is
+/// then reported once, with its exit code. Until it is, clients are refused.
+const ENGINE_WORD: Duration = Duration::from_millis(50);
 /// Between tries of what failed for a passing reason: the first, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-
-/// A step that did not work.
-enum Failure {
-    /// Worth another try.
-    Passing(String),
-    /// The end of the task.
-    Final(String),
-}
-
-impl From<EngineError> for Failure {
-    fn from(error: EngineError) -> Self {
-        if error.is_passing() {
-            Self::Passing(error.to_string())
-        } else {
-            Self::Final(error.to_string())
-        }
-    }
-}
 
 pub(super) struct Supervisor {
     environment: Environment,
@@ -64,6 +53,8 @@ pub(super) struct Supervisor {
     wanted: watch::Receiver<Wanted>,
     wake: Arc<Notify>,
     said: watch::Sender<TaskStatus>,
+    /// The container's first process, where this agent sees it.
+    process: Option<Process>,
     /// When its container was first seen running by this agent.
     running_since: Option<Instant>,
     /// When its endpoint began to drain.
@@ -88,6 +79,7 @@ impl Supervisor {
             wanted,
             wake,
             said,
+            process: None,
             running_since: None,
             draining_since: None,
             tries: 0,
@@ -107,6 +99,8 @@ impl Supervisor {
                 state: task.status.state,
                 message: &task.status.message,
                 container: &container,
+                reported: task.status.container_status.as_ref(),
+                process_ended: self.process.as_ref().is_some_and(Process::has_ended),
                 unhealthy: self.record.unhealthy,
                 listening,
             });
@@ -177,9 +171,8 @@ impl Supervisor {
     }
 
     async fn look(&mut self) -> Container {
-        let found = self.environment.engine.container(&self.reference()).await;
-        let container = match found {
-            Ok(Some(inspect)) => {
+        let container = match self.ask_engine().await {
+            Some(Ok(Some(inspect))) => {
                 let labels = inspect.config.as_ref().and_then(|c| c.labels.as_ref());
                 let owner = labels.and_then(|labels| labels.get(LABEL_TASK_ID));
                 if owner == Some(&self.record.task.id) {
@@ -188,18 +181,45 @@ impl Supervisor {
                     Container::Missing
                 }
             }
-            Ok(None) => Container::Missing,
-            Err(error) => {
+            Some(Ok(None)) => Container::Missing,
+            Some(Err(error)) => {
                 tracing::debug!(task = self.record.task.id, "{error}");
                 Container::Unknown
             }
+            None => Container::Unknown,
         };
-        match container {
-            Container::Running { .. } => drop(self.running_since.get_or_insert_with(Instant::now)),
+        match &container {
+            Container::Running { status, .. } => {
+                self.running_since.get_or_insert_with(Instant::now);
+                if self.process.as_ref().map(Process::pid) != Some(status.pid) {
+                    self.process = self.watch(status).await;
+                }
+            }
             Container::Unknown => {}
-            _ => self.running_since = None,
+            _ => (self.running_since, self.process) = (None, None),
         }
         container
+    }
+
+    /// `None` if the engine does not answer while the end of the task's process is yet to be reported.
+    async fn ask_engine(
+        &mut self,
+    ) -> Option<Result<Option<ContainerInspectResponse>, EngineError>> {
+        let reference = self.reference();
+        let answer = self.environment.engine.container(&reference);
+        tokio::select! {
+            answer = answer => Some(answer),
+            () = unreported_end(&self.record, &mut self.process) => None,
+        }
+    }
+
+    /// An engine may count processes in a namespace of its own: then it alone tells of their ends.
+    async fn watch(&self, container: &ContainerStatus) -> Option<Process> {
+        let watched = Process::watch(container.pid, &container.container_id).await;
+        let task = &self.record.task.id;
+        watched
+            .inspect_err(|error| tracing::debug!(task, "only the engine tells of its end: {error}"))
+            .ok()
     }
 
     /// Whether the task takes connections, or has had the time to.
@@ -232,6 +252,7 @@ impl Supervisor {
         let state = self.record.task.status.state;
         let time = match container {
             Container::Unknown => AWAY_POLL,
+            _ if self.process.as_ref().is_some_and(Process::has_ended) => AWAY_POLL,
             Container::Running {
                 health: Health::None,
                 ..
@@ -247,6 +268,7 @@ impl Supervisor {
             // The other end is kept by the registry for as long as this runs.
             _ = self.wanted.changed() => {}
             () = self.wake.notified() => {}
+            () = unreported_end(&self.record, &mut self.process) => {}
             () = sleep(time) => {}
         }
     }
@@ -402,6 +424,23 @@ impl Supervisor {
     }
 }
 
+/// Ends when the process of a running task has, and the engine has had the time to tell; never once
+/// that is reported.
+async fn unreported_end(record: &Record, process: &mut Option<Process>) {
+    let task = &record.task;
+    let runs = task.status.state == TaskState::Running && task.desired_state < TaskState::Shutdown;
+    let reported = task.status.container_status.as_ref();
+    match process {
+        Some(process)
+            if runs && !record.removed && reported.is_some_and(|container| container.pid != 0) =>
+        {
+            process.ended().await;
+            sleep(ENGINE_WORD).await;
+        }
+        _ => std::future::pending().await,
+    }
+}
+
 /// Not all tasks of a node at once.
 fn jittered(time: Duration) -> Duration {
     time.mul_f64(rand::rng().random_range(0.75..1.25))
@@ -409,141 +448,4 @@ fn jittered(time: Duration) -> Duration {
 
 fn duration(nanos: Nanos) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
-}
-
-/// Makes image, networks and container. What is there already is taken as it is, but for a container
-/// that never ran: whether it has all of its networks is not known.
-async fn prepare(
-    environment: &Environment,
-    record: &Record,
-    container: &Container,
-) -> Result<(), Failure> {
-    let engine = &environment.engine;
-    let task = &record.task;
-    match container {
-        Container::Unknown | Container::Missing => {}
-        Container::Created { status } => engine.remove(&status.container_id).await?,
-        Container::Running { .. } | Container::Exited { .. } => return Ok(()),
-    }
-    let node = match environment.description.load_full() {
-        Some(node) => node,
-        None => Arc::new(engine.describe().await?),
-    };
-    // What cannot be made is found out before anything is pulled or made.
-    let plan_on = |endpoints: &[Endpoint]| {
-        container::plan(
-            task,
-            &node,
-            endpoints,
-            &[skein_abi::addresses::DNS_ADDRESS.into()],
-        )
-        .map_err(|error| Failure::Final(error.to_string()))
-    };
-    let named: Vec<Endpoint> = task
-        .networks_attachments
-        .iter()
-        .map(|attachment| Endpoint {
-            network: if attachment.local_network.is_empty() {
-                attachment.network_id.clone()
-            } else {
-                attachment.local_network.clone()
-            },
-            address: attachment.address.map(|address| address.addr()),
-        })
-        .collect();
-    check_bind_sources(&plan_on(&named)?).await?;
-    let files = files_of(environment, task)?;
-    let image = &task.spec.container_spec.image;
-    if task.registry_auth == CREDENTIALS_WITHHELD && !engine.has_image(image).await? {
-        return Err(Failure::Passing(
-            "waiting for a manager to tell the registry's credentials again".to_owned(),
-        ));
-    }
-    engine.ensure_image(image, &task.registry_auth).await?;
-
-    let mut endpoints = Vec::with_capacity(named.len());
-    for (attachment, endpoint) in task.networks_attachments.iter().zip(named) {
-        let network = if attachment.local_network.is_empty() {
-            twin(environment, &attachment.network_id).await?
-        } else {
-            endpoint.network
-        };
-        endpoints.push(Endpoint {
-            network,
-            ..endpoint
-        });
-    }
-    let mut plan = plan_on(&endpoints)?;
-    if !files.is_empty() {
-        plan.mount(write_files(environment, task, files).await?);
-    }
-    match engine.create(&plan).await {
-        // An earlier try whose answer was lost has made it.
-        Err(error) if error.is_conflict() => {
-            let found = engine.container(&plan.name).await?;
-            let labels = found
-                .as_ref()
-                .and_then(|c| c.config.as_ref()?.labels.as_ref());
-            let owner = labels.and_then(|labels| labels.get(LABEL_TASK_ID));
-            if owner == Some(&task.id) {
-                Err(Failure::Passing(error.to_string()))
-            } else {
-                Err(Failure::Final(error.to_string()))
-            }
-        }
-        other => Ok(other?),
-    }
-}
-
-/// The task's secrets and configs, as files of its container.
-fn files_of(environment: &Environment, task: &Task) -> Result<Vec<File>, Failure> {
-    let dependencies = &environment.dependencies;
-    // Asked first: what comes between the two is no loss.
-    let complete = dependencies.are_complete();
-    container::files(task, &dependencies.of(task)).map_err(|error| match error {
-        // An agent that was started anew knows its tasks, and no secrets yet.
-        FilesError::Unknown { .. } if !complete => Failure::Passing(format!(
-            "waiting for a manager to tell of it again: {error}"
-        )),
-        error => Failure::Final(error.to_string()),
-    })
-}
-
-/// Puts the files where the engine finds them; how it is told of them.
-async fn write_files(
-    environment: &Environment,
-    task: &Task,
-    files: Vec<File>,
-) -> Result<Vec<bollard::models::Mount>, Failure> {
-    let written = environment.files.write(&task.id, files.clone()).await;
-    let paths = written
-        .map_err(|error| Failure::Passing(format!("cannot write secrets and configs: {error}")))?;
-    Ok(container::file_mounts(&files, &paths))
-}
-
-/// The engine's own ID of the twin of a network of the swarm.
-async fn twin(environment: &Environment, network_id: &str) -> Result<String, Failure> {
-    if let Some(network) = environment.networks.network(network_id) {
-        let spec = TwinSpec::from(&network);
-        return Ok(environment.engine.ensure_twin(&spec).await?);
-    }
-    // The managers tell of tasks and of networks in streams of their own.
-    let twin = environment.engine.twin(network_id).await?;
-    twin.ok_or_else(|| {
-        Failure::Passing(format!(
-            "waiting for a manager to tell what network {network_id} is"
-        ))
-    })
-}
-
-async fn check_bind_sources(plan: &Plan) -> Result<(), Failure> {
-    for source in &plan.bind_sources {
-        if !tokio::fs::try_exists(source).await.unwrap_or(false) {
-            return Err(Failure::Final(format!(
-                "invalid bind mount source, source path not found: {}",
-                source.display()
-            )));
-        }
-    }
-    Ok(())
 }
