@@ -21,6 +21,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     index: u64,
+    /// See [`network_index`](Self::network_index).
+    network_index: u64,
     cluster: Option<Arc<Cluster>>,
     nodes: OrdMap<String, Arc<Node>>,
     services: OrdMap<String, Arc<Service>>,
@@ -40,6 +42,12 @@ impl State {
     /// The Raft index of this state.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// The Raft index of the last change of anything that a node's network may depend on. Between two
+    /// states with the same one, no node's network differs; most changes are of tasks on no network.
+    pub fn network_index(&self) -> u64 {
+        self.network_index
     }
 
     /// The cluster object; `None` only before the cluster is initialised.
@@ -155,6 +163,7 @@ impl State {
     /// tasks, and leave the indices as they are.
     fn insert(&mut self, object: Object) {
         let id = object.id().to_owned();
+        self.note_network(&object);
         if let Some(name) = object.unique_name() {
             let before = self.get(object.kind(), &id);
             let before = before.as_ref().and_then(Object::unique_name);
@@ -175,6 +184,9 @@ impl State {
             Object::Config(config) => drop(self.configs.insert(id, config)),
             Object::Task(task) => {
                 let before = self.tasks.insert(id.clone(), task.clone());
+                if let Some(before) = &before {
+                    self.note_network(&Object::Task(before.clone()));
+                }
                 let of = before.as_ref().map(|before| &before.service_id);
                 if of != Some(&task.service_id) {
                     if let Some(of) = of {
@@ -197,6 +209,7 @@ impl State {
     /// Takes an object out, and out of the indices.
     fn take(&mut self, kind: Kind, id: &str) -> Option<Object> {
         let object = self.get(kind, id)?;
+        self.note_network(&object);
         if let Some(name) = object.unique_name() {
             self.names.remove(&(kind, name.to_lowercase()));
         }
@@ -218,6 +231,18 @@ impl State {
         Some(object)
     }
 
+    /// An object comes, goes or changes, of which this is one side.
+    fn note_network(&mut self, object: &Object) {
+        let concerns = match object {
+            Object::Cluster(_) | Object::Node(_) | Object::Service(_) | Object::Network(_) => true,
+            Object::Task(task) => !task.networks_attachments.is_empty(),
+            Object::Secret(_) | Object::Config(_) => false,
+        };
+        if concerns {
+            self.network_index = self.index;
+        }
+    }
+
     fn objects(&self) -> impl Iterator<Item = Object> + '_ {
         let cluster = self.cluster.iter().cloned().map(Object::Cluster);
         cluster
@@ -234,6 +259,8 @@ impl State {
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
     index: u64,
+    #[serde(default)]
+    network_index: u64,
     objects: Vec<Object>,
 }
 
@@ -241,6 +268,7 @@ impl Serialize for State {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Snapshot {
             index: self.index,
+            network_index: self.network_index,
             objects: self.objects().collect(),
         }
         .serialize(serializer)
@@ -257,6 +285,7 @@ impl<'de> Deserialize<'de> for State {
         for object in snapshot.objects {
             state.insert(object);
         }
+        state.network_index = snapshot.network_index;
         Ok(state)
     }
 }

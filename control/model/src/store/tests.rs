@@ -63,6 +63,49 @@ fn create_and_update_set_version_and_times() {
 }
 
 #[test]
+fn the_network_index_moves_with_all_that_networks_depend_on() {
+    let mut state = State::default();
+    let on_network = |id: &str| Task {
+        networks_attachments: vec![crate::TaskNetwork::default()],
+        ..task(id, "s1", "n1")
+    };
+    let remove = |kind, id: &str| Action::Remove {
+        kind,
+        id: id.into(),
+        version: None,
+    };
+    let node = Node {
+        id: "n1".into(),
+        ..Node::default()
+    };
+    let secret = Secret {
+        id: "x1".into(),
+        ..Secret::default()
+    };
+    let mut left = on_network("t2");
+    left.meta.version.index = 4;
+    left.networks_attachments.clear();
+    for (action, moves) in [
+        (Action::Create(node.into()), true),
+        (Action::Create(service("s1", "web").into()), true),
+        (Action::Create(task("t1", "s1", "n1").into()), false),
+        (Action::Create(on_network("t2").into()), true),
+        (Action::Create(secret.into()), false),
+        (Action::Update(left.into()), true),
+        (remove(Kind::Task, "t1"), false),
+        (remove(Kind::Task, "t2"), false),
+        (remove(Kind::Service, "s1"), true),
+    ] {
+        let (before, named) = (state.network_index(), format!("{action:?}"));
+        propose(&mut state, vec![action]).unwrap();
+        let expected = if moves { state.index() } else { before };
+        assert_eq!(state.network_index(), expected, "{named}");
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+    }
+}
+
+#[test]
 fn changes_between_states_are_found() {
     let mut state = State::default();
     let create = |id: &str| Action::Create(service(id, id).into());
