@@ -26,8 +26,12 @@ const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(8);
 /// Pause when a manager was sent on to the leader, or none leads at the moment.
 const REDIRECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Asks the manager at `address`, and the leader it names, for a certificate.
-pub(super) async fn obtain(
+/// Asks the manager at `address` (`host:port`), and the leader it names, for a certificate. The manager
+/// then knows a node that it waits for.
+///
+/// # Errors
+/// The token is not the cluster's, or no manager answers.
+pub async fn obtain(
     address: &str,
     token: &JoinToken,
     availability: Availability,

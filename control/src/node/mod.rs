@@ -24,6 +24,7 @@ mod unlocking;
 
 pub use crate::rpc::RemoteManager;
 pub use error::{NodeError, NodeErrorKind};
+pub use joining::obtain as obtain_identity;
 pub use request::{InitRequest, JoinRequest, SwarmSpec};
 
 use crate::{identity::Identity, manager::Manager, rpc::Managers};
