@@ -118,7 +118,12 @@ impl Host {
 
     /// Skein's Docker API, as seen from outside.
     pub fn socket(&self) -> PathBuf {
-        self.outside(Daemon::Control.socket())
+        self.socket_of(Daemon::Control)
+    }
+
+    /// A daemon's socket, as seen from outside.
+    pub fn socket_of(&self, daemon: Daemon) -> PathBuf {
+        self.outside(daemon.socket())
     }
 
     /// A path of the host, as seen from outside.

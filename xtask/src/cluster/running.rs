@@ -101,9 +101,13 @@ impl Host {
 
     /// Whether a daemon runs.
     pub fn is_running(&self, daemon: Daemon) -> bool {
-        let process = |pid| self.outside(&format!("/proc/{pid}"));
-        self.pid_of(daemon)
-            .is_some_and(|pid| is_alive(process(pid)))
+        self.process_of(daemon).is_some()
+    }
+
+    /// The folder of /proc of a daemon that runs, as seen from outside.
+    pub fn process_of(&self, daemon: Daemon) -> Option<PathBuf> {
+        let process = self.outside(&format!("/proc/{}", self.pid_of(daemon)?));
+        is_alive(&process).then_some(process)
     }
 
     fn pid_of(&self, daemon: Daemon) -> Option<i32> {
