@@ -1,7 +1,9 @@
-//! Skein's own tools: setup, the kernel programs' build, clusters on one machine, demo, tests.
+//! Skein's own tools: setup, the kernel programs' build, clusters on one machine, demo, tests,
+//! benchmarks.
 //!
 //! [`cluster`] is a library: the end-to-end tests and the benchmarks make their clusters with it.
 
+pub mod bench;
 pub mod check;
 pub mod cluster;
 pub mod demo;
@@ -17,7 +19,7 @@ pub use image::IMAGE;
 pub use run::{Step, output, wait_until};
 
 use anyhow::Context as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
@@ -25,7 +27,7 @@ pub fn root() -> PathBuf {
     root.parent().map_or(root.clone(), PathBuf::from)
 }
 
-/// The program `xtask` itself: this one, or, in a test, the one beside it.
+/// The program `xtask` itself: this one, or, in a test or a benchmark, the one beside it.
 ///
 /// # Errors
 /// It was not built.
@@ -34,10 +36,10 @@ pub fn own_program() -> anyhow::Result<PathBuf> {
     if own.file_name().is_some_and(|name| name == "xtask") {
         return Ok(own);
     }
-    let built = target_dir()?.join("debug/xtask");
+    let built = target_dir()?.join(DEBUG).join("xtask");
     anyhow::ensure!(
         built.exists(),
-        "{} is missing: run the tests with `cargo xtask test`",
+        "{} is missing: run tests and benchmarks by `cargo xtask`",
         built.display()
     );
     Ok(built)
@@ -52,11 +54,41 @@ pub fn target_dir() -> anyhow::Result<PathBuf> {
         return Ok(std::path::absolute(dir)?);
     }
     let own = std::env::current_exe().context("cannot find this program's own file")?;
-    // <target>/debug/xtask, <target>/debug/deps/<test>
-    let profile = own.ancestors().find(|dir| {
-        dir.file_name()
-            .is_some_and(|name| name == "debug" || name == "release")
-    });
-    let target = profile.and_then(|profile| profile.parent());
+    let target = profile_dir(&own).and_then(Path::parent);
     Ok(target.map_or_else(|| root().join("target"), PathBuf::from))
+}
+
+/// Whether this program is built as users build it: benchmarks are.
+pub(crate) fn is_release() -> bool {
+    let own = std::env::current_exe().unwrap_or_default();
+    profile_dir(&own).is_some_and(|dir| dir.ends_with(RELEASE))
+}
+
+/// Where the binaries of a build as users do it are, below [`target_dir`].
+pub(crate) const RELEASE: &str = "release";
+/// Where those of other builds are.
+pub(crate) const DEBUG: &str = "debug";
+
+/// Of `<target>/debug/xtask` or `<target>/debug/deps/<test>`: `<target>/debug`.
+fn profile_dir(program: &Path) -> Option<&Path> {
+    let mut folders = program.ancestors();
+    folders.find(|dir| dir.ends_with(DEBUG) || dir.ends_with(RELEASE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_in_the_folder_of_its_profile() {
+        for (program, profile) in [
+            ("/w/target/debug/xtask", Some("/w/target/debug")),
+            ("/w/target/debug/deps/flows-1", Some("/w/target/debug")),
+            ("/w/target/release/skein-bench", Some("/w/target/release")),
+            ("/release/w/debug/xtask", Some("/release/w/debug")),
+            ("/usr/bin/xtask", None),
+        ] {
+            assert_eq!(profile_dir(Path::new(program)), profile.map(Path::new));
+        }
+    }
 }

@@ -4,6 +4,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
 use xtask::{
+    bench,
     cluster::{Attach, Cluster, Daemon, NODES_MAX, Shape, hold},
     demo, ebpf,
     guard::guarded,
@@ -47,6 +48,13 @@ enum Command {
         /// Unit tests only: needs no root.
         #[arg(long)]
         unit: bool,
+    },
+    /// Measure, against other programs where they do the same; `bench --help` says what.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What to measure, and its options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
     },
     /// One host of a cluster; started by `cluster up`.
     #[command(hide = true)]
@@ -155,6 +163,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cluster { command } => return cluster(command),
         Command::Demo => return guarded(demo::demo),
         Command::Test { unit } => return guarded(|| test::test(unit)),
+        Command::Bench { args } => return guarded(|| bench::bench(&args)),
         Command::Hold(args) => hold::hold(&args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,18 @@ use std::{path::PathBuf, process::Command};
 /// # Errors
 /// What the compiler says.
 pub fn daemons() -> anyhow::Result<PathBuf> {
+    build(crate::is_release())
+}
+
+/// Builds as users do, and the benchmarks with it, so that all use the same builds of the libraries.
+///
+/// # Errors
+/// What the compiler says.
+pub(crate) fn release() -> anyhow::Result<PathBuf> {
+    build(true)
+}
+
+fn build(release: bool) -> anyhow::Result<PathBuf> {
     let step = Step::begin_commands("build skein-control, skein-dataplane and the demo server");
     let target = crate::target_dir()?;
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
@@ -15,6 +27,11 @@ pub fn daemons() -> anyhow::Result<PathBuf> {
     build
         // As the tests are built, so that both use the same builds of the libraries.
         .args(["build", "--workspace", "--bins", "--exclude", "xtask"])
+        .args(if release {
+            &["--release"][..]
+        } else {
+            &["--exclude", "skein-bench"]
+        })
         .current_dir(crate::root())
         .env("CARGO_TARGET_DIR", &target);
     for (name, _) in std::env::vars_os() {
@@ -27,5 +44,10 @@ pub fn daemons() -> anyhow::Result<PathBuf> {
     run(&mut build)?;
     crate::image::build_demo()?;
     step.end("built");
-    Ok(target.join("debug"))
+    let profile = if release {
+        crate::RELEASE
+    } else {
+        crate::DEBUG
+    };
+    Ok(target.join(profile))
 }

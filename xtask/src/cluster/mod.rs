@@ -4,7 +4,7 @@
 //! killing it ends everything on the host, and with the last process go namespaces, mounts, devices
 //! and BPF pins. Hosts are joined by a bridge on a host of its own, the switch; there is no way out.
 
-mod build;
+pub(crate) mod build;
 mod cgroup;
 mod daemon;
 pub mod hold;

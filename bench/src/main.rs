@@ -1,0 +1,118 @@
+//! Skein's benchmarks, started by `cargo xtask bench`.
+//!
+//! - [`control`], and later others: one benchmark each, which returns a [`report::Report`].
+//! - [`rounds`]: contenders in turns. [`stats`]: what their values say.
+//! - [`report`], [`chart`]: how that is written.
+//! - [`api`], [`process`], [`machine`]: what is measured with.
+//! - [`agents`]: very many nodes in one process.
+
+mod agents;
+mod api;
+mod chart;
+mod control;
+mod machine;
+mod process;
+mod report;
+mod rounds;
+mod stats;
+
+use anyhow::ensure;
+use clap::{Args, Parser, Subcommand};
+use report::Report;
+use std::{fs, path::PathBuf, process::ExitCode};
+
+/// Orders and resampling are the same with the same seed.
+const SEED: u64 = 1;
+/// Where reports are kept, below the workspace's root.
+const DOCS: &str = "docs";
+const DOCS_FILE: &str = "benchmarks.md";
+
+/// Skein's benchmarks.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Speed and memory of the control plane, against Docker Swarm where it can do the same.
+    Control {
+        /// Which parts; all by default.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        parts: Vec<control::Part>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Plays the agents of `control`, which starts it.
+    #[command(hide = true)]
+    Agents(agents::AgentsArgs),
+}
+
+/// What all benchmarks take.
+#[derive(Args)]
+struct Common {
+    /// Smaller and shorter: shows that it works, and little else.
+    #[arg(long)]
+    quick: bool,
+    /// Of the orders of contenders, and of resampling.
+    #[arg(long, default_value_t = SEED)]
+    seed: u64,
+    /// Write the report as JSON there, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report and its charts to `docs/`, too, in place of an earlier one.
+    #[arg(long)]
+    docs: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().bench) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(bench: Bench) -> anyhow::Result<()> {
+    match bench {
+        Bench::Control { parts, common } => {
+            let options = control::Options {
+                quick: common.quick,
+                seed: common.seed,
+                parts,
+            };
+            finish(&control::run(&options)?, &common)
+        }
+        Bench::Agents(args) => agents::run(&args),
+    }
+}
+
+/// Writes the report wherever it is wanted, and shows it.
+fn finish(report: &Report, common: &Common) -> anyhow::Result<()> {
+    let path = report.write_to(&xtask::target_dir()?.join("bench"))?;
+    if let Some(json) = &common.json {
+        report.write_json(json)?;
+    }
+    if common.docs {
+        let docs = xtask::root().join(DOCS);
+        fs::create_dir_all(&docs)?;
+        report.write_charts(&docs)?;
+        report.write_among_others(&docs.join(DOCS_FILE))?;
+    }
+    println!(
+        "\n{}\nthe report is in {}",
+        report.markdown(),
+        path.display()
+    );
+    let errors = report.errors();
+    ensure!(
+        errors.is_empty(),
+        "not all could be compared:\n{}",
+        errors.join("\n")
+    );
+    Ok(())
+}
