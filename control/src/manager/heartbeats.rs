@@ -1,14 +1,15 @@
 //! Which nodes were heard, and when.
 
+use crate::raft::platform::{self, Instant, Platform};
 use parking_lot::Mutex;
 use skein_model::Draft;
 use skein_orchestration::heartbeats::Heartbeats;
 use std::time::Duration;
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 /// The heartbeats that reached this manager, by its steady clock.
-pub(super) struct Pulse {
-    start: Instant,
+pub(super) struct Pulse<P: Platform> {
+    start: Instant<P>,
     heard: Mutex<Heard>,
     registered: Notify,
 }
@@ -31,27 +32,31 @@ impl Heard {
     }
 }
 
-impl Pulse {
+impl<P: Platform> Pulse<P> {
     pub(super) fn new() -> Self {
         let heard = Heard {
             term: 0,
             beats: Heartbeats::new(Duration::ZERO),
         };
         Self {
-            start: Instant::now(),
+            start: platform::now::<P>(),
             heard: Mutex::new(heard),
             registered: Notify::new(),
         }
     }
 
+    fn elapsed(&self) -> Duration {
+        platform::now::<P>() - self.start
+    }
+
     /// This manager leads.
     pub(super) fn begin(&self, term: u64) {
-        self.heard.lock().in_term(term, self.start.elapsed());
+        self.heard.lock().in_term(term, self.elapsed());
     }
 
     /// A node lives.
     pub(super) fn heard(&self, term: u64, node_id: &str) {
-        let now = self.start.elapsed();
+        let now = self.elapsed();
         self.heard.lock().in_term(term, now).heard(node_id, now);
     }
 
@@ -67,8 +72,8 @@ impl Pulse {
     }
 
     /// Marks the nodes that are not heard of; returns when to look again.
-    pub(super) fn judge(&self, draft: &mut Draft) -> Option<Instant> {
-        let again = self.heard.lock().beats.run(draft, self.start.elapsed());
+    pub(super) fn judge(&self, draft: &mut Draft) -> Option<Instant<P>> {
+        let again = self.heard.lock().beats.run(draft, self.elapsed());
         again.map(|after_start| self.start + after_start)
     }
 }

@@ -8,15 +8,15 @@ use super::{
     sessions::Sessions,
     store::{self, Store},
 };
-use crate::raft::{Leadership, ProposeError};
+use crate::raft::{
+    Leadership, ProposeError,
+    platform::{self, Instant, Platform},
+};
 use rand::{SeedableRng, rngs::StdRng};
 use skein_model::{Draft, Rejection};
 use skein_orchestration::Orchestration;
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -30,7 +30,7 @@ const PASS_INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// Decides whenever this manager leads, until the shutdown.
 pub(super) async fn run<S: Store>(
     store: S,
-    pulse: Arc<Pulse>,
+    pulse: Arc<Pulse<S::Platform>>,
     sessions: Sessions,
     problems: Problems,
     shutdown: CancellationToken,
@@ -38,16 +38,18 @@ pub(super) async fn run<S: Store>(
     let mut leadership = store.leadership();
     loop {
         let leading = tokio::select! {
-            leading = leadership.wait_for(|now| now.is_self) => leading.map(|now| now.term),
+            biased;
             () = shutdown.cancelled() => break,
+            leading = leadership.wait_for(|now| now.is_self) => leading.map(|now| now.term),
         };
         let Ok(term) = leading else { break };
         info!(term, "this manager leads");
         pulse.begin(term);
         tokio::select! {
-            () = lead(&store, &pulse) => {}
-            () = lost(&mut leadership, term) => info!(term, "this manager leads no more"),
+            biased;
             () = shutdown.cancelled() => {}
+            () = lost(&mut leadership, term) => info!(term, "this manager leads no more"),
+            () = lead(&store, &pulse) => {}
         }
         sessions.end_all();
         problems.forget();
@@ -70,18 +72,18 @@ struct Pass {
 }
 
 impl Pass {
-    fn new() -> Self {
+    fn new<P: Platform>() -> Self {
         Self {
             cores: Orchestration::default(),
-            rng: StdRng::from_os_rng(),
+            rng: StdRng::from_rng(&mut P::rng()),
             wanted: Wanted::default(),
         }
     }
 }
 
-async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse>) {
+async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse<S::Platform>>) {
     let mut states = store.watch();
-    let mut pass = Pass::new();
+    let mut pass = Pass::new::<S::Platform>();
     let mut certain = false;
     loop {
         // Before the first pass, and after proposals of which nobody knows what became: a decision
@@ -91,23 +93,23 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse>) {
                 Ok(_) => certain = true,
                 Err(error) => {
                     debug!(%error, "waiting for the store to be up to date");
-                    sleep(RETRY).await;
+                    platform::sleep::<S::Platform>(RETRY).await;
                 }
             }
         }
         let state = states.borrow_and_update().clone();
-        let mut wake = Instant::now() + PASS_INTERVAL_MAX;
+        let mut wake = platform::now::<S::Platform>() + PASS_INTERVAL_MAX;
         if state.cluster().is_some() {
             let draft = Draft::new(state, store.now());
             let pulse = pulse.clone();
             let group = group(store);
-            let decided =
-                tokio::task::spawn_blocking(move || decide(pass, draft, &pulse, &group)).await;
+            let deciding = move || Ok(decide(pass, draft, &pulse, &group));
+            let decided = S::Platform::blocking(deciding).await;
             let Ok((same_pass, draft, due)) = decided else {
                 // The cores panicked: begin again with new ones rather than lead without any.
                 warn!("a decision failed; see the message above. Deciding anew");
-                pass = Pass::new();
-                sleep(RETRY).await;
+                pass = Pass::new::<S::Platform>();
+                platform::sleep::<S::Platform>(RETRY).await;
                 continue;
             };
             pass = same_pass;
@@ -119,42 +121,44 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse>) {
                 }
                 Err(ProposeError::Rejected(rejection)) => {
                     debug!(%rejection, "others were quicker: deciding anew");
-                    wake = Instant::now();
+                    wake = platform::now::<S::Platform>();
                 }
                 Err(error) => {
                     warn!(%error, "the store took no change: trying again");
                     certain = false;
-                    sleep(RETRY).await;
+                    platform::sleep::<S::Platform>(RETRY).await;
                     continue;
                 }
             }
         }
-        sleep(PASS_INTERVAL).await;
+        platform::sleep::<S::Platform>(PASS_INTERVAL).await;
         tokio::select! {
+            biased;
             changed = states.changed() => {
                 if changed.is_err() {
                     return;
                 }
             }
             () = pulse.registration() => {}
-            () = sleep_until(wake) => {}
+            () = platform::sleep_until::<S::Platform>(wake) => {}
         }
     }
 }
 
 /// One pass; what it changed, and when the next is due if nothing happens before.
-fn decide(
+fn decide<P: Platform>(
     mut pass: Pass,
     mut draft: Draft,
-    pulse: &Pulse,
+    pulse: &Pulse<P>,
     group: &Group,
-) -> (Pass, Draft, Option<Instant>) {
+) -> (Pass, Draft, Option<Instant<P>>) {
+    let now = platform::now::<P>();
     let judged = pulse.judge(&mut draft);
-    let roles = roles::tend(&mut draft, group).map(|pause| Instant::now() + pause);
+    let roles = roles::tend(&mut draft, group).map(|pause| now + pause);
     let certificates = certificates::tend(&mut draft, &mut pass.wanted);
     let wake = pass.cores.run(&mut draft, &mut pass.rng);
     let due = [certificates, wake.earliest()].into_iter().flatten().min();
-    let due = due.map(|due| Instant::now() + due.since(draft.now()));
+    let due = due.map(|due| now + due.since(draft.now()));
     let next = [judged, roles, due].into_iter().flatten().min();
     (pass, draft, next)
 }

@@ -16,7 +16,10 @@ pub use events::{Events, Message as EventMessage};
 pub use logs::{LogOptions, LogRecord, LogSelector, LogsError, READERS_MAX as LOG_READERS_MAX};
 pub(crate) use roles::Group;
 
-use crate::raft::Raft;
+use crate::raft::{
+    Raft,
+    platform::{self, Daemon, Platform},
+};
 use heartbeats::Pulse;
 use problems::Problems;
 use reports::Reports;
@@ -29,15 +32,15 @@ use tokio_util::sync::CancellationToken;
 
 /// The manager of this node. Clones are handles of the same.
 #[derive(Clone)]
-pub struct Manager {
-    parts: Parts<Raft>,
+pub struct Manager<P: Platform = Daemon> {
+    parts: Parts<Raft<P>>,
 }
 
 /// A manager over any store.
 #[derive(Clone)]
-struct Parts<S> {
+struct Parts<S: Store> {
     store: S,
-    pulse: Arc<Pulse>,
+    pulse: Arc<Pulse<S::Platform>>,
     sessions: Sessions,
     reports: Reports,
     problems: Problems,
@@ -56,7 +59,7 @@ impl<S: Store> Parts<S> {
             events: Events::start(store.clone(), shutdown.clone()),
             store,
         };
-        tokio::spawn(leader::run(
+        platform::spawn::<S::Platform>(leader::run(
             parts.store.clone(),
             parts.pulse.clone(),
             parts.sessions.clone(),
@@ -85,27 +88,27 @@ impl<S: Store> Parts<S> {
     }
 }
 
-impl Manager {
+impl<P: Platform> Manager<P> {
     /// Starts the manager over its place in the Raft group. It decides only while it leads, and ends
     /// with `shutdown`.
-    pub fn start(raft: Raft, shutdown: CancellationToken) -> Self {
+    pub fn start(raft: Raft<P>, shutdown: CancellationToken) -> Self {
         Self {
             parts: Parts::start(raft, shutdown),
         }
     }
 
     /// The replicated store.
-    pub fn raft(&self) -> &Raft {
+    pub fn raft(&self) -> &Raft<P> {
         &self.parts.store
     }
 
     /// The gRPC service for agents. Requests carry a [`crate::rpc::PeerIdentity`].
-    pub fn dispatcher(&self) -> impl Dispatcher + use<> {
+    pub fn dispatcher(&self) -> impl Dispatcher + use<P> {
         self.parts.dispatcher()
     }
 
     /// The gRPC service for the agents' logs. Requests carry a [`crate::rpc::PeerIdentity`].
-    pub fn logs(&self) -> impl Logs + use<> {
+    pub fn logs(&self) -> impl Logs + use<P> {
         self.parts.logs()
     }
 

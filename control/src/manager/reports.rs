@@ -1,6 +1,7 @@
 //! Status reports of tasks on their way into the store.
 
 use super::store::{self, Store};
+use crate::raft::platform;
 use skein_model::{Draft, TaskStatus};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -28,13 +29,14 @@ impl Reports {
     /// Begins to take reports.
     pub(super) fn start<S: Store>(store: S, shutdown: CancellationToken) -> Self {
         let (queue, mut reports) = mpsc::channel(QUEUE);
-        tokio::spawn(async move {
+        platform::spawn::<S::Platform>(async move {
             let mut batch = Vec::new();
             loop {
                 // While one batch is on its way into the store, the next one gathers.
                 let count = tokio::select! {
-                    count = reports.recv_many(&mut batch, BATCH) => count,
+                    biased;
                     () = shutdown.cancelled() => return,
+                    count = reports.recv_many(&mut batch, BATCH) => count,
                 };
                 if count == 0 {
                     return;

@@ -1,10 +1,13 @@
 //! The agents that this leader is in touch with.
 
 use super::store::{self, Store};
-use crate::rpc::PeerIdentity;
+use crate::{
+    raft::platform::{self, Platform},
+    rpc::PeerIdentity,
+};
 use parking_lot::Mutex;
 use skein_model::{State, new_id};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -27,15 +30,15 @@ pub(super) struct Session {
 /// The newest session of each node.
 #[derive(Clone, Default)]
 pub(super) struct Sessions {
-    by_node: Arc<Mutex<HashMap<String, Session>>>,
+    by_node: Arc<Mutex<BTreeMap<String, Session>>>,
 }
 
 impl Sessions {
     /// Begins a session of a node; an earlier one ends.
-    pub(super) fn begin(&self, node_id: &str) -> Session {
+    pub(super) fn begin<P: Platform>(&self, node_id: &str) -> Session {
         let session = Session {
             node_id: node_id.to_owned(),
-            id: new_id(&mut rand::rng()),
+            id: new_id(&mut P::rng()),
             ended: CancellationToken::new(),
         };
         let earlier = self
@@ -50,7 +53,7 @@ impl Sessions {
 
     /// Ends all sessions: this manager leads no more.
     pub(super) fn end_all(&self) {
-        for (_, session) in self.by_node.lock().drain() {
+        for session in std::mem::take(&mut *self.by_node.lock()).into_values() {
             session.ended.cancel();
         }
     }
@@ -85,7 +88,7 @@ pub(super) fn stream<S: Store, T: Send + 'static, I: IntoIterator<Item = T>>(
 ) -> ReceiverStream<Result<T, Status>> {
     let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
     let store = store.clone();
-    tokio::spawn(async move {
+    platform::spawn::<S::Platform>(async move {
         let follow = async {
             let mut states = store.watch();
             loop {
@@ -104,16 +107,18 @@ pub(super) fn stream<S: Store, T: Send + 'static, I: IntoIterator<Item = T>>(
                     }
                 }
                 let changed = tokio::select! {
+                    biased;
                     changed = states.changed() => changed.is_ok(),
                     () = sender.closed() => false,
                 };
                 if !changed {
                     return;
                 }
-                tokio::time::sleep(COALESCE).await;
+                platform::sleep::<S::Platform>(COALESCE).await;
             }
         };
         tokio::select! {
+            biased;
             () = follow => {}
             () = session.ended.cancelled() => {
                 let end = store::check_leading(&store)

@@ -1,8 +1,7 @@
 //! What the manager's parts need of the replicated store.
 
 use crate::{
-    clock,
-    raft::{Leadership, Member, ProposeError, Raft},
+    raft::{Leadership, Member, ProposeError, Raft, platform::Platform},
     rpc::propose_status,
 };
 use skein_model::{Action, Applied, Draft, Rejection, State, Timestamp};
@@ -16,6 +15,8 @@ const COMMIT_ATTEMPTS: u32 = 10;
 
 /// The replicated store as one manager sees it: [`Raft`], or one in memory.
 pub(super) trait Store: Clone + Send + Sync + 'static {
+    /// What gives the manager over it time, tasks and randomness.
+    type Platform: Platform;
     /// See [`Raft::state`].
     fn state(&self) -> State;
     /// See [`Raft::watch`].
@@ -37,7 +38,8 @@ pub(super) trait Store: Clone + Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 }
 
-impl Store for Raft {
+impl<P: Platform> Store for Raft<P> {
+    type Platform = P;
     fn state(&self) -> State {
         self.state()
     }
@@ -60,7 +62,7 @@ impl Store for Raft {
         self.reachable(raft_id)
     }
     fn now(&self) -> Timestamp {
-        clock::now()
+        self.now()
     }
 }
 

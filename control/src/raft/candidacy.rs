@@ -13,6 +13,7 @@ use super::{
     Raft,
     handle::{ELECTION_MS, HEARTBEAT_MS},
     network::{Connection, Contacts, Network},
+    platform::Daemon,
     types::Peer,
 };
 use crate::rpc::Credentials;
@@ -58,7 +59,7 @@ fn stands(own: u64, configs: &[BTreeSet<u64>], answers: &BTreeMap<u64, Answer>) 
 
 /// Whether a leader leads still: a majority in each configuration, itself among them, has answered it
 /// lately.
-fn is_followed(own: u64, configs: &[BTreeSet<u64>], contacts: &Contacts) -> bool {
+fn is_followed(own: u64, configs: &[BTreeSet<u64>], contacts: &Contacts<Daemon>) -> bool {
     configs.iter().all(|voters| {
         let answered = |id: &&u64| **id == own || contacts.within(**id, LEASE);
         voters.iter().filter(answered).count() > voters.len() / 2

@@ -63,7 +63,7 @@ struct Inner<P: Platform> {
     raft: openraft::Raft<TypeConfig<P>>,
     /// Taken when it stops: the file is then free, whoever still has a handle.
     disk: parking_lot::Mutex<Option<P::Disk>>,
-    contacts: Contacts,
+    contacts: Contacts<P>,
     clock: Clock,
     state: watch::Receiver<State>,
     /// Whether the leader, if one is known, may be told of; see [`candidacy`].
@@ -87,7 +87,7 @@ pub struct Parts<P: Platform> {
     /// The ways to the others.
     pub network: P::Network,
     /// When the others last answered.
-    pub contacts: Contacts,
+    pub contacts: Contacts<P>,
     /// When proposals are made.
     pub clock: Clock,
     /// Entries between snapshots. All of them are in memory.
@@ -231,6 +231,11 @@ impl<P: Platform> Raft<P> {
         self.inner.disk.lock().take();
     }
 
+    /// What this manager's wall clock shows.
+    pub fn now(&self) -> Timestamp {
+        (self.inner.clock)()
+    }
+
     /// This member's ID.
     pub fn id(&self) -> u64 {
         self.inner.id
@@ -283,7 +288,7 @@ impl<P: Platform> Raft<P> {
     pub async fn propose(&self, actions: Vec<Action>) -> Result<Applied, ProposeError> {
         skein_model::check_size(&actions)?;
         let proposal = Proposal {
-            at: (self.inner.clock)(),
+            at: self.now(),
             actions,
         };
         let written = self.inner.raft.client_write(proposal);
@@ -344,7 +349,7 @@ impl<P: Platform> Raft<P> {
     }
 
     /// How long ago each other member last answered this one; see [`Contacts`].
-    pub(super) fn contacts(&self) -> &Contacts {
+    pub(super) fn contacts(&self) -> &Contacts<P> {
         &self.inner.contacts
     }
 

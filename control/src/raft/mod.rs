@@ -10,7 +10,7 @@ mod log;
 mod machine;
 mod membership;
 mod network;
-mod platform;
+pub(crate) mod platform;
 mod service;
 mod survivor;
 mod types;
@@ -25,6 +25,7 @@ pub mod foundation {
     pub use super::{
         handle::{Clock, Parts},
         machine::{Builder, Machine},
+        network::Contacts,
         platform::{Done, Loaded, Platform, Storage},
         types::{
             Entry, LogId, Outcome, Peer, SnapshotMeta, StorageError, StoredMembership, TypeConfig,

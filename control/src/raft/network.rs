@@ -1,5 +1,5 @@
 use super::{
-    platform::Daemon,
+    platform::{self, Daemon, Instant, Platform},
     types::{Peer, TypeConfig},
     wire,
 };
@@ -18,11 +18,7 @@ use openraft::{
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use skein_proto::node::{PreVoteRequest, RaftMessage, raft_client::RaftClient};
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, transport::Channel};
 
 /// Metadata of a call: the Raft ID of the member it is meant for. Another one at that address does
@@ -33,11 +29,12 @@ const REACHABLE: Duration = Duration::from_secs(3);
 
 /// When each member last answered this one.
 #[derive(Clone, Default)]
-pub struct Contacts {
-    last: Arc<Mutex<HashMap<u64, Instant>>>,
+pub struct Contacts<P: Platform> {
+    last: Arc<Mutex<HashMap<u64, Instant<P>>>>,
 }
 
-impl Contacts {
+impl<P: Platform> Contacts<P> {
+    /// Whether a member answered lately.
     pub fn reachable(&self, raft_id: u64) -> bool {
         self.within(raft_id, REACHABLE)
     }
@@ -45,18 +42,19 @@ impl Contacts {
     /// Whether a member answered this one within a time.
     pub fn within(&self, raft_id: u64, time: Duration) -> bool {
         let last = self.last.lock().get(&raft_id).copied();
-        last.is_some_and(|last| last.elapsed() < time)
+        last.is_some_and(|last| platform::now::<P>() - last < time)
     }
 
-    pub(super) fn answered(&self, raft_id: u64) {
-        self.last.lock().insert(raft_id, Instant::now());
+    /// A member has answered.
+    pub fn answered(&self, raft_id: u64) {
+        self.last.lock().insert(raft_id, platform::now::<P>());
     }
 }
 
 /// Makes the connections to the other members.
 pub struct Network {
     pub credentials: Credentials,
-    pub contacts: Contacts,
+    pub contacts: Contacts<Daemon>,
 }
 
 impl RaftNetworkFactory<TypeConfig<Daemon>> for Network {
@@ -80,7 +78,7 @@ impl RaftNetworkFactory<TypeConfig<Daemon>> for Network {
 pub struct Connection {
     target: u64,
     client: Result<RaftClient<Channel>, Unreachable>,
-    contacts: Contacts,
+    contacts: Contacts<Daemon>,
 }
 
 type Failure<E> = RPCError<u64, Peer, E>;

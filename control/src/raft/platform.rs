@@ -7,7 +7,8 @@ use super::{
     network::Network,
     types::{LogId, SnapshotMeta, TypeConfig, Vote},
 };
-use openraft::{AsyncRuntime, TokioRuntime, network::RaftNetworkFactory};
+use openraft::{AsyncRuntime, Instant as _, TokioRuntime, network::RaftNetworkFactory};
+use rand::Rng;
 use std::{collections::BTreeMap, fmt::Debug, future::Future, io, time::Duration};
 
 /// What is called once a write is on disk, or failed.
@@ -28,6 +29,9 @@ pub trait Platform:
     fn blocking<T: Send + 'static>(
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> impl Future<Output = io::Result<T>> + Send;
+
+    /// Randomness for IDs and for choices: no two managers have the same.
+    fn rng() -> impl Rng;
 }
 
 /// Writes are made in the order in which they are handed in.
@@ -83,15 +87,37 @@ impl Platform for Daemon {
         let working = tokio::task::spawn_blocking(work);
         working.await.map_err(io::Error::other)?
     }
+
+    fn rng() -> impl Rng {
+        rand::rng()
+    }
+}
+
+/// A moment on the platform's clock that never jumps.
+pub(crate) type Instant<P> = <<P as Platform>::Runtime as AsyncRuntime>::Instant;
+
+/// Now, by that clock.
+pub(crate) fn now<P: Platform>() -> Instant<P> {
+    Instant::<P>::now()
 }
 
 /// Waits on the platform's time.
-pub(super) async fn sleep<P: Platform>(time: Duration) {
+pub(crate) async fn sleep<P: Platform>(time: Duration) {
     P::Runtime::sleep(time).await;
 }
 
+/// Waits for a moment.
+pub(crate) async fn sleep_until<P: Platform>(moment: Instant<P>) {
+    P::Runtime::sleep_until(moment).await;
+}
+
+/// Runs a task that nobody waits for.
+pub(crate) fn spawn<P: Platform>(task: impl Future<Output = ()> + Send + 'static) {
+    drop(P::Runtime::spawn(task));
+}
+
 /// `None` if `future` takes longer on the platform's time.
-pub(super) async fn timeout<P: Platform, T: Send>(
+pub(crate) async fn timeout<P: Platform, T: Send>(
     time: Duration,
     future: impl Future<Output = T> + Send,
 ) -> Option<T> {

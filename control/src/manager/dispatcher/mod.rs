@@ -28,9 +28,9 @@ use tracing::{info, warn};
 const UPDATES_MAX: usize = 10_000;
 
 /// The dispatcher of one manager; of use only while it leads.
-pub(super) struct Service<S> {
+pub(super) struct Service<S: Store> {
     pub(super) store: S,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) pulse: Arc<Pulse<S::Platform>>,
     pub(super) sessions: Sessions,
     pub(super) reports: Reports,
     pub(super) problems: Problems,
@@ -107,7 +107,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         self.pulse.registered(term, &node_id);
         self.register(&node_id, &description, &address, &data_path_address)
             .await?;
-        let session = self.sessions.begin(&node_id);
+        let session = self.sessions.begin::<S::Platform>(&node_id);
         info!(
             node = node_id,
             hostname = description.hostname,

@@ -9,7 +9,7 @@ mod message;
 pub use message::Message;
 
 use super::store::Store;
-use crate::raft::Leadership;
+use crate::raft::{Leadership, platform};
 use parking_lot::Mutex;
 use skein_model::State;
 use std::{collections::VecDeque, sync::Arc};
@@ -57,7 +57,7 @@ impl Events {
         let (mut states, leadership) = (store.watch(), store.leadership());
         let seen = states.borrow_and_update().clone();
         let led_by = leader(&leadership);
-        tokio::spawn(async move {
+        platform::spawn::<S::Platform>(async move {
             shutdown
                 .run_until_cancelled(told.listen(store, (states, seen), (leadership, led_by)))
                 .await;
@@ -82,6 +82,7 @@ impl Events {
     ) {
         loop {
             tokio::select! {
+                biased;
                 changed = states.changed() => {
                     if changed.is_err() {
                         return;

@@ -97,6 +97,7 @@ impl Memory {
 }
 
 impl Store for Memory {
+    type Platform = crate::raft::platform::Daemon;
     fn state(&self) -> State {
         self.state.borrow().clone()
     }
