@@ -20,6 +20,7 @@ mod reaper;
 mod replicated;
 mod report;
 mod restart;
+pub mod revision;
 pub mod scheduler;
 mod slot;
 mod task;

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use skein_model::{
-    Action, JobStatus, Kind, Object, Service, ServiceMode, ServiceSpec, State as Model, Task,
-    TaskState, UpdateState, UpdateStatus, Version, new_id,
+    Action, Kind, Object, Service, ServiceMode, ServiceSpec, State as Model, Task, TaskState,
+    new_id,
 };
-use skein_orchestration::validate;
+use skein_orchestration::{revision, validate};
 use tonic::Code;
 
 const FILTERS: [&str; 5] = ["id", "name", "label", "mode", "runtime"];
@@ -88,15 +88,6 @@ fn status(state: &Model, service: &Service) -> Value {
     })
 }
 
-/// What a job's next run is; `None` for services that are none.
-fn next_run(spec: &ServiceSpec, before: Option<&JobStatus>) -> Option<JobStatus> {
-    let index = before.map_or(0, |status| status.job_iteration.index + 1);
-    spec.mode.is_job().then(|| JobStatus {
-        job_iteration: Version { index },
-        last_execution: clock::now(),
-    })
-}
-
 /// All checks of a spec, whose networks become IDs.
 fn check(state: &Model, current: Option<&Service>, spec: &mut ServiceSpec) -> Result<(), ApiError> {
     validate::resolve_networks(state, spec)?;
@@ -146,24 +137,11 @@ pub async fn create(
         spec.name = names::random(&mut rand::rng(), taken);
     }
     check(&state, None, &mut spec)?;
-    let service = Service {
-        id: id.clone(),
-        job_status: next_run(&spec, None),
-        spec,
-        spec_version: next_version(&state),
-        registry_auth: registry_auth(&headers).unwrap_or_default(),
-        ..Service::default()
-    };
+    let mut service = revision::created(&state, id.clone(), spec, clock::now());
+    service.registry_auth = registry_auth(&headers).unwrap_or_default();
     leader.write(Action::Create(Object::from(service))).await?;
     let answer = json!({"ID": id, "Warnings": null});
     Ok(json::respond(StatusCode::CREATED, &answer))
-}
-
-/// Greater than that of any spec before it.
-fn next_version(state: &Model) -> Version {
-    Version {
-        index: state.index() + 1,
-    }
 }
 
 fn registry_auth(headers: &HeaderMap) -> Option<String> {
@@ -222,43 +200,17 @@ fn updated(
             )));
         }
     };
-    Ok(Service {
-        previous_spec: Some(current.spec.clone()),
-        previous_spec_version: current.spec_version,
-        spec,
-        spec_version: next_version(state),
-        update_status: None,
-        previous_registry_auth: current.registry_auth.clone(),
-        job_status: next_run(&current.spec, current.job_status.as_ref()),
-        registry_auth: registry_auth(headers).unwrap_or_else(|| kept.clone()),
-        ..current.clone()
-    })
+    let mut service = revision::updated(state, current, spec, clock::now());
+    service.registry_auth = registry_auth(headers).unwrap_or_else(|| kept.clone());
+    Ok(service)
 }
 
-/// Spec and previous spec change places.
 fn rolled_back(state: &Model, current: &Service) -> Result<Service, ApiError> {
-    let Some(previous) = current.previous_spec.clone() else {
-        return Err(ApiError::rpc(
+    revision::rolled_back(state, current, clock::now()).ok_or_else(|| {
+        ApiError::rpc(
             Code::FailedPrecondition,
             format_args!("service {} does not have a previous spec", current.id),
-        ));
-    };
-    Ok(Service {
-        previous_spec: Some(current.spec.clone()),
-        previous_spec_version: current.spec_version,
-        job_status: next_run(&previous, current.job_status.as_ref()),
-        spec: previous,
-        spec_version: next_version(state),
-        registry_auth: current.previous_registry_auth.clone(),
-        previous_registry_auth: current.registry_auth.clone(),
-        // Jobs begin anew, and are not rolled out.
-        update_status: (!current.spec.mode.is_job()).then(|| UpdateStatus {
-            state: UpdateState::RollbackStarted,
-            started_at: Some(clock::now()),
-            completed_at: None,
-            message: "manually requested rollback".into(),
-        }),
-        ..current.clone()
+        )
     })
 }
 
