@@ -33,6 +33,27 @@ pub struct Record {
     pub unhealthy: bool,
 }
 
+impl Record {
+    /// Takes over what the managers want; whether that is news. What the node itself has seen of the
+    /// task stays, unless the managers know that it has ended.
+    pub fn take_wanted(&mut self, wanted: &Task, removed: bool) -> bool {
+        let (own, theirs) = (&self.task.status, &wanted.status);
+        let newer = if theirs.state > own.state {
+            theirs
+        } else {
+            own
+        };
+        let task = Task {
+            status: newer.clone(),
+            ..wanted.clone()
+        };
+        let is_news = self.task != task || self.removed != removed;
+        self.task = task;
+        self.removed = removed;
+        is_news
+    }
+}
+
 /// A change and who waits for it; `None` removes the record.
 struct Write {
     id: String,
@@ -189,6 +210,21 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("the store stays locked");
+    }
+
+    #[test]
+    fn what_the_node_has_seen_stays_unless_the_managers_know_of_an_end() {
+        let mut known = record("a");
+        let mut wanted = known.task.clone();
+        assert!(!known.take_wanted(&wanted, false));
+        wanted.status.state = TaskState::Assigned;
+        wanted.desired_state = TaskState::Shutdown;
+        assert!(known.take_wanted(&wanted, false));
+        assert_eq!(known.task.status.state, TaskState::Running);
+        assert_eq!(known.task.desired_state, TaskState::Shutdown);
+        wanted.status.state = TaskState::Orphaned;
+        assert!(known.take_wanted(&wanted, true) && known.removed);
+        assert_eq!(known.task.status.state, TaskState::Orphaned);
     }
 
     #[tokio::test]

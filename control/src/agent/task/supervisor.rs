@@ -122,27 +122,12 @@ impl Supervisor {
         }
     }
 
-    /// Takes over what the managers want. What the node itself has seen of the task stays, unless
-    /// the managers know that it has ended.
     async fn take_wanted(&mut self) {
         let wanted = self.wanted.borrow_and_update().clone();
-        let own = &self.record.task.status;
-        let theirs = &wanted.task.status;
-        let status = if theirs.state > own.state {
-            theirs.clone()
-        } else {
-            own.clone()
-        };
-        let task = Task {
-            status,
-            ..(*wanted.task).clone()
-        };
-        if self.record.task != task || self.record.removed != wanted.removed {
-            if task.desired_state != self.record.task.desired_state {
-                self.tries = 0;
-            }
-            self.record.task = task;
-            self.record.removed = wanted.removed;
+        if wanted.task.desired_state != self.record.task.desired_state {
+            self.tries = 0;
+        }
+        if self.record.take_wanted(&wanted.task, wanted.removed) {
             self.stored = false;
         }
         self.keep().await;
