@@ -118,6 +118,7 @@ impl Runtime {
         let (credentials, managers) = (&self.credentials, &self.managers);
         let mut known = managers.known();
         let own = self.own_place();
+        managers.set_own(own.address.clone(), self.kept.saved().listen);
         if !known.contains(&own) {
             known.push(own);
             managers.update(known);
@@ -171,6 +172,7 @@ impl Runtime {
         let Some(part) = self.manager.write().take() else {
             return;
         };
+        self.managers.clear_own();
         part.shutdown.cancel();
         part.tasks.close();
         let stopped = tokio::time::timeout(STOP_TIMEOUT, async {

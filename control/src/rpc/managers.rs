@@ -2,7 +2,11 @@
 
 use super::{Credentials, LEADER_METADATA, RemoteManager, RpcError};
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 use tokio::sync::watch;
 use tonic::{Code, Status, transport::Channel};
 
@@ -27,6 +31,26 @@ struct Routes {
     /// Of the credentials that the channels were made with.
     generation: u64,
     channels: HashMap<String, Channel>,
+    /// While this node is a manager itself.
+    own: Option<Own>,
+}
+
+/// The node's own place among the managers.
+struct Own {
+    /// As the others know it.
+    advertised: String,
+    /// As the node reaches itself.
+    listening: String,
+}
+
+impl Routes {
+    /// Where to call the manager of this address.
+    fn place<'a>(&'a self, address: &'a str) -> &'a str {
+        match &self.own {
+            Some(own) if own.advertised == address => &own.listening,
+            _ => address,
+        }
+    }
 }
 
 impl Managers {
@@ -66,9 +90,23 @@ impl Managers {
         if let Some(channel) = routes.channels.get(&address) {
             return Ok(channel.clone());
         }
-        let channel = self.inner.credentials.channel(&address)?;
+        let channel = self.inner.credentials.channel(routes.place(&address))?;
         routes.channels.insert(address, channel.clone());
         Ok(channel)
+    }
+
+    /// This node is a manager: it calls itself where it listens, as what it advertises may be an
+    /// address that others alone reach it by (NAT).
+    pub fn set_own(&self, advertised: String, listening: SocketAddr) {
+        self.inner.routes.lock().own = Some(Own {
+            advertised,
+            listening: reachable(listening).to_string(),
+        });
+    }
+
+    /// It is one no more.
+    pub fn clear_own(&self) {
+        self.inner.routes.lock().own = None;
     }
 
     /// What calls are made with.
@@ -123,5 +161,35 @@ impl Managers {
     /// Changes when [`update`](Self::update) brings news.
     pub fn watch(&self) -> watch::Receiver<Vec<RemoteManager>> {
         self.inner.known.subscribe()
+    }
+}
+
+/// Where the machine itself reaches what listens there.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_reaches_itself_where_it_listens() {
+        let mut routes = Routes::default();
+        assert_eq!(routes.place("203.0.113.1:2377"), "203.0.113.1:2377");
+        routes.own = Some(Own {
+            advertised: "203.0.113.1:2377".to_owned(),
+            listening: reachable("0.0.0.0:2377".parse().unwrap()).to_string(),
+        });
+        assert_eq!(routes.place("203.0.113.1:2377"), "127.0.0.1:2377");
+        assert_eq!(routes.place("203.0.113.2:2377"), "203.0.113.2:2377");
+        let one = "198.51.100.1:2400".parse().unwrap();
+        assert_eq!(reachable(one), one);
+        assert_eq!(reachable("[::]:1".parse().unwrap()).to_string(), "[::1]:1");
     }
 }
