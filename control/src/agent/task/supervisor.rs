@@ -18,7 +18,7 @@ use crate::{
 };
 use bollard::models::ContainerInspectResponse;
 use rand::Rng as _;
-use skein_model::{ContainerStatus, Nanos, Task, TaskState, TaskStatus};
+use skein_model::{ContainerStatus, Nanos, TaskState, TaskStatus};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
