@@ -1,7 +1,14 @@
 //! Command line.
 
 use clap::{Parser, ValueEnum};
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+/// Beside the ports that Prometheus's exporters have by custom, from 9100 on, and below those that the
+/// managers give to services by themselves, from 30000 on.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9_789);
 
 /// Skein's dataplane: endpoints, overlays, published ports, names, and Docker's network plugin.
 #[derive(Clone, Debug, Parser)]
@@ -19,6 +26,9 @@ pub struct Config {
     /// The BPF filesystem; mounted if it is not.
     #[arg(long, default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
+    /// Where Prometheus finds /metrics. On loopback, so that no published port is lost to it.
+    #[arg(long, default_value_t = METRICS)]
+    pub metrics: SocketAddr,
     /// Which hook serves the uplinks.
     #[arg(long, value_enum, default_value_t)]
     pub attach: Attach,

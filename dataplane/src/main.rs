@@ -6,8 +6,8 @@ use skein_abi::addresses::DNS_ADDRESS;
 use skein_dataplane::{
     config::Config,
     desired::Desired,
-    kernel::{Kernel, check_requirements},
-    names,
+    kernel::{Counters, Kernel, check_requirements},
+    metrics, names,
     plugin::{self, Store},
     sync::Sync,
 };
@@ -44,6 +44,10 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let last = Arc::new(Desired::load(&path));
     let store = Store::open(config.state_dir.join("plugin.json"))?;
     let (kernel, mut working) = Kernel::start(config, Arc::clone(&last), store.joined()).await?;
+    tokio::spawn(metrics::serve(
+        config.metrics,
+        Counters::open(&config.bpffs)?,
+    ));
     let (desired, follow) = watch::channel(last);
 
     let dns = SocketAddr::from((DNS_ADDRESS, names::PORT));

@@ -28,6 +28,19 @@ pub fn count(node: &Host, counter: Counter) -> anyhow::Result<u64> {
     Ok(values.iter().map(of_cpu).sum())
 }
 
+/// The same as operators see it: a line of the metrics that the node's dataplane serves, by what stands in
+/// front of its value.
+///
+/// # Errors
+/// They are not served, or have no such line.
+pub fn metric(node: &Host, line: &str) -> anyhow::Result<u64> {
+    let metrics = node.run("curl -sSf -m 5 http://127.0.0.1:9789/metrics")?;
+    let mut lines = metrics.lines();
+    let value = lines.find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+    let value = value.with_context(|| format!("{line} is not in {metrics}"))?;
+    Ok(value.parse()?)
+}
+
 /// Makes a node believe that one other node has all tasks behind a published TCP port.
 ///
 /// # Errors

@@ -72,7 +72,17 @@ fn nodes_that_disagree_take_two_hops_at_most() -> anyhow::Result<()> {
         }
         Ok(hops)
     };
-    let before = hops()?;
+    let dropped = || -> anyhow::Result<u64> {
+        let mut dropped = 0;
+        for node in [first, second, third] {
+            let line = "skein_dataplane_dropped_packets_total{reason=\"no_task\"}";
+            let metric = kernel::metric(node, line)?;
+            ensure!(metric == kernel::count(node, Counter::DropNoTask)?);
+            dropped += metric;
+        }
+        Ok(dropped)
+    };
+    let (before, dropped_before) = (hops()?, dropped()?);
     let refused = client.shell(&format!(
         "curl -sS -m 5 http://{through_first}:30100/ 2>&1; echo $?"
     ))?;
@@ -85,6 +95,11 @@ fn nodes_that_disagree_take_two_hops_at_most() -> anyhow::Result<()> {
         (1..=2).contains(&(after - before)),
         "one SYN made {} hops",
         after - before
+    );
+    let dropped = dropped()? - dropped_before;
+    ensure!(
+        dropped == 1,
+        "the metrics tell of {dropped} dropped packets"
     );
     cluster.down()
 }

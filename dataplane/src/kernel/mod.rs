@@ -13,6 +13,7 @@
 //! - `actor`: owns all of it, and does one thing at a time.
 
 mod actor;
+mod counters;
 mod devices;
 mod endpoints;
 mod host;
@@ -65,6 +66,7 @@ pub struct Attachment {
     pub address: Ipv4Addr,
 }
 
+pub use counters::Counters;
 pub use devices::CONTAINER_PREFIX;
 pub use requirements::check as check_requirements;
 
