@@ -2,7 +2,8 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_ANY, BPF_F_INNER_MAP, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+        BPF_ANY, BPF_F_INNER_MAP, BPF_NOEXIST, bpf_sock_tuple,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
     },
     btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray},
     helpers::{bpf_ktime_get_ns, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
@@ -353,6 +354,24 @@ impl Tables for Maps {
                 CONNTRACK_SYN.insert(key, ct, any).is_ok()
             }
         }
+    }
+
+    #[inline(always)]
+    fn claim_conntrack(&self, key: &CtKey, ct: &Ct, opening: bool) -> bool {
+        let if_none = u64::from(BPF_NOEXIST);
+        // One key is claimed in both tables at once only by packets that open a flow and packets in the
+        // middle of one, which a client never sends at the same time.
+        match opening {
+            false => CONNTRACK.insert(key, ct, if_none).is_ok(),
+            true => CONNTRACK_SYN.insert(key, ct, if_none).is_ok(),
+        }
+    }
+
+    #[inline(always)]
+    fn remove_conntrack(&self, key: &CtKey) {
+        // One of them has it.
+        let _ = CONNTRACK.remove(key);
+        let _ = CONNTRACK_SYN.remove(key);
     }
 
     #[inline(always)]

@@ -96,7 +96,7 @@ subprogram! {
                 return false;
             };
             w.to.dst = endpoint.addr;
-            if is_free(t, w, index) {
+            if is_free(t, w, index) && claim(t, w, index) {
                 return remember(t, w, index, w.packet.marks(true));
             }
         }
@@ -111,7 +111,7 @@ subprogram! {
         w.to.dst = endpoint.addr;
         for attempt in 0..PORT_TRIES {
             w.to.sport = other_port(hash, attempt);
-            if is_free(t, w, index) {
+            if is_free(t, w, index) && claim(t, w, index) {
                 return remember(t, w, index, w.packet.marks(true));
             }
         }
@@ -126,7 +126,40 @@ subprogram! {
         let Some(other) = t.conntrack(&w.key) else {
             return true;
         };
-        other.to() == w.client.reversed() || !is_answered(t, w, &other, t.now())
+        if other.to() == w.client.reversed() {
+            return true;
+        }
+        if is_answered(t, w, &other, t.now()) {
+            return false;
+        }
+        w.key.scope = scope_of(endpoint);
+        w.key.tuple = w.to.reversed();
+        t.remove_conntrack(&w.key);
+        true
+    }
+
+    /// Takes what `is_free` has found so. False: another CPU has given it to another flow since. (Of two
+    /// that find the same dead entry in the way, the slower may still remove what the faster has put there:
+    /// then one of two flows begins anew, as after its end.)
+    fn claim(t, w, endpoint: u32) -> bool {
+        let marks = w.packet.marks(true);
+        w.ct = Ct {
+            seen: t.now(),
+            to: w.client.reversed(),
+            route: Route::Reply,
+            endpoint,
+            return_node: w.entry,
+            marks,
+            pad: [0; 3],
+        };
+        w.key.scope = scope_of(endpoint);
+        w.key.tuple = w.to.reversed();
+        if t.claim_conntrack(&w.key, &w.ct, marks & ESTABLISHED == 0) {
+            return true;
+        }
+        // It may have been this very flow. That there is no room is said by whoever remembers it.
+        t.conntrack(&w.key)
+            .is_none_or(|winner| winner.to() == w.client.reversed())
     }
 
     /// Makes both entries of the flow from `client` to the task that is `to` at `endpoint`.

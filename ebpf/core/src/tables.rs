@@ -44,6 +44,10 @@ pub trait Tables {
     fn conntrack(&self, key: &CtKey) -> Option<Live<Ct>>;
     /// Remembers it; those of `opening` flows are kept apart. False: there was no room.
     fn insert_conntrack(&self, key: &CtKey, ct: &Ct, opening: bool) -> bool;
+    /// Remembers it unless there is an entry already: of several CPUs that try at once, one does.
+    fn claim_conntrack(&self, key: &CtKey, ct: &Ct, opening: bool) -> bool;
+    /// Forgets it.
+    fn remove_conntrack(&self, key: &CtKey);
     /// A translated source.
     fn nat(&self, key: &NatKey) -> Option<Live<Nat>>;
     /// Remembers it; false: there was no room.

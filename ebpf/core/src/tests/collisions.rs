@@ -3,7 +3,10 @@
 
 use super::{cluster::*, packets::*};
 use proptest::{collection::btree_set, prelude::*};
-use skein_abi::{TCP, UDP};
+use skein_abi::{
+    TCP, UDP,
+    flow::{Ct, CtKey, Route, scope_of},
+};
 use std::{collections::HashSet, vec::Vec};
 
 const NODES: usize = 3;
@@ -103,4 +106,53 @@ fn another_task_is_better_than_another_port() {
         assert_eq!(source(&got.packet.tuple), CLIENT);
     }
     assert_ne!(sent[0].task(), sent[1].task());
+}
+
+/// What a task's answers would be to a flow by another node that another CPU has just begun.
+fn taken(cluster: &Cluster, client: End, called: End) -> (CtKey, Ct) {
+    let task = cluster.nodes[2].endpoints[0].expect("the task is there");
+    let key = CtKey {
+        scope: scope_of(0),
+        tuple: tuple(TCP, (task.addr, 8080), CLIENT),
+    };
+    let ct = Ct {
+        seen: cluster.nodes[2].clock.get(),
+        to: tuple(TCP, called, client),
+        route: Route::Reply,
+        ..Ct::default()
+    };
+    (key, ct)
+}
+
+#[test]
+fn of_two_cpus_that_take_a_tuple_at_once_the_slower_looks_further() {
+    let (cluster, [a, _]) = collide();
+    let winner = taken(&cluster, CLIENT, (node_addr(1), 80));
+    cluster.nodes[2].faster_cpu.set(Some(winner));
+    let got = cluster.send(0, a);
+    assert_eq!(got.packet.tuple.src, CLIENT.0);
+    assert_ne!(source(&got.packet.tuple), CLIENT);
+    assert_eq!(
+        cluster.answer(&got, SYN | ACK).out_of(0),
+        a.tuple.reversed()
+    );
+    // The faster one's answers are its own still.
+    let kept = cluster.nodes[2]
+        .conntrack_opening
+        .get(&winner.0)
+        .expect("kept");
+    assert_eq!(kept.to(), winner.1.to);
+}
+
+#[test]
+fn two_cpus_that_begin_one_flow_agree() {
+    let (cluster, [a, _]) = collide();
+    let winner = taken(&cluster, CLIENT, (node_addr(0), 80));
+    cluster.nodes[2].faster_cpu.set(Some(winner));
+    let got = cluster.send(0, a);
+    assert_eq!(source(&got.packet.tuple), CLIENT);
+    assert_eq!(
+        cluster.answer(&got, SYN | ACK).out_of(0),
+        a.tuple.reversed()
+    );
 }

@@ -56,6 +56,8 @@ pub struct Node {
     pub is_flooded: bool,
     pub conntrack: Flows<CtKey, Ct>,
     pub conntrack_opening: Flows<CtKey, Ct>,
+    /// What another CPU takes just before the next claim.
+    pub faster_cpu: Cell<Option<(CtKey, Ct)>>,
     pub nat: Flows<NatKey, Nat>,
     pub fragments: RefCell<BTreeMap<(u32, Addr, Addr, u16), Fragment>>,
     /// The largest packet that goes out to clients, bytes.
@@ -94,6 +96,7 @@ impl Node {
             is_flooded: false,
             conntrack: Flows::with_room_for(FLOWS_MAX),
             conntrack_opening: Flows::with_room_for(CT_OPENING_MAX),
+            faster_cpu: Cell::default(),
             nat: Flows::with_room_for(FLOWS_MAX),
             fragments: RefCell::default(),
             out_mtu: u16::MAX,
@@ -215,6 +218,18 @@ impl Tables for Node {
         from.remove(key);
         to.insert(key, ct);
         true
+    }
+
+    fn claim_conntrack(&self, key: &CtKey, ct: &Ct, opening: bool) -> bool {
+        if let Some((key, ct)) = self.faster_cpu.take() {
+            self.insert_conntrack(&key, &ct, opening);
+        }
+        self.conntrack(key).is_none() && self.insert_conntrack(key, ct, opening)
+    }
+
+    fn remove_conntrack(&self, key: &CtKey) {
+        self.conntrack.remove(key);
+        self.conntrack_opening.remove(key);
     }
 
     fn nat(&self, key: &NatKey) -> Option<Live<Nat>> {
