@@ -44,14 +44,38 @@ impl Load {
     /// # Errors
     /// A request failed, or none was made.
     pub fn end(self) -> anyhow::Result<String> {
-        let output = output_within(self.process, self.limit).context("requests under load")?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let counts = said.lines().last().and_then(|line| line.split_once(' '));
-        let (ok, bad) = counts.context("the load did not end")?;
+        let Counts { ok, bad, said } = self.counts()?;
         ensure!(
-            bad == "0" && ok != "0",
+            bad == 0 && ok != 0,
             "{bad} requests failed, {ok} were answered: {said}"
         );
         Ok(format!("{ok} of {ok} requests answered"))
     }
+
+    /// How many were answered, and how many were not.
+    ///
+    /// # Errors
+    /// The load did not come to its end.
+    pub fn counts(self) -> anyhow::Result<Counts> {
+        let output = output_within(self.process, self.limit).context("requests under load")?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let counts = said.lines().last().and_then(|line| line.split_once(' '));
+        let (ok, bad) = counts.context("the load did not end")?;
+        Ok(Counts {
+            ok: ok.parse()?,
+            bad: bad.parse()?,
+            said,
+        })
+    }
+}
+
+/// What became of the requests of a load.
+#[derive(Clone, Debug)]
+pub struct Counts {
+    /// Answered.
+    pub ok: usize,
+    /// Not answered.
+    pub bad: usize,
+    /// A line for each that was not: when, and what curl said of it. Then the counts.
+    pub said: String,
 }

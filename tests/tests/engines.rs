@@ -1,0 +1,76 @@
+//! Engines that end without a word.
+
+use anyhow::ensure;
+use skein_tests::swarm;
+use std::time::Duration;
+use xtask::{
+    check::{
+        load::Load,
+        requests::{ask_each, await_published},
+        services,
+    },
+    cluster::Daemon,
+};
+
+/// For which requests go on: the engine's end, its start, and the tasks that take the place of those
+/// that ended.
+const LOAD_SECONDS: u32 = 25;
+/// For which tasks that have ended may be called: their node tells of it, the managers agree, and every
+/// node programs it, on a loaded machine.
+const NOTICED_WITHIN: Duration = Duration::from_millis(700);
+
+/// dockerd ends all containers of an engine that was killed when it starts again, a second or two before
+/// it tells anybody.
+#[test]
+fn tasks_of_a_killed_engine_are_called_no_more_once_they_have_ended() -> anyhow::Result<()> {
+    let cluster = swarm("engine-killed", 3, 1)?;
+    let first = cluster.host("n1")?;
+    services::create(first, "web", 3, &["-p", "30100:8080"])?;
+    await_published(&cluster, cluster.nodes(), 30_100)?;
+    let loads = cluster
+        .nodes()
+        .map(|node| Load::begin(&cluster, node, 30_100, LOAD_SECONDS));
+    let loads: Vec<_> = loads.collect::<Result<_, _>>()?;
+    std::thread::sleep(Duration::from_secs(1));
+    let third = cluster.host("n3")?;
+    third.kill(&[Daemon::Engine])?;
+    third.start(&[Daemon::Engine])?;
+    for (load, node) in loads.into_iter().zip(cluster.nodes()) {
+        let counts = load.counts()?;
+        println!("through {}: {counts:?}", node.name());
+        let (timed_out, refused): (Vec<_>, Vec<_>) = failures(&counts.said)
+            .into_iter()
+            .partition(|(_, why)| why.contains("timed out"));
+        ensure!(
+            timed_out.is_empty(),
+            "requests through {} were not answered at all: {timed_out:?}",
+            node.name()
+        );
+        let times: Vec<_> = refused.iter().map(|(time, _)| *time).collect();
+        let first = times.iter().min().copied().unwrap_or_default();
+        let last = times.iter().max().copied().unwrap_or_default();
+        ensure!(
+            last - first <= NOTICED_WITHIN && counts.ok > counts.bad,
+            "requests through {} were refused for {:?}: {counts:?}",
+            node.name(),
+            last - first
+        );
+    }
+    services::settled(first, "web", 3)?;
+    await_published(&cluster, cluster.nodes(), 30_100)?;
+    let tasks = ask_each(&cluster, cluster.nodes(), 30_100, 30)?;
+    ensure!(tasks.len() == 3, "only {tasks:?} answer");
+    cluster.down()
+}
+
+/// When requests failed, as the time of the day, and why.
+fn failures(said: &str) -> Vec<(Duration, String)> {
+    let failure = |line: &str| {
+        let (time, why) = line.split_once(' ')?;
+        let parts = time.split(':').map(|part| part.parse::<f64>().ok());
+        let [hours, minutes, seconds] = parts.collect::<Option<Vec<_>>>()?.try_into().ok()?;
+        let seconds = (hours * 60.0 + minutes) * 60.0 + seconds;
+        Some((Duration::from_secs_f64(seconds), why.to_owned()))
+    };
+    said.lines().filter_map(failure).collect()
+}
