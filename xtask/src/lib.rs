@@ -13,6 +13,7 @@ mod image;
 pub mod process;
 mod run;
 pub mod setup;
+pub mod simulate;
 pub mod test;
 
 pub use image::IMAGE;

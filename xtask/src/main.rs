@@ -8,7 +8,9 @@ use xtask::{
     cluster::{Attach, Cluster, Daemon, NODES_MAX, Shape, hold},
     demo, ebpf,
     guard::guarded,
-    setup, test,
+    setup,
+    simulate::{SimulateArgs, simulate},
+    test,
 };
 
 /// The cluster of `cargo xtask cluster`: there is one.
@@ -43,9 +45,9 @@ enum Command {
     },
     /// Show everything on a cluster of three nodes, and check it.
     Demo,
-    /// Unit tests, then end-to-end tests.
+    /// Unit tests, simulated clusters, then end-to-end tests.
     Test {
-        /// Unit tests only: needs no root.
+        /// Without the end-to-end tests: needs no root.
         #[arg(long)]
         unit: bool,
     },
@@ -56,6 +58,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Simulated clusters under seeded faults, until one breaks an invariant.
+    Simulate(SimulateArgs),
     /// One host of a cluster; started by `cluster up`.
     #[command(hide = true)]
     Hold(hold::HoldArgs),
@@ -164,6 +168,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo => return guarded(demo::demo),
         Command::Test { unit } => return guarded(|| test::test(unit)),
         Command::Bench { args } => return guarded(|| bench::bench(&args)),
+        Command::Simulate(args) => simulate(args)?,
         Command::Hold(args) => hold::hold(&args)?,
     }
     Ok(ExitCode::SUCCESS)

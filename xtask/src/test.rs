@@ -1,9 +1,13 @@
 //! All tests.
 
-use crate::{run::run, setup};
+use crate::{
+    run::run,
+    setup,
+    simulate::{SimulateArgs, simulate},
+};
 use std::process::Command;
 
-/// Unit tests; then, unless `unit`, the end-to-end tests.
+/// Unit tests and simulated clusters; then, unless `unit`, the end-to-end tests.
 ///
 /// # Errors
 /// A test fails.
@@ -15,11 +19,14 @@ pub fn test(unit: bool) -> anyhow::Result<()> {
             .args(args)
             .current_dir(crate::root()))
     };
-    if unit {
-        return test(&["--workspace", "--exclude", "skein-tests"]);
+    if !unit {
+        setup::setup(false)?;
     }
-    setup::setup(false)?;
     test(&["--workspace", "--exclude", "skein-tests"])?;
+    simulate(SimulateArgs::default())?;
+    if unit {
+        return Ok(());
+    }
     // One after the other: a cluster takes the whole machine.
     test(&["-p", "skein-tests", "--", "--test-threads=1"])
 }

@@ -1,0 +1,526 @@
+//! A node's agent: the real decisions on tasks and the real queue of reports, on a simulated engine; it
+//! talks to the real dispatcher over the simulated network.
+
+use crate::{
+    engine::Engine,
+    executor::{self, Random},
+    history::History,
+    member::{Managers, wall_clock},
+    network::{Broken, Host, Network},
+    platform::Simulated,
+};
+use futures::{FutureExt as _, future::BoxFuture};
+use parking_lot::Mutex;
+use rand::Rng as _;
+use skein_control::{
+    agent::{
+        container::Container,
+        reports::Reports,
+        store::Record,
+        task::machine::{self, Action, Change, Situation},
+    },
+    manager::Manager,
+    rpc::{LEADER_METADATA, PeerIdentity},
+};
+use skein_model::{
+    EngineDescription, NodeDescription, NodeResources, NodeRole, Task, TaskState, TaskStatus,
+};
+use skein_proto::{
+    network::{NetworkUpdate, Programmed},
+    node::{
+        AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NetworkRequest,
+        ReportNetworkRequest, SessionMessage, SessionRequest, TaskStatusUpdate,
+        UpdateTaskStatusRequest, dispatcher_server::Dispatcher as _,
+    },
+};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, watch};
+use tonic::{Code, Request, Status};
+
+/// As the real agent's.
+const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
+const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(3);
+const REPORT_DEADLINE: Duration = Duration::from_secs(15);
+const REPORT_COALESCE: Duration = Duration::from_millis(20);
+const REPORT_BATCH: usize = 500;
+const RESYNC: Duration = Duration::from_secs(30);
+/// Between sessions.
+const RETRY_MS: (u64, u64) = (100, 2_000);
+/// How long the kernel takes to be programmed.
+const PROGRAM_MS: (u64, u64) = (1, 50);
+/// How long a record takes to be on the disk.
+const STORE_MS: (u64, u64) = (1, 10);
+/// What every node has to give: more than the tasks of a world ask for.
+const NANO_CPUS: i64 = 64_000_000_000;
+const MEMORY_BYTES: i64 = 64 << 30;
+
+/// What an agent remembers over a crash. Clones share it.
+pub type Records = Arc<Mutex<BTreeMap<String, Record>>>;
+
+/// What an agent needs of its host.
+#[derive(Clone)]
+pub struct Agent {
+    /// Where it runs.
+    pub host: Host,
+    /// Whose tasks it runs.
+    pub node_id: String,
+    /// How far its wall clock is ahead.
+    pub skew: Duration,
+    /// What runs the containers.
+    pub engine: Engine,
+    /// What it remembers.
+    pub records: Records,
+    /// What carries its messages.
+    pub network: Network,
+    /// Whom they reach.
+    pub managers: Managers,
+    /// The managers that it knows at first.
+    pub known: Vec<Host>,
+    /// Sees what happens.
+    pub history: History,
+}
+
+/// What the managers want of a task, and that they no longer know it.
+type Wanted = (Arc<Task>, bool);
+
+type Ended = Result<Infallible, Status>;
+
+struct Entry {
+    wanted: watch::Sender<Wanted>,
+    status: watch::Receiver<TaskStatus>,
+}
+
+/// One run of an agent.
+struct Run {
+    agent: Agent,
+    reports: Reports,
+    entries: Mutex<BTreeMap<String, Entry>>,
+    /// Whom to ask next.
+    leader: Mutex<Option<Host>>,
+    known: Mutex<Vec<Host>>,
+}
+
+/// Runs an agent until its process dies.
+pub async fn run(agent: Agent) {
+    let known = Mutex::new(agent.known.clone());
+    let records: Vec<Record> = agent.records.lock().values().cloned().collect();
+    let run = Arc::new(Run {
+        agent,
+        reports: Reports::default(),
+        entries: Mutex::default(),
+        leader: Mutex::default(),
+        known,
+    });
+    for record in records {
+        run.clone().supervise(record);
+    }
+    loop {
+        let Err(status) = run.session().await;
+        let host = run.agent.host;
+        let line = format!("{host:?}: {}", status.message());
+        run.agent.history.tell("session-ended", line);
+        run.redirect(&status);
+        pause(RETRY_MS).await;
+    }
+}
+
+async fn pause((least, most): (u64, u64)) {
+    executor::sleep(Duration::from_millis(Random.random_range(least..=most))).await;
+}
+
+fn broken(reason: &Broken) -> Status {
+    Status::unavailable(format!("{reason:?}"))
+}
+
+impl Run {
+    fn target(&self) -> Host {
+        let known = self.known.lock();
+        let leader = *self.leader.lock();
+        leader.unwrap_or_else(|| known[Random.random_range(0..known.len())])
+    }
+
+    fn redirect(&self, status: &Status) {
+        let named = status.metadata().get(LEADER_METADATA);
+        let named = named.and_then(|address| address.to_str().ok());
+        *self.leader.lock() = named.and_then(crate::host_at);
+    }
+
+    /// Calls the dispatcher of a manager. `repeatable`: the call may come there twice.
+    async fn call<A: Send + 'static>(
+        &self,
+        to: Host,
+        deadline: Duration,
+        call: impl Fn(Manager<Simulated>) -> BoxFuture<'static, Result<A, Status>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<A, Status> {
+        let managers = self.agent.managers.clone();
+        let handle = move || {
+            let asked = managers.get(to).map(&call);
+            async move {
+                let refused = || Status::unavailable("this node is no manager");
+                asked.ok_or_else(refused)?.await
+            }
+            .boxed()
+        };
+        let answer = self.agent.network.call(self.agent.host, to, handle);
+        let answer = executor::timeout(deadline, answer).await;
+        let answer = answer.map_err(|_| Status::deadline_exceeded("no answer in time"))?;
+        answer.map_err(|reason| broken(&reason))?
+    }
+
+    fn request<T>(&self, message: T) -> impl Fn() -> Request<T> + Send + Sync + 'static
+    where
+        T: Clone + Send + Sync + 'static,
+    {
+        let node_id = self.agent.node_id.clone();
+        move || {
+            let mut request = Request::new(message.clone());
+            request.extensions_mut().insert(PeerIdentity {
+                node_id: node_id.clone(),
+                role: NodeRole::Worker,
+            });
+            request
+        }
+    }
+
+    async fn session(self: &Arc<Self>) -> Ended {
+        let to = self.target();
+        let (host, network) = (self.agent.host, self.agent.network.clone());
+        let description = NodeDescription {
+            hostname: self.agent.node_id.clone(),
+            resources: NodeResources {
+                nano_cpus: NANO_CPUS,
+                memory_bytes: MEMORY_BYTES,
+                ..NodeResources::default()
+            },
+            engine: EngineDescription::default(),
+            ..NodeDescription::default()
+        };
+        let request = self.request(SessionRequest {
+            description: serde_json::to_vec(&description).unwrap_or_default(),
+            data_path_address: crate::ip_of(host),
+        });
+        let opening = self.call(to, REGISTER_DEADLINE, move |manager| {
+            let (request, network) = (request(), network.clone());
+            async move {
+                let messages = manager.dispatcher().session(request).await?;
+                Ok(network.carry(to, host, messages.into_inner()))
+            }
+            .boxed()
+        });
+        let mut messages: mpsc::Receiver<Result<SessionMessage, Status>> = opening.await?;
+        let first = executor::timeout(REGISTER_DEADLINE, messages.recv()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no first message"))?;
+        let first = first.ok_or_else(ended)??;
+        let id = first.session_id.clone();
+        let period = Duration::from_millis(first.heartbeat_period_ms.into());
+        self.take(first);
+        self.report_all();
+        let never = futures::future::try_join5(
+            self.follow(messages),
+            self.heartbeats(to, &id, period),
+            self.assignments(to, &id),
+            self.report(to, &id),
+            self.program(to, &id),
+        );
+        never.await.map(|(never, ..)| never)
+    }
+
+    fn take(&self, message: SessionMessage) {
+        let addresses = message.managers.iter().map(|manager| &manager.address);
+        let hosts: Vec<Host> = addresses.filter_map(|a| crate::host_at(a)).collect();
+        if !hosts.is_empty() {
+            *self.known.lock() = hosts;
+        }
+    }
+
+    /// A leader that may have missed something hears of every task again.
+    fn report_all(&self) {
+        for (id, entry) in self.entries.lock().iter() {
+            let status = entry.status.borrow().clone();
+            self.reports.push(id, status);
+        }
+    }
+
+    async fn follow(&self, mut messages: mpsc::Receiver<Result<SessionMessage, Status>>) -> Ended {
+        while let Some(message) = messages.recv().await {
+            self.take(message?);
+        }
+        Err(ended())
+    }
+
+    async fn heartbeats(&self, to: Host, id: &str, period: Duration) -> Ended {
+        let request = self.request(HeartbeatRequest {
+            session_id: id.to_owned(),
+        });
+        let request = Arc::new(request);
+        loop {
+            executor::sleep(period).await;
+            let request = request.clone();
+            self.call(to, HEARTBEAT_DEADLINE, move |manager| {
+                let request = request();
+                async move { manager.dispatcher().heartbeat(request).await }.boxed()
+            })
+            .await?;
+        }
+    }
+
+    async fn assignments(self: &Arc<Self>, to: Host, id: &str) -> Ended {
+        let (host, network) = (self.agent.host, self.agent.network.clone());
+        let request = self.request(AssignmentsRequest {
+            session_id: id.to_owned(),
+        });
+        let opening = self.call(to, REGISTER_DEADLINE, move |manager| {
+            let (request, network) = (request(), network.clone());
+            async move {
+                let messages = manager.dispatcher().assignments(request).await?;
+                Ok(network.carry(to, host, messages.into_inner()))
+            }
+            .boxed()
+        });
+        let mut messages: mpsc::Receiver<Result<AssignmentsMessage, Status>> = opening.await?;
+        while let Some(message) = messages.recv().await {
+            self.assign(&message?)?;
+        }
+        Err(ended())
+    }
+
+    fn assign(self: &Arc<Self>, message: &AssignmentsMessage) -> Result<(), Status> {
+        let tasks = message.tasks.iter().map(|json| {
+            serde_json::from_slice::<Task>(json).map_err(|e| Status::internal(e.to_string()))
+        });
+        let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
+        if message.complete {
+            let named = |id: &str| tasks.iter().any(|task| task.id == id);
+            for (id, entry) in self.entries.lock().iter() {
+                if !named(id) {
+                    entry.wanted.send_modify(|wanted| wanted.1 = true);
+                }
+            }
+            self.clear_up(&named);
+        }
+        for task in tasks {
+            let entries = self.entries.lock();
+            if let Some(entry) = entries.get(&task.id) {
+                entry.wanted.send_replace((Arc::new(task), false));
+                continue;
+            }
+            drop(entries);
+            self.clone().supervise(Record {
+                task,
+                ..Record::default()
+            });
+        }
+        let entries = self.entries.lock();
+        let removed = message.removed_task_ids.iter();
+        for entry in removed.filter_map(|id| entries.get(id)) {
+            entry.wanted.send_modify(|wanted| wanted.1 = true);
+        }
+        Ok(())
+    }
+
+    /// Containers of tasks that neither this node nor the managers know.
+    fn clear_up(&self, named: &impl Fn(&str) -> bool) {
+        for id in self.agent.engine.known() {
+            if !named(&id) && !self.entries.lock().contains_key(&id) {
+                let engine = self.agent.engine.clone();
+                executor::spawn(async move {
+                    engine.stop(&id).await;
+                    engine.remove(&id).await;
+                });
+            }
+        }
+    }
+
+    async fn report(&self, to: Host, id: &str) -> Ended {
+        loop {
+            let batch = self.reports.take(REPORT_BATCH).await;
+            executor::sleep(REPORT_COALESCE).await;
+            self.reports.put_back(batch);
+            let batch = self.reports.take(REPORT_BATCH).await;
+            let updates = batch.iter().map(|(task_id, status)| TaskStatusUpdate {
+                task_id: task_id.clone(),
+                status: serde_json::to_vec(status).unwrap_or_default(),
+            });
+            let request = self.request(UpdateTaskStatusRequest {
+                session_id: id.to_owned(),
+                updates: updates.collect(),
+            });
+            let reporting = self.call(to, REPORT_DEADLINE, move |manager| {
+                let request = request();
+                async move { manager.dispatcher().update_task_status(request).await }.boxed()
+            });
+            match reporting.await {
+                Ok(_) => {}
+                Err(status) if status.code() == Code::PermissionDenied => {}
+                Err(status) => {
+                    self.reports.put_back(batch);
+                    return Err(status);
+                }
+            }
+        }
+    }
+
+    /// Takes the network state, and says that the kernel has it.
+    async fn program(&self, to: Host, id: &str) -> Ended {
+        let (host, network) = (self.agent.host, self.agent.network.clone());
+        let session_id = id.to_owned();
+        let request = self.request(NetworkRequest { session_id });
+        let opening = self.call(to, REGISTER_DEADLINE, move |manager| {
+            let (request, network) = (request(), network.clone());
+            async move {
+                let updates = manager.dispatcher().network(request).await?;
+                Ok(network.carry(to, host, updates.into_inner()))
+            }
+            .boxed()
+        });
+        let mut updates: mpsc::Receiver<Result<NetworkUpdate, Status>> = opening.await?;
+        while let Some(update) = updates.recv().await {
+            let version = update?.version;
+            pause(PROGRAM_MS).await;
+            let request = self.request(ReportNetworkRequest {
+                session_id: id.to_owned(),
+                programmed: Some(Programmed {
+                    version,
+                    ..Programmed::default()
+                }),
+            });
+            self.call(to, REPORT_DEADLINE, move |manager| {
+                let request = request();
+                async move { manager.dispatcher().report_network(request).await }.boxed()
+            })
+            .await?;
+        }
+        Err(ended())
+    }
+
+    /// Looks after a task for as long as there is anything of it.
+    fn supervise(self: Arc<Self>, record: Record) {
+        let id = record.task.id.clone();
+        let (wanted, wants) = watch::channel((Arc::new(record.task.clone()), record.removed));
+        let (said, status) = watch::channel(record.task.status.clone());
+        let entry = Entry { wanted, status };
+        self.entries.lock().insert(id, entry);
+        executor::spawn(async move {
+            let supervisor = Supervisor {
+                run: self,
+                record,
+                wants,
+                said,
+            };
+            supervisor.run().await;
+        });
+    }
+}
+
+fn ended() -> Status {
+    Status::unavailable("the manager ended it")
+}
+
+struct Supervisor {
+    run: Arc<Run>,
+    record: Record,
+    wants: watch::Receiver<Wanted>,
+    said: watch::Sender<TaskStatus>,
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        let engine = self.run.agent.engine.clone();
+        let mut changes = engine.changes();
+        loop {
+            let (task, removed) = self.wants.borrow_and_update().clone();
+            if self.record.take_wanted(&task, removed) {
+                self.keep().await;
+            }
+            changes.mark_unchanged();
+            let task = &self.record.task;
+            let container = engine.look(&task.id);
+            let action = machine::next(&Situation {
+                desired: task.desired_state,
+                removed: self.record.removed,
+                state: task.status.state,
+                message: &task.status.message,
+                container: &container,
+                unhealthy: self.record.unhealthy,
+                listening: true,
+            });
+            match action {
+                Action::Wait => {
+                    tokio::select! {
+                        biased;
+                        _ = self.wants.changed() => {}
+                        _ = changes.changed() => {}
+                        () = executor::sleep(RESYNC) => {}
+                    }
+                }
+                Action::Report(change) => self.report(change).await,
+                Action::Prepare => match container {
+                    Container::Missing => {
+                        let made = engine.create(task).await;
+                        self.after(made, TaskState::Ready).await;
+                    }
+                    _ => self.after(Ok(()), TaskState::Ready).await,
+                },
+                Action::Start => {
+                    if let failed @ Err(_) = engine.start(task).await {
+                        self.after(failed, TaskState::Starting).await;
+                    }
+                }
+                Action::Stop { .. } => engine.stop(&task.id).await,
+                Action::Remove => engine.remove(&task.id).await,
+                Action::Forget => {
+                    pause(STORE_MS).await;
+                    let id = &self.record.task.id;
+                    self.run.agent.records.lock().remove(id);
+                    self.run.entries.lock().remove(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What comes of a step.
+    async fn after(&mut self, step: Result<(), String>, next: TaskState) {
+        let status = self.record.task.status.clone();
+        let container = self.run.agent.engine.look(&self.record.task.id);
+        let change = match step {
+            Ok(()) => Change {
+                state: next,
+                message: "prepared".to_owned(),
+                container: container.status().cloned(),
+                ..Change::default()
+            },
+            Err(error) => machine::failed(status.state, &status.message, error, &container),
+        };
+        self.report(change).await;
+    }
+
+    async fn report(&mut self, change: Change) {
+        let task = &mut self.record.task;
+        task.status = TaskStatus {
+            timestamp: wall_clock(self.run.agent.skew),
+            state: change.state,
+            message: change.message,
+            err: change.err,
+            container_status: change.container,
+            port_status: change.ports,
+            ..TaskStatus::default()
+        };
+        self.keep().await;
+        let task = &self.record.task;
+        self.run.reports.push(&task.id, task.status.clone());
+    }
+
+    /// On the disk before anybody hears of it.
+    async fn keep(&mut self) {
+        pause(STORE_MS).await;
+        let task = &self.record.task;
+        let mut records = self.run.agent.records.lock();
+        records.insert(task.id.clone(), self.record.clone());
+        drop(records);
+        self.said.send_replace(task.status.clone());
+    }
+}

@@ -1,0 +1,71 @@
+//! What goes wrong in a world, drawn from its seed. A new kind of fault is a line in [`Fault::draw`]
+//! and an arm in [`World::strike`](crate::world::World).
+
+use crate::{
+    executor::Random,
+    network::{Host, Weather},
+};
+use rand::{Rng as _, seq::IteratorRandom as _};
+use std::{collections::BTreeSet, time::Duration};
+
+/// The worst weather.
+const LOSS_MAX: f64 = 0.25;
+const DUPLICATION_MAX: f64 = 0.3;
+const DELAY_MS_MAX: u64 = 600;
+/// How likely a step of a flaky engine fails, at most.
+const FLAKINESS_MAX: f64 = 0.3;
+/// How long a fault lasts. Some last longer than the leader's patience with a silent node.
+const LASTS_MS: (u64, u64) = (200, 18_000);
+/// Between two faults.
+const PAUSE_MS: (u64, u64) = (500, 5_000);
+
+/// One thing that goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// A daemon dies, and comes back later.
+    Crash(Host),
+    /// A host loses its power: its containers end too.
+    PowerLoss(Host),
+    /// Nothing comes from some hosts to the others, nor back.
+    Partition(BTreeSet<Host>),
+    /// Nothing comes from some hosts to the others; what these say arrives.
+    OneWay(BTreeSet<Host>),
+    /// The network is bad everywhere.
+    Weather(Weather),
+    /// An engine fails at what it is asked for, and its containers fail.
+    Flaky(Host, f64),
+    /// A manager makes a snapshot now.
+    Snapshot(Host),
+}
+
+impl Fault {
+    /// The next fault, and how long it lasts.
+    pub fn draw(hosts: &[Host]) -> (Self, Duration) {
+        let any = || hosts.iter().copied().choose(&mut Random).unwrap_or(Host(0));
+        let some = || {
+            let count = Random.random_range(1..hosts.len().max(2));
+            let some = hosts.iter().copied().choose_multiple(&mut Random, count);
+            some.into_iter().collect()
+        };
+        let fault = match Random.random_range(0..100) {
+            0..25 => Self::Crash(any()),
+            25..37 => Self::PowerLoss(any()),
+            37..52 => Self::Partition(some()),
+            52..62 => Self::OneWay(some()),
+            62..78 => Self::Weather(Weather {
+                loss: Random.random_range(0.0..LOSS_MAX),
+                duplication: Random.random_range(0.0..DUPLICATION_MAX),
+                delay: Duration::from_millis(Random.random_range(0..DELAY_MS_MAX)),
+            }),
+            78..93 => Self::Flaky(any(), Random.random_range(0.0..FLAKINESS_MAX)),
+            _ => Self::Snapshot(any()),
+        };
+        let lasts = Random.random_range(LASTS_MS.0..=LASTS_MS.1);
+        (fault, Duration::from_millis(lasts))
+    }
+
+    /// How long until the next one.
+    pub fn pause() -> Duration {
+        Duration::from_millis(Random.random_range(PAUSE_MS.0..=PAUSE_MS.1))
+    }
+}

@@ -1,0 +1,326 @@
+//! Once faults stop, the cluster comes to be what its specs say, and the nodes run just that.
+
+use super::Invariant;
+use crate::history::{Cluster, Seen};
+use skein_model::{
+    Availability, Node, NodeState, Service, ServiceMode, State, Task, TaskState, UpdateState,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+pub struct Convergence;
+
+/// What the cluster lacks to be what its specs say; `None` if nothing.
+pub fn shortfall(cluster: &Cluster) -> Option<String> {
+    check(cluster).err()
+}
+
+fn check(cluster: &Cluster) -> Result<(), String> {
+    if cluster.leaders.len() != 1 {
+        return Err(format!("managers that lead: {:?}", cluster.leaders));
+    }
+    let newest = cluster.states.values().max_by_key(|state| state.index());
+    let state = newest.ok_or("no manager runs")?;
+    if let Some((host, behind)) = cluster.states.iter().find(|(_, s)| *s != state) {
+        return Err(format!(
+            "{host:?} is at index {} of {}",
+            behind.index(),
+            state.index()
+        ));
+    }
+    for node in state.nodes() {
+        if node.status.state != NodeState::Ready {
+            return Err(format!("node {} is {:?}", node.id, node.status.state));
+        }
+    }
+    for network in state.networks() {
+        if network.allocation.is_none() {
+            let (id, error) = (&network.id, &network.allocation_error);
+            return Err(format!("network {id} has no subnet: {error}"));
+        }
+    }
+    for service in state.services() {
+        check_service(state, service).map_err(|lack| {
+            let (name, mode) = (&service.spec.name, service.spec.mode);
+            format!("service {name} ({}, {mode:?}): {lack}", service.id)
+        })?;
+    }
+    if let Some(task) = state
+        .tasks()
+        .find(|t| state.service(&t.service_id).is_none())
+    {
+        return Err(format!("task {} is of a service that is gone", task.id));
+    }
+    check_nodes(cluster, state)
+}
+
+fn is_wanted(task: &Task) -> bool {
+    let done = task.mode.is_job() && task.status.state == TaskState::Complete;
+    task.desired_state <= TaskState::Complete && !done
+}
+
+/// The nodes that are to have a task of every global service.
+fn active(state: &State) -> impl Iterator<Item = &Arc<Node>> {
+    let nodes = state.nodes();
+    nodes.filter(|node| node.spec.availability == Availability::Active)
+}
+
+/// Whether a port that the service asks for is another one's. Two users who ask at once are both
+/// taken for the first, and the second one's service waits.
+fn waits_for_a_port(state: &State, service: &Service) -> bool {
+    let asked = service.spec.endpoint_spec.iter().flat_map(|e| &e.ports);
+    let asked: Vec<_> = asked.map(|p| (p.protocol, p.published_port)).collect();
+    let others = state.services().filter(|other| other.id != service.id);
+    let mut theirs = others.flat_map(|other| &other.endpoint.ports);
+    theirs.any(|port| asked.contains(&(port.protocol, port.published_port)))
+}
+
+fn check_service(state: &State, service: &Service) -> Result<(), String> {
+    if !service.allocation_error.is_empty() {
+        return match waits_for_a_port(state, service) {
+            true => Ok(()),
+            false => Err(service.allocation_error.clone()),
+        };
+    }
+    let tasks: Vec<&Arc<Task>> = state.tasks_of_service(&service.id).collect();
+    let wanted: Vec<&Arc<Task>> = tasks.iter().copied().filter(|t| is_wanted(t)).collect();
+    let complete: BTreeSet<(u64, &str)> = tasks
+        .iter()
+        .filter(|task| task.status.state == TaskState::Complete)
+        .filter(|task| task.job_iteration == service.job_iteration())
+        .map(|task| place(task))
+        .collect();
+    match service.spec.mode {
+        ServiceMode::Replicated { replicas } => {
+            let slots: BTreeSet<u64> = wanted.iter().map(|task| task.slot).collect();
+            if (wanted.len() as u64, slots.len() as u64) != (replicas, replicas) {
+                return Err(format!(
+                    "tasks wanted in slots: {slots:?}, {}",
+                    wanted.len()
+                ));
+            }
+        }
+        ServiceMode::Global {} => {
+            let on: BTreeSet<&str> = wanted.iter().map(|task| task.node_id.as_str()).collect();
+            if let Some(node) = active(state).find(|node| !on.contains(node.id.as_str())) {
+                return Err(format!("no task on node {}", node.id));
+            }
+        }
+        ServiceMode::ReplicatedJob {
+            total_completions, ..
+        } => {
+            if complete.len() as u64 != total_completions || !wanted.is_empty() {
+                let under_way = wanted.len();
+                return Err(format!("complete: {complete:?}, under way: {under_way}"));
+            }
+        }
+        ServiceMode::GlobalJob {} => {
+            let done = |node: &Node| complete.contains(&(0, node.id.as_str()));
+            if let Some(node) = active(state).find(|node| !done(node)) {
+                return Err(format!("not complete on node {}", node.id));
+            }
+        }
+    }
+    let status = service.update_status.as_ref().map(|status| status.state);
+    if let Some(state @ (UpdateState::Updating | UpdateState::RollbackStarted)) = status {
+        return Err(format!("the update is under way: {state:?}"));
+    }
+    // An update that stopped at a failure waits for its user.
+    let paused = matches!(
+        status,
+        Some(UpdateState::Paused | UpdateState::RollbackPaused)
+    );
+    for task in wanted {
+        check_task(state, task)?;
+        if !paused && task.spec != service.spec.task_template {
+            return Err(format!("task {} is of an earlier spec", task.id));
+        }
+    }
+    Ok(())
+}
+
+/// Where a task is: its slot, or its node where it is bound to that.
+fn place(task: &Task) -> (u64, &str) {
+    match task.mode.is_global() {
+        true => (0, task.node_id.as_str()),
+        false => (task.slot, ""),
+    }
+}
+
+fn check_task(state: &State, task: &Task) -> Result<(), String> {
+    let (id, now, desired) = (&task.id, task.status.state, task.desired_state);
+    if (now, desired) != (TaskState::Running, TaskState::Running) {
+        let why = &task.status.err;
+        return Err(format!("task {id} is {now}, to be {desired}: {why}"));
+    }
+    let node = state.node(&task.node_id);
+    let node = node.ok_or_else(|| format!("task {id} is on node {:?}", task.node_id))?;
+    if node.spec.availability == Availability::Drain {
+        return Err(format!("task {id} runs on node {}, which drains", node.id));
+    }
+    Ok(())
+}
+
+/// The nodes run what the store says, and nothing else.
+fn check_nodes(cluster: &Cluster, state: &State) -> Result<(), String> {
+    let mut said: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for task in state.tasks() {
+        if task.status.state == TaskState::Running {
+            let node = said.entry(task.node_id.as_str()).or_default();
+            node.insert(task.id.as_str());
+        }
+    }
+    for (node, running) in &cluster.running {
+        let running: BTreeSet<&str> = running.iter().map(String::as_str).collect();
+        let said = said.remove(node.as_str()).unwrap_or_default();
+        if running != said {
+            let only: Vec<_> = running.symmetric_difference(&said).collect();
+            return Err(format!(
+                "node {node} and the store do not agree on what runs there: {only:?}"
+            ));
+        }
+    }
+    match said.pop_first() {
+        Some((node, tasks)) => Err(format!("tasks of node {node:?}, which is none: {tasks:?}")),
+        None => Ok(()),
+    }
+}
+
+impl Invariant for Convergence {
+    fn name(&self) -> &'static str {
+        "the desired state is reached once faults stop"
+    }
+
+    fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Due(cluster) => check(cluster),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        invariants::testing::{next, service, task},
+        network::Host,
+    };
+    use skein_model::Object;
+
+    fn node(id: &str) -> Node {
+        let mut node = Node {
+            id: id.into(),
+            ..Node::default()
+        };
+        node.status.state = NodeState::Ready;
+        node
+    }
+
+    /// A cluster of one manager and one node, with these objects and containers.
+    fn cluster(objects: Vec<Object>, running: &[&str]) -> Cluster {
+        let state = next(&State::default(), objects);
+        let running = running.iter().map(|id| (*id).to_owned()).collect();
+        Cluster {
+            states: BTreeMap::from([(Host(1), state)]),
+            leaders: BTreeSet::from([Host(1)]),
+            running: BTreeMap::from([("n1".to_owned(), running)]),
+        }
+    }
+
+    fn due(cluster: &Cluster) -> Result<(), String> {
+        Convergence.see(&Seen::Due(cluster))
+    }
+
+    #[test]
+    fn a_settled_cluster_is_one_and_each_lack_is_noticed() {
+        let web = service("web");
+        let running = task("a", &web, 1);
+        let whole = || {
+            let objects = vec![web.clone().into(), running.clone().into()];
+            [objects, vec![node("n1").into()]].concat()
+        };
+        due(&cluster(whole(), &["a"])).unwrap();
+
+        let lacks =
+            |objects: Vec<Object>, running: &[&str]| due(&cluster(objects, running)).unwrap_err();
+        lacks(whole(), &[]);
+        lacks(whole(), &["a", "stray"]);
+        lacks(vec![web.clone().into(), node("n1").into()], &[]);
+        let with_task = |change: fn(&mut Task)| {
+            let mut task = running.clone();
+            change(&mut task);
+            vec![web.clone().into(), task.into(), node("n1").into()]
+        };
+        lacks(with_task(|task| task.status.state = TaskState::Ready), &[]);
+        lacks(with_task(|task| task.node_id = "n2".into()), &[]);
+        lacks(with_task(|t| t.spec.force_update = 1), &["a"]);
+        let mut down = node("n1");
+        down.status.state = NodeState::Down;
+        let mut objects = whole();
+        objects[2] = down.into();
+        lacks(objects, &["a"]);
+        let mut drained = node("n1");
+        drained.spec.availability = Availability::Drain;
+        let mut objects = whole();
+        objects[2] = drained.into();
+        lacks(objects, &["a"]);
+        lacks(vec![running.clone().into(), node("n1").into()], &["a"]);
+    }
+
+    #[test]
+    fn a_service_may_wait_for_a_port_that_is_anothers_and_for_nothing_else() {
+        let port = skein_model::PortConfig {
+            published_port: 80,
+            ..Default::default()
+        };
+        let mut waiting = service("waiting");
+        waiting.allocation_error = "port 80 is taken".into();
+        waiting.spec.endpoint_spec = Some(skein_model::EndpointSpec {
+            ports: vec![port.clone()],
+            ..Default::default()
+        });
+        let mut owner = service("owner");
+        owner.spec.mode = ServiceMode::Replicated { replicas: 0 };
+        let objects = |owner: &Service| {
+            let services = [waiting.clone().into(), owner.clone().into()];
+            [services.to_vec(), vec![node("n1").into()]].concat()
+        };
+        due(&cluster(objects(&owner), &[])).unwrap_err();
+        owner.endpoint.ports.push(port);
+        due(&cluster(objects(&owner), &[])).unwrap();
+    }
+
+    #[test]
+    fn managers_must_agree_and_one_must_lead() {
+        let mut two = cluster(vec![node("n1").into()], &[]);
+        two.states.insert(Host(2), two.states[&Host(1)].clone());
+        due(&two).unwrap();
+        two.leaders.insert(Host(2));
+        due(&two).unwrap_err();
+        two.leaders.clear();
+        due(&two).unwrap_err();
+        let mut behind = cluster(vec![node("n1").into()], &[]);
+        behind.states.insert(Host(2), State::default());
+        due(&behind).unwrap_err();
+    }
+
+    #[test]
+    fn jobs_must_be_complete() {
+        let mut job = service("job");
+        job.spec.mode = ServiceMode::ReplicatedJob {
+            max_concurrent: 1,
+            total_completions: 1,
+        };
+        let mut done = task("a", &job, 0);
+        done.desired_state = TaskState::Complete;
+        done.status.state = TaskState::Complete;
+        let objects =
+            |task: &Task| vec![job.clone().into(), task.clone().into(), node("n1").into()];
+        due(&cluster(objects(&done), &[])).unwrap();
+        done.status.state = TaskState::Failed;
+        due(&cluster(objects(&done), &[])).unwrap_err();
+    }
+}

@@ -1,0 +1,195 @@
+//! What must be unique has one owner: subnets and identifiers of networks, addresses on them, ports
+//! that are published on every node, and ports of one node.
+
+use super::Invariant;
+use crate::history::Seen;
+use skein_model::{PublishMode, State, TaskState};
+use std::collections::{BTreeMap, btree_map::Entry};
+
+pub struct UniqueAddresses;
+
+/// Who owns what.
+#[derive(Default)]
+struct Owners(BTreeMap<String, String>);
+
+impl Owners {
+    fn add(&mut self, what: String, owner: String) -> Result<(), String> {
+        match self.0.entry(what) {
+            Entry::Vacant(entry) => drop(entry.insert(owner)),
+            Entry::Occupied(entry) if *entry.get() == owner => {}
+            Entry::Occupied(entry) => {
+                let (what, first) = (entry.key(), entry.get());
+                return Err(format!("{what} is of {first} and of {owner}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(state: &State) -> Result<(), String> {
+    let mut owners = Owners::default();
+    let mut subnets = Vec::new();
+    for network in state.networks() {
+        let Some(allocation) = network.allocation else {
+            continue;
+        };
+        let owner = format!("network {}", network.id);
+        owners.add(format!("VNI {}", allocation.vni), owner.clone())?;
+        let gateway = format!("{} on {}", allocation.gateway, network.id);
+        owners.add(gateway, owner)?;
+        let overlaps = |other: &&ipnet::Ipv4Net| {
+            other.contains(&allocation.subnet) || allocation.subnet.contains(*other)
+        };
+        if let Some(other) = subnets.iter().find(overlaps) {
+            let subnet = allocation.subnet;
+            return Err(format!("subnets {subnet} and {other} overlap"));
+        }
+        subnets.push(allocation.subnet);
+    }
+    for service in state.services() {
+        let owner = format!("service {}", service.id);
+        for vip in &service.endpoint.virtual_ips {
+            if let Some(address) = vip.addr {
+                let what = format!("{} on {}", address.addr(), vip.network_id);
+                owners.add(what, owner.clone())?;
+            }
+        }
+        for port in &service.endpoint.ports {
+            if port.publish_mode == PublishMode::Ingress && port.published_port != 0 {
+                let what = format!("port {}/{:?}", port.published_port, port.protocol);
+                owners.add(what, owner.clone())?;
+            }
+        }
+    }
+    for task in state.tasks().filter(|t| !t.status.state.is_terminal()) {
+        let owner = format!("task {}", task.id);
+        for attachment in &task.networks_attachments {
+            if let Some(address) = attachment.address {
+                let what = format!("{} on {}", address.addr(), attachment.network_id);
+                owners.add(what, owner.clone())?;
+            }
+        }
+        // One that is held back has its port only once the one before it has gone.
+        let has_ports = (TaskState::Starting..=TaskState::Running).contains(&task.status.state);
+        for port in task.ports.iter().filter(|_| has_ports) {
+            if port.publish_mode == PublishMode::Host && port.published_port != 0 {
+                let (number, protocol) = (port.published_port, port.protocol);
+                let what = format!("port {number}/{protocol:?} of node {}", task.node_id);
+                owners.add(what, owner.clone())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Invariant for UniqueAddresses {
+    fn name(&self) -> &'static str {
+        "no address or port is owned twice"
+    }
+
+    fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Changed { after, .. } => check(after),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::testing::{next, service, task};
+    use skein_model::{
+        Network, NetworkAllocation, Object, PortConfig, Service, Task, TaskNetwork, VirtualIp,
+    };
+
+    fn network(id: &str, vni: u32, subnet: &str) -> Object {
+        let subnet: ipnet::Ipv4Net = subnet.parse().unwrap();
+        let mut network = Network {
+            id: id.into(),
+            allocation: Some(NetworkAllocation {
+                vni,
+                subnet,
+                gateway: subnet.hosts().next().unwrap(),
+                range: subnet,
+            }),
+            ..Network::default()
+        };
+        network.spec.name = id.into();
+        network.into()
+    }
+
+    fn with_vip(id: &str, address: &str) -> Service {
+        let mut service = service(id);
+        service.endpoint.virtual_ips.push(VirtualIp {
+            network_id: "n".into(),
+            addr: Some(address.parse().unwrap()),
+        });
+        service
+    }
+
+    fn with_address(id: &str, address: &str) -> Task {
+        let mut task = task(id, &service("web"), 1);
+        task.networks_attachments.push(TaskNetwork {
+            network_id: "n".into(),
+            address: Some(address.parse().unwrap()),
+            ..TaskNetwork::default()
+        });
+        task
+    }
+
+    fn seen(objects: Vec<Object>) -> Result<(), String> {
+        let before = State::default();
+        let after = next(&before, objects);
+        UniqueAddresses.see(&Seen::Changed {
+            before: &before,
+            after: &after,
+        })
+    }
+
+    #[test]
+    fn networks_share_nothing() {
+        let one = || network("n", 4096, "10.0.0.0/24");
+        seen(vec![one(), network("m", 4097, "10.0.1.0/24")]).unwrap();
+        seen(vec![one(), network("m", 4096, "10.0.1.0/24")]).unwrap_err();
+        seen(vec![one(), network("m", 4097, "10.0.0.0/16")]).unwrap_err();
+    }
+
+    #[test]
+    fn an_address_is_one_services_or_one_tasks() {
+        let vip = || Object::from(with_vip("a", "10.0.0.2/24"));
+        let other = |address| Object::from(with_vip("b", address));
+        seen(vec![vip(), other("10.0.0.3/24")]).unwrap();
+        seen(vec![vip(), other("10.0.0.2/24")]).unwrap_err();
+        let task = |id: &str| Object::from(with_address(id, "10.0.0.2/24"));
+        seen(vec![vip(), task("t")]).unwrap_err();
+        seen(vec![task("t"), task("u")]).unwrap_err();
+        let mut ended = with_address("u", "10.0.0.2/24");
+        ended.status.state = TaskState::Failed;
+        seen(vec![task("t"), ended.into()]).unwrap();
+    }
+
+    #[test]
+    fn a_port_is_one_services_or_one_tasks_of_a_node() {
+        let port = |mode| PortConfig {
+            published_port: 80,
+            publish_mode: mode,
+            ..PortConfig::default()
+        };
+        let publishing = |id: &str| {
+            let mut service = service(id);
+            service.endpoint.ports.push(port(PublishMode::Ingress));
+            Object::from(service)
+        };
+        seen(vec![publishing("a")]).unwrap();
+        seen(vec![publishing("a"), publishing("b")]).unwrap_err();
+        let on_node = |id: &str, node: &str| {
+            let mut task = task(id, &service("web"), 1);
+            task.node_id = node.into();
+            task.ports.push(port(PublishMode::Host));
+            Object::from(task)
+        };
+        seen(vec![on_node("t", "n1"), on_node("u", "n2")]).unwrap();
+        seen(vec![on_node("t", "n1"), on_node("u", "n1")]).unwrap_err();
+    }
+}

@@ -1,0 +1,264 @@
+//! The real manager of a host: Raft, store, dispatcher, decisions; and what it applies, as the history
+//! sees it.
+
+use crate::{
+    disk::Disk,
+    executor::{self, Process},
+    history::{History, Seen},
+    network::{Host, Network},
+    platform::Simulated,
+    transport::{Directory, Transport},
+};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine,
+};
+use parking_lot::Mutex;
+use skein_control::{
+    manager::Manager,
+    raft::{
+        Raft,
+        foundation::{
+            Builder, Contacts, Entry, LogId, Machine, Outcome, Parts, SnapshotMeta, StorageError,
+            StoredMembership, TypeConfig,
+        },
+    },
+};
+use skein_model::{State, Timestamp};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hasher as _},
+    io::Cursor,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+type Types = TypeConfig<Simulated>;
+
+/// When every world begins.
+const BEGINNING_NANOS: i128 = 1_800_000_000_000_000_000;
+/// Entries between snapshots: so few that members which were away need one.
+const SNAPSHOT_EVERY: u64 = 60;
+/// Entries kept behind one.
+const KEEP_BEHIND_SNAPSHOT: u64 = 15;
+
+/// What a wall clock shows that is `skew` ahead.
+pub fn wall_clock(skew: Duration) -> Timestamp {
+    let now = Duration::from_nanos(executor::now());
+    Timestamp::from_unix_nanos(BEGINNING_NANOS) + now + skew
+}
+
+/// The managers that run, by host. Clones share it.
+#[derive(Clone, Default)]
+pub struct Managers(Arc<Mutex<BTreeMap<Host, Manager<Simulated>>>>);
+
+impl Managers {
+    /// The manager of a host, while it runs.
+    pub fn get(&self, host: Host) -> Option<Manager<Simulated>> {
+        self.0.lock().get(&host).cloned()
+    }
+
+    /// All that run.
+    pub fn all(&self) -> Vec<(Host, Manager<Simulated>)> {
+        let managers = self.0.lock();
+        let pairs = managers.iter();
+        pairs.map(|(host, m)| (*host, m.clone())).collect()
+    }
+
+    fn remove(&self, host: Host) {
+        // Outside the lock: it may be the last handle.
+        let gone = self.0.lock().remove(&host);
+        drop(gone);
+    }
+}
+
+/// What a manager needs of its world.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// What carries messages.
+    pub network: Network,
+    /// The Raft members that run.
+    pub directory: Directory,
+    /// The managers that run.
+    pub managers: Managers,
+    /// Sees what happens.
+    pub history: History,
+}
+
+/// Where a manager runs.
+#[derive(Clone)]
+pub struct Seat {
+    /// The host; its number is the member's ID.
+    pub host: Host,
+    /// Which run of it this is.
+    pub run: u32,
+    /// How far its wall clock is ahead.
+    pub skew: Duration,
+    /// Where its log is.
+    pub disk: Disk,
+}
+
+/// Starts the manager in a process of its own host.
+///
+/// # Panics
+/// Its disk holds what no member wrote.
+pub async fn start(around: Surroundings, seat: Seat, process: Process) {
+    let loaded = seat.disk.open(process);
+    let contacts = Contacts::default();
+    let skew = seat.skew;
+    let parts = Parts {
+        id: u64::from(seat.host.0),
+        disk: seat.disk.clone(),
+        loaded,
+        network: Transport {
+            host: seat.host,
+            network: around.network.clone(),
+            directory: around.directory.clone(),
+            contacts: contacts.clone(),
+        },
+        contacts,
+        clock: Arc::new(move || wall_clock(skew)),
+        snapshot_every: SNAPSHOT_EVERY,
+        keep_behind_snapshot: KEEP_BEHIND_SNAPSHOT,
+    };
+    let (history, who) = (around.history.clone(), (seat.host, seat.run));
+    let watched = |inner, state: watch::Receiver<State>| {
+        history.installed(who, &state.borrow());
+        Watched {
+            inner,
+            state,
+            history,
+            who,
+        }
+    };
+    let raft = Raft::assemble(parts, watched).await;
+    let raft = raft.expect("a disk holds what a member wrote");
+    let manager = Manager::start(raft.clone(), CancellationToken::new());
+    around.directory.enter(seat.host, raft.clone());
+    around.managers.0.lock().insert(seat.host, manager);
+    watch_leadership(around.history, seat.host, raft).await;
+}
+
+/// A host's manager is gone: its process was killed.
+pub fn stopped(around: &Surroundings, host: Host) {
+    around.directory.leave(host);
+    around.managers.remove(host);
+}
+
+async fn watch_leadership(history: History, host: Host, raft: Raft<Simulated>) {
+    let mut leadership = raft.leadership();
+    drop(raft);
+    loop {
+        let now = leadership.borrow_and_update().clone();
+        if now.is_self {
+            let term = now.term;
+            history.tell("leader", format!("{host:?} in term {term}"));
+            history.see(&Seen::Led { host, term });
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The real state machine; the history sees what it applies, entry by entry.
+struct Watched {
+    inner: Machine<Simulated>,
+    state: watch::Receiver<State>,
+    history: History,
+    who: (Host, u32),
+}
+
+/// What an entry is, for comparison with what other members applied at its index.
+fn fingerprint(entry: &Entry<Simulated>, outcome: &Outcome) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let payload = match &entry.payload {
+        EntryPayload::Normal(proposal) => serde_json::to_vec(proposal),
+        EntryPayload::Membership(membership) => serde_json::to_vec(membership),
+        EntryPayload::Blank => Ok(Vec::new()),
+    };
+    hasher.write_u64(entry.log_id.leader_id.term);
+    hasher.write(&payload.unwrap_or_default());
+    hasher.write_u8(match outcome {
+        Outcome::Applied(_) => 0,
+        Outcome::Rejected(_) => 1,
+        Outcome::Internal => 2,
+    });
+    hasher.finish()
+}
+
+impl RaftStateMachine<Types> for Watched {
+    type SnapshotBuilder = WatchedBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        self.inner.applied_state().await
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, StorageError>
+    where
+        I: IntoIterator<Item = Entry<Simulated>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<_> = entries.into_iter().collect();
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let applied = self.inner.apply([entry.clone()]).await?;
+            for outcome in applied {
+                let print = fingerprint(&entry, &outcome);
+                let state = self.state.borrow().clone();
+                let index = entry.log_id.index;
+                self.history.applied(self.who, index, print, &state);
+                outcomes.push(outcome);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> WatchedBuilder {
+        WatchedBuilder {
+            inner: self.inner.get_snapshot_builder().await,
+            history: self.history.clone(),
+            host: self.who.0,
+        }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+        self.inner.begin_receiving_snapshot().await
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError> {
+        self.inner.install_snapshot(meta, snapshot).await?;
+        let state = self.state.borrow().clone();
+        let (host, index) = (self.who.0, state.index());
+        let line = format!("{host:?} takes over index {index}");
+        self.history.tell("snapshot-installed", line);
+        self.history.installed(self.who, &state);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        self.inner.get_current_snapshot().await
+    }
+}
+
+/// The real builder, whose work is noted.
+struct WatchedBuilder {
+    inner: Builder<Simulated>,
+    history: History,
+    host: Host,
+}
+
+impl RaftSnapshotBuilder<Types> for WatchedBuilder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
+        let snapshot = self.inner.build_snapshot().await?;
+        let (host, id) = (self.host, &snapshot.meta.snapshot_id);
+        self.history
+            .tell("snapshot-built", format!("{host:?} of {id}"));
+        Ok(snapshot)
+    }
+}
