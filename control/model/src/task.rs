@@ -30,6 +30,10 @@ pub struct Task {
     pub node_id: String,
     pub status: TaskStatus,
     pub desired_state: TaskState,
+    /// Of a task that is no longer wanted: no node sends it new flows any more, or none that can be
+    /// waited for, so that it may be told to stop. Never taken back.
+    #[serde(rename = "X-Skein-Drained", skip_serializing_if = "is_default")]
+    pub drained: bool,
     #[serde(rename = "NetworksAttachments", skip_serializing_if = "Vec::is_empty")]
     pub networks_attachments: Vec<TaskNetwork>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -5,6 +5,16 @@ use crate::scheduler::{Constraint, Stock, constraints_of};
 use skein_model::{Availability, Draft, Node, Task, TaskState};
 use std::{collections::BTreeMap, sync::Arc};
 
+/// What is said of a task that its node no longer suits.
+const MESSAGE: &str = "task rejected by constraint enforcer";
+const ERR: &str = "assigned node no longer meets constraints";
+
+/// Whether the node of a task no longer suits it. One that runs is to be replaced, and is rejected
+/// once it has ended: until then its connections live.
+pub(crate) fn is_unfit(task: &Task) -> bool {
+    task.status.message == MESSAGE && task.status.err == ERR
+}
+
 /// Rejects tasks that their active nodes no longer suit. Nodes that are paused or drained keep their
 /// tasks, or give them away, for reasons of their own.
 pub(crate) fn run(draft: &mut Draft) {
@@ -48,9 +58,11 @@ pub(crate) fn run(draft: &mut Draft) {
     }
     for task in unfit {
         let mut task = (*task).clone();
-        task.status.state = TaskState::Rejected;
-        task.status.message = "task rejected by constraint enforcer".into();
-        task.status.err = "assigned node no longer meets constraints".into();
+        if task.status.state != TaskState::Running {
+            task.status.state = TaskState::Rejected;
+        }
+        task.status.message = MESSAGE.into();
+        task.status.err = ERR.into();
         task.status.timestamp = draft.now();
         task.status.applied_at = draft.now();
         draft.put(task);
@@ -60,14 +72,14 @@ pub(crate) fn run(draft: &mut Draft) {
 fn is_subject(task: &Task) -> bool {
     let state = task.status.state;
     let is_there = state >= TaskState::Assigned && !state.is_terminal();
-    is_there && task.desired_state <= TaskState::Complete
+    is_there && task.desired_state <= TaskState::Complete && !is_unfit(task)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::Fixture;
-    use skein_model::{Placement, Reservations, ResourceRequirements};
+    use skein_model::{Placement, Reservations, ResourceRequirements, TaskStatus};
 
     fn enforce(fixture: &mut Fixture) -> Vec<String> {
         let mut draft = fixture.draft();
@@ -75,7 +87,7 @@ mod tests {
         fixture.commit(draft);
         let tasks = fixture.state.tasks();
         tasks
-            .filter(|task| task.status.state == TaskState::Rejected)
+            .filter(|task| is_unfit(task))
             .map(|task| task.id.clone())
             .collect()
     }
@@ -120,8 +132,27 @@ mod tests {
         fixture.node("a", |node| node.spec.availability = Availability::Active);
         assert_eq!(enforce(&mut fixture), ["t"]);
         let task = fixture.state.task("t").unwrap();
-        assert_eq!(task.status.message, "task rejected by constraint enforcer");
-        assert_eq!(task.status.err, "assigned node no longer meets constraints");
+        assert_eq!(task.status.state, TaskState::Running);
+        // It hears of its end in time; what its node says until then is no news.
+        fixture.task("t", |task| task.desired_state = TaskState::Shutdown);
+        for (said, state) in [
+            (TaskState::Running, TaskState::Running),
+            (TaskState::Shutdown, TaskState::Rejected),
+        ] {
+            let said = TaskStatus {
+                state: said,
+                message: "of its node".into(),
+                ..TaskStatus::default()
+            };
+            let task = fixture.state.task("t").unwrap();
+            if let Some(task) = crate::report(task, said, fixture.now) {
+                fixture.put(task);
+            }
+            let status = &fixture.state.task("t").unwrap().status;
+            assert_eq!(status.state, state);
+            assert_eq!(status.message, "task rejected by constraint enforcer");
+            assert_eq!(status.err, "assigned node no longer meets constraints");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 pub mod allocator;
 mod dirty;
+pub mod drain;
 mod enforcer;
 mod global;
 pub mod heartbeats;
@@ -32,7 +33,7 @@ pub use dirty::is_up_to_date;
 pub use node_removal::remove_node;
 pub use orchestration::Orchestration;
 pub use report::report;
-
+pub use restart::UNHEALTHY;
 pub use wake::Wake;
 
 #[cfg(test)]

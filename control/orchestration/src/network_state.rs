@@ -1,7 +1,8 @@
 //! The network state of a node: what its dataplane must know, of the store as it is.
 
 use skein_model::{
-    Network, NodeState, PortProtocol, PublishMode, ResolutionMode, Service, State, Task, TaskState,
+    Network, NodeState, PortConfig, PortProtocol, PublishMode, ResolutionMode, Service, State,
+    Task, TaskState,
 };
 use skein_proto::network::{self as proto, object::Object as Kind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,14 +16,7 @@ const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 /// Published ports are those of all services: every node answers on them.
 pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
     let ingress = state.ingress_network().map(|network| network.id.as_str());
-    let present: BTreeSet<&str> = state
-        .tasks_of_node(node_id)
-        .filter(|task| is_on_networks(task))
-        .flat_map(|task| &task.networks_attachments)
-        .map(|attachment| attachment.network_id.as_str())
-        .chain(ingress)
-        .collect();
-    let networks: BTreeMap<&str, proto::Network> = present
+    let networks: BTreeMap<&str, proto::Network> = networks_of(state, node_id)
         .into_iter()
         .filter_map(|id| Some((id, network(state.network(id)?)?)))
         .collect();
@@ -46,6 +40,7 @@ pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
         .services()
         .filter_map(|s| service(s, ingress, &networks));
     objects.extend(services.map(Kind::Service));
+    objects.extend(removed_services(state).map(Kind::Service));
     for task in state.tasks().filter(|task| is_on_networks(task)) {
         objects.extend(endpoints(task, &networks).map(Kind::Endpoint));
     }
@@ -54,6 +49,19 @@ pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
         object: Some(object),
     };
     objects.into_iter().map(object).collect()
+}
+
+/// The networks of which a node has the endpoints: those of its own tasks, and the ingress network.
+pub(crate) fn networks_of<'a>(state: &'a State, node_id: &str) -> BTreeSet<&'a str> {
+    let ingress = state.ingress_network().map(|network| network.id.as_str());
+    let tasks = state
+        .tasks_of_node(node_id)
+        .filter(|task| is_on_networks(task));
+    tasks
+        .flat_map(|task| &task.networks_attachments)
+        .map(|attachment| attachment.network_id.as_str())
+        .chain(ingress)
+        .collect()
 }
 
 /// Whether the task's addresses may be in use: it has a node and has not ended.
@@ -86,21 +94,7 @@ fn service(
     networks: &BTreeMap<&str, proto::Network>,
 ) -> Option<proto::Service> {
     let endpoint = &service.endpoint;
-    let ports: Vec<_> = endpoint
-        .ports
-        .iter()
-        .filter(|port| port.publish_mode == PublishMode::Ingress && port.published_port != 0)
-        .map(|port| proto::PublishedPort {
-            transport: match port.protocol {
-                PortProtocol::Tcp => proto::Transport::Tcp,
-                PortProtocol::Udp => proto::Transport::Udp,
-                PortProtocol::Sctp => proto::Transport::Sctp,
-            }
-            .into(),
-            published: port.published_port.into(),
-            target: port.target_port.into(),
-        })
-        .collect();
+    let ports: Vec<_> = published_ports(&endpoint.ports).collect();
     let vip_on = |network: &str| {
         let mut vips = endpoint.virtual_ips.iter();
         let vip = vips.find(|vip| vip.network_id == network)?;
@@ -133,6 +127,52 @@ fn service(
         name: service.spec.name.clone(),
         networks,
         ports,
+    })
+}
+
+fn published_ports(ports: &[PortConfig]) -> impl Iterator<Item = proto::PublishedPort> {
+    ports
+        .iter()
+        .filter(|port| port.publish_mode == PublishMode::Ingress && port.published_port != 0)
+        .map(|port| proto::PublishedPort {
+            transport: match port.protocol {
+                PortProtocol::Tcp => proto::Transport::Tcp,
+                PortProtocol::Udp => proto::Transport::Udp,
+                PortProtocol::Sctp => proto::Transport::Sctp,
+            }
+            .into(),
+            published: port.published_port.into(),
+            target: port.target_port.into(),
+        })
+}
+
+/// Services that are no more, but whose tasks have not all ended: their connections live on until
+/// then. A port that another service has by now is that one's.
+fn removed_services(state: &State) -> impl Iterator<Item = proto::Service> {
+    let key = |port: &proto::PublishedPort| (port.transport, port.published);
+    let mut removed: BTreeMap<&str, proto::Service> = BTreeMap::new();
+    for task in state.tasks().filter(|task| is_on_networks(task)) {
+        let id = task.service_id.as_str();
+        if !task.ports.is_empty() && !removed.contains_key(id) && state.service(id).is_none() {
+            let service = proto::Service {
+                id: id.to_owned(),
+                name: task.service_name.clone(),
+                networks: Vec::new(),
+                ports: published_ports(&task.ports).collect(),
+            };
+            removed.insert(id, service);
+        }
+    }
+    let mut taken = BTreeSet::new();
+    if !removed.is_empty() {
+        let present = state.services();
+        taken.extend(
+            present.flat_map(|s| published_ports(&s.endpoint.ports).map(|port| key(&port))),
+        );
+    }
+    removed.into_values().filter_map(move |mut service| {
+        service.ports.retain(|port| taken.insert(key(port)));
+        (!service.ports.is_empty()).then_some(service)
     })
 }
 
@@ -197,7 +237,7 @@ fn names(task: &Task) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::testing::Fixture;
-    use skein_model::{EndpointSpec, NetworkAttachmentConfig, PortConfig};
+    use skein_model::{EndpointSpec, NetworkAttachmentConfig};
 
     /// A published service `web` on overlay `front`, one of its tasks on node `a`; and a service
     /// `back` on overlay `rear` alone, its task on node `b`.
@@ -343,6 +383,50 @@ mod tests {
             });
             let is_ready = endpoints.next() == Some(proto::EndpointState::Ready);
             assert_eq!(is_ready, ready, "process {pid}");
+        }
+    }
+
+    #[test]
+    fn a_removed_service_keeps_its_ports_until_its_tasks_have_ended() {
+        let mut fixture = cluster();
+        let published = |fixture: &Fixture| -> Vec<(String, u32)> {
+            let objects = network_state(&fixture.state, "c");
+            let services = objects.iter().filter_map(|object| match &object.object {
+                Some(Kind::Service(service)) => Some(service),
+                _ => None,
+            });
+            let ports = services.flat_map(|service| {
+                let ports = service.ports.iter();
+                ports.map(|port| (service.id.clone(), port.published))
+            });
+            ports.collect()
+        };
+        let mut draft = fixture.draft();
+        draft.remove(skein_model::Kind::Service, "web");
+        fixture.commit(draft);
+        assert_eq!(published(&fixture), [("web".into(), 30_000)]);
+        fixture.service("next", |service| {
+            let ports = published_port(30_000);
+            service.spec.endpoint_spec = Some(ports.clone());
+            service.endpoint.spec = ports.clone();
+            service.endpoint.ports = ports.ports;
+        });
+        assert_eq!(published(&fixture), [("next".into(), 30_000)]);
+        let mut draft = fixture.draft();
+        draft.remove(skein_model::Kind::Service, "next");
+        fixture.commit(draft);
+        fixture.task("web1", |task| task.status.state = TaskState::Shutdown);
+        assert_eq!(published(&fixture), []);
+    }
+
+    fn published_port(published: u16) -> EndpointSpec {
+        EndpointSpec {
+            ports: vec![PortConfig {
+                target_port: 80,
+                published_port: published,
+                ..PortConfig::default()
+            }],
+            ..EndpointSpec::default()
         }
     }
 

@@ -1,5 +1,6 @@
 //! What becomes of a task when its node reports.
 
+use crate::enforcer;
 use skein_model::{Task, TaskState, TaskStatus, Timestamp};
 
 /// The task with what its node says of it; `None` where that is nothing new. An observed state never
@@ -10,6 +11,13 @@ pub fn report(task: &Task, reported: TaskStatus, now: Timestamp) -> Option<Task>
         return None;
     }
     let mut status = reported;
+    if enforcer::is_unfit(task) {
+        status.message.clone_from(&before.message);
+        status.err.clone_from(&before.err);
+        if status.state == TaskState::Shutdown {
+            status.state = TaskState::Rejected;
+        }
+    }
     status.running_since = before.running_since;
     if status.state == before.state {
         status.applied_at = before.applied_at;

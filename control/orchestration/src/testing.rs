@@ -1,5 +1,6 @@
 //! Small clusters for the tests of this crate.
 
+use crate::drain::{self, Programmed};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use skein_model::{
@@ -158,6 +159,13 @@ impl Fixture {
         self.put(task);
     }
 
+    /// What the kernels of nodes have that are up and keep up.
+    pub fn programmed(&self) -> Programmed {
+        let nodes = self.state.nodes().map(|node| node.id.clone());
+        let index = self.state.index();
+        nodes.map(|node| (node, index)).collect()
+    }
+
     /// What a node reports of a task, as the store takes it.
     pub fn report(&mut self, id: &str, state: TaskState) {
         let task = self.state.task(id).unwrap().clone();
@@ -171,7 +179,7 @@ impl Fixture {
     }
 
     /// Brings every task that has a node which is not down to the state that is wanted of it: live
-    /// ones to RUNNING (those held back to READY), others to SHUTDOWN.
+    /// ones to RUNNING (those held back to READY), others to SHUTDOWN once they may stop.
     pub fn agents_obey(&mut self) {
         let tasks: Vec<Arc<Task>> = self.state.tasks().cloned().collect();
         for task in tasks {
@@ -185,7 +193,9 @@ impl Fixture {
                 TaskState::Complete if task.status.state == TaskState::Running => {
                     TaskState::Complete
                 }
-                wanted if wanted > TaskState::Complete => TaskState::Shutdown,
+                wanted if wanted > TaskState::Complete && drain::may_stop(&task) => {
+                    TaskState::Shutdown
+                }
                 _ => TaskState::Running,
             };
             if task.status.state >= TaskState::Assigned {

@@ -5,6 +5,7 @@
 
 use crate::{
     Wake, dirty,
+    drain::{self, Programmed},
     restart::{self, nanos},
     scheduler,
     slot::{self, Place, Tasks},
@@ -20,12 +21,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 /// How long an update watches its last tasks at least beyond its own delay.
 const MONITOR_BEYOND_DELAY: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(draft: &mut Draft, wake: &mut Wake, rng: &mut impl Rng) {
+pub(crate) fn run(draft: &mut Draft, programmed: &Programmed, wake: &mut Wake, rng: &mut impl Rng) {
     let services: Vec<Arc<Service>> = draft.services().cloned().collect();
     for service in services {
         match service.spec.mode {
             ServiceMode::Replicated { .. } | ServiceMode::Global {} => {
-                step(draft, &service, wake, rng);
+                step(draft, &service, programmed, wake, rng);
             }
             ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob {} => {}
         }
@@ -132,19 +133,25 @@ impl Part {
     }
 
     /// Whether the outdated tasks can go: nothing is lost by it, or nothing is to be kept.
-    fn may_shut(&self, order: UpdateOrder) -> bool {
+    fn may_shut(
+        &self,
+        order: UpdateOrder,
+        draft: &Draft,
+        programmed: &Programmed,
+        wake: &mut Wake,
+    ) -> bool {
         // Where the new task can have its port only after the old one, it is the order that gives.
         let mut live = self.successors.iter().filter(|task| slot::is_live(task));
         if live.any(|task| scheduler::waits_for_host_port(task) && self.holds_a_port_of(task)) {
             return true;
         }
-        let is_live_successor = |state| {
-            let mut live = self.successors.iter().filter(|task| slot::is_live(task));
-            live.any(|task| task.status.state >= state)
-        };
+        let mut live = self.successors.iter().filter(|task| slot::is_live(task));
         match order {
-            UpdateOrder::StopFirst => is_live_successor(TaskState::New),
-            UpdateOrder::StartFirst => is_live_successor(TaskState::Running),
+            UpdateOrder::StopFirst => live.next().is_some(),
+            UpdateOrder::StartFirst => live.any(|task| {
+                task.status.state >= TaskState::Running
+                    && drain::takes_over(draft, programmed, task, wake)
+            }),
         }
     }
 }
@@ -175,7 +182,13 @@ fn config_of(service: &Service) -> UpdateConfig {
         .unwrap_or_else(crate::validate::default_update_config)
 }
 
-fn step(draft: &mut Draft, service: &Service, wake: &mut Wake, rng: &mut impl Rng) {
+fn step(
+    draft: &mut Draft,
+    service: &Service,
+    programmed: &Programmed,
+    wake: &mut Wake,
+    rng: &mut impl Rng,
+) {
     let state = service.update_status.as_ref().map(|status| status.state);
     if matches!(
         state,
@@ -216,7 +229,7 @@ fn step(draft: &mut Draft, service: &Service, wake: &mut Wake, rng: &mut impl Rn
     let mut busy = 0;
     let mut unfinished = false;
     for part in parts.iter().filter(|part| !part.waits()) {
-        if part.may_shut(config.order) {
+        if part.may_shut(config.order, draft, programmed, wake) {
             shut(draft, &part.outdated);
         } else if part.successors.iter().any(|task| slot::is_live(task)) {
             unfinished |= !part.outdated.is_empty();

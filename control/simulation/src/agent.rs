@@ -444,11 +444,15 @@ impl Supervisor {
                 state: task.status.state,
                 message: &task.status.message,
                 container: &container,
+                reported: task.status.container_status.as_ref(),
+                process_ended: false,
                 unhealthy: self.record.unhealthy,
+                patient: false,
                 listening: true,
             });
             match action {
-                Action::Wait => {
+                // No container here has a health check: nothing is given up.
+                Action::Wait | Action::GiveUp => {
                     tokio::select! {
                         biased;
                         _ = self.wants.changed() => {}

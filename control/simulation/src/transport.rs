@@ -137,7 +137,7 @@ impl RaftNetwork<Types> for Connection {
                 entries: rpc.entries.clone(),
                 leader_commit: rpc.leader_commit,
             };
-            async move { raft.library().append_entries(rpc).await }.boxed()
+            async move { raft.openraft().append_entries(rpc).await }.boxed()
         })
         .await
     }
@@ -149,7 +149,7 @@ impl RaftNetwork<Types> for Connection {
     ) -> Result<VoteResponse<u64>, Failure<RaftError<u64>>> {
         self.call(&option, move |raft| {
             let rpc = rpc.clone();
-            async move { raft.library().vote(rpc).await }.boxed()
+            async move { raft.openraft().vote(rpc).await }.boxed()
         })
         .await
     }
@@ -167,7 +167,7 @@ impl RaftNetwork<Types> for Connection {
                 data: rpc.data.clone(),
                 done: rpc.done,
             };
-            async move { raft.library().install_snapshot(rpc).await }.boxed()
+            async move { raft.openraft().install_snapshot(rpc).await }.boxed()
         })
         .await
     }

@@ -274,7 +274,7 @@ impl World {
         let running = self.around.managers.all();
         let count = self.managers.len();
         let sees_all = |raft: &skein_control::raft::Raft<_>| {
-            let metrics = raft.library().metrics();
+            let metrics = raft.openraft().metrics();
             let metrics = metrics.borrow();
             let membership = metrics.membership_config.membership();
             let voters = membership.voter_ids().count();

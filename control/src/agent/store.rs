@@ -28,7 +28,7 @@ pub struct Record {
     /// The managers no longer know it.
     #[serde(default)]
     pub removed: bool,
-    /// Its container was stopped because the health check failed.
+    /// Its container is stopped because the health check failed, or the managers were told so.
     #[serde(default)]
     pub unhealthy: bool,
 }

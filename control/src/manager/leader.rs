@@ -3,6 +3,7 @@
 use super::{
     certificates::{self, Wanted},
     heartbeats::Pulse,
+    kernels::Kernels,
     problems::Problems,
     roles::{self, Group},
     sessions::Sessions,
@@ -14,7 +15,10 @@ use crate::raft::{
 };
 use rand::{SeedableRng, rngs::StdRng};
 use skein_model::{Draft, Rejection};
-use skein_orchestration::Orchestration;
+use skein_orchestration::{
+    Orchestration,
+    drain::{NODES_PATIENCE, Programmed},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +37,7 @@ pub(super) async fn run<S: Store>(
     pulse: Arc<Pulse<S::Platform>>,
     sessions: Sessions,
     problems: Problems,
+    kernels: Kernels,
     shutdown: CancellationToken,
 ) {
     let mut leadership = store.leadership();
@@ -49,10 +54,11 @@ pub(super) async fn run<S: Store>(
             biased;
             () = shutdown.cancelled() => {}
             () = lost(&mut leadership, term) => info!(term, "this manager leads no more"),
-            () = lead(&store, &pulse) => {}
+            () = lead(&store, &pulse, &kernels) => {}
         }
         sessions.end_all();
         problems.forget();
+        kernels.forget();
     }
     sessions.end_all();
 }
@@ -81,7 +87,7 @@ impl Pass {
     }
 }
 
-async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse<S::Platform>>) {
+async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse<S::Platform>>, kernels: &Kernels) {
     let mut states = store.watch();
     let mut pass = Pass::new::<S::Platform>();
     let mut certain = false;
@@ -99,11 +105,13 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse<S::Platform>>) {
         }
         let state = states.borrow_and_update().clone();
         let mut wake = platform::now::<S::Platform>() + PASS_INTERVAL_MAX;
+        let mut awaits_nodes = false;
         if state.cluster().is_some() {
             let draft = Draft::new(state, store.now());
             let pulse = pulse.clone();
             let group = group(store);
-            let deciding = move || Ok(decide(pass, draft, &pulse, &group));
+            let programmed = kernels.programmed();
+            let deciding = move || Ok(decide(pass, draft, &pulse, &group, &programmed));
             let decided = S::Platform::blocking(deciding).await;
             let Ok((same_pass, draft, due)) = decided else {
                 // The cores panicked: begin again with new ones rather than lead without any.
@@ -113,7 +121,8 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse<S::Platform>>) {
                 continue;
             };
             pass = same_pass;
-            wake = due.map_or(wake, |due| due.min(wake));
+            wake = due.at.map_or(wake, |due| due.min(wake));
+            awaits_nodes = due.awaits_nodes;
             match store::propose_all(store, draft).await {
                 Ok(()) => {}
                 Err(ProposeError::Rejected(rejection @ Rejection::TooLarge { .. })) => {
@@ -140,27 +149,47 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse<S::Platform>>) {
                 }
             }
             () = pulse.registration() => {}
+            () = kernels.news(), if awaits_nodes => {}
             () = platform::sleep_until::<S::Platform>(wake) => {}
         }
     }
 }
 
-/// One pass; what it changed, and when the next is due if nothing happens before.
+/// When the next pass is due if nothing happens before.
+struct Due<P: Platform> {
+    at: Option<Instant<P>>,
+    /// Also when a node's kernel has got further.
+    awaits_nodes: bool,
+}
+
+/// One pass, and what it changed.
 fn decide<P: Platform>(
     mut pass: Pass,
     mut draft: Draft,
     pulse: &Pulse<P>,
     group: &Group,
-) -> (Pass, Draft, Option<Instant<P>>) {
+    programmed: &Programmed,
+) -> (Pass, Draft, Due<P>) {
     let now = platform::now::<P>();
     let judged = pulse.judge(&mut draft);
     let roles = roles::tend(&mut draft, group).map(|pause| now + pause);
     let certificates = certificates::tend(&mut draft, &mut pass.wanted);
-    let wake = pass.cores.run(&mut draft, &mut pass.rng);
+    let wake = pass.cores.run(&mut draft, programmed, &mut pass.rng);
+    for late in pass.cores.take_late() {
+        warn!(
+            node = late.node_id,
+            task = late.task_id,
+            "the node has not said within {NODES_PATIENCE:?} that it sends the task no new \
+             connections: the task is stopped all the same; look into the node's log"
+        );
+    }
     let due = [certificates, wake.earliest()].into_iter().flatten().min();
     let due = due.map(|due| now + due.since(draft.now()));
-    let next = [judged, roles, due].into_iter().flatten().min();
-    (pass, draft, next)
+    let due = Due {
+        at: [judged, roles, due].into_iter().flatten().min(),
+        awaits_nodes: wake.awaits_nodes(),
+    };
+    (pass, draft, due)
 }
 
 fn group<S: Store>(store: &S) -> Group {

@@ -4,6 +4,7 @@ mod certificates;
 mod dispatcher;
 mod events;
 mod heartbeats;
+mod kernels;
 mod leader;
 mod logs;
 mod problems;
@@ -21,6 +22,7 @@ use crate::raft::{
     platform::{self, Daemon, Platform},
 };
 use heartbeats::Pulse;
+use kernels::Kernels;
 use problems::Problems;
 use reports::Reports;
 use sessions::Sessions;
@@ -44,6 +46,7 @@ struct Parts<S: Store> {
     sessions: Sessions,
     reports: Reports,
     problems: Problems,
+    kernels: Kernels,
     broker: logs::Broker,
     events: Events,
 }
@@ -54,6 +57,7 @@ impl<S: Store> Parts<S> {
             pulse: Arc::new(Pulse::new()),
             sessions: Sessions::default(),
             problems: Problems::default(),
+            kernels: Kernels::default(),
             reports: Reports::start(store.clone(), shutdown.clone()),
             broker: logs::Broker::default(),
             events: Events::start(store.clone(), shutdown.clone()),
@@ -64,6 +68,7 @@ impl<S: Store> Parts<S> {
             parts.pulse.clone(),
             parts.sessions.clone(),
             parts.problems.clone(),
+            parts.kernels.clone(),
             shutdown,
         ));
         parts
@@ -76,6 +81,7 @@ impl<S: Store> Parts<S> {
             sessions: self.sessions.clone(),
             reports: self.reports.clone(),
             problems: self.problems.clone(),
+            kernels: self.kernels.clone(),
         }
     }
 

@@ -10,6 +10,7 @@ use skein_model::{
     Cluster, EndpointSpec, Kind, Network, NetworkSpec, NodeState, PortConfig, Service, ServiceMode,
     Task, TaskState, TaskStatus, Version,
 };
+use skein_orchestration::drain;
 use skein_proto::{network as net, node as proto};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -234,6 +235,58 @@ async fn the_network_of_a_node_follows_its_tasks() {
         }
     }
     drop(b);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_hears_of_an_end_once_every_node_has_it() {
+    let (store, parts, _shutdown) = cluster(&["a", "b"]);
+    let mut a = agent::Raw::open(&parts, "a").await;
+    let mut b = agent::Raw::open(&parts, "b").await;
+    for node in [&mut a, &mut b] {
+        assert!(node.assignments().await.complete);
+    }
+    store.create(web(1));
+    until(&store, "assigned", |state| {
+        state.tasks().any(|task| !task.node_id.is_empty())
+    })
+    .await;
+    let task = store.state().tasks().next().unwrap().clone();
+    let (mut owner, mut other) = if task.node_id == "a" { (a, b) } else { (b, a) };
+    owner.assignments().await;
+    owner.report(&task.id, TaskState::Running).await.unwrap();
+    store.remove(Kind::Service, "web");
+    let mut versions = Vec::new();
+    for node in [&mut owner, &mut other] {
+        let drains = |update: &net::NetworkUpdate| {
+            update.upsert.iter().any(|object| match &object.object {
+                Some(net::object::Object::Endpoint(endpoint)) => {
+                    endpoint.state() == net::EndpointState::Draining
+                }
+                _ => false,
+            })
+        };
+        let mut update = node.network().await;
+        while !drains(&update) {
+            update = node.network().await;
+        }
+        versions.push(update.version);
+    }
+    owner.programmed(versions[0]).await;
+    // Its kernel would not take it.
+    other.programmed(versions[1] - 1).await;
+    let none = tokio::time::timeout(Duration::from_secs(3), owner.assignments()).await;
+    assert!(none.is_err(), "{none:?}");
+    other.programmed(versions[1]).await;
+    let confirmed = Instant::now();
+    let told = owner.assignments().await;
+    let told: Task = serde_json::from_slice(&told.tasks[0]).unwrap();
+    assert_eq!(
+        (&told.id, told.desired_state),
+        (&task.id, TaskState::Remove)
+    );
+    let waited = confirmed.elapsed();
+    let expected = drain::SETTLE..drain::SETTLE * 2;
+    assert!(expected.contains(&waited), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,6 +33,11 @@ impl Draft {
         self.now
     }
 
+    /// The state without the changes: what has been agreed on.
+    pub fn base(&self) -> &State {
+        &self.base
+    }
+
     /// The state with the changes so far.
     pub fn state(&self) -> &State {
         &self.work

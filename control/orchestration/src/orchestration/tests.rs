@@ -18,6 +18,8 @@ const STEPS_MAX: usize = 60;
 struct World {
     fixture: Fixture,
     leader: Orchestration,
+    /// What the nodes' kernels have; `None`: all there is.
+    programmed: Option<Programmed>,
 }
 
 impl World {
@@ -29,13 +31,18 @@ impl World {
         Self {
             fixture,
             leader: Orchestration::default(),
+            programmed: None,
         }
     }
 
     /// One pass of the leader; the number of changes, and when it wants to be asked again.
     fn pass(&mut self) -> (usize, Wake) {
         let mut draft = self.fixture.draft();
-        let wake = self.leader.run(&mut draft, &mut self.fixture.rng);
+        let all = || self.fixture.programmed();
+        let programmed = self.programmed.clone().unwrap_or_else(all);
+        let wake = self
+            .leader
+            .run(&mut draft, &programmed, &mut self.fixture.rng);
         (self.fixture.commit(draft), wake)
     }
 

@@ -5,6 +5,7 @@
 
 use crate::agent::container::{Container, Health};
 use skein_model::{ContainerStatus, PortStatus, TaskState};
+use skein_orchestration::UNHEALTHY;
 
 /// All that the next step depends on.
 #[derive(Clone, Debug)]
@@ -23,8 +24,11 @@ pub struct Situation<'a> {
     pub reported: Option<&'a ContainerStatus>,
     /// The container's process has ended, whatever the engine says.
     pub process_ended: bool,
-    /// The container was stopped because its health check failed.
+    /// The container is stopped because its health check failed, or the managers were told so.
     pub unhealthy: bool,
+    /// The managers can see to it that the task is sent no connections before it is stopped, and have
+    /// not been waited for too long.
+    pub patient: bool,
     /// The task takes connections, or has had the time to: see
     /// [`listening`](crate::agent::task::listening). Asked only of containers without health check.
     pub listening: bool,
@@ -41,6 +45,8 @@ pub enum Action {
     Prepare,
     /// Start the container.
     Start,
+    /// Tell the managers that the health check failed: they end the task once it has drained.
+    GiveUp,
     /// End the container: its stop signal, the grace period, then SIGKILL.
     Stop {
         /// Because its health check failed.
@@ -71,8 +77,6 @@ pub struct Change {
 const ENDED: &str = "the task's process has ended; the container engine has not told how yet";
 /// Why a container that no longer exists is a failure.
 const DESTROYED: &str = "dockerexec: container destroyed";
-/// Why a container was stopped whose health check failed.
-const UNHEALTHY: &str = "dockerexec: unhealthy container";
 
 /// The next step.
 pub fn next(now: &Situation<'_>) -> Action {
@@ -100,6 +104,7 @@ pub fn next(now: &Situation<'_>) -> Action {
     if now.desired >= TaskState::Shutdown {
         return match now.container {
             Container::Running { .. } => Action::Stop { unhealthy: false },
+            _ if now.unhealthy => now.ended(),
             _ => now.report(TaskState::Shutdown, "shutdown"),
         };
     }
@@ -172,7 +177,8 @@ impl Situation<'_> {
     fn running(&self) -> Action {
         match self.container {
             Container::Running { health, .. } => match health {
-                Health::Unhealthy => Action::Stop { unhealthy: true },
+                Health::Unhealthy if !self.patient => Action::Stop { unhealthy: true },
+                Health::Unhealthy if !self.unhealthy => Action::GiveUp,
                 _ => Action::Wait,
             },
             _ => self.ended(),
@@ -261,6 +267,7 @@ mod tests {
             reported: None,
             process_ended: false,
             unhealthy: false,
+            patient: false,
             listening: true,
         }
     }
@@ -420,6 +427,22 @@ mod tests {
     }
 
     #[test]
+    fn unhealthy_containers_drain_if_the_managers_see_to_it() {
+        let container = running(Health::Unhealthy);
+        let mut now = at(TaskState::Running, &container);
+        now.patient = true;
+        assert_eq!(next(&now), Action::GiveUp);
+        now.unhealthy = true;
+        assert_eq!(next(&now), Action::Wait);
+        now.desired = TaskState::Shutdown;
+        assert_eq!(next(&now), Action::Stop { unhealthy: false });
+        let container = exited(0, "");
+        now.container = &container;
+        let (state, _, err) = reported(&now);
+        assert_eq!((state, err.as_str()), (TaskState::Failed, UNHEALTHY));
+    }
+
+    #[test]
     fn shutdown_from_every_state() {
         use TaskState::*;
         for state in [Assigned, Accepted, Preparing, Ready, Starting, Running] {
@@ -496,14 +519,15 @@ mod tests {
             container in containers(),
             removed: bool,
             unhealthy: bool,
+            patient: bool,
             listening: bool,
             pid in prop::option::of(0..2_i64),
             process_ended: bool,
         ) {
             let reported = pid.map(|pid| ContainerStatus { pid, ..status(0) });
             let now = Situation {
-                desired, removed, state, message: "", container: &container, unhealthy, listening,
-                reported: reported.as_ref(), process_ended,
+                desired, removed, state, message: "", container: &container, unhealthy, patient,
+                listening, reported: reported.as_ref(), process_ended,
             };
             let action = next(&now);
             if container == Container::Unknown && !(process_ended && pid == Some(1)) {
@@ -529,6 +553,7 @@ mod tests {
                 }
                 Action::Forget => prop_assert!(removed && container == Container::Missing),
                 Action::Prepare => prop_assert_eq!(state, TaskState::Preparing),
+                Action::GiveUp => prop_assert!(patient && !unhealthy),
                 Action::Wait => {}
             }
         }

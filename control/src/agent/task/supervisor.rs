@@ -19,21 +19,21 @@ use crate::{
 use bollard::models::ContainerInspectResponse;
 use rand::Rng as _;
 use skein_model::{ContainerStatus, Nanos, TaskState, TaskStatus};
+use skein_orchestration::UNHEALTHY;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep},
 };
 
-/// How long an endpoint drains before its task is told to end. The managers mark the endpoint at the
-/// same moment as the task, and every node has that in its kernel well within this time; what comes
-/// late is sent on by the second hop.
-const DRAIN_DELAY: Duration = Duration::from_secs(1);
 /// A task whose ports are not listened on is taken for ready after this time: its service may well
 /// publish a port that it opens on demand.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(5);
 /// Between looks at a task that is not ready yet.
 const LISTEN_POLL: Duration = Duration::from_millis(100);
+/// How long the managers may take to end a task whose health check failed: longer than nodes can keep
+/// them waiting. A node without managers stops it by itself then.
+const GIVEN_UP_PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at a task of which nothing is heard: events may get lost.
 const RESYNC: Duration = Duration::from_secs(30);
 /// Between looks for an engine that does not answer.
@@ -57,8 +57,8 @@ pub(super) struct Supervisor {
     process: Option<Process>,
     /// When its container was first seen running by this agent.
     running_since: Option<Instant>,
-    /// When its endpoint began to drain.
-    draining_since: Option<Instant>,
+    /// When it was first seen unhealthy by this agent.
+    unhealthy_since: Option<Instant>,
     /// Tries of the present step that failed for a passing reason.
     tries: u32,
 }
@@ -81,7 +81,7 @@ impl Supervisor {
             said,
             process: None,
             running_since: None,
-            draining_since: None,
+            unhealthy_since: None,
             tries: 0,
         }
     }
@@ -92,6 +92,7 @@ impl Supervisor {
             self.take_wanted().await;
             let container = self.look().await;
             let listening = self.listens(&container).await;
+            let patient = self.patience(&container).is_some();
             let task = &self.record.task;
             let action = machine::next(&Situation {
                 desired: task.desired_state,
@@ -102,6 +103,7 @@ impl Supervisor {
                 reported: task.status.container_status.as_ref(),
                 process_ended: self.process.as_ref().is_some_and(Process::has_ended),
                 unhealthy: self.record.unhealthy,
+                patient,
                 listening,
             });
             match action {
@@ -109,6 +111,7 @@ impl Supervisor {
                 Action::Report(change) => self.report(change).await,
                 Action::Prepare => self.prepare(&container).await,
                 Action::Start => self.start(&container).await,
+                Action::GiveUp => self.give_up(&container).await,
                 Action::Stop { unhealthy } => self.stop(&container, unhealthy).await,
                 Action::Remove => self.remove(&container).await,
                 Action::Forget => {
@@ -232,6 +235,37 @@ impl Supervisor {
         listen.await.unwrap_or(false)
     }
 
+    /// How long the managers still have to end a task whose health check failed; `None` if they are
+    /// not waited for.
+    fn patience(&mut self, container: &Container) -> Option<Duration> {
+        let Container::Running {
+            health: Health::Unhealthy,
+            ..
+        } = container
+        else {
+            self.unhealthy_since = None;
+            return None;
+        };
+        let since = *self.unhealthy_since.get_or_insert_with(Instant::now);
+        let left = GIVEN_UP_PATIENCE.saturating_sub(since.elapsed());
+        let mut attachments = self.record.task.networks_attachments.iter();
+        let drains = attachments.any(|attachment| attachment.address.is_some());
+        (drains && !left.is_zero()).then_some(left)
+    }
+
+    async fn give_up(&mut self, container: &Container) {
+        self.record.unhealthy = true;
+        let status = &self.record.task.status;
+        let change = Change {
+            state: status.state,
+            message: status.message.clone(),
+            err: UNHEALTHY.to_owned(),
+            container: container.status().cloned(),
+            ports: status.port_status.clone(),
+        };
+        self.report(change).await;
+    }
+
     async fn wait(&mut self, container: &Container) {
         self.tries = 0;
         let state = self.record.task.status.state;
@@ -242,7 +276,7 @@ impl Supervisor {
                 health: Health::None,
                 ..
             } if state == TaskState::Starting => LISTEN_POLL,
-            _ => jittered(RESYNC),
+            _ => self.patience(container).unwrap_or(jittered(RESYNC)),
         };
         self.pause(time).await;
     }
@@ -375,18 +409,6 @@ impl Supervisor {
     }
 
     async fn stop(&mut self, container: &Container, unhealthy: bool) {
-        let task = &self.record.task;
-        let on_network = task
-            .networks_attachments
-            .iter()
-            .any(|a| a.address.is_some());
-        if !unhealthy && on_network && task.status.state == TaskState::Running {
-            let since = *self.draining_since.get_or_insert_with(Instant::now);
-            let left = DRAIN_DELAY.saturating_sub(since.elapsed());
-            if !left.is_zero() {
-                return self.pause(left).await;
-            }
-        }
         if unhealthy && !self.record.unhealthy {
             self.record.unhealthy = true;
             self.stored = false;

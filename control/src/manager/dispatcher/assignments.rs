@@ -1,5 +1,6 @@
 use super::dependencies::{Batches, Dependencies, News};
 use skein_model::{Meta, State, Task, TaskState, TaskStatus};
+use skein_orchestration::drain;
 use skein_proto::node::AssignmentsMessage;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,12 +23,13 @@ impl Assignments {
     }
 
     /// What the agent must be told of a state, in this order. It knows its own reports, so that a
-    /// task of which only the status changed is no news.
+    /// task of which only the status changed is no news. Of the end of a task that still drains it
+    /// hears nothing.
     pub(super) fn next(&mut self, state: &State) -> Vec<AssignmentsMessage> {
         let tasks: BTreeMap<String, Arc<Task>> = state
             .tasks_of_node(&self.node_id)
             .filter(|task| task.status.state >= TaskState::Assigned)
-            .map(|task| (task.id.clone(), task.clone()))
+            .map(|task| (task.id.clone(), drain::as_told(task)))
             .collect();
         let complete = self.told.is_none();
         let told = self.told.get_or_insert_default();

@@ -7,6 +7,7 @@ mod network;
 use super::{
     certificates::{self, Wanted},
     heartbeats::Pulse,
+    kernels::Kernels,
     problems::Problems,
     reports::Reports,
     sessions::{self, Session, Sessions},
@@ -34,6 +35,7 @@ pub(super) struct Service<S: Store> {
     pub(super) sessions: Sessions,
     pub(super) reports: Reports,
     pub(super) problems: Problems,
+    pub(super) kernels: Kernels,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -207,7 +209,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         request: Request<proto::NetworkRequest>,
     ) -> Answer<Self::NetworkStream> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
-        let mut updates = network::Updates::of(&session.node_id);
+        let mut updates = network::Updates::of(session.clone(), self.kernels.clone());
         let next = move |state: &skein_model::State| updates.next(state);
         Ok(Response::new(sessions::stream(&self.store, session, next)))
     }
@@ -218,6 +220,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     ) -> Answer<proto::ReportNetworkResponse> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let Programmed { version, problems } = request.into_inner().programmed.unwrap_or_default();
+        self.kernels.report(&session, version);
         for problem in self.problems.report(&session.node_id, problems) {
             warn!(
                 node = session.node_id,

@@ -1,10 +1,12 @@
+use crate::manager::{kernels::Kernels, sessions::Session};
 use skein_model::State;
 use skein_orchestration::network_state::network_state;
 use skein_proto::{network::NetworkUpdate, view::View};
 
 /// The network state of one node, as its dataplane was told of it.
 pub(super) struct Updates {
-    node_id: String,
+    session: Session,
+    kernels: Kernels,
     /// `None` until all was told.
     told: Option<View>,
     /// [`State::network_index`] of the state that was looked at last.
@@ -13,9 +15,10 @@ pub(super) struct Updates {
 
 impl Updates {
     /// Nothing has been told yet.
-    pub(super) fn of(node_id: &str) -> Self {
+    pub(super) fn of(session: Session, kernels: Kernels) -> Self {
         Self {
-            node_id: node_id.to_owned(),
+            session,
+            kernels,
             told: None,
             seen: None,
         }
@@ -25,16 +28,19 @@ impl Updates {
     pub(super) fn next(&mut self, state: &State) -> Option<NetworkUpdate> {
         // A thousand nodes ask this of every state.
         if self.seen.replace(state.network_index()) == Some(state.network_index()) {
+            self.kernels.holds(&self.session, state.index());
             return None;
         }
-        let view = View::new(state.index(), network_state(state, &self.node_id));
+        let view = View::new(state.index(), network_state(state, &self.session.node_id));
         // Most changes of the store concern no network: their versions alone are no news.
         if let Some(told) = &self.told
             && told.objects == view.objects
         {
+            self.kernels.holds(&self.session, state.index());
             return None;
         }
         let update = view.update_from(self.told.as_ref());
+        self.kernels.told(&self.session, view.version);
         self.told = Some(view);
         update
     }
@@ -44,6 +50,7 @@ impl Updates {
 mod tests {
     use super::*;
     use skein_model::{Action, Node, Object, Proposal, Task, Timestamp};
+    use tokio_util::sync::CancellationToken;
 
     fn with(state: &State, object: impl Into<Object>) -> State {
         let mut state = state.clone();
@@ -65,7 +72,12 @@ mod tests {
 
     #[test]
     fn tasks_on_no_network_are_no_news() {
-        let mut updates = Updates::of("a");
+        let session = Session {
+            node_id: "a".to_owned(),
+            id: "s".to_owned(),
+            ended: CancellationToken::new(),
+        };
+        let mut updates = Updates::of(session, Kernels::default());
         let state = with(&State::default(), node("a"));
         let first = updates.next(&state).unwrap();
         assert!(first.complete && first.version == 1);

@@ -106,6 +106,22 @@ impl Raw {
             .map(drop)
     }
 
+    /// Says what the node's kernel has of the network.
+    pub async fn programmed(&self, version: u64) {
+        let message = proto::ReportNetworkRequest {
+            session_id: self.session_id.clone(),
+            programmed: Some(net::Programmed {
+                version,
+                problems: Vec::new(),
+            }),
+        };
+        let dispatcher = self.parts.dispatcher();
+        let taken = dispatcher
+            .report_network(request(&self.node, message))
+            .await;
+        taken.unwrap();
+    }
+
     async fn heartbeat(&self) -> Result<(), Status> {
         let message = proto::HeartbeatRequest {
             session_id: self.session_id.clone(),

@@ -1,6 +1,7 @@
 //! Updates with nodes that take their time: never is more of a service touched than may be.
 
 use super::*;
+use crate::drain;
 use proptest::prelude::*;
 use skein_model::{EndpointSpec, PortConfig, PublishMode};
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ impl World {
                 continue;
             }
             let next = match task.desired_state {
+                _ if !drain::may_stop(&task) => continue,
                 wanted if wanted > TaskState::Complete => TaskState::Shutdown,
                 _ if task.status.state < TaskState::Ready => TaskState::Ready,
                 TaskState::Ready => continue,
@@ -38,6 +40,103 @@ impl World {
                 ..EndpointSpec::default()
             });
         });
+    }
+}
+
+/// Ingress ports of a service.
+fn published() -> Option<EndpointSpec> {
+    Some(EndpointSpec {
+        ports: vec![PortConfig {
+            target_port: 80,
+            ..PortConfig::default()
+        }],
+        ..EndpointSpec::default()
+    })
+}
+
+#[test]
+fn start_first_keeps_the_old_task_until_every_node_sends_to_the_new_one() {
+    let mut world = World::new(&["a", "b"]);
+    world.fixture.service("web", |service| {
+        service.spec.endpoint_spec = published();
+    });
+    world.run_for(1.0);
+    let old = world.live("web").remove(0);
+    world.programmed = Some(Programmed::default());
+    world.update(
+        "demo:2",
+        UpdateConfig {
+            order: UpdateOrder::StartFirst,
+            ..config(1)
+        },
+    );
+    world.run_for(2.0);
+    let running = |world: &World| {
+        let live = world.live("web").into_iter();
+        let states = live.map(|task| (task.status.state, task.id == old.id));
+        states.collect::<BTreeSet<_>>()
+    };
+    let both = BTreeSet::from([(TaskState::Running, true), (TaskState::Running, false)]);
+    assert_eq!(running(&world), both, "no node has the new one");
+    world.programmed = None;
+    world.settle();
+    assert_eq!(running(&world), [(TaskState::Running, false)].into());
+    let state = |world: &World| world.fixture.state.task(&old.id).unwrap().status.state;
+    assert_eq!(state(&world), TaskState::Running, "it drains");
+    world.run_for(1.0);
+    assert_eq!(state(&world), TaskState::Shutdown);
+}
+
+#[test]
+fn tasks_drain_whatever_ends_them() {
+    let ends: [fn(&mut World); 6] = [
+        |world| world.fixture.replicas("web", 0),
+        |world| {
+            world.fixture.node("a", |node| {
+                node.spec.availability = Availability::Drain;
+            });
+        },
+        |world| {
+            let mut draft = world.fixture.draft();
+            draft.remove(Kind::Service, "web");
+            world.fixture.commit(draft);
+        },
+        |world| world.update("demo:2", config(1)),
+        |world| {
+            world.fixture.node("a", |node| node.spec.labels.clear());
+        },
+        |world| {
+            let id = world.live("web").remove(0).id;
+            let unhealthy = |task: &mut Task| task.status.err = crate::UNHEALTHY.into();
+            world.fixture.task(&id, unhealthy);
+        },
+    ];
+    for (n, end) in ends.into_iter().enumerate() {
+        let mut world = World::new(&["a"]);
+        world.fixture.node("a", |node| {
+            node.spec.labels.insert("zone".into(), "1".into());
+        });
+        world.fixture.service("web", |service| {
+            service.spec.endpoint_spec = published();
+            service.spec.task_template.placement = Some(skein_model::Placement {
+                constraints: vec!["node.labels.zone==1".into()],
+                ..skein_model::Placement::default()
+            });
+        });
+        world.run_for(1.0);
+        let task = world.live("web").remove(0);
+        assert_eq!(task.status.state, TaskState::Running);
+        world.programmed = Some(Programmed::default());
+        end(&mut world);
+        world.run_for(4.0);
+        let now = world.fixture.state.task(&task.id).unwrap().clone();
+        let (state, desired) = (now.status.state, now.desired_state);
+        assert!(desired > TaskState::Complete, "{n}: {desired}");
+        assert_eq!(state, TaskState::Running, "{n}: it drains");
+        world.run_for(2.0);
+        let now = world.fixture.state.task(&task.id);
+        let ended = now.is_none_or(|task| task.status.state.is_terminal());
+        assert!(ended, "{n}: {now:?}");
     }
 }
 

@@ -1,0 +1,184 @@
+//! How far the nodes' kernels are with the network state, as this leader has it from the nodes.
+//!
+//! Not in the store: each node says it anew to each leader.
+
+use super::sessions::Session;
+use parking_lot::Mutex;
+use skein_orchestration::drain::Programmed;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::Notify;
+
+/// What the nodes were told, and what they have made of it. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Kernels {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    by_node: Mutex<BTreeMap<String, Kernel>>,
+    news: Notify,
+}
+
+/// One node, in one session.
+#[derive(Default)]
+struct Kernel {
+    session_id: String,
+    told: Option<Told>,
+    /// The version that its kernel has as a whole.
+    programmed: Option<u64>,
+}
+
+/// What a node was told of the network.
+#[derive(Clone, Copy)]
+struct Told {
+    /// The first version of this session: of earlier ones, this leader knows nothing.
+    first: u64,
+    /// The newest.
+    version: u64,
+    /// Up to this state of the store, the newest version is what the node is to have.
+    holds_to: u64,
+}
+
+impl Kernel {
+    /// The state of the store that the kernel is right for; 0: none is known.
+    fn index(&self) -> u64 {
+        match (self.told, self.programmed) {
+            (Some(told), Some(programmed)) if programmed >= told.version => told.holds_to,
+            (Some(told), Some(programmed)) if programmed >= told.first => programmed,
+            _ => 0,
+        }
+    }
+}
+
+impl Kernels {
+    /// A node was told a version: that of the state of the store it is made of.
+    pub(super) fn told(&self, session: &Session, version: u64) {
+        self.change(session, |kernel| {
+            let first = kernel.told.map_or(version, |told| told.first);
+            kernel.told = Some(Told {
+                first,
+                version,
+                holds_to: version,
+            });
+        });
+    }
+
+    /// The newest version that a node was told holds for a later state of the store, too.
+    pub(super) fn holds(&self, session: &Session, index: u64) {
+        self.change(session, |kernel| {
+            if let Some(told) = &mut kernel.told {
+                told.holds_to = told.holds_to.max(index);
+            }
+        });
+    }
+
+    /// A node's kernel has a version, the whole of it.
+    pub(super) fn report(&self, session: &Session, version: u64) {
+        self.change(session, |kernel| kernel.programmed = Some(version));
+    }
+
+    /// This manager leads no more: the nodes say it to another.
+    pub(super) fn forget(&self) {
+        self.shared.by_node.lock().clear();
+    }
+
+    /// Up to which state each node's kernel is right.
+    pub(super) fn programmed(&self) -> Programmed {
+        let by_node = self.shared.by_node.lock();
+        let nodes = by_node.iter();
+        nodes
+            .map(|(node, kernel)| (node.clone(), kernel.index()))
+            .collect()
+    }
+
+    /// Ends once a kernel has got further.
+    pub(super) async fn news(&self) {
+        self.shared.news.notified().await;
+    }
+
+    fn change(&self, session: &Session, change: impl FnOnce(&mut Kernel)) {
+        // One that has ended has nothing more to say.
+        if session.ended.is_cancelled() {
+            return;
+        }
+        let mut by_node = self.shared.by_node.lock();
+        let kernel = by_node.entry(session.node_id.clone()).or_default();
+        if kernel.session_id != session.id {
+            *kernel = Kernel {
+                session_id: session.id.clone(),
+                ..Kernel::default()
+            };
+        }
+        let before = kernel.index();
+        change(kernel);
+        if kernel.index() > before {
+            self.shared.news.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_util::sync::CancellationToken;
+
+    fn session(id: &str) -> Session {
+        Session {
+            node_id: "a".into(),
+            id: id.into(),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    fn known(kernels: &Kernels, index: u64) -> bool {
+        let expected: Programmed = [("a".to_owned(), index)].into_iter().collect();
+        kernels.programmed() == expected
+    }
+
+    #[test]
+    fn a_kernel_is_right_for_all_states_that_its_version_holds_for() {
+        let (kernels, session) = (Kernels::default(), session("s"));
+        kernels.told(&session, 10);
+        assert!(known(&kernels, 0));
+        kernels.report(&session, 10);
+        assert!(known(&kernels, 10));
+        kernels.holds(&session, 14);
+        assert!(known(&kernels, 14));
+        kernels.told(&session, 15);
+        kernels.holds(&session, 17);
+        assert!(known(&kernels, 10), "not what it was told, but what it has");
+        kernels.report(&session, 15);
+        assert!(known(&kernels, 17));
+    }
+
+    #[test]
+    fn a_session_knows_nothing_of_the_one_before() {
+        let (kernels, first, second) = (Kernels::default(), session("1"), session("2"));
+        kernels.told(&first, 10);
+        kernels.report(&first, 10);
+        // The node says what it has before it is told anything.
+        kernels.report(&second, 10);
+        assert!(known(&kernels, 0));
+        kernels.told(&second, 12);
+        assert!(known(&kernels, 0), "10 was another's");
+        kernels.report(&second, 12);
+        first.ended.cancel();
+        kernels.told(&first, 20);
+        kernels.report(&first, 20);
+        assert!(known(&kernels, 12));
+        kernels.forget();
+        assert_eq!(kernels.programmed(), Programmed::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_progress_is_news() {
+        let (kernels, session) = (Kernels::default(), session("s"));
+        let silent = std::time::Duration::from_secs(1);
+        kernels.told(&session, 10);
+        let none = tokio::time::timeout(silent, kernels.news()).await;
+        assert!(none.is_err());
+        kernels.report(&session, 10);
+        kernels.news().await;
+    }
+}
