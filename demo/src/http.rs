@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -22,6 +22,9 @@ use crate::answer::Identity;
 const DELAY_MAX: Duration = Duration::from_secs(60);
 /// How long open requests may take after SIGTERM: docker's own grace period is 10 s.
 const DRAIN: Duration = Duration::from_secs(9);
+/// How long after SIGTERM a kept connection may send one more request, which is answered with
+/// `Connection: close`. Who closes a connection at once resets the request that is on its way.
+const LAST_REQUEST: Duration = Duration::from_secs(5);
 /// Connections served at once, below the usual limit of 1024 open files. More wait in the backlog.
 const CONNECTIONS_MAX: u32 = 1000;
 /// How long a client may take to send its request's head.
@@ -29,9 +32,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept (no more files, say): without it the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` completes and the requests then open are answered, at most [`DRAIN`] later.
+/// Serves until `stop` completes and the connections then open have had their last answer, at most
+/// [`DRAIN`] later.
 pub async fn serve(listener: TcpListener, identity: &Identity, stop: impl Future<Output = ()>) {
-    let (draining, drain) = watch::channel(());
+    let (draining, drain) = watch::channel(false);
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     tokio::pin!(stop);
     loop {
@@ -55,10 +59,17 @@ pub async fn serve(listener: TcpListener, identity: &Identity, stop: impl Future
         if let Err(error) = stream.set_nodelay(true) {
             eprintln!("set TCP_NODELAY for {client}: {error}");
         }
-        let identity = identity.clone();
+        let (identity, is_last) = (identity.clone(), drain.clone());
         let service = service_fn(move |request| {
-            let identity = identity.clone();
-            async move { Ok::<_, Infallible>(respond(&identity, client, &request).await) }
+            let (identity, is_last) = (identity.clone(), is_last.clone());
+            async move {
+                let mut response = respond(&identity, client, &request).await;
+                if *is_last.borrow() {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -71,22 +82,25 @@ pub async fn serve(listener: TcpListener, identity: &Identity, stop: impl Future
             tokio::select! {
                 _ = connection.as_mut() => {}
                 _ = drain.changed() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
+                    let last = tokio::time::timeout(LAST_REQUEST, connection.as_mut());
+                    if last.await.is_err() {
+                        connection.as_mut().graceful_shutdown();
+                        let _ = connection.await;
+                    }
                 }
             }
             drop(permit);
         });
     }
     drop(listener);
-    draining.send_replace(());
+    draining.send_replace(true);
     // All permits are back when the last connection has ended.
     if tokio::time::timeout(DRAIN, room.acquire_many(CONNECTIONS_MAX))
         .await
         .is_err()
     {
         eprintln!(
-            "requests were still open {} s after the signal",
+            "connections were still open {} s after the signal",
             DRAIN.as_secs()
         );
     }
@@ -148,9 +162,49 @@ fn delay(uri: &Uri) -> Result<Duration, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     fn parsed(uri: &str) -> Result<Duration, &'static str> {
         delay(&uri.parse().unwrap())
+    }
+
+    /// One answer, head and body, to a request on a connection that stays open.
+    async fn ask(stream: &mut TcpStream) -> String {
+        stream
+            .write_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"ok\n") {
+            assert!(stream.read_buf(&mut said).await.unwrap() > 0, "closed");
+        }
+        String::from_utf8(said).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_has_a_last_answer_after_the_signal() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let identity = Identity {
+            hostname: String::new(),
+            node: String::new(),
+            task: String::new(),
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = tokio::spawn(async move {
+            serve(listener, &identity, async { drop(stopped.await) }).await;
+        });
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        assert!(!ask(&mut kept).await.contains("connection: close"));
+        stop.send(()).unwrap();
+        // The server's own end of the listening socket says that it has had the signal.
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(ask(&mut kept).await.contains("connection: close"));
+        assert_eq!(kept.read(&mut [0]).await.unwrap(), 0, "and is closed");
+        server.await.unwrap();
     }
 
     #[test]

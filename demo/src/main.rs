@@ -8,7 +8,8 @@
 //! | a UDP datagram to the same port | an [`answer::Answer`] as JSON, at least as long as the datagram |
 //!
 //! `skein-demo check` asks a running server for `/health`, so that an image without a shell can
-//! have a health check. SIGTERM ends the server once open requests are answered.
+//! have a health check. SIGTERM ends the server once open requests are answered; a kept connection has one
+//! more, whose answer says `Connection: close`.
 //!
 //! Node and task come from the environment: create a service with
 //! `--env NODE={{.Node.Hostname}} --env TASK={{.Task.Name}}`.
