@@ -42,8 +42,8 @@ pub struct Running {
     pub now: u64,
     /// Tasks that should.
     pub wanted: u64,
-    /// Services whose update goes on.
-    pub updating: usize,
+    /// Services whose last update is complete.
+    pub updated: usize,
 }
 
 impl Api {
@@ -280,8 +280,8 @@ fn count(services: &[Service]) -> Running {
             .update_status
             .as_ref()
             .and_then(|status| status.state);
-        if update == Some(ServiceUpdateStatusStateEnum::UPDATING) {
-            running.updating += 1;
+        if update == Some(ServiceUpdateStatusStateEnum::COMPLETED) {
+            running.updated += 1;
         }
     }
     running
@@ -335,7 +335,7 @@ mod tests {
         let expected = Running {
             now: 6,
             wanted: 8,
-            updating: 1,
+            updated: 1,
         };
         assert_eq!(count(&services), expected);
     }

@@ -106,8 +106,8 @@ pub fn measure(nodes: &Nodes<'_>, quick: bool, rng: &mut dyn RngCore) -> anyhow:
         Contender::new(SWARM, || swarm.turn(&alone)),
         Contender::new(FLOOR, floor),
     ];
-    let what = "without networks";
-    compare(&mut section, what, rounds, &mut contenders, rng);
+    let what = format!("{REPLICAS} replicas without networks");
+    compare(&mut section, &what, rounds, &mut contenders, rng);
     drop(contenders);
     section.bars.push(Bar {
         what: format!("{REPLICAS} replicas, to Docker Swarm"),
@@ -136,8 +136,8 @@ pub fn measure(nodes: &Nodes<'_>, quick: bool, rng: &mut dyn RngCore) -> anyhow:
              without which Docker publishes nothing."
         ));
     }
-    let what = "on an overlay, with a published port";
-    compare(&mut section, what, rounds, &mut contenders, rng);
+    let what = format!("{REPLICAS} replicas on an overlay, with a published port");
+    compare(&mut section, &what, rounds, &mut contenders, rng);
     Ok(section)
 }
 
@@ -149,7 +149,7 @@ fn compare(
     contenders: &mut [Contender<'_>],
     rng: &mut dyn RngCore,
 ) {
-    let step = Step::begin_commands(&format!("{REPLICAS} replicas {what}"));
+    let step = Step::begin_commands(what);
     let turns = in_turns(rounds, contenders, rng, |round, name, value| {
         println!(
             "  round {round} of {rounds}: {name}: {}",

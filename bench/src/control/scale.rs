@@ -128,7 +128,8 @@ pub fn measure(options: &Options) -> anyhow::Result<Section> {
             }
         })?;
     }
-    let updated = |of: &Running| of.updating == 0 && of.now == all && of.wanted == all;
+    let count = services.len();
+    let updated = |of: &Running| of.updated == count && of.now == all && of.wanted == all;
     wait(
         "all services are updated",
         POLL,
