@@ -113,6 +113,40 @@ fn managers_killed_in_turn_forget_nothing() -> anyhow::Result<()> {
     cluster.down()
 }
 
+/// An election would make another session of every node's with the managers: until then they are Unknown.
+#[test]
+fn a_manager_that_was_cut_off_comes_back_without_an_election() -> anyhow::Result<()> {
+    let cluster = swarm("managers-cut", 3, 3)?;
+    let first = cluster.host("n1")?;
+    let leading = leader(first)?;
+    let follower = others(&cluster, &leading)[0].name().to_owned();
+    let asked = others(&cluster, &follower)[0];
+    cluster.cut(&follower)?;
+    // In which it would have stood for election several times.
+    std::thread::sleep(Duration::from_secs(10));
+    cluster.mend(&follower)?;
+    let until = Instant::now() + Duration::from_secs(12);
+    while Instant::now() < until {
+        let nodes = asked.docker(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"])?;
+        let up = |name: &str| nodes.lines().any(|line| line == format!("{name} Ready"));
+        ensure!(
+            others(&cluster, &follower)
+                .iter()
+                .all(|host| up(host.name())),
+            "docker node ls says {nodes}"
+        );
+        let now = leader(asked)?;
+        ensure!(now == leading, "{now} leads instead of {leading}");
+    }
+    // It counts again.
+    cluster.host(&leading)?.kill(&[Daemon::Control])?;
+    let host = cluster.host(&follower)?;
+    wait_until("it elects another leader", ELECTION_TIMEOUT, || {
+        services_at(host).map(drop)
+    })?;
+    cluster.down()
+}
+
 #[test]
 fn a_dead_node_s_tasks_move() -> anyhow::Result<()> {
     let cluster = swarm("dead-node", 3, 1)?;
