@@ -45,9 +45,9 @@ enum Command {
     },
     /// Show everything on a cluster of three nodes, and check it.
     Demo,
-    /// Unit tests, simulated clusters, then end-to-end tests.
+    /// Unit tests, then end-to-end tests.
     Test {
-        /// Without the end-to-end tests: needs no root.
+        /// Unit tests only: needs no root.
         #[arg(long)]
         unit: bool,
     },

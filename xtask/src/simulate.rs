@@ -4,7 +4,7 @@ use crate::run::run;
 use clap::Args;
 use std::process::Command;
 
-/// How many worlds a change must survive: each takes some tenths of a second of one core.
+/// How many worlds to run unless asked otherwise: each takes about a second of one core.
 pub const SEEDS: u64 = 500;
 
 /// Which worlds to run.
@@ -19,16 +19,6 @@ pub struct SimulateArgs {
     /// The world of this seed alone; print all that happens in it.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     pub replay: Option<u64>,
-}
-
-impl Default for SimulateArgs {
-    fn default() -> Self {
-        Self {
-            seeds: SEEDS,
-            first: 0,
-            replay: None,
-        }
-    }
 }
 
 /// Runs the worlds, until one breaks an invariant.

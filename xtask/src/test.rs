@@ -1,13 +1,9 @@
 //! All tests.
 
-use crate::{
-    run::run,
-    setup,
-    simulate::{SimulateArgs, simulate},
-};
+use crate::{run::run, setup};
 use std::process::Command;
 
-/// Unit tests and simulated clusters; then, unless `unit`, the end-to-end tests.
+/// Unit tests; then, unless `unit`, the end-to-end tests.
 ///
 /// # Errors
 /// A test fails.
@@ -19,14 +15,11 @@ pub fn test(unit: bool) -> anyhow::Result<()> {
             .args(args)
             .current_dir(crate::root()))
     };
-    if !unit {
-        setup::setup(false)?;
-    }
-    test(&["--workspace", "--exclude", "skein-tests"])?;
-    simulate(SimulateArgs::default())?;
     if unit {
-        return Ok(());
+        return test(&["--workspace", "--exclude", "skein-tests"]);
     }
+    setup::setup(false)?;
+    test(&["--workspace", "--exclude", "skein-tests"])?;
     // One after the other: a cluster takes the whole machine.
     test(&["-p", "skein-tests", "--", "--test-threads=1"])
 }

@@ -124,7 +124,10 @@ pub async fn start(around: Surroundings, seat: Seat, process: Process) {
     };
     let (history, who) = (around.history.clone(), (seat.host, seat.run));
     let watched = |inner, state: watch::Receiver<State>| {
-        history.installed(who, &state.borrow());
+        // Else it had no snapshot.
+        if state.borrow().cluster().is_some() {
+            history.installed(who, &state.borrow());
+        }
         Watched {
             inner,
             state,

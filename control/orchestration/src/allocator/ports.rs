@@ -29,6 +29,27 @@ pub fn check_ports(
     service_id: Option<&str>,
     spec: &EndpointSpec,
 ) -> Result<(), PortConflict> {
+    check_against(state, service_id, spec, |other| ports_of(other).collect())
+}
+
+/// The same, but for what others only ask for: of two services that ask for the same at once, one must
+/// get it.
+pub(super) fn check_given(
+    state: &State,
+    service_id: &str,
+    spec: &EndpointSpec,
+) -> Result<(), PortConflict> {
+    check_against(state, Some(service_id), spec, |other| {
+        other.endpoint.ports.iter().collect()
+    })
+}
+
+fn check_against(
+    state: &State,
+    service_id: Option<&str>,
+    spec: &EndpointSpec,
+    ports_of: impl Fn(&Service) -> Vec<&PortConfig>,
+) -> Result<(), PortConflict> {
     if spec.ports.iter().all(|port| port.published_port == 0) {
         return Ok(());
     }
@@ -37,7 +58,8 @@ pub fn check_ports(
         .filter(|other| service_id != Some(other.id.as_str()));
     let mut taken = BTreeMap::new();
     for other in others {
-        for port in ports_of(other).filter(|port| port.published_port != 0) {
+        let ports = ports_of(other).into_iter();
+        for port in ports.filter(|port| port.published_port != 0) {
             let holder = taken
                 .entry((port.protocol, port.published_port))
                 .or_insert((port.publish_mode, other));

@@ -1,6 +1,9 @@
 //! What a service gets: its VIPs and published ports.
 
-use super::{Pools, networks_of, ports::TakenPorts};
+use super::{
+    Pools, networks_of,
+    ports::{TakenPorts, check_given},
+};
 use skein_model::{Draft, ResolutionMode, Service, ServiceEndpoint, State, VirtualIp};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -32,7 +35,7 @@ fn allocate(
     last: &BTreeMap<String, u32>,
 ) -> Result<ServiceEndpoint, String> {
     let spec = service.spec.endpoint_spec.clone().unwrap_or_default();
-    super::check_ports(state, Some(&service.id), &spec).map_err(|conflict| conflict.to_string())?;
+    check_given(state, &service.id, &spec).map_err(|conflict| conflict.to_string())?;
     let ports = TakenPorts::except(state, &service.id).fill(&spec, &service.endpoint.ports)?;
     let networks = networks_of(state, &service.spec.task_template, Some(&spec))?;
     check_overlap(state, &networks)?;

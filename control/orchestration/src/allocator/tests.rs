@@ -100,8 +100,10 @@ fn what_cannot_be_given_is_said_on_the_task_and_given_once_it_can() {
     fixture.task_of("second", "t");
     let mut allocator = Allocator::default();
     // The API refuses this; it happens when two requests race.
-    fixture.state.service("first").unwrap();
     fixture.allocate(&mut allocator);
+    let first = fixture.state.service("first").unwrap();
+    assert_eq!(first.endpoint.ports[0].published_port, 8080);
+    assert_eq!(first.allocation_error, "");
     let task = fixture.state.task("t").unwrap();
     assert_eq!(task.status.state, TaskState::New);
     assert_eq!(

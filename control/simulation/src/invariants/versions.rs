@@ -98,7 +98,9 @@ impl Invariant for Versions {
             } => (*host, *run, state.index()),
             _ => return Ok(()),
         };
-        let before = self.applied.insert((host, run), index).unwrap_or_default();
+        let Some(before) = self.applied.insert((host, run), index) else {
+            return Ok(());
+        };
         if index < before || (index == before && matches!(seen, Seen::Applied { .. })) {
             return Err(format!("{host:?} went from index {before} to {index}"));
         }
