@@ -5,6 +5,7 @@ pub mod api;
 pub mod cli;
 pub mod kernel;
 pub mod ledger;
+pub mod load;
 pub mod parity;
 pub mod sockets;
 

@@ -127,12 +127,46 @@ pub fn connect_from(from: u16, to: SocketAddrV4) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
+/// A connection from a port of the kernel's choice, on which connecting, and each read and write,
+/// takes no longer than `limit`.
+///
+/// # Errors
+/// Nobody answers at `to`.
+pub fn connect(to: SocketAddrV4, limit: Duration) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to.into(), limit)?;
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(limit))?;
+    stream.set_read_timeout(Some(limit))?;
+    Ok(stream)
+}
+
 /// One request on a connection that stays open.
 ///
 /// # Errors
 /// No answer, or no whole one.
 pub fn ask_on(stream: &mut TcpStream) -> anyhow::Result<Answer> {
+    let (_, body) = request(stream)?;
+    Ok(serde_json::from_str(&body)?)
+}
+
+/// The head of the answer to a request like that.
+///
+/// # Errors
+/// No answer, or no whole one.
+pub fn ask_head(stream: &mut TcpStream) -> anyhow::Result<String> {
+    request(stream).map(|(head, _)| head)
+}
+
+fn request(stream: &mut TcpStream) -> anyhow::Result<(String, String)> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")?;
+    read_answer(stream)
+}
+
+/// Head and body of an answer whose head says how long the body is.
+///
+/// # Errors
+/// No answer, or no whole one; the socket's own error as it is.
+pub fn read_answer(stream: &mut TcpStream) -> anyhow::Result<(String, String)> {
     let mut said = Vec::new();
     let mut piece = [0; 4096];
     loop {
@@ -145,10 +179,10 @@ pub fn ask_on(stream: &mut TcpStream) -> anyhow::Result<Answer> {
             });
             let length = length.context("an answer without a length")?;
             if body.len() >= length {
-                return Ok(serde_json::from_str(body)?);
+                return Ok((head.to_owned(), body.to_owned()));
             }
         }
-        let read = stream.read(&mut piece).context("no answer")?;
+        let read = stream.read(&mut piece)?;
         ensure!(read > 0, "closed within an answer: {text:?}");
         said.extend(&piece[..read]);
     }

@@ -22,15 +22,7 @@ fn running_services_get_networks_and_mounts() -> anyhow::Result<()> {
     services::create(first, "web", 2, &["--network", "front", "-p", "30100:8080"])?;
     services::create(first, "other", 2, &["--network", "back"])?;
     let update = |change: &[&str]| -> anyhow::Result<()> {
-        let update = [&["service", "update", "-d"], change, &["web"]].concat();
-        first.docker(&update)?;
-        let done = || {
-            let format = "{{.UpdateStatus.State}}";
-            let state = first.docker(&["service", "inspect", "--format", format, "web"])?;
-            ensure!(state.trim() == "completed", "the update is {state}");
-            Ok(())
-        };
-        wait_until("an update is completed", services::SETTLE_TIMEOUT, done)?;
+        services::update(first, "web", change, services::SETTLE_TIMEOUT)?;
         services::settled(first, "web", 2)
     };
     update(&["--network-add", "back"])?;

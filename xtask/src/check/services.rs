@@ -53,6 +53,23 @@ pub fn settled(host: &Host, name: &str, replicas: usize) -> anyhow::Result<()> {
     })
 }
 
+/// Updates a service and waits until that is done. `options` are options of `docker service update`.
+///
+/// # Errors
+/// It is refused, fails, or is not done in `timeout`.
+pub fn update(host: &Host, name: &str, options: &[&str], timeout: Duration) -> anyhow::Result<()> {
+    host.docker(&[&["service", "update", "-d"], options, &[name]].concat())?;
+    wait_until(&format!("{name} is updated"), timeout, || {
+        let format = "{{.UpdateStatus.State}}";
+        let state = host.docker(&["service", "inspect", "--format", format, name])?;
+        ensure!(
+            state.trim() == "completed",
+            "the update of {name} is {state}"
+        );
+        Ok(())
+    })
+}
+
 /// A task as `docker service ps` shows it.
 #[derive(Clone, Debug)]
 pub struct Task {

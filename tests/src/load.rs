@@ -1,0 +1,242 @@
+//! Requests at a steady rate from the client through all nodes, while something happens: half of them
+//! on connections of their own, half on kept ones.
+//!
+//! Nothing is tried again: every request that gets no whole answer is counted, with its reason.
+
+use crate::sockets::{connect, read_answer, within};
+use anyhow::{Context as _, ensure};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use xtask::cluster::{Cluster, Host};
+
+/// Requests a second in total, if the machine can.
+const RATE: u32 = 2_000;
+/// Threads that ask, each with a request under way at a time: to reach [`RATE`], one may take 32 ms.
+const WORKERS: u32 = 64;
+/// How long a request may take, its connection included. A SYN that is lost is sent again after 1 s:
+/// such a request is answered, and counted as slow.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// What takes longer was helped by a retransmission, or the machine was busy.
+const SLOW: Duration = Duration::from_millis(900);
+/// Failures that are told one by one.
+const TOLD_MAX: usize = 20;
+
+/// How a worker uses connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Each request has one of its own.
+    OneRequest,
+    /// It keeps one to each node until an answer says that it is the last.
+    Kept,
+}
+
+/// A request without an answer.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Since the change began; before it, zero.
+    pub after: Duration,
+    /// The node that was asked.
+    pub node: Ipv4Addr,
+    /// What it was doing, and what became of it.
+    pub what: String,
+}
+
+/// What became of a load.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Answered requests.
+    pub answered: u64,
+    /// Those of them that took long.
+    pub slow: u64,
+    /// All failures.
+    pub failures: Vec<Failure>,
+    /// How long it went on.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// That every request was answered, and that there were requests.
+    ///
+    /// # Errors
+    /// One was not; with all that is known of it.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.failures.is_empty() && self.answered > 0, "{self}");
+        Ok(())
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = self.answered as f64 / self.took.as_secs_f64();
+        let (answered, slow, failed) = (self.answered, self.slow, self.failures.len());
+        write!(
+            f,
+            "{answered} answered ({rate:.0} a second, {slow} of them slow), {failed} failed"
+        )?;
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        for failure in &self.failures {
+            *kinds.entry(&failure.what).or_default() += 1;
+        }
+        for (kind, count) in kinds {
+            write!(f, "\n  {count} times: {kind}")?;
+        }
+        for Failure { after, node, what } in self.failures.iter().take(TOLD_MAX) {
+            write!(f, "\n  {after:.3?} through {node}: {what}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Loads a published port through all nodes while `change` is made, and a while before and after it.
+///
+/// # Errors
+/// The change fails, or the client cannot be entered. Requests that fail are in the outcome.
+pub fn under_load(
+    cluster: &Cluster,
+    port: u16,
+    change: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Outcome> {
+    /// Of load without any change.
+    const QUIET: Duration = Duration::from_millis(500);
+    let to: Vec<_> = cluster.nodes().map(Host::address).collect();
+    let to: Vec<_> = to
+        .into_iter()
+        .map(|at| SocketAddrV4::new(at, port))
+        .collect();
+    let shared = Shared {
+        to,
+        start: Instant::now(),
+        stop: AtomicBool::new(false),
+        change: Mutex::new(None),
+        outcome: Mutex::default(),
+    };
+    let client = cluster.client()?;
+    let changed = std::thread::scope(|scope| {
+        let load = scope.spawn(|| within(client, || shared.run()));
+        std::thread::sleep(QUIET);
+        *lock(&shared.change) = Some(Instant::now());
+        let changed = change();
+        std::thread::sleep(QUIET);
+        shared.stop.store(true, Ordering::Relaxed);
+        let ended = load.join();
+        let ended = ended.map_err(|_| anyhow::anyhow!("the load panicked"))?;
+        ended.and(changed)
+    });
+    let mut outcome = shared.outcome.into_inner().unwrap_or_default();
+    outcome.took = shared.start.elapsed();
+    changed.with_context(|| format!("a change under load: {outcome}"))?;
+    Ok(outcome)
+}
+
+struct Shared {
+    to: Vec<SocketAddrV4>,
+    start: Instant,
+    stop: AtomicBool,
+    /// When the change began.
+    change: Mutex<Option<Instant>>,
+    outcome: Mutex<Outcome>,
+}
+
+/// A worker that panicked has said why; what the others count still counts.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Shared {
+    fn run(&self) -> anyhow::Result<()> {
+        std::thread::scope(|scope| {
+            // They are in the namespace of the thread that begins them.
+            for number in 0..WORKERS {
+                scope.spawn(move || self.work(number));
+            }
+        });
+        Ok(())
+    }
+
+    fn work(&self, number: u32) {
+        let mode = match number % 2 {
+            0 => Mode::OneRequest,
+            _ => Mode::Kept,
+        };
+        let interval = Duration::from_secs(1) * WORKERS / RATE;
+        std::thread::sleep(interval * number / WORKERS);
+        let mut kept: BTreeMap<SocketAddrV4, TcpStream> = BTreeMap::new();
+        for to in self.to.iter().cycle().skip(number as usize).copied() {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let begun = Instant::now();
+            let answered = ask(mode, to, kept.remove(&to));
+            let mut outcome = lock(&self.outcome);
+            match answered {
+                Ok(stream) => {
+                    outcome.answered += 1;
+                    outcome.slow += u64::from(begun.elapsed() > SLOW);
+                    kept.extend(stream.map(|stream| (to, stream)));
+                }
+                Err(what) => {
+                    let change = lock(&self.change);
+                    let after = change.map(|at| at.elapsed()).unwrap_or_default();
+                    let node = *to.ip();
+                    outcome.failures.push(Failure { after, node, what });
+                }
+            }
+            drop(outcome);
+            // What is late is not made up for: the load is to be no heavier for it.
+            std::thread::sleep(interval.saturating_sub(begun.elapsed()));
+        }
+    }
+}
+
+/// One request; the connection if another may follow on it.
+fn ask(mode: Mode, to: SocketAddrV4, kept: Option<TcpStream>) -> Result<Option<TcpStream>, String> {
+    let on = match (mode, &kept) {
+        (Mode::OneRequest, _) => "a connection of its own",
+        (Mode::Kept, None) => "a connection to keep",
+        (Mode::Kept, Some(_)) => "a kept connection",
+    };
+    let failed = |doing: &str, error: &anyhow::Error| {
+        let kind = error.downcast_ref::<std::io::Error>();
+        let why = match kind.map(std::io::Error::kind) {
+            Some(ErrorKind::WouldBlock | ErrorKind::TimedOut) => "nothing came in time".into(),
+            Some(kind) => format!("{kind:?}"),
+            None => format!("{error:#}"),
+        };
+        format!("{on}, {doing}: {why}")
+    };
+    let mut stream = match kept {
+        Some(stream) => stream,
+        None => connect(to, DEADLINE).map_err(|error| failed("connect", &error))?,
+    };
+    let request: &[u8] = match mode {
+        Mode::OneRequest => b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n",
+        Mode::Kept => b"GET / HTTP/1.1\r\nHost: web\r\n\r\n",
+    };
+    stream
+        .write_all(request)
+        .map_err(|error| failed("request", &error.into()))?;
+    let (head, _) = read_answer(&mut stream).map_err(|error| failed("answer", &error))?;
+    if !is_last(&head) {
+        return Ok(Some(stream));
+    }
+    // The server closes first, so that no port of the client waits for a minute to be used again. How
+    // it does is nobody's loss: the answer is whole.
+    let _ = stream.read(&mut [0]);
+    Ok(None)
+}
+
+/// Whether an answer says that it is the last on its connection.
+pub fn is_last(head: &str) -> bool {
+    head.to_ascii_lowercase().contains("connection: close")
+}
