@@ -17,7 +17,7 @@ use xtask::{
 };
 
 /// How long a connection may take to be made, and an answer to come.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Does something in a host's network namespace, on a thread of its own. Sockets made there stay in it.
 ///
@@ -57,18 +57,6 @@ fn within_namespace<T: Send>(
         let done = thread.join();
         done.map_err(|_| anyhow::anyhow!("a thread in another network panicked"))?
     })
-}
-
-/// A connection that is to be kept.
-///
-/// # Errors
-/// Nobody answers at `to`.
-pub fn connect(to: SocketAddrV4) -> anyhow::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to.into(), TIMEOUT)
-        .with_context(|| format!("cannot connect to {to}"))?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    Ok(stream)
 }
 
 /// A socket that sends to `to`, and takes datagrams from there alone.

@@ -115,12 +115,15 @@ impl Kept {
     fn begin(client: &Host, entry: &Host) -> anyhow::Result<Self> {
         let to = SocketAddrV4::new(entry.address(), 30_100);
         let (published, datagrams) = sockets::within(client, || {
-            Ok((sockets::connect(to)?, sockets::connect_udp(to)?))
+            Ok((
+                sockets::connect(to, sockets::TIMEOUT)?,
+                sockets::connect_udp(to)?,
+            ))
         })?;
         let vip = names::resolve(entry, "asker", "web")?;
         let vip = vip.first().context("web has no VIP")?.parse()?;
         let vip = sockets::within_task(entry, "asker", || {
-            sockets::connect(SocketAddrV4::new(vip, 8080))
+            sockets::connect(SocketAddrV4::new(vip, 8080), sockets::TIMEOUT)
         })?;
         let mut kept = Self {
             first: Vec::new(),
