@@ -54,7 +54,7 @@ pub fn rolled_back(state: &State, current: &Service, now: Timestamp) -> Option<S
 /// What a job's next run is; `None` for services that are none.
 fn next_run(spec: &ServiceSpec, before: Option<&JobStatus>, now: Timestamp) -> Option<JobStatus> {
     let index = before.map_or(0, |status| status.job_iteration.index + 1);
-    spec.mode.is_job().then(|| JobStatus {
+    spec.mode.is_job().then_some(JobStatus {
         job_iteration: Version { index },
         last_execution: now,
     })
