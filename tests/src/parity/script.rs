@@ -4,8 +4,7 @@
 //! `n2`: on that host, instead of the first. `until/TEXT/`: again and again until it says TEXT (in
 //! which a `/` is written `\/`).
 //! `mute`: what it says does not matter, only how it ends. `sorted`: the order of lines does not
-//! matter. `new`: only for CLIs newer than the required one. `restart`: the daemon that the CLI talks to
-//! is killed and started first. Lines that begin with `#` are comments.
+//! matter. `new`: only for CLIs newer than the required one. Lines that begin with `#` are comments.
 
 use anyhow::{Context as _, bail, ensure};
 use regex::Regex;
@@ -37,11 +36,10 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The one that the CLI talks to.
-    fn daemon(self) -> Daemon {
+    fn socket(self) -> &'static str {
         match self {
-            Self::Swarm => Daemon::Engine,
-            Self::Skein => Daemon::Control,
+            Self::Swarm => Daemon::Engine.socket(),
+            Self::Skein => Daemon::Control.socket(),
         }
     }
 }
@@ -78,8 +76,6 @@ pub struct Step {
     pub sorted: bool,
     /// Whether only newer CLIs have it.
     pub new: bool,
-    /// Whether the daemon is restarted before.
-    pub restart: bool,
     /// For the shell.
     pub command: String,
 }
@@ -194,7 +190,6 @@ impl Step {
             mute: false,
             sorted: false,
             new: false,
-            restart: false,
             command: parts[2].to_owned(),
         };
         for word in WORD.captures_iter(&parts[1]) {
@@ -203,7 +198,6 @@ impl Step {
                 (None, "mute") => step.mute = true,
                 (None, "sorted") => step.sorted = true,
                 (None, "new") => step.new = true,
-                (None, "restart") => step.restart = true,
                 (None, host) if host.starts_with('n') => step.host = host.to_owned(),
                 (None, other) => bail!("no word of a step: {other}"),
             }
@@ -213,11 +207,6 @@ impl Step {
     }
 
     fn run(&self, with: &With<'_>) -> anyhow::Result<Outcome> {
-        if self.restart {
-            let (host, daemon) = (with.cluster.host(&self.host)?, with.engine.daemon());
-            host.kill(&[daemon])?;
-            host.start(&[daemon])?;
-        }
         let deadline = Instant::now() + UNTIL_TIMEOUT;
         loop {
             let outcome = self.once(with)?;
@@ -239,7 +228,7 @@ impl Step {
         shell.arg(format!("{PRELUDE}{}", self.command));
         shell.current_dir("/").stdin(Stdio::null());
         shell.env_clear().env("LC_ALL", "C").env("HOME", "/run");
-        let socket = with.engine.daemon().socket();
+        let socket = with.engine.socket();
         shell.env("DOCKER_HOST", format!("unix://{socket}"));
         shell.env("SOCKET", socket);
         shell.env("FILES", with.files).env("SHARED", with.shared);
@@ -280,7 +269,7 @@ mod tests {
             ("n2", "docker x --y $ z", "a:4")
         );
         assert_eq!(second.until.as_deref(), Some("1/b"));
-        assert!(second.sorted && !second.mute && !second.restart);
+        assert!(second.sorted && !second.mute);
         for wrong in ["docker node ls", "loud $ x", "$ "] {
             assert!(script.add("a", wrong).is_err(), "{wrong}");
         }
