@@ -106,7 +106,7 @@ impl Client {
             index,
         });
         let Some(applied) = answer.applied else {
-            self.history.tell("refused", format!("{what}"));
+            self.history.tell("refused", what.to_string());
             return;
         };
         let index = applied.index;

@@ -464,7 +464,7 @@ impl World {
             let now = shortfall(&self.look());
             if now != lack {
                 let line = now.as_deref().unwrap_or("nothing");
-                history.tell("lacks", format!("{line}"));
+                history.tell("lacks", line.to_string());
             }
             lack = now;
             if lack.is_some() {
