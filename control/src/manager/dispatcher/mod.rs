@@ -20,7 +20,10 @@ use skein_proto::{
     network::{NetworkUpdate, Programmed},
     node as proto,
 };
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
@@ -91,10 +94,11 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         // tonic's own notion of the remote address is that of its own listener.
         let caller = request.extensions().get::<Caller>();
         let remote = caller.map(|caller| caller.address.ip().to_canonical());
+        let known = advertised(&self.store.state(), &node_id).or(remote);
         let request = request.into_inner();
         let description: NodeDescription = parse(&request.description, "description")?;
         let data_path_address = if request.data_path_address.is_empty() {
-            remote.map(|ip| ip.to_string()).unwrap_or_default()
+            known.map(|ip| ip.to_string()).unwrap_or_default()
         } else {
             request.data_path_address
         };
@@ -104,7 +108,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
                  --data-path-addr"
             )));
         }
-        let address = remote.map_or_else(|| data_path_address.clone(), |ip| ip.to_string());
+        let address = known.map_or_else(|| data_path_address.clone(), |ip| ip.to_string());
         // Heard first: the leader's loop must find it so once the store says READY.
         self.pulse.registered(term, &node_id);
         self.register(&node_id, &description, &address, &data_path_address)
@@ -233,6 +237,13 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         }
         Ok(Response::new(proto::ReportNetworkResponse {}))
     }
+}
+
+/// The address that a manager is reached at. Its own session comes from wherever it reaches itself.
+fn advertised(state: &skein_model::State, node_id: &str) -> Option<IpAddr> {
+    let member = state.cluster()?.managers.get(node_id)?;
+    let address: SocketAddr = member.addr.parse().ok()?;
+    Some(address.ip())
 }
 
 fn period_ms(state: &skein_model::State) -> u32 {
