@@ -14,6 +14,9 @@ use std::collections::BTreeSet;
 
 /// Time between the stop signal and SIGKILL unless the spec names one, in nanoseconds.
 pub const STOP_GRACE_PERIOD_DEFAULT: i64 = 10_000_000_000;
+/// The most tasks of one service at once: as many as the scheduler is measured with. More would be made
+/// and held in memory whether or not there are nodes for them.
+pub const TASKS_MAX: u64 = 100_000;
 /// Time before a task is replaced, in nanoseconds.
 pub const RESTART_DELAY_DEFAULT: i64 = 5_000_000_000;
 /// Time that an update watches each new task, in nanoseconds.
@@ -114,6 +117,13 @@ fn check_mode(spec: &ServiceSpec) -> Result<(), SpecError> {
         } if negative(total_completions) => Err(SpecError::invalid(
             "Total completed jobs must not be negative",
         )),
+        ServiceMode::Replicated { replicas: tasks }
+        | ServiceMode::ReplicatedJob {
+            max_concurrent: tasks,
+            ..
+        } if tasks > TASKS_MAX => Err(SpecError::invalid(format!(
+            "{tasks} tasks at once are too many: a service has at most {TASKS_MAX}"
+        ))),
         mode if mode.is_job() && spec.update_config.is_some() => {
             Err(SpecError::invalid("Jobs may not have an update config"))
         }

@@ -126,6 +126,20 @@ fn services_are_refused_in_the_references_words() {
         }),
         "Total completed jobs must not be negative"
     );
+    for (tasks, refused) in [(100_000, false), (100_001, true)] {
+        for mode in [
+            ServiceMode::Replicated { replicas: tasks },
+            ServiceMode::ReplicatedJob {
+                max_concurrent: tasks,
+                total_completions: 1,
+            },
+        ] {
+            let mut spec = spec();
+            spec.mode = mode;
+            let result = check_service(&Fixture::default().state, None, &spec);
+            assert_eq!(result.is_err(), refused, "{mode:?}");
+        }
+    }
 }
 
 #[test]
