@@ -18,7 +18,7 @@ const PROGRESS: Duration = Duration::from_secs(30);
 #[command(name = "skein-simulation")]
 struct Cli {
     /// How many worlds to run.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The seed of the first one; the others follow.
     #[arg(long, default_value_t = 0)]

@@ -152,6 +152,7 @@ impl Network {
             };
             let (done, result) = oneshot::channel();
             executor::spawn_in(listener, async move {
+                // The caller may have given up, or its machine.
                 let _ = done.send(handle().await);
             });
             let result = result.await.map_err(|_| Broken::Reset);
