@@ -346,10 +346,12 @@ impl Tables for Maps {
         match opening {
             false => {
                 let inserted = CONNTRACK.insert(key, ct, any).is_ok();
+                // Most flows are not there, and the entry in the other table is found first.
                 let _ = CONNTRACK_SYN.remove(key);
                 inserted
             }
             true => {
+                // Of an ended flow, if there is one: it would be found before the new one.
                 let _ = CONNTRACK.remove(key);
                 CONNTRACK_SYN.insert(key, ct, any).is_ok()
             }

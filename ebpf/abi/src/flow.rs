@@ -212,8 +212,14 @@ pub const fn place_of_vni(vni: u32) -> u32 {
     vni | PLACE_TUNNEL
 }
 
+/// Whether a place is one of [`place_of_vni`].
+#[inline(always)]
+pub const fn is_tunnel(place: u32) -> bool {
+    place != PLACE_HOST && place & PLACE_TUNNEL != 0
+}
+
 /// The mark of [`place_of_vni`].
-pub const PLACE_TUNNEL: u32 = 1 << 31;
+const PLACE_TUNNEL: u32 = 1 << 31;
 
 // SAFETY (for aya::Pod of `Ct`): user space only removes these entries and reads back what the
 // kernel side wrote, which is always a valid `Route`.

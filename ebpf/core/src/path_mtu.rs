@@ -6,7 +6,7 @@
 use crate::{Action, Verdict, subprogram::subprogram};
 use skein_abi::{
     ICMP, VNI_FORWARD,
-    flow::{PLACE_HOST, PLACE_TUNNEL, PLACE_UPLINK, scope_of},
+    flow::{PLACE_HOST, PLACE_UPLINK, is_tunnel, scope_of},
     verdict::Counter,
 };
 
@@ -31,7 +31,7 @@ subprogram! {
     pub fn fit(t, w) -> bool {
         let mtu = t.config().tunnel_mtu;
         let forwarded = w.verdict.action == Action::Tunnel && w.verdict.vni == VNI_FORWARD;
-        let returned = w.verdict.action == Action::Out && w.fragment_key.place & PLACE_TUNNEL != 0;
+        let returned = w.verdict.action == Action::Out && is_tunnel(w.fragment_key.place);
         if mtu <= HEADERS || w.verdict.reset != 0 {
             return false;
         }
@@ -56,7 +56,7 @@ subprogram! {
             PLACE_HOST => Verdict::host(&w.to),
             // An answer that its client's side does not carry: from the task's node, and back there like
             // an error of a router on the way.
-            tunnel if tunnel & PLACE_TUNNEL != 0 => {
+            tunnel if is_tunnel(tunnel) => {
                 Verdict::tunnel(&w.to, w.entry, VNI_FORWARD, t.config().node_addr)
             }
             endpoint => Verdict::endpoint(&w.to, endpoint.wrapping_sub(scope_of(0))),

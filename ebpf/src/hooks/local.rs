@@ -1,10 +1,7 @@
 //! tc ingress of `skein1`: what the host itself sends into the local pair.
 
-use crate::{
-    act::act,
-    maps::{Maps, scratch},
-    parse::parse,
-};
+use super::parsed;
+use crate::{act::act, maps::Maps};
 use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
 use skein_packet::{from_host, settle};
 
@@ -15,12 +12,9 @@ pub fn skein_local(ctx: TcContext) -> i32 {
     let Some(maps) = Maps::open(ctx.as_ptr()) else {
         return DROP;
     };
-    let Some(scratch) = scratch() else {
+    let Some(scratch) = parsed(&maps, &ctx) else {
         return DROP;
     };
-    if !parse(&ctx, scratch) {
-        return DROP;
-    }
     from_host(&maps, &mut scratch.work);
     settle(&maps, &mut scratch.work);
     act(&maps, &ctx, scratch)

@@ -1,9 +1,10 @@
 //! tc ingress of the host's end of a container's veth pair: what the container sends.
 
+use super::parsed;
 use crate::{
     act::{act, answer_by_device},
-    maps::{Maps, VETHS, scratch},
-    parse::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ethertype, parse},
+    maps::{Maps, VETHS},
+    parse::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ethertype},
 };
 use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
 use skein_abi::{mac, overlay::Endpoint, verdict::Counter};
@@ -32,13 +33,9 @@ pub fn skein_veth(ctx: TcContext) -> i32 {
         Some(ETH_P_ARP) => return arp(&maps, &ctx, &endpoint),
         _ => return DROP,
     }
-    let Some(scratch) = scratch() else {
+    let Some(scratch) = parsed(&maps, &ctx) else {
         return DROP;
     };
-    if !parse(&ctx, scratch) {
-        maps.count(Counter::DropMalformed);
-        return DROP;
-    }
     let own_mac = ctx.load::<[u8; 6]>(6) == Ok(mac(endpoint.addr));
     let packet = &scratch.work.packet;
     if packet.sender != endpoint.addr || packet.tuple.src != endpoint.addr || !own_mac {

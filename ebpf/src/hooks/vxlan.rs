@@ -1,10 +1,7 @@
 //! tc ingress of the external vxlan device: what other nodes send.
 
-use crate::{
-    act::act,
-    maps::{Maps, scratch},
-    parse::parse,
-};
+use super::parsed;
+use crate::{act::act, maps::Maps};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{TC_ACT_SHOT, bpf_tunnel_key},
@@ -22,13 +19,9 @@ pub fn skein_vxlan(ctx: TcContext) -> i32 {
     let Some(maps) = Maps::open(ctx.as_ptr()) else {
         return DROP;
     };
-    let Some(scratch) = scratch() else {
+    let Some(scratch) = parsed(&maps, &ctx) else {
         return DROP;
     };
-    if !parse(&ctx, scratch) {
-        maps.count(Counter::DropMalformed);
-        return DROP;
-    }
     // SAFETY: plain data, all zero is a value of it.
     let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
     let size = size_of::<bpf_tunnel_key>() as u32;
