@@ -11,8 +11,9 @@
 
 use super::{
     Raft,
+    contacts::Contacts,
     handle::{ELECTION_MS, HEARTBEAT_MS},
-    network::{Connection, Contacts, Network},
+    network::{Connection, Network},
     platform::Daemon,
     types::Peer,
 };
@@ -32,9 +33,11 @@ const LEASE: Duration = Duration::from_millis(ELECTION_MS.1);
 const GIVEN_UP: Duration = LEASE.saturating_add(Duration::from_millis(ELECTION_MS.1));
 /// Between looks. Several of them fit between the end of the lease and openraft's time to stand.
 const TICK: Duration = Duration::from_millis(HEARTBEAT_MS);
-/// How long the others may take to answer: as long as for a vote. Who does not answer in this time
-/// would not vote in time either.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(ELECTION_MS.0);
+/// How long the others may take to answer: a member asks, and asks once more, before openraft's
+/// shortest time to stand has come. Who does not answer in this time would hardly vote in time either.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(ELECTION_MS.0 / 4);
+// Both answers are there in time, so that nobody who is asked here delays an election.
+const _: () = assert!(2 * (TICK.as_millis() + ANSWER_TIMEOUT.as_millis()) <= ELECTION_MS.0 as u128);
 
 /// What another member has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +228,8 @@ pub(super) async fn run(raft: Raft, credentials: Credentials) {
             others.hang_up();
             false
         } else {
+            // What was agreed on at the last look may have passed: not while the others are asked.
+            raft.openraft().runtime_config().elect(false);
             tokio::select! {
                 stands = others.agree(&raft) => stands,
                 () = stop.cancelled() => return,
@@ -291,7 +296,5 @@ mod tests {
         let silent = Leader::Other(LEASE + Duration::from_millis(1));
         assert!(!silent.is_heard_within(LEASE) && silent.is_heard_within(GIVEN_UP));
         assert!(!Leader::Unknown.is_heard_within(GIVEN_UP));
-        // There is time to ask before openraft stands.
-        assert!(LEASE + 2 * TICK < LEASE + Duration::from_millis(ELECTION_MS.0));
     }
 }

@@ -1,11 +1,12 @@
 use super::{
     Leadership, Member, ProposeError, candidacy,
+    contacts::Contacts,
     disk::Disk,
     leadership::{self, CONFIRM_RETRY, member},
     log::Log,
     machine::Machine,
     membership,
-    network::{Contacts, Network},
+    network::Network,
     platform::{self, Daemon, Loaded, Platform},
     types::{Outcome, Peer, TypeConfig},
 };

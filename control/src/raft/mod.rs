@@ -2,6 +2,7 @@
 //! leaves this module.
 
 mod candidacy;
+mod contacts;
 mod disk;
 mod group;
 mod handle;
@@ -23,9 +24,9 @@ pub use survivor::survive;
 /// What a simulation of the group needs to put its own foundations under it; nobody else does.
 pub mod foundation {
     pub use super::{
+        contacts::Contacts,
         handle::{Clock, Parts},
         machine::{Builder, Machine},
-        network::Contacts,
         platform::{Done, Loaded, Platform, Storage},
         types::{
             Entry, LogId, Outcome, Peer, SnapshotMeta, StorageError, StoredMembership, TypeConfig,

@@ -1,5 +1,8 @@
+//! The ways to the other members, over gRPC.
+
 use super::{
-    platform::{self, Daemon, Instant, Platform},
+    contacts::Contacts,
+    platform::Daemon,
     types::{Peer, TypeConfig},
     wire,
 };
@@ -15,42 +18,13 @@ use openraft::{
         InstallSnapshotResponse, VoteRequest, VoteResponse,
     },
 };
-use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use skein_proto::node::{PreVoteRequest, RaftMessage, raft_client::RaftClient};
-use std::{collections::HashMap, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, transport::Channel};
 
 /// Metadata of a call: the Raft ID of the member it is meant for. Another one at that address does
 /// not answer it.
 pub const TARGET_METADATA: &str = "skein-raft-id";
-/// A member that answered within this time is reachable: a few heartbeats.
-const REACHABLE: Duration = Duration::from_secs(3);
-
-/// When each member last answered this one.
-#[derive(Clone, Default)]
-pub struct Contacts<P: Platform> {
-    last: Arc<Mutex<HashMap<u64, Instant<P>>>>,
-}
-
-impl<P: Platform> Contacts<P> {
-    /// Whether a member answered lately.
-    pub fn reachable(&self, raft_id: u64) -> bool {
-        self.within(raft_id, REACHABLE)
-    }
-
-    /// Whether a member answered this one within a time.
-    pub fn within(&self, raft_id: u64, time: Duration) -> bool {
-        let last = self.last.lock().get(&raft_id).copied();
-        last.is_some_and(|last| platform::now::<P>() - last < time)
-    }
-
-    /// A member has answered.
-    pub fn answered(&self, raft_id: u64) {
-        self.last.lock().insert(raft_id, platform::now::<P>());
-    }
-}
-
 /// Makes the connections to the other members.
 pub struct Network {
     pub credentials: Credentials,

@@ -319,7 +319,7 @@ async fn three_members_go_on_without_their_leader() {
     };
     let mut network = network::Network {
         credentials: one.credentials.clone(),
-        contacts: network::Contacts::default(),
+        contacts: contacts::Contacts::default(),
     };
     // Neither as what it was, nor as one that is yet to come.
     for (member, claimed) in [(leader, 1), (leader, 1000), (other, 1), (other, 1000)] {
