@@ -1,7 +1,7 @@
 //! Requests about the cluster: answered where this node leads it, else passed on to the manager that
 //! does.
 
-use super::{error::ApiError, json, member::Member, version::ApiVersion};
+use super::{body, error::ApiError, member::Member, version::ApiVersion};
 use crate::{
     node::NodeError,
     rpc::{self, LEADER_METADATA},
@@ -73,7 +73,7 @@ impl Cluster {
         ApiVersion::note(&mut parts);
         // The outer table's path parameters would count among the inner one's.
         parts.extensions.clear();
-        let body = json::read(body).await?;
+        let body = body::read(body).await?;
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
             match self.place()? {

@@ -6,6 +6,7 @@
 //! leader ([`leader_table`]), here or on another manager; what no table knows, through [`proxy`] to
 //! the engine.
 
+mod body;
 mod cluster;
 mod error;
 mod events;
@@ -123,7 +124,7 @@ fn node_table(local: Local) -> Router {
         .route("/containers/create", post(networks::create_container))
         .route("/containers/{id}/json", get(networks::in_containers))
         // The engine checks what is its own.
-        .route_layer(middleware::from_fn(json::check_content_type))
+        .route_layer(middleware::from_fn(body::check_content_type))
         .fallback(engines)
         .method_not_allowed_fallback(engines)
         .with_state(local)

@@ -1,7 +1,7 @@
 //! `/secrets` and `/configs`
 
 use super::{
-    Leader, Local, Original, error::ApiError, filters::Filters, json, query::Params,
+    Leader, Local, Original, body, error::ApiError, filters::Filters, json, query::Params,
     version::ApiVersion,
 };
 use crate::raft::ProposeError;
@@ -210,7 +210,7 @@ pub async fn create_of_version(
         Kind::Config
     };
     let (parts, body) = request.into_parts();
-    let body = json::read(body).await?;
+    let body = body::read(body).await?;
     check_version(kind, version, &body)?;
     let request = Request::from_parts(parts, Body::from(body));
     Ok(local.cluster.call(request).await)

@@ -156,7 +156,7 @@ fn add_headers(response: &mut Response, offered: ApiVersion) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::json;
+    use super::super::body;
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_half_a_body_is_told_so_and_let_go() {
-        let read = |body: Body| async { json::read(body).await.map(|_| ()) };
+        let read = |body: Body| async { body::read(body).await.map(|_| ()) };
         let router = Router::new().route("/objects", axum::routing::post(read));
         let (mut client, server) = UnixStream::pair().unwrap();
         let serving = served_by(router, server);

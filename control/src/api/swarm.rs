@@ -1,6 +1,6 @@
 //! `/swarm`: the cluster as a whole, and this node's membership in it.
 
-use super::{Leader, Local, error::ApiError, json, query::Params};
+use super::{Leader, Local, body, error::ApiError, json, query::Params};
 use crate::{
     clock, identity,
     node::{InitRequest, JoinRequest},
@@ -14,13 +14,13 @@ use std::sync::Arc;
 use tonic::Code;
 
 pub async fn init(State(local): State<Local>, body: Body) -> Result<Response, ApiError> {
-    let request: InitRequest = json::parse_as(&json::read(body).await?)?;
+    let request: InitRequest = json::parse_as(&body::read(body).await?)?;
     let id = local.member.init(request).await?;
     Ok(json::ok(&id.into()))
 }
 
 pub async fn join(State(local): State<Local>, body: Body) -> Result<StatusCode, ApiError> {
-    let request: JoinRequest = json::parse_as(&json::read(body).await?)?;
+    let request: JoinRequest = json::parse_as(&body::read(body).await?)?;
     local.member.join(request).await?;
     Ok(StatusCode::OK)
 }

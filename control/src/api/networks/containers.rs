@@ -3,7 +3,7 @@
 use super::shape;
 use crate::{
     agent::engine::TWIN_LABEL,
-    api::{Local, Original, error::ApiError, json, proxy},
+    api::{Local, Original, body, error::ApiError, json, proxy},
     node::LocalState,
 };
 use axum::{
@@ -65,7 +65,7 @@ pub async fn create_container(
         return Ok(local.pass_to_engine(request).await);
     }
     let (parts, body) = request.into_parts();
-    let body = json::read(body).await?;
+    let body = body::read(body).await?;
     // What is no JSON is the engine's to refuse.
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut references = BTreeSet::new();
@@ -92,7 +92,7 @@ pub async fn connect(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     // First: a client that is still writing would not see a refusal.
-    let body = json::read(body).await?;
+    let body = body::read(body).await?;
     if local.is_member() {
         local.check_attachable(&id).await?;
         // The managers were asked too.

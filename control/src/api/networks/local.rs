@@ -2,7 +2,7 @@
 
 use super::{shape, swarm::name_taken};
 use crate::{
-    api::{Local, error::ApiError, json, query::Params},
+    api::{Local, body, error::ApiError, json, query::Params},
     node::LocalState,
 };
 use axum::{
@@ -121,7 +121,7 @@ pub async fn inspect(
 
 pub async fn create(State(local): State<Local>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = json::read(body).await?;
+    let body = body::read(body).await?;
     let spec = json::parse(&body)?;
     let name = spec["Name"].as_str().unwrap_or_default().to_owned();
     let request = Request::from_parts(parts, Body::from(body));

@@ -4,7 +4,7 @@
 use super::swarm::removal;
 use crate::{
     agent::engine::TWIN_LABEL,
-    api::{Leader, Local, error::ApiError, filters::Filters, json, proxy, query::Params},
+    api::{Leader, Local, body, error::ApiError, filters::Filters, json, proxy, query::Params},
     clock,
 };
 use axum::{
@@ -44,7 +44,7 @@ pub async fn prune(
         let response = local.cluster.call(asked(filters)?).await;
         // Without a leader the engine's are gone all the same.
         if response.status() == StatusCode::OK {
-            let body = json::read(response.into_body()).await?;
+            let body = body::read(response.into_body()).await?;
             names.extend(deleted(&json::parse(&body)?));
         }
     }
