@@ -136,11 +136,19 @@ async fn twin(environment: &Environment, network_id: &str) -> Result<String, Fai
 
 async fn check_bind_sources(plan: &Plan) -> Result<(), Failure> {
     for source in &plan.bind_sources {
-        if !tokio::fs::try_exists(source).await.unwrap_or(false) {
-            return Err(Failure::Final(format!(
-                "invalid bind mount source, source path not found: {}",
-                source.display()
-            )));
+        let path = source.display();
+        match tokio::fs::try_exists(source).await {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Failure::Final(format!(
+                    "invalid bind mount source, source path not found: {path}"
+                )));
+            }
+            Err(error) => {
+                return Err(Failure::Passing(format!(
+                    "cannot look at bind mount source {path}: {error}"
+                )));
+            }
         }
     }
     Ok(())
