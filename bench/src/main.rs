@@ -114,5 +114,7 @@ fn finish(report: &Report, common: &Common) -> anyhow::Result<()> {
         "not all could be compared:\n{}",
         errors.join("\n")
     );
+    let missed: Vec<_> = report.missed().iter().map(ToString::to_string).collect();
+    ensure!(missed.is_empty(), "bars missed:\n{}", missed.join("\n"));
     Ok(())
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use rand::RngCore;
 use serde::Serialize;
 use std::{
-    fmt::Write as _,
+    fmt::{self, Write as _},
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -156,6 +156,14 @@ pub struct Bar {
     pub unit: Unit,
 }
 
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value| self.unit.show(value);
+        let found = self.found.map_or_else(|| "?".to_owned(), shown);
+        write!(f, "{}: {found}, at most {}", self.what, shown(self.at_most))
+    }
+}
+
 impl Bar {
     /// Whether it holds; `None` where nothing was measured.
     pub fn holds(&self) -> Option<bool> {
@@ -216,6 +224,14 @@ impl Report {
             Some(format!("{}: {}: {error}", of.what, contender.name))
         });
         failed.collect()
+    }
+
+    /// Bars that a run of full size did not reach, or could not measure. A quick one shows nothing of
+    /// them.
+    pub fn missed(&self) -> Vec<&Bar> {
+        let bars = self.sections.iter().flat_map(|section| &section.bars);
+        bars.filter(|bar| !self.quick && bar.holds() != Some(true))
+            .collect()
     }
 
     /// As Markdown. Charts are beside it, by the names of [`chart_name`](Self::chart_name).
@@ -488,6 +504,13 @@ mod tests {
         of.sections[0].bars[0].found = Some(0.51);
         assert_eq!(of.sections[0].bars[0].holds(), Some(false));
         assert!(of.markdown().contains("| 0.500 | 0.510 | **missed** |"));
+        assert!(of.missed().is_empty(), "a quick run");
+        of.quick = false;
+        assert_eq!(of.missed().len(), 1);
+        of.sections[0].bars[0].found = None;
+        assert_eq!(of.missed().len(), 1);
+        of.sections[0].bars[0].found = Some(0.5);
+        assert!(of.missed().is_empty());
     }
 
     #[test]

@@ -122,11 +122,12 @@ pub fn under_load(
     let client = cluster.client()?;
     let changed = std::thread::scope(|scope| {
         let load = scope.spawn(|| within(client, || shared.run()));
+        let stop = StopOnDrop(&shared.stop);
         std::thread::sleep(QUIET);
         *lock(&shared.change) = Some(Instant::now());
         let changed = change();
         std::thread::sleep(QUIET);
-        shared.stop.store(true, Ordering::Relaxed);
+        drop(stop);
         let ended = load.join();
         let ended = ended.map_err(|_| anyhow::anyhow!("the load panicked"))?;
         ended.and(changed)
@@ -135,6 +136,15 @@ pub fn under_load(
     outcome.took = shared.start.elapsed();
     changed.with_context(|| format!("a change under load: {outcome}"))?;
     Ok(outcome)
+}
+
+/// Ends the load also where the change panics.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 struct Shared {

@@ -41,12 +41,18 @@ pub fn remove_node(draft: &mut Draft, node_id: &str) {
 mod tests {
     use super::*;
     use crate::testing::Fixture;
+    use skein_model::RaftMember;
 
     #[test]
-    fn neither_node_nor_certificate_nor_tasks_are_left() {
+    fn neither_node_nor_seat_nor_certificate_nor_tasks_are_left() {
         let mut fixture = Fixture::default();
         fixture.node("a", |_| {});
         fixture.node("b", |_| {});
+        let mut cluster = Cluster::clone(fixture.state.cluster().unwrap());
+        for node in ["a", "b"] {
+            cluster.managers.insert(node.into(), RaftMember::default());
+        }
+        fixture.put(cluster);
         for (id, node, state) in [
             ("runs", "a", TaskState::Running),
             ("ended", "a", TaskState::Complete),
@@ -63,7 +69,8 @@ mod tests {
         let state = &fixture.state;
         assert!(state.node("a").is_none() && state.node("b").is_some());
         let cluster = state.cluster().unwrap();
-        assert!(cluster.removed_nodes.contains_key("a"));
+        assert!(cluster.removed_nodes.keys().eq(["a"]));
+        assert!(cluster.managers.keys().eq(["b"]));
         let of = |id: &str| state.task(id).unwrap().status.state;
         assert_eq!(of("runs"), TaskState::Orphaned);
         assert_eq!(of("ended"), TaskState::Complete);
