@@ -11,7 +11,7 @@ use skein_dataplane::{
     plugin::{self, Store},
     sync::Sync,
 };
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{io::IsTerminal as _, net::SocketAddr, process::ExitCode, sync::Arc};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -24,6 +24,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match run(&Config::parse()).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -71,6 +71,8 @@ enum ClusterCommand {
     Up(UpArgs),
     /// Remove the cluster and everything it made.
     Down,
+    /// List the hosts, and what runs on them.
+    Ls,
     #[command(flatten)]
     Use(UseCommand),
 }
@@ -96,8 +98,6 @@ enum UseCommand {
         /// Node or `client`.
         host: String,
     },
-    /// List the hosts, and what runs on them.
-    Ls,
     /// Kill daemons of a node at once (SIGKILL); its containers go on.
     Kill {
         /// Node.
@@ -198,8 +198,31 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        ClusterCommand::Ls => {
+            match Cluster::find(NAME)? {
+                Some(cluster) => list(&cluster)?,
+                None => println!("there is no cluster: `cargo xtask cluster up` makes one"),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         ClusterCommand::Use(command) => use_cluster(&Cluster::open(NAME)?, command),
     }
+}
+
+fn list(cluster: &Cluster) -> anyhow::Result<()> {
+    if !cluster.is_whole() {
+        eprintln!("`cargo xtask cluster up` is not done yet");
+    }
+    for host in cluster.hosts() {
+        let paused = if host.is_paused()? { " (paused)" } else { "" };
+        println!(
+            "{:<8} {:<15} {}{paused}",
+            host.name(),
+            host.address(),
+            host.running().join(" ")
+        );
+    }
+    Ok(())
 }
 
 fn use_cluster(cluster: &Cluster, command: UseCommand) -> anyhow::Result<ExitCode> {
@@ -225,20 +248,6 @@ fn use_cluster(cluster: &Cluster, command: UseCommand) -> anyhow::Result<ExitCod
             return Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)));
         }
         UseCommand::Ip { host } => println!("{}", cluster.host(&host)?.address()),
-        UseCommand::Ls => {
-            if !cluster.is_whole() {
-                eprintln!("`cargo xtask cluster up` is not done yet");
-            }
-            for host in cluster.hosts() {
-                let paused = if host.is_paused()? { " (paused)" } else { "" };
-                println!(
-                    "{:<8} {:<15} {}{paused}",
-                    host.name(),
-                    host.address(),
-                    host.running().join(" ")
-                );
-            }
-        }
         UseCommand::Kill { node, daemons } => {
             cluster.node(&node)?.kill(Daemon::or_all(&daemons))?;
         }

@@ -228,9 +228,14 @@ impl Cluster {
         let path = folder.join(RECORD);
         let text =
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut record: Record = serde_json::from_slice(&text)?;
+        // Where the folder is a copy, the hosts are those of the original, which may run still.
+        record
+            .hosts
+            .retain(|host| host.folder.starts_with(&folder) || !host.folder.exists());
         Ok(Self {
             folder,
-            record: serde_json::from_slice(&text)?,
+            record,
             ties: Vec::new(),
             keep: true,
         })
