@@ -24,6 +24,14 @@ pub struct ServiceSpec {
     pub endpoint_spec: Option<EndpointSpec>,
 }
 
+impl ServiceSpec {
+    /// Whether any of its ports is published on every node.
+    pub fn publishes_ingress(&self) -> bool {
+        let endpoint = self.endpoint_spec.as_ref();
+        endpoint.is_some_and(EndpointSpec::publishes_ingress)
+    }
+}
+
 /// How many tasks a service has, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
@@ -541,6 +549,14 @@ pub struct EndpointSpec {
     pub mode: ResolutionMode,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortConfig>,
+}
+
+impl EndpointSpec {
+    /// Whether any port is published on every node.
+    pub fn publishes_ingress(&self) -> bool {
+        let mut ports = self.ports.iter();
+        ports.any(|port| port.publish_mode == PublishMode::Ingress)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

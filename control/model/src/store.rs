@@ -3,6 +3,7 @@
 mod changes;
 mod draft;
 mod lookup;
+mod references;
 mod transaction;
 
 pub use draft::Draft;

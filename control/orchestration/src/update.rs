@@ -334,8 +334,17 @@ fn fail(draft: &mut Draft, service: &Service, config: &UpdateConfig, task: &str)
         set_status(draft, service, status(UpdateState::RollbackPaused, message));
         return;
     }
-    match (&service.previous_spec, config.failure_action) {
-        (Some(previous), FailureAction::Rollback) => {
+    let previous = match config.failure_action {
+        FailureAction::Rollback => service.previous_spec.as_ref(),
+        FailureAction::Pause | FailureAction::Continue => None,
+    };
+    // What only the previous spec names may be gone by now.
+    let possible = previous.map(|previous| {
+        let present = draft.check_references(Some(&service.spec), previous);
+        present.map(|()| previous)
+    });
+    match possible {
+        Some(Ok(previous)) => {
             let mut rolled = service.clone();
             rolled.spec = previous.clone();
             rolled.previous_spec = None;
@@ -348,8 +357,11 @@ fn fail(draft: &mut Draft, service: &Service, config: &UpdateConfig, task: &str)
             rolled.update_status = Some(status(UpdateState::RollbackStarted, message));
             draft.put(rolled);
         }
-        _ => {
-            let message = format!("update paused {cause}");
+        other => {
+            let mut message = format!("update paused {cause}");
+            if let Some(Err(lack)) = other {
+                message += &format!("; it cannot be rolled back: {lack}");
+            }
             set_status(draft, service, status(UpdateState::Paused, message));
         }
     }

@@ -114,9 +114,7 @@ impl From<SpecError> for ApiError {
     fn from(error: SpecError) -> Self {
         let code = match error.kind {
             SpecErrorKind::Invalid => Code::InvalidArgument,
-            SpecErrorKind::Precondition => Code::FailedPrecondition,
             SpecErrorKind::Forbidden => Code::PermissionDenied,
-            SpecErrorKind::Conflict => Code::AlreadyExists,
             SpecErrorKind::Unimplemented => Code::Unimplemented,
             SpecErrorKind::Internal => return Self::internal(error.message),
         };
@@ -126,12 +124,22 @@ impl From<SpecError> for ApiError {
 
 impl From<Rejection> for ApiError {
     fn from(rejection: Rejection) -> Self {
-        let code = match rejection {
+        let code = match &rejection {
+            // The reference's error has no type here.
+            Rejection::NetworkMissing { .. } => return Self::internal(rejection.to_string()),
             // 500: a quirk of Swarm that clients know by its text.
             Rejection::OutOfSequence | Rejection::TooLarge { .. } => Code::Unknown,
-            Rejection::NameConflict { .. } | Rejection::Exists { .. } => Code::AlreadyExists,
+            Rejection::NameConflict { .. }
+            | Rejection::Exists { .. }
+            | Rejection::IngressPresent { .. } => Code::AlreadyExists,
             Rejection::NotFound { .. } => Code::NotFound,
-            Rejection::TooManyActions(_) => Code::InvalidArgument,
+            Rejection::TooManyActions(_)
+            | Rejection::PayloadsMissing { .. }
+            | Rejection::PayloadInUse { .. } => Code::InvalidArgument,
+            Rejection::IngressMissing
+            | Rejection::NetworkPredefined { .. }
+            | Rejection::IngressInUse { .. }
+            | Rejection::NetworkInUse { .. } => Code::FailedPrecondition,
         };
         Self::rpc(code, rejection)
     }
@@ -192,6 +200,63 @@ mod tests {
             (500, 1)
         );
         assert_eq!(error, ApiError::no_leader());
+    }
+
+    #[test]
+    fn what_is_needed_or_missing_is_said_as_by_swarm() {
+        let (id, user, name) = ("n1".to_owned(), "s1".to_owned(), "key".to_owned());
+        let answer = |rejection: Rejection| {
+            let error = ApiError::from(ProposeError::Rejected(rejection));
+            (error.status.as_u16(), error.message)
+        };
+        let (kind, by) = (Kind::Secret, Kind::Service);
+        for (rejection, status, said) in [
+            (
+                Rejection::NetworkInUse {
+                    id: id.clone(),
+                    by,
+                    user,
+                },
+                400,
+                "rpc error: code = FailedPrecondition desc = network n1 is in use by service s1",
+            ),
+            (
+                Rejection::PayloadInUse {
+                    kind,
+                    name: name.clone(),
+                    services: vec!["a".into(), "b".into()],
+                },
+                400,
+                "rpc error: code = InvalidArgument desc = secret 'key' is in use by the following \
+                 services: a, b",
+            ),
+            (
+                Rejection::PayloadsMissing {
+                    kind,
+                    names: vec![name],
+                },
+                400,
+                "rpc error: code = InvalidArgument desc = secret not found: key",
+            ),
+            (
+                Rejection::IngressMissing,
+                400,
+                "rpc error: code = FailedPrecondition desc = service needs ingress network, but no \
+                 ingress network is present",
+            ),
+            (
+                Rejection::IngressPresent { id: id.clone() },
+                409,
+                "rpc error: code = AlreadyExists desc = ingress network (n1) is already present",
+            ),
+            (
+                Rejection::NetworkMissing { id },
+                500,
+                "network n1 not found",
+            ),
+        ] {
+            assert_eq!(answer(rejection), (status, said.to_owned()));
+        }
     }
 
     #[test]

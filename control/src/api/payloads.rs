@@ -50,15 +50,13 @@ pub trait Kept: Clone + Serialize + Into<Object> + 'static {
     fn find<'a>(state: &'a Model, reference: &str) -> Result<&'a Arc<Self>, LookupError>;
     /// Checks one that is to be created.
     fn check(spec: &PayloadSpec) -> Result<(), SpecError>;
-    /// Checks whether one may be removed.
-    fn check_removal(&self, state: &Model) -> Result<(), SpecError>;
 }
 
 /// Both have the same fields; the names of the store's and the validation's functions differ.
 macro_rules! kept {
     (
         $type:ident, $filters:expr, $shows_data:expr,
-        $all:ident, $find:ident, $check:ident, $check_removal:ident
+        $all:ident, $find:ident, $check:ident
     ) => {
         impl Kept for $type {
             const KIND: Kind = Kind::$type;
@@ -93,9 +91,6 @@ macro_rules! kept {
             fn check(spec: &PayloadSpec) -> Result<(), SpecError> {
                 validate::$check(spec)
             }
-            fn check_removal(&self, state: &Model) -> Result<(), SpecError> {
-                validate::$check_removal(state, self)
-            }
         }
     };
 }
@@ -106,8 +101,7 @@ kept!(
     false,
     secrets,
     find_secret,
-    check_secret,
-    check_secret_removal
+    check_secret
 );
 kept!(
     Config,
@@ -115,8 +109,7 @@ kept!(
     true,
     configs,
     find_config,
-    check_config,
-    check_config_removal
+    check_config
 );
 
 pub async fn list<T: Kept>(
@@ -252,7 +245,6 @@ pub async fn remove<T: Kept>(
 ) -> Result<StatusCode, ApiError> {
     let state = leader.read().await?;
     let object = T::find(&state, &id)?;
-    object.check_removal(&state)?;
     let (kind, id, version) = (T::KIND, object.id().to_owned(), None);
     leader.write(Action::Remove { kind, id, version }).await?;
     Ok(StatusCode::NO_CONTENT)

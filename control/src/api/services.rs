@@ -163,7 +163,7 @@ pub async fn update(
     let current = state.find_service(&id)?;
     // Of a rollback too, although nothing of it is used.
     check(&state, Some(current), &mut spec)?;
-    let service = match params.text("rollback") {
+    let mut service = match params.text("rollback") {
         "" | "none" => updated(&state, current, spec, &params, &headers)?,
         "previous" => rolled_back(&state, current)?,
         other => {
@@ -172,9 +172,7 @@ pub async fn update(
             )));
         }
     };
-    if current.meta.version != version {
-        return Err(skein_model::Rejection::OutOfSequence.into());
-    }
+    service.meta.version = version;
     leader.write(Action::Update(Object::from(service))).await?;
     Ok(json::ok(&json!({"Warnings": null})))
 }

@@ -79,6 +79,67 @@ pub enum Rejection {
         /// Its full ID.
         id: String,
     },
+    /// A service names a network that is not there.
+    #[error("network {id} not found")]
+    NetworkMissing {
+        /// As the service names it.
+        id: String,
+    },
+    /// A service names secrets or configs that are not there.
+    #[error("{kind}{} not found: {}", plural(names), names.join(", "))]
+    PayloadsMissing {
+        /// Which of the two.
+        kind: Kind,
+        /// As the service names them.
+        names: Vec<String>,
+    },
+    /// A service publishes ports on every node.
+    #[error("service needs ingress network, but no ingress network is present")]
+    IngressMissing,
+    /// A second ingress network.
+    #[error("ingress network ({id}) is already present")]
+    IngressPresent {
+        /// The full ID of the first.
+        id: String,
+    },
+    /// A network that is to go belongs to every cluster.
+    #[error("network {id} ({name}) is a swarm predefined network and cannot be removed")]
+    NetworkPredefined {
+        /// Its full ID.
+        id: String,
+        /// Its name.
+        name: String,
+    },
+    /// The network that is to go carries published ports.
+    #[error("ingress network cannot be removed because service {service} depends on it")]
+    IngressInUse {
+        /// The full ID of one that publishes some.
+        service: String,
+    },
+    /// A network that is to go is needed.
+    #[error("network {id} is in use by {by} {user}")]
+    NetworkInUse {
+        /// Its full ID.
+        id: String,
+        /// What needs it.
+        by: Kind,
+        /// The full ID of that.
+        user: String,
+    },
+    /// A secret or config that is to go is needed.
+    #[error(
+        "{kind} '{name}' is in use by the following service{}: {}",
+        plural(services),
+        services.join(", ")
+    )]
+    PayloadInUse {
+        /// Which of the two.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// The names of those that need it.
+        services: Vec<String>,
+    },
     /// More than [`PROPOSAL_ACTIONS_MAX`] actions.
     #[error("{0} changes in one transaction: at most {PROPOSAL_ACTIONS_MAX} are allowed")]
     TooManyActions(usize),
@@ -93,6 +154,10 @@ pub enum Rejection {
         /// How many may be.
         limit: usize,
     },
+}
+
+fn plural(names: &[String]) -> &'static str {
+    if names.len() == 1 { "" } else { "s" }
 }
 
 impl Action {
@@ -206,6 +271,7 @@ impl State {
             kind,
             id: id.to_owned(),
         };
+        self.check_integrity(action)?;
         match action {
             Action::Create(object) => {
                 if self.get(object.kind(), object.id()).is_some() {

@@ -9,10 +9,12 @@ mod ports;
 mod service;
 
 pub use network::{NetworkError, PREFIX_MAX, VNI_MAX, VNI_MIN, VNI_OPTION, check_network};
-pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports, publishes_ingress};
+pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports};
 
 use pool::AddressPool;
-use skein_model::{Draft, Service, State, Task, TaskNetwork, TaskState};
+use skein_model::{
+    Draft, EndpointSpec, Rejection, Service, State, Task, TaskNetwork, TaskSpec, TaskState,
+};
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
@@ -139,14 +141,14 @@ fn holds_addresses(task: &Task) -> bool {
 /// The networks of the service's tasks in the order of attachment; the ingress network is first.
 fn networks_of<'a>(
     state: &'a State,
-    spec: &'a skein_model::TaskSpec,
-    endpoint: Option<&skein_model::EndpointSpec>,
+    spec: &'a TaskSpec,
+    endpoint: Option<&EndpointSpec>,
 ) -> Result<Vec<(&'a str, &'a [String])>, String> {
     let mut networks = Vec::with_capacity(spec.networks.len() + 1);
-    if publishes_ingress(endpoint) {
+    if endpoint.is_some_and(EndpointSpec::publishes_ingress) {
         let ingress = state
             .ingress_network()
-            .ok_or("service needs ingress network, but no ingress network is present")?;
+            .ok_or_else(|| Rejection::IngressMissing.to_string())?;
         networks.push((ingress.id.as_str(), &[][..]));
     }
     for network in &spec.networks {

@@ -94,15 +94,6 @@ fn ports_of(service: &Service) -> impl Iterator<Item = &PortConfig> {
     asked.chain(&service.endpoint.ports)
 }
 
-/// Whether any port of the spec is published on every node.
-pub fn publishes_ingress(spec: Option<&EndpointSpec>) -> bool {
-    spec.is_some_and(|spec| {
-        spec.ports
-            .iter()
-            .any(|port| port.publish_mode == PublishMode::Ingress)
-    })
-}
-
 /// The published ports of all services but one.
 pub(super) struct TakenPorts {
     taken: BTreeSet<(PortProtocol, u16)>,

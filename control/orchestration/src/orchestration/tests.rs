@@ -7,8 +7,8 @@ mod rollout;
 use super::*;
 use crate::testing::Fixture;
 use skein_model::{
-    Availability, FailureAction, Kind, NodeState, RestartCondition, RestartPolicy, Service,
-    ServiceMode, Task, TaskState, UpdateConfig, UpdateOrder, UpdateState,
+    Availability, FailureAction, Kind, NodeState, RestartCondition, RestartPolicy, Secret,
+    SecretReference, Service, ServiceMode, Task, TaskState, UpdateConfig, UpdateOrder, UpdateState,
 };
 use std::collections::BTreeSet;
 
@@ -537,6 +537,47 @@ fn a_failing_update_rolls_back_if_asked() {
     let service = world.fixture.state.service("web").unwrap();
     assert_eq!(service.previous_spec, None);
     assert_eq!(service.registry_auth, "old", "credentials go with the spec");
+}
+
+#[test]
+fn an_update_that_cannot_be_rolled_back_pauses_and_says_why() {
+    let mut world = World::new(&["a"]);
+    let mut key = Secret {
+        id: "s1".into(),
+        ..Secret::default()
+    };
+    key.spec.name = "key".into();
+    world.fixture.put(key);
+    world.fixture.service("web", |service| {
+        let container = &mut service.spec.task_template.container_spec;
+        container.secrets.push(SecretReference {
+            secret_id: "s1".into(),
+            secret_name: "key".into(),
+            ..SecretReference::default()
+        });
+    });
+    world.settle();
+    world.fixture.service("web", |service| {
+        let container = &mut service.spec.task_template.container_spec;
+        container.secrets.clear();
+        set_image(service, "demo:bad");
+        service.spec.update_config = Some(UpdateConfig {
+            failure_action: FailureAction::Rollback,
+            ..config(1)
+        });
+    });
+    let mut draft = world.fixture.draft();
+    draft.remove(Kind::Secret, "s1");
+    world.fixture.commit(draft);
+    world.settle();
+    let id = world.live("web").remove(0).id;
+    world.fixture.report(&id, TaskState::Failed);
+    world.settle();
+    assert_eq!(world.update_state("web"), Some(UpdateState::Paused));
+    let service = world.fixture.state.service("web").unwrap();
+    let message = &service.update_status.as_ref().unwrap().message;
+    let why = "; it cannot be rolled back: secret not found: key";
+    assert!(message.ends_with(why), "{message}");
 }
 
 #[test]

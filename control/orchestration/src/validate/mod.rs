@@ -1,7 +1,7 @@
 //! What a spec must be before it may enter the store, in the reference's words.
 //!
-//! The API calls this on what users send, so that nothing that can be known to be wrong is ever
-//! proposed.
+//! The API calls this on what users send, so that nothing that is wrong in itself is ever proposed. What
+//! depends on other objects being there is part of the store's transaction: others may be quicker.
 
 mod container;
 mod image;
@@ -10,10 +10,8 @@ mod payload;
 mod service;
 
 pub use image::is_image_reference;
-pub use network::{check_network, check_network_removal};
-pub use payload::{
-    check_config, check_config_removal, check_payload_update, check_secret, check_secret_removal,
-};
+pub use network::check_network;
+pub use payload::{check_config, check_payload_update, check_secret};
 pub(crate) use service::default_update_config;
 pub use service::{
     MONITOR_DEFAULT, RESTART_DELAY_DEFAULT, STOP_GRACE_PERIOD_DEFAULT, check_service,
@@ -25,12 +23,8 @@ pub use service::{
 pub enum SpecErrorKind {
     /// 400
     Invalid,
-    /// 400 as well: not the spec is wrong, but something is missing that it needs.
-    Precondition,
     /// 403
     Forbidden,
-    /// 409
-    Conflict,
     /// 500: what the reference answers where its own error has no type, and clients know it so.
     Internal,
     /// 501

@@ -2,10 +2,10 @@
 
 use super::{SpecError, SpecErrorKind, check_name};
 use crate::allocator;
-use skein_model::{Network, NetworkSpec, PREDEFINED_LABEL, State, Task, TaskState};
+use skein_model::{NetworkSpec, PREDEFINED_LABEL, State};
 
-/// Checks all that can be said of a network that is to be created. Whether its name is free is the
-/// store's to say.
+/// Checks all that can be said of a network that is to be created. Whether its name is free, and
+/// whether there is an ingress network already, is the store's to say.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
@@ -30,12 +30,6 @@ pub fn check_network(state: &State, spec: &NetworkSpec) -> Result<(), SpecError>
                 "only overlay driver is currently supported for ingress network",
             ));
         }
-        if let Some(present) = state.ingress_network() {
-            return Err(SpecError::with(
-                SpecErrorKind::Conflict,
-                format!("ingress network ({}) is already present", present.id),
-            ));
-        }
     }
     if spec.driver != "overlay" {
         return Err(SpecError::invalid(format!(
@@ -50,55 +44,4 @@ pub fn check_network(state: &State, spec: &NetworkSpec) -> Result<(), SpecError>
         ));
     }
     allocator::check_network(state, spec).map_err(|error| SpecError::invalid(error.to_string()))
-}
-
-/// Checks whether a network may be removed.
-///
-/// # Errors
-/// It is predefined, or somebody needs it.
-pub fn check_network_removal(state: &State, network: &Network) -> Result<(), SpecError> {
-    let (id, name) = (&network.id, &network.spec.name);
-    if network.spec.predefined {
-        return Err(in_use(format!(
-            "network {id} ({name}) is a swarm predefined network and cannot be removed"
-        )));
-    }
-    for service in state.services() {
-        if network.spec.ingress && allocator::publishes_ingress(service.spec.endpoint_spec.as_ref())
-        {
-            return Err(in_use(format!(
-                "ingress network cannot be removed because service {} depends on it",
-                service.id
-            )));
-        }
-        let mut networks = service.spec.task_template.networks.iter();
-        if networks.any(|attachment| attachment.target == *id) {
-            return Err(in_use(format!(
-                "network {id} is in use by service {}",
-                service.id
-            )));
-        }
-    }
-    let mut tasks = state.tasks().filter(|task| {
-        let mut networks = task.networks_attachments.iter();
-        is_wanted(state, task) && networks.any(|a| a.network_id == *id)
-    });
-    match tasks.next() {
-        Some(task) => Err(in_use(format!(
-            "network {id} is in use by task {}",
-            task.id
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// Whether a task runs or will, and is to. One whose service is gone is as good as stopped: a stack's
-/// networks are removed right after its services, while their containers still end.
-fn is_wanted(state: &State, task: &Task) -> bool {
-    let live = task.status.state <= TaskState::Running && task.desired_state <= TaskState::Running;
-    live && (task.service_id.is_empty() || state.service(&task.service_id).is_some())
-}
-
-fn in_use(message: String) -> SpecError {
-    SpecError::with(SpecErrorKind::Precondition, message)
 }

@@ -1,10 +1,7 @@
 //! Secrets and configs, and what services say of them.
 
 use super::SpecError;
-use skein_model::{
-    CONFIG_LIMIT, Config, ContainerSpec, Payload, PayloadSpec, ReferenceFile, SECRET_LIMIT, Secret,
-    Service, State,
-};
+use skein_model::{CONFIG_LIMIT, ContainerSpec, Payload, PayloadSpec, ReferenceFile, SECRET_LIMIT};
 use std::collections::BTreeMap;
 
 /// The longest name of a secret or config.
@@ -75,49 +72,6 @@ pub fn check_payload_update(current: &PayloadSpec, next: &PayloadSpec) -> Result
     Ok(())
 }
 
-/// Checks whether a secret may be removed.
-///
-/// # Errors
-/// Services are to have it.
-pub fn check_secret_removal(state: &State, secret: &Secret) -> Result<(), SpecError> {
-    check_removal(state, "secret", &secret.spec.name, |spec| {
-        spec.secrets.iter().any(|s| s.secret_id == secret.id)
-    })
-}
-
-/// Checks whether a config may be removed.
-///
-/// # Errors
-/// Services are to have it.
-pub fn check_config_removal(state: &State, config: &Config) -> Result<(), SpecError> {
-    check_removal(state, "config", &config.spec.name, |spec| {
-        spec.configs.iter().any(|c| c.config_id == config.id)
-    })
-}
-
-fn check_removal(
-    state: &State,
-    kind: &str,
-    name: &str,
-    uses: impl Fn(&ContainerSpec) -> bool,
-) -> Result<(), SpecError> {
-    let container = |service: &Service| uses(&service.spec.task_template.container_spec);
-    let users: Vec<_> = state
-        .services()
-        .filter(|service| container(service))
-        .map(|service| service.spec.name.as_str())
-        .collect();
-    let services = match users.len() {
-        0 => return Ok(()),
-        1 => "service",
-        _ => "services",
-    };
-    Err(SpecError::invalid(format!(
-        "{kind} '{name}' is in use by the following {services}: {}",
-        users.join(", ")
-    )))
-}
-
 /// A secret or config as a service names it.
 struct Reference<'a> {
     id: &'a str,
@@ -126,9 +80,9 @@ struct Reference<'a> {
     has_target: bool,
 }
 
-/// Checks what a container is to have of secrets and configs: the references themselves, then
-/// whether what they name is there.
-pub(super) fn check_references(state: &State, spec: &ContainerSpec) -> Result<(), SpecError> {
+/// Checks how a container names the secrets and configs that it is to have. Whether they are there is
+/// the store's to say.
+pub(super) fn check_references(spec: &ContainerSpec) -> Result<(), SpecError> {
     let secrets: Vec<_> = spec
         .secrets
         .iter()
@@ -151,13 +105,7 @@ pub(super) fn check_references(state: &State, spec: &ContainerSpec) -> Result<()
         .collect();
     check_form("secret", &secrets)?;
     check_form("config", &configs)?;
-    check_credential_spec(spec)?;
-    check_present("secret", &secrets, |id| {
-        state.secret(id).map(|secret| secret.spec.name.as_str())
-    })?;
-    check_present("config", &configs, |id| {
-        state.config(id).map(|config| config.spec.name.as_str())
-    })
+    check_credential_spec(spec)
 }
 
 fn check_form(kind: &str, references: &[Reference<'_>]) -> Result<(), SpecError> {
@@ -210,31 +158,9 @@ fn check_credential_spec(spec: &ContainerSpec) -> Result<(), SpecError> {
     )))
 }
 
-fn check_present<'a>(
-    kind: &str,
-    references: &[Reference<'_>],
-    name_of: impl Fn(&str) -> Option<&'a str>,
-) -> Result<(), SpecError> {
-    let missing: Vec<_> = references
-        .iter()
-        .filter(|reference| name_of(reference.id) != Some(reference.name))
-        .map(|reference| reference.name)
-        .collect();
-    let plural = match missing.len() {
-        0 => return Ok(()),
-        1 => "",
-        _ => "s",
-    };
-    Err(SpecError::invalid(format!(
-        "{kind}{plural} not found: {}",
-        missing.join(", ")
-    )))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Fixture;
     use serde_json::json;
     use skein_model::Driver;
 
@@ -302,31 +228,12 @@ mod tests {
         }
     }
 
-    /// Secret `s1` named `key`, configs `c1` and `c2` named `conf` and `other`.
-    fn fixture() -> Fixture {
-        let mut fixture = Fixture::default();
-        fixture.put(Secret {
-            id: "s1".into(),
-            spec: spec("key", 1),
-            ..Secret::default()
-        });
-        for (id, name) in [("c1", "conf"), ("c2", "other")] {
-            fixture.put(Config {
-                id: id.into(),
-                spec: spec(name, 1),
-                ..Config::default()
-            });
-        }
-        fixture
-    }
-
     fn container(value: serde_json::Value) -> ContainerSpec {
         serde_json::from_value(value).unwrap()
     }
 
     #[test]
     fn references_are_refused_in_the_references_words() {
-        let state = fixture().state;
         let secret = |id: &str, name: &str, file: serde_json::Value| json!({"SecretID": id, "SecretName": name, "File": file});
         let config = |id: &str, name: &str, file: serde_json::Value| json!({"ConfigID": id, "ConfigName": name, "File": file});
         let file = |name: &str| json!({"Name": name, "UID": "0", "GID": "0", "Mode": 292});
@@ -336,7 +243,7 @@ mod tests {
             "Configs": [config("c1", "conf", file("a")), {"ConfigID": "c2", "ConfigName": "other", "Runtime": {}}],
             "Privileges": {"CredentialSpec": {"Config": "c2"}},
         });
-        check_references(&state, &container(good)).unwrap();
+        check_references(&container(good)).unwrap();
         for (bad, said) in [
             (
                 json!({"Secrets": [secret("", "key", file("a"))]}),
@@ -355,50 +262,11 @@ mod tests {
                 "config references 'conf' and 'other' have a conflicting target: 'x'",
             ),
             (
-                json!({"Secrets": [secret("s1", "Key", file("a"))]}),
-                "secret not found: Key",
-            ),
-            (
-                json!({"Configs": [config("c9", "p", file("a")), config("c1", "conf", file("b")), config("c8", "q", file("c"))]}),
-                "configs not found: p, q",
-            ),
-            (
                 json!({"Configs": [config("c1", "conf", file("a"))], "Privileges": {"CredentialSpec": {"Config": "c1"}}}),
                 "CredentialSpec references config 'c1', but that config isn't in config references with RuntimeTarget",
             ),
         ] {
-            assert_eq!(message(check_references(&state, &container(bad))), said);
+            assert_eq!(message(check_references(&container(bad))), said);
         }
-    }
-
-    #[test]
-    fn what_services_need_is_not_removed() {
-        let mut fixture = fixture();
-        let key = fixture.state.secret("s1").unwrap().clone();
-        let conf = fixture.state.config("c1").unwrap().clone();
-        check_secret_removal(&fixture.state, &key).unwrap();
-        for name in ["web", "db"] {
-            fixture.service(name, |service| {
-                let spec = &mut service.spec.task_template.container_spec;
-                *spec = container(json!({
-                    "Image": "demo:1", "Secrets": [{"SecretID": "s1", "SecretName": "key"}],
-                }));
-            });
-        }
-        assert_eq!(
-            message(check_secret_removal(&fixture.state, &key)),
-            "secret 'key' is in use by the following services: db, web"
-        );
-        check_config_removal(&fixture.state, &conf).unwrap();
-        fixture.service("web", |service| {
-            let spec = &mut service.spec.task_template.container_spec;
-            *spec = container(json!({
-                "Image": "demo:1", "Configs": [{"ConfigID": "c1", "ConfigName": "conf"}],
-            }));
-        });
-        assert_eq!(
-            message(check_config_removal(&fixture.state, &conf)),
-            "config 'conf' is in use by the following service: web"
-        );
     }
 }

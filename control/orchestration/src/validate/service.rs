@@ -1,10 +1,7 @@
 //! Services: what is refused, and the defaults of what is left out.
 
 use super::{SpecError, SpecErrorKind, check_name, container, payload};
-use crate::{
-    allocator::{check_ports, publishes_ingress},
-    scheduler::Constraint,
-};
+use crate::{allocator::check_ports, scheduler::Constraint};
 use skein_model::{
     ContainerSpec, DnsConfig, EndpointSpec, LookupError, Placement, PublishMode, ResolutionMode,
     ResourceRequirements, RestartPolicy, Service, ServiceMode, ServiceSpec, State, TaskSpec,
@@ -23,7 +20,8 @@ pub const RESTART_DELAY_DEFAULT: i64 = 5_000_000_000;
 pub const MONITOR_DEFAULT: i64 = 5_000_000_000;
 
 /// Checks all that can be said of a service that is to be created (`current` is `None`) or updated.
-/// Its networks must be IDs already: see [`resolve_networks`].
+/// Its networks must be IDs already: see [`resolve_networks`]. Whether what it names is there is the
+/// store's to say.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
@@ -35,7 +33,7 @@ pub fn check_service(
     check_name(&spec.name)?;
     check_mode(spec)?;
     check_task(&spec.task_template)?;
-    payload::check_references(state, &spec.task_template.container_spec)?;
+    payload::check_references(&spec.task_template.container_spec)?;
     if let Some(config) = &spec.update_config {
         check_update_config(config)?;
     }
@@ -43,12 +41,6 @@ pub fn check_service(
         return Ok(());
     };
     check_endpoint(endpoint)?;
-    if publishes_ingress(Some(endpoint)) && state.ingress_network().is_none() {
-        return Err(SpecError::with(
-            SpecErrorKind::Precondition,
-            "service needs ingress network, but no ingress network is present",
-        ));
-    }
     let id = current.map(|service| service.id.as_str());
     if current.is_none_or(|current| current.spec.endpoint_spec.as_ref() != Some(endpoint)) {
         check_ports(state, id, endpoint).map_err(|error| SpecError::invalid(error.to_string()))?;

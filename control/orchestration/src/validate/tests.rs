@@ -242,7 +242,7 @@ fn updates_keep_name_and_mode() {
 
 #[test]
 fn networks_are_refused_in_the_references_words() {
-    let mut fixture = Fixture::default();
+    let fixture = Fixture::default();
     let refusal = |fixture: &Fixture, change: &dyn Fn(&mut NetworkSpec)| {
         let mut spec = NetworkSpec {
             name: "front".into(),
@@ -254,10 +254,6 @@ fn networks_are_refused_in_the_references_words() {
     };
     refusal(&fixture, &|_| {}).unwrap();
     assert_eq!(
-        refusal(&fixture, &|n| n.ingress = true).unwrap_err(),
-        "ingress network (ingress) is already present"
-    );
-    assert_eq!(
         refusal(&fixture, &|n| (n.ingress, n.attachable) = (true, true)).unwrap_err(),
         "ingress network cannot be attachable"
     );
@@ -265,51 +261,6 @@ fn networks_are_refused_in_the_references_words() {
         refusal(&fixture, &|n| n.name = "a b".into()).unwrap_err(),
         "name must be valid as a DNS name component"
     );
-    fixture.network("back", |_| {});
-    fixture.service("web", |s| {
-        s.spec.task_template.networks.push(NetworkAttachmentConfig {
-            target: "back".into(),
-            ..NetworkAttachmentConfig::default()
-        });
-    });
-    let back = fixture.state.network("back").unwrap();
-    let error = check_network_removal(&fixture.state, back).unwrap_err();
-    assert_eq!(error.message, "network back is in use by service web");
-    assert_eq!(error.kind, SpecErrorKind::Precondition);
-    let ingress = fixture.state.ingress_network().unwrap();
-    check_network_removal(&fixture.state, ingress).unwrap();
-}
-
-#[test]
-fn a_network_is_free_once_its_tasks_are_to_go() {
-    let cases = [
-        ("web", TaskState::Running, TaskState::Running, true),
-        ("web", TaskState::New, TaskState::Running, true),
-        ("web", TaskState::Running, TaskState::Remove, false),
-        ("web", TaskState::Failed, TaskState::Running, false),
-        // A container that was attached by hand has no service; others' services went before them.
-        ("", TaskState::Running, TaskState::Running, true),
-        ("gone", TaskState::Running, TaskState::Running, false),
-    ];
-    for (service, state, desired, used) in cases {
-        let mut fixture = Fixture::default();
-        fixture.network("back", |_| {});
-        fixture.service("web", |_| {});
-        fixture.task("t", |task| {
-            task.service_id = service.into();
-            task.status.state = state;
-            task.desired_state = desired;
-            task.networks_attachments.push(TaskNetwork {
-                network_id: "back".into(),
-                ..TaskNetwork::default()
-            });
-        });
-        let back = fixture.state.network("back").unwrap();
-        let error = check_network_removal(&fixture.state, back).err();
-        let message = error.map(|error| error.message);
-        let expected = used.then(|| "network back is in use by task t".to_owned());
-        assert_eq!(message, expected, "{service:?} {state} {desired}");
-    }
 }
 
 #[test]

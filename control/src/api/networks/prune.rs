@@ -6,6 +6,7 @@ use crate::{
     agent::engine::TWIN_LABEL,
     api::{Leader, Local, body, error::ApiError, filters::Filters, json, proxy, query::Params},
     clock,
+    raft::ProposeError,
 };
 use axum::{
     body::Body,
@@ -16,7 +17,6 @@ use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use skein_model::{Network, State as Model, Timestamp};
-use skein_orchestration::validate;
 use std::time::Duration;
 
 const FILTERS: [&str; 3] = ["label", "label!", "until"];
@@ -108,8 +108,12 @@ pub async fn prune_swarm(
     let state = leader.read().await?;
     let mut names = Vec::new();
     for network in unused(&state, &filters, until) {
-        leader.write(removal(network.id.clone())).await?;
-        names.push(network.spec.name.as_str());
+        match leader.propose(removal(network.id.clone())).await {
+            Ok(()) => names.push(network.spec.name.as_str()),
+            // Somebody has begun to use it, or has removed it, since the state was read.
+            Err(ProposeError::Rejected(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(json::ok(&json!({ "NetworksDeleted": names })))
 }
@@ -131,7 +135,7 @@ fn unused<'a>(
                 && until.is_none_or(|until| network.meta.created_at <= until)
                 && filters.labels("label", &spec.labels)
                 && !(not && filters.labels("label!", &spec.labels))
-                && validate::check_network_removal(state, network).is_ok()
+                && state.check_network_removal(network).is_ok()
         })
 }
 

@@ -38,7 +38,7 @@ pub async fn list_swarm(
 
 fn passes(state: &Model, filters: &Filters, network: &Network) -> bool {
     let spec = &network.spec;
-    let used = || validate::check_network_removal(state, network).is_err();
+    let used = || state.check_network_removal(network).is_err();
     !spec.predefined
         && filters.any("driver", |driver| driver == spec.driver)
         && filters.any("id", |id| network.id.contains(id))
@@ -86,7 +86,6 @@ pub async fn remove_swarm(
 ) -> Result<StatusCode, ApiError> {
     let state = leader.read().await?;
     let network = find(&state, &id, false)?;
-    validate::check_network_removal(&state, network)?;
     leader.write(removal(network.id.clone())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
