@@ -6,6 +6,7 @@
 use crate::{
     Wake, dirty,
     drain::{self, Programmed},
+    global,
     restart::{self, nanos},
     scheduler,
     slot::{self, Place, Tasks},
@@ -182,6 +183,15 @@ fn config_of(service: &Service) -> UpdateConfig {
         .unwrap_or_else(crate::validate::default_update_config)
 }
 
+/// Whether a task that is made for a place can come to run there. A paused node keeps what it has of a
+/// global service and gets nothing new, as with Swarm, until it is active again.
+fn takes_tasks(state: &State, service: &Service, place: &Place) -> bool {
+    match place {
+        Place::Slot(_) => true,
+        Place::Node(node) => global::wants_task(state, service, node),
+    }
+}
+
 fn step(
     draft: &mut Draft,
     service: &Service,
@@ -198,6 +208,7 @@ fn step(
     }
     let parts: Vec<Part> = slot::places(draft, &service.id)
         .into_iter()
+        .filter(|(place, _)| takes_tasks(draft, service, place))
         .filter_map(|(place, tasks)| Part::of(draft, service, place, &tasks))
         .collect();
     let config = config_of(service);

@@ -365,10 +365,10 @@ fn change_node(state: &State) -> Option<Change> {
     let mut node = Node::clone(state.nodes().choose(&mut Random)?);
     let others = state.nodes().filter(|other| other.id != node.id);
     let active = others.filter(|other| other.spec.availability == Availability::Active);
-    node.spec.availability = match Random.random_range(0..4) {
-        // No pause: an update of a global service stops the task of a paused node, for which there is
-        // no other until the node is active again.
-        0 if active.count() >= ACTIVE_MIN => Availability::Drain,
+    let others_suffice = active.count() >= ACTIVE_MIN;
+    node.spec.availability = match Random.random_range(0..6) {
+        0 if others_suffice => Availability::Drain,
+        1 if others_suffice => Availability::Pause,
         _ => Availability::Active,
     };
     let what = format!("let {} be {}", node.id, node.spec.availability.name());

@@ -133,12 +133,22 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
         Some(UpdateState::Paused | UpdateState::RollbackPaused)
     );
     for task in wanted {
+        if waits_for_its_node(state, task) {
+            continue;
+        }
         check_task(state, task)?;
         if !paused && task.spec != service.spec.task_template {
             return Err(format!("task {} is of an earlier spec", task.id));
         }
     }
     Ok(())
+}
+
+/// Whether a task is bound to a paused node: it stays as it is, if it runs, and else waits.
+fn waits_for_its_node(state: &State, task: &Task) -> bool {
+    let node = state.node(&task.node_id);
+    let is_paused = node.is_some_and(|node| node.spec.availability == Availability::Pause);
+    task.mode.is_global() && is_paused
 }
 
 /// Where a task is: its slot, or its node where it is bound to that.

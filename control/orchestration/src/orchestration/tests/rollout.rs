@@ -204,7 +204,7 @@ proptest! {
 
     /// A global service is on each node that is to have it exactly once, whatever happened before.
     #[test]
-    fn global_services_converge(steps in prop::collection::vec((0usize..3, 0u8..6), 1..25)) {
+    fn global_services_converge(steps in prop::collection::vec((0usize..3, 0u8..7), 1..25)) {
         const NODES: [&str; 3] = ["a", "b", "c"];
         let mut world = World::new(&NODES);
         world.fixture.service("web", |service| service.spec.mode = ServiceMode::Global {});
@@ -217,6 +217,7 @@ proptest! {
                     n.spec.availability = Availability::Active;
                 }),
                 2 => world.fixture.node(node, |n| n.spec.availability = Availability::Drain),
+                6 => world.fixture.node(node, |n| n.spec.availability = Availability::Pause),
                 3 => {
                     let tasks = world.fixture.state.tasks_of_node(node);
                     let ids: Vec<_> = tasks.map(|task| task.id.clone()).collect();
@@ -236,11 +237,62 @@ proptest! {
             let wanted = object.status.state == NodeState::Ready
                 && object.spec.availability == Availability::Active;
             let here: Vec<_> = world.live("web").into_iter().filter(|t| t.node_id == node).collect();
+            if object.spec.availability == Availability::Pause {
+                // It keeps what it had when it was paused, if anything.
+                prop_assert!(here.len() <= 1, "{:#?}", world.summary());
+                continue;
+            }
             prop_assert_eq!(here.len(), usize::from(wanted), "{:#?}", world.summary());
             prop_assert!(here.iter().all(|task| task.status.state == TaskState::Running));
         }
+        prop_assert_ne!(world.update_state("web"), Some(UpdateState::Updating));
         prop_assert_eq!(world.pass().0, 0);
     }
+}
+
+#[test]
+fn an_update_leaves_the_tasks_of_paused_nodes_and_ends_without_them() {
+    for order in [UpdateOrder::StopFirst, UpdateOrder::StartFirst] {
+        let mut world = World::new(&["a", "b"]);
+        let global = |service: &mut Service| service.spec.mode = ServiceMode::Global {};
+        world.fixture.service("web", global);
+        world.settle();
+        let availability = |world: &mut World, availability| {
+            let set = |node: &mut skein_model::Node| node.spec.availability = availability;
+            world.fixture.node("b", set);
+        };
+        availability(&mut world, Availability::Pause);
+        world.update("demo:2", UpdateConfig { order, ..config(1) });
+        world.run_for(60.0);
+        assert_eq!(world.images("web"), ["demo:2", "demo:1"]);
+        let running = |task: &Task| task.status.state == TaskState::Running;
+        assert!(
+            world.live("web").iter().all(running),
+            "{:#?}",
+            world.summary()
+        );
+        assert_eq!(world.update_state("web"), Some(UpdateState::Completed));
+        availability(&mut world, Availability::Active);
+        world.run_for(60.0);
+        assert_eq!(world.images("web"), ["demo:2", "demo:2"]);
+        assert_eq!(world.update_state("web"), Some(UpdateState::Completed));
+    }
+}
+
+#[test]
+fn an_update_ends_though_a_node_is_paused_under_it() {
+    let mut world = World::new(&["a", "b"]);
+    let global = |service: &mut Service| service.spec.mode = ServiceMode::Global {};
+    world.fixture.service("web", global);
+    world.settle();
+    world.update("demo:2", config(0));
+    // The tasks of both nodes are being replaced.
+    world.pass();
+    let pause = |node: &mut skein_model::Node| node.spec.availability = Availability::Pause;
+    world.fixture.node("b", pause);
+    world.run_for(60.0);
+    assert_eq!(world.update_state("web"), Some(UpdateState::Completed));
+    assert_eq!(world.images("web")[0], "demo:2");
 }
 
 #[test]
