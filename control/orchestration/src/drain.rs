@@ -70,10 +70,15 @@ fn is_wanted(task: &Task) -> bool {
     task.desired_state <= TaskState::Complete
 }
 
-/// Whether nodes may send the task new flows, by the network state.
+/// Whether nodes may send the task new flows: it has an address, and the network state says that it is
+/// ready for as long as it is wanted.
 fn takes_flows(task: &Task) -> bool {
+    has_address(task) && network_state::is_ready(task)
+}
+
+fn has_address(task: &Task) -> bool {
     let mut attachments = task.networks_attachments.iter();
-    task.status.state == TaskState::Running && attachments.any(|a| a.address.is_some())
+    attachments.any(|attachment| attachment.address.is_some())
 }
 
 /// The barrier of one leader. What it remembers is only since when tasks wait: a new leader waits
@@ -81,6 +86,8 @@ fn takes_flows(task: &Task) -> bool {
 #[derive(Debug, Default)]
 pub struct Drain {
     waiting: BTreeMap<String, Waiting>,
+    /// Since when this leader has seen successors run that do not have their predecessors' traffic yet.
+    successors: BTreeMap<String, Timestamp>,
     late: Vec<Late>,
 }
 
@@ -111,6 +118,10 @@ impl Drain {
             .filter(|task| !may_stop(task))
             .cloned()
             .collect();
+        self.successors.retain(|id, _| {
+            let task = draft.task(id);
+            task.is_some_and(|task| is_wanted(task) && !task.status.state.is_terminal())
+        });
         let ids: BTreeSet<&str> = unwanted.iter().map(|task| task.id.as_str()).collect();
         self.waiting.retain(|id, _| ids.contains(id.as_str()));
         if unwanted.is_empty() {
@@ -191,33 +202,42 @@ impl Drain {
         }
         true
     }
-}
 
-/// Whether a task that runs has the traffic of its predecessor: every node sends it new flows, or is
-/// late. Asks to be woken where it has not.
-pub(crate) fn takes_over(
-    draft: &Draft,
-    programmed: &Programmed,
-    task: &Task,
-    wake: &mut Wake,
-) -> bool {
-    if !takes_flows(task) {
-        return true;
+    /// Whether a task that runs, or did, has the traffic of its predecessor: every node sends it new
+    /// flows, or is late. Asks to be woken where it has not.
+    pub(crate) fn takes_over(
+        &mut self,
+        draft: &Draft,
+        programmed: &Programmed,
+        task: &Task,
+        wake: &mut Wake,
+    ) -> bool {
+        if !has_address(task) || task.status.state.is_terminal() {
+            return true;
+        }
+        if !takes_flows(task) {
+            // No node sends it anything. What becomes of it, its own node is to say.
+            return false;
+        }
+        let now = draft.now();
+        let since = self.successors.entry(task.id.clone()).or_insert(now);
+        // Where the clock was set back, nobody knows how long it has been.
+        *since = now.min(*since);
+        let patience_ends = task.status.running_since.min(*since) + NODES_PATIENCE;
+        if now >= patience_ends {
+            return true;
+        }
+        let known = draft.base().task(&task.id).filter(|task| takes_flows(task));
+        let confirmed = known.is_some_and(|known| {
+            let index = known.meta.version.index;
+            Nodes::of(draft).late(known, index, programmed).is_empty()
+        });
+        if !confirmed {
+            wake.on_programmed();
+            wake.at(patience_ends);
+        }
+        confirmed
     }
-    let patience_ends = task.status.running_since + NODES_PATIENCE;
-    if draft.now() >= patience_ends {
-        return true;
-    }
-    let known = draft.base().task(&task.id).filter(|task| takes_flows(task));
-    let confirmed = known.is_some_and(|known| {
-        let index = known.meta.version.index;
-        Nodes::of(draft).late(known, index, programmed).is_empty()
-    });
-    if !confirmed {
-        wake.on_programmed();
-        wake.at(patience_ends);
-    }
-    confirmed
 }
 
 /// The nodes that can be waited for, with the networks that they balance on.

@@ -202,18 +202,19 @@ fn endpoints<'a>(
 fn endpoint_state(task: &Task) -> proto::EndpointState {
     if task.desired_state > TaskState::Complete {
         proto::EndpointState::Draining
-    } else if task.status.state == TaskState::Running && has_process(task) {
+    } else if is_ready(task) {
         proto::EndpointState::Ready
     } else {
         proto::EndpointState::Starting
     }
 }
 
-/// Whether the task's process runs, as far as its node has said. It says so before it can say how the
-/// process ended, where its engine is away.
-fn has_process(task: &Task) -> bool {
+/// Whether the task can be sent new flows, as far as its node has said: it runs, and has a process. That
+/// there is none the node says before it can say how the process ended, where its engine is away.
+pub(crate) fn is_ready(task: &Task) -> bool {
     let container = task.status.container_status.as_ref();
-    container.is_none_or(|container| container.pid != 0)
+    let has_process = container.is_none_or(|container| container.pid != 0);
+    task.status.state == TaskState::Running && has_process
 }
 
 /// Characters of a container ID that make its short form, which is its hostname unless another is

@@ -31,7 +31,7 @@ impl Orchestration {
         replicated::run(draft, rng);
         global::run(draft, rng);
         job::run(draft, rng);
-        update::run(draft, programmed, &mut wake, rng);
+        update::run(draft, &mut self.drain, programmed, &mut wake, rng);
         restart::release(draft, &mut wake);
         reaper::run(draft);
         self.allocator.run(draft);

@@ -5,7 +5,7 @@
 
 use crate::{
     Wake, dirty,
-    drain::{self, Programmed},
+    drain::{Drain, Programmed},
     global,
     restart::{self, nanos},
     scheduler,
@@ -22,12 +22,18 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 /// How long an update watches its last tasks at least beyond its own delay.
 const MONITOR_BEYOND_DELAY: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(draft: &mut Draft, programmed: &Programmed, wake: &mut Wake, rng: &mut impl Rng) {
+pub(crate) fn run(
+    draft: &mut Draft,
+    drain: &mut Drain,
+    programmed: &Programmed,
+    wake: &mut Wake,
+    rng: &mut impl Rng,
+) {
     let services: Vec<Arc<Service>> = draft.services().cloned().collect();
     for service in services {
         match service.spec.mode {
             ServiceMode::Replicated { .. } | ServiceMode::Global {} => {
-                step(draft, &service, programmed, wake, rng);
+                step(draft, &service, drain, programmed, wake, rng);
             }
             ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob {} => {}
         }
@@ -138,6 +144,7 @@ impl Part {
         &self,
         order: UpdateOrder,
         draft: &Draft,
+        drain: &mut Drain,
         programmed: &Programmed,
         wake: &mut Wake,
     ) -> bool {
@@ -151,7 +158,7 @@ impl Part {
             UpdateOrder::StopFirst => live.next().is_some(),
             UpdateOrder::StartFirst => live.any(|task| {
                 task.status.state >= TaskState::Running
-                    && drain::takes_over(draft, programmed, task, wake)
+                    && drain.takes_over(draft, programmed, task, wake)
             }),
         }
     }
@@ -195,6 +202,7 @@ fn takes_tasks(state: &State, service: &Service, place: &Place) -> bool {
 fn step(
     draft: &mut Draft,
     service: &Service,
+    drain: &mut Drain,
     programmed: &Programmed,
     wake: &mut Wake,
     rng: &mut impl Rng,
@@ -240,7 +248,7 @@ fn step(
     let mut busy = 0;
     let mut unfinished = false;
     for part in parts.iter().filter(|part| !part.waits()) {
-        if part.may_shut(config.order, draft, programmed, wake) {
+        if part.may_shut(config.order, draft, drain, programmed, wake) {
             shut(draft, &part.outdated);
         } else if part.successors.iter().any(|task| slot::is_live(task)) {
             unfinished |= !part.outdated.is_empty();

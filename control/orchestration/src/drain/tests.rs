@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::Fixture;
 use proptest::prelude::*;
-use skein_model::{Availability, TaskNetwork};
+use skein_model::{Availability, TaskNetwork, TaskState};
 
 const NODES: [&str; 3] = ["a", "b", "c"];
 
@@ -63,6 +63,19 @@ impl World {
         self.drain.run(&mut draft, &programmed, &mut wake);
         self.fixture.commit(draft);
         wake
+    }
+
+    fn takes_over(&mut self, id: &str) -> bool {
+        self.asks_whether_it_takes_over(id).0
+    }
+
+    fn asks_whether_it_takes_over(&mut self, id: &str) -> (bool, Wake) {
+        let mut wake = Wake::default();
+        let draft = self.fixture.draft();
+        let task = draft.task(id).unwrap().clone();
+        let programmed = self.programmed();
+        let over = self.drain.takes_over(&draft, &programmed, &task, &mut wake);
+        (over, wake)
     }
 
     fn drained(&self, id: &str) -> bool {
@@ -198,24 +211,71 @@ fn a_mark_that_is_not_agreed_on_is_known_to_nobody() {
 fn a_successor_has_taken_over_once_every_node_sends_to_it() {
     let mut world = World::new();
     world.running("t", "ingress");
-    let takes_over = |world: &World| {
-        let mut wake = Wake::default();
-        let draft = world.fixture.draft();
-        let task = draft.task("t").unwrap().clone();
-        let over = takes_over(&draft, &world.programmed(), &task, &mut wake);
-        assert_eq!(over, wake == Wake::default());
-        over
-    };
-    assert!(!takes_over(&world));
+    assert!(!world.takes_over("t"));
     for node in NODES {
-        assert!(!takes_over(&world));
+        let (over, wake) = world.asks_whether_it_takes_over("t");
+        assert!(!over && wake.awaits_nodes());
         world.program(node);
     }
-    assert!(takes_over(&world));
+    assert!(world.takes_over("t"));
     world.kernels.clear();
-    assert!(!takes_over(&world));
+    let (over, wake) = world.asks_whether_it_takes_over("t");
+    assert!(!over);
     world.fixture.now = world.fixture.now + NODES_PATIENCE;
-    assert!(takes_over(&world), "late nodes are not waited for");
+    assert_eq!(wake.earliest(), Some(world.fixture.now));
+    assert!(world.takes_over("t"), "late nodes are not waited for");
+}
+
+#[test]
+fn a_successor_without_a_process_has_no_traffic_however_far_the_nodes_are() {
+    let mut world = World::new();
+    world.running("t", "ingress");
+    let process = |world: &mut World, pid| {
+        world.fixture.task("t", |task| {
+            task.status.container_status.get_or_insert_default().pid = pid;
+        });
+        for node in NODES {
+            world.program(node);
+        }
+    };
+    process(&mut world, 0);
+    assert!(!world.takes_over("t"));
+    world.fixture.now = world.fixture.now + NODES_PATIENCE;
+    assert!(!world.takes_over("t"), "nobody sends it anything");
+    process(&mut world, 7);
+    assert!(world.takes_over("t"));
+    process(&mut world, 0);
+    world
+        .fixture
+        .task("t", |task| task.status.state = TaskState::Failed);
+    assert!(world.takes_over("t"), "there is nothing to wait for");
+    // Nor does anybody send new flows to one that is to end.
+    world.running("u", "ingress");
+    world.fixture.task("u", |task| {
+        task.status.container_status.get_or_insert_default().pid = 0;
+    });
+    world.end("u");
+    world.pass();
+    assert!(world.drained("u"));
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_hold_a_successor_for_longer_than_nodes_have() {
+    let mut world = World::new();
+    world.running("t", "ingress");
+    let set_back = |world: &mut World, seconds: i128| {
+        let now = world.fixture.now.unix_nanos();
+        world.fixture.now = Timestamp::from_unix_nanos(now - seconds * 1_000_000_000);
+    };
+    set_back(&mut world, 3_600);
+    for seconds in [0, 60] {
+        set_back(&mut world, seconds);
+        let (over, wake) = world.asks_whether_it_takes_over("t");
+        assert!(!over);
+        assert_eq!(wake.earliest(), Some(world.fixture.now + NODES_PATIENCE));
+    }
+    world.fixture.now = world.fixture.now + NODES_PATIENCE;
+    assert!(world.takes_over("t"));
 }
 
 #[derive(Clone, Debug)]
