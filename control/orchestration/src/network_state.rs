@@ -5,7 +5,11 @@ use skein_model::{
     Task, TaskState,
 };
 use skein_proto::network::{self as proto, object::Object as Kind};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// The option of an overlay that sets the size of its packets.
 const MTU_OPTION: &str = "com.docker.network.driver.mtu";
@@ -147,21 +151,26 @@ fn published_ports(ports: &[PortConfig]) -> impl Iterator<Item = proto::Publishe
 }
 
 /// Services that are no more, but whose tasks have not all ended: their connections live on until
-/// then. A port that another service has by now is that one's.
+/// then. They have the ports that any of these tasks was made with, which an update may have changed; of
+/// one port with several targets, the newest. A port that another service has by now is that one's.
 fn removed_services(state: &State) -> impl Iterator<Item = proto::Service> {
     let key = |port: &proto::PublishedPort| (port.transport, port.published);
+    let of_removed = |task: &&Arc<Task>| {
+        let publishes = is_on_networks(task) && !task.ports.is_empty();
+        publishes && state.service(&task.service_id).is_none()
+    };
+    let mut tasks: Vec<&Arc<Task>> = state.tasks().filter(of_removed).collect();
+    tasks.sort_by_key(|task| Reverse(task.spec_version));
     let mut removed: BTreeMap<&str, proto::Service> = BTreeMap::new();
-    for task in state.tasks().filter(|task| is_on_networks(task)) {
+    for task in tasks {
         let id = task.service_id.as_str();
-        if !task.ports.is_empty() && !removed.contains_key(id) && state.service(id).is_none() {
-            let service = proto::Service {
-                id: id.to_owned(),
-                name: task.service_name.clone(),
-                networks: Vec::new(),
-                ports: published_ports(&task.ports).collect(),
-            };
-            removed.insert(id, service);
-        }
+        let service = removed.entry(id).or_insert_with(|| proto::Service {
+            id: id.to_owned(),
+            name: task.service_name.clone(),
+            networks: Vec::new(),
+            ports: Vec::new(),
+        });
+        service.ports.extend(published_ports(&task.ports));
     }
     let mut taken = BTreeSet::new();
     if !removed.is_empty() {
@@ -418,6 +427,42 @@ mod tests {
         fixture.commit(draft);
         fixture.task("web1", |task| task.status.state = TaskState::Shutdown);
         assert_eq!(published(&fixture), []);
+    }
+
+    #[test]
+    fn a_removed_service_has_the_ports_of_all_its_tasks() {
+        let mut fixture = cluster();
+        let port = |target_port, published_port| PortConfig {
+            target_port,
+            published_port,
+            ..PortConfig::default()
+        };
+        // Updates took port 81 to another target, and then away.
+        let tasks = [
+            ("web1", 1, vec![port(80, 80), port(80, 81)]),
+            ("web2", 2, vec![port(80, 80), port(90, 81)]),
+            ("web3", 3, vec![port(80, 80), port(80, 82)]),
+        ];
+        let first = fixture.state.task("web1").unwrap().clone();
+        for (id, index, ports) in tasks {
+            fixture.task(id, |task| {
+                *task = Task::clone(&first);
+                task.id = id.into();
+                task.spec_version = Some(skein_model::Version { index });
+                task.ports = ports;
+            });
+        }
+        let mut draft = fixture.draft();
+        draft.remove(skein_model::Kind::Service, "web");
+        fixture.commit(draft);
+        let services: Vec<_> = removed_services(&fixture.state).collect();
+        let [web] = &services[..] else {
+            panic!("{services:?}")
+        };
+        let ports = web.ports.iter().map(|port| (port.published, port.target));
+        let ports: BTreeMap<u32, u32> = ports.collect();
+        assert_eq!(ports, [(80, 80), (81, 90), (82, 80)].into());
+        assert_eq!(web.ports.len(), 3);
     }
 
     fn published_port(published: u16) -> EndpointSpec {
