@@ -211,6 +211,19 @@ pub struct TaskStatus {
         skip_serializing_if = "Timestamp::is_zero"
     )]
     pub running_since: Timestamp,
+    /// Why the task is to be replaced though it may run still.
+    #[serde(rename = "X-Skein-GivenUp", skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUp>,
+}
+
+/// Why a task is replaced that has not ended: until its successor has its traffic, its connections live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GivenUp {
+    /// Its health check has failed. Its node waits for it to be ended.
+    Unhealthy,
+    /// Its node is no longer what the task was placed for.
+    Misplaced,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 //! constraint asks for are gone, or resources.
 
 use crate::scheduler::{Constraint, Stock, constraints_of};
-use skein_model::{Availability, Draft, Node, Task, TaskState};
+use skein_model::{Availability, Draft, GivenUp, Node, Task, TaskState};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What is said of a task that its node no longer suits.
@@ -12,7 +12,7 @@ const ERR: &str = "assigned node no longer meets constraints";
 /// Whether the node of a task no longer suits it. One that runs is to be replaced, and is rejected
 /// once it has ended: until then its connections live.
 pub(crate) fn is_unfit(task: &Task) -> bool {
-    task.status.message == MESSAGE && task.status.err == ERR
+    task.status.given_up == Some(GivenUp::Misplaced)
 }
 
 /// Rejects tasks that their active nodes no longer suit. Nodes that are paused or drained keep their
@@ -63,6 +63,7 @@ pub(crate) fn run(draft: &mut Draft) {
         }
         task.status.message = MESSAGE.into();
         task.status.err = ERR.into();
+        task.status.given_up = Some(GivenUp::Misplaced);
         task.status.timestamp = draft.now();
         task.status.applied_at = draft.now();
         draft.put(task);

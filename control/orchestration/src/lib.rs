@@ -33,7 +33,6 @@ pub use dirty::is_up_to_date;
 pub use node_removal::remove_node;
 pub use orchestration::Orchestration;
 pub use report::report;
-pub use restart::UNHEALTHY;
 pub use wake::Wake;
 
 #[cfg(test)]

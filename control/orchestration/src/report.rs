@@ -18,6 +18,7 @@ pub fn report(task: &Task, reported: TaskStatus, now: Timestamp) -> Option<Task>
             status.state = TaskState::Rejected;
         }
     }
+    status.given_up = before.given_up.or(status.given_up);
     status.running_since = before.running_since;
     if status.state == before.state {
         status.applied_at = before.applied_at;
@@ -109,5 +110,31 @@ mod tests {
         };
         let changed = report(&task, ports, now).unwrap();
         assert!(changed.status.applied_at.is_zero(), "it ran before");
+    }
+
+    #[test]
+    fn what_was_given_up_stays_so() {
+        use skein_model::GivenUp::{Misplaced, Unhealthy};
+        let now = Timestamp::from_unix_nanos(9);
+        let given_up = |by| TaskStatus {
+            given_up: by,
+            ..status(TaskState::Running)
+        };
+        for (before, told, expected) in [
+            (None, Some(Unhealthy), Some(Unhealthy)),
+            (Some(Unhealthy), None, Some(Unhealthy)),
+            (Some(Misplaced), Some(Unhealthy), Some(Misplaced)),
+        ] {
+            let task = Task {
+                status: given_up(before),
+                ..Task::default()
+            };
+            let ended = TaskStatus {
+                state: TaskState::Failed,
+                ..given_up(told)
+            };
+            let next = report(&task, ended, now).unwrap();
+            assert_eq!(next.status.given_up, expected);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Replaces tasks that ended or lost their node, as the restart policy of the service says.
 
 use crate::{
-    Wake, enforcer, node_failure,
+    Wake, node_failure,
     scheduler::host_ports,
     slot::{self, Place},
     task,
@@ -12,10 +12,6 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// How long a replacement waits at most for its predecessor to stop.
 const OLD_TASK_STOP_MAX: Duration = Duration::from_secs(60);
-
-/// The error of a task whose health check failed. While it runs still, its node waits for it to be
-/// ended: so it drains.
-pub const UNHEALTHY: &str = "dockerexec: unhealthy container";
 
 /// The delay before a task is started in place of one that ended.
 fn delay(spec: &TaskSpec) -> Duration {
@@ -109,8 +105,7 @@ pub(crate) fn replace(draft: &mut Draft, wake: &mut Wake, rng: &mut impl Rng) {
 
 fn is_lost(state: &State, task: &Task) -> bool {
     task.status.state.is_terminal()
-        || enforcer::is_unfit(task)
-        || task.status.err == UNHEALTHY
+        || task.status.given_up.is_some()
         || (!task.node_id.is_empty() && node_failure::must_leave(state, &task.node_id))
 }
 

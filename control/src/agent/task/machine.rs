@@ -5,7 +5,6 @@
 
 use crate::agent::container::{Container, Health};
 use skein_model::{ContainerStatus, PortStatus, TaskState};
-use skein_orchestration::UNHEALTHY;
 
 /// All that the next step depends on.
 #[derive(Clone, Debug)]
@@ -72,6 +71,9 @@ pub struct Change {
     /// Its ports on this node.
     pub ports: PortStatus,
 }
+
+/// The error of a task whose health check failed, in Docker's words.
+pub(super) const UNHEALTHY: &str = "dockerexec: unhealthy container";
 
 /// What is told of a running task whose process has ended, until the engine says how.
 const ENDED: &str = "the task's process has ended; the container engine has not told how yet";

@@ -3,7 +3,7 @@
 use super::{
     failure::Failure,
     listening,
-    machine::{self, Action, Change, Situation},
+    machine::{self, Action, Change, Situation, UNHEALTHY},
     preparation::prepare,
     process::Process,
     registry::{Environment, Wanted},
@@ -18,8 +18,7 @@ use crate::{
 };
 use bollard::models::ContainerInspectResponse;
 use rand::Rng as _;
-use skein_model::{ContainerStatus, Nanos, TaskState, TaskStatus};
-use skein_orchestration::UNHEALTHY;
+use skein_model::{ContainerStatus, GivenUp, Nanos, TaskState, TaskStatus};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
@@ -310,6 +309,7 @@ impl Supervisor {
                 .container
                 .or_else(|| task.status.container_status.take()),
             port_status: change.ports,
+            given_up: self.record.unhealthy.then_some(GivenUp::Unhealthy),
             ..TaskStatus::default()
         };
         self.stored = false;

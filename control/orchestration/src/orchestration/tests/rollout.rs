@@ -107,7 +107,9 @@ fn tasks_drain_whatever_ends_them() {
         },
         |world| {
             let id = world.live("web").remove(0).id;
-            let unhealthy = |task: &mut Task| task.status.err = crate::UNHEALTHY.into();
+            let unhealthy = |task: &mut Task| {
+                task.status.given_up = Some(skein_model::GivenUp::Unhealthy);
+            };
             world.fixture.task(&id, unhealthy);
         },
     ];
