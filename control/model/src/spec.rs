@@ -2,7 +2,7 @@
 
 use crate::{Platform, is_default};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 /// A length of time in nanoseconds, as Go has it on the wire.
 pub type Nanos = i64;
@@ -91,16 +91,20 @@ pub struct TaskSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_driver: Option<Driver>,
     pub force_update: u64,
-    /// `container` is the only runtime.
+    /// What its tasks are.
     pub runtime: Runtime,
 }
 
+/// What a task is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the name says it")]
 pub enum Runtime {
+    /// A container that the cluster runs. The only one that services may ask for.
     #[default]
     Container,
+    /// The place of a container of the user's own on one network: its node made it, and its node ends
+    /// it.
+    Attachment,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -505,6 +509,9 @@ pub struct NetworkAttachmentConfig {
     pub aliases: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub driver_opts: BTreeMap<String, String>,
+    /// The address that an attachment asks for; services cannot.
+    #[serde(rename = "X-Skein-Address", skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,8 +1,8 @@
 //! Tasks and their states.
 
 use crate::{
-    EndpointSpec, GenericResource, Meta, PortConfig, ServiceMode, TaskSpec, Timestamp, Version,
-    is_default,
+    EndpointSpec, GenericResource, Meta, PortConfig, Runtime, ServiceMode, TaskSpec, Timestamp,
+    Version, is_default,
 };
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// Whether it is a place on a network and no container of the cluster's: see [`Runtime`].
+    pub fn is_attachment(&self) -> bool {
+        self.spec.runtime == Runtime::Attachment
+    }
+
     /// `<service>.<slot>.<task ID>`, or with the node's ID in place of the slot where there is none;
     /// also the name of the container.
     pub fn name(&self) -> String {
@@ -235,6 +240,9 @@ pub struct ContainerStatus {
     #[serde(rename = "PID", skip_serializing_if = "is_default")]
     pub pid: i64,
     pub exit_code: i64,
+    /// Of an attachment: what its container is called on the network. Empty while it does not run.
+    #[serde(rename = "X-Skein-Names", skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
 }
 
 /// Ports published in host mode.

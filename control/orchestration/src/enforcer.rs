@@ -73,7 +73,8 @@ pub(crate) fn run(draft: &mut Draft) {
 fn is_subject(task: &Task) -> bool {
     let state = task.status.state;
     let is_there = state >= TaskState::Assigned && !state.is_terminal();
-    is_there && task.desired_state <= TaskState::Complete && !is_unfit(task)
+    let is_container = !task.is_attachment();
+    is_there && is_container && task.desired_state <= TaskState::Complete && !is_unfit(task)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! [`Orchestration`] runs all of them in their one order.
 
 pub mod allocator;
+pub mod attachment;
 mod dirty;
 pub mod drain;
 mod enforcer;

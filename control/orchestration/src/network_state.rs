@@ -73,8 +73,9 @@ fn is_on_networks(task: &Task) -> bool {
     task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
 }
 
-/// `None` until it is allocated, and for networks of the nodes themselves.
-fn network(network: &Network) -> Option<proto::Network> {
+/// A network as nodes are told of it; `None` until it is allocated, and for networks of the nodes
+/// themselves.
+pub fn network(network: &Network) -> Option<proto::Network> {
     let allocation = network.allocation?;
     let spec = &network.spec;
     let mtu = spec.options.get(MTU_OPTION);
@@ -209,6 +210,13 @@ fn endpoints<'a>(
 }
 
 fn endpoint_state(task: &Task) -> proto::EndpointState {
+    if task.is_attachment() {
+        // It keeps its address while its container is stopped.
+        return match names(task).is_empty() {
+            true => proto::EndpointState::Starting,
+            false => proto::EndpointState::Ready,
+        };
+    }
     if task.desired_state > TaskState::Complete {
         proto::EndpointState::Draining
     } else if is_ready(task) {
@@ -231,8 +239,11 @@ pub(crate) fn is_ready(task: &Task) -> bool {
 const SHORT_ID: usize = 12;
 
 fn names(task: &Task) -> Vec<String> {
-    let mut names = vec![task.name()];
     let container = task.status.container_status.as_ref();
+    if task.is_attachment() {
+        return container.map_or_else(Vec::new, |container| container.names.clone());
+    }
+    let mut names = vec![task.name()];
     let short = container.and_then(|container| container.container_id.get(..SHORT_ID));
     names.extend(short.map(str::to_owned));
     let hostname = &task.spec.container_spec.hostname;
@@ -474,6 +485,49 @@ mod tests {
             }],
             ..EndpointSpec::default()
         }
+    }
+
+    #[test]
+    fn an_attachment_is_named_while_its_container_runs() {
+        use proto::EndpointState::{Ready, Starting};
+        let mut fixture = cluster();
+        fixture.task("own", |task| {
+            task.node_id = "c".into();
+            task.spec.runtime = skein_model::Runtime::Attachment;
+            task.networks_attachments = vec![skein_model::TaskNetwork {
+                network_id: "front".into(),
+                address: Some("10.0.1.9/24".parse().unwrap()),
+                ..skein_model::TaskNetwork::default()
+            }];
+        });
+        for (state, names, expected) in [
+            (TaskState::Assigned, &[][..], Starting),
+            (TaskState::Running, &["box", "0123456789ab"], Ready),
+            (TaskState::Running, &[], Starting),
+        ] {
+            fixture.task("own", |task| {
+                task.status.state = state;
+                let container = task.status.container_status.get_or_insert_default();
+                container.names = names.iter().map(|name| (*name).into()).collect();
+            });
+            for node in ["a", "c"] {
+                let objects = network_state(&fixture.state, node);
+                let found = objects.iter().find_map(|object| match &object.object {
+                    Some(Kind::Endpoint(endpoint)) => {
+                        (endpoint.id == "own.front").then_some(endpoint)
+                    }
+                    _ => None,
+                });
+                let found = found.unwrap();
+                assert_eq!(found.state(), expected);
+                assert_eq!(found.names, names);
+            }
+        }
+        // Its node has the network, and all that is on it.
+        assert_eq!(
+            refs(&fixture, "c", proto::Kind::Network),
+            ["front", "ingress"]
+        );
     }
 
     #[test]

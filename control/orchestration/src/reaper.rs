@@ -2,16 +2,20 @@
 
 use crate::{node_failure, slot};
 use skein_model::{Draft, Kind, Service, State, Task, TaskState};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Tasks kept of a place whose newest task has not run yet: the update reads from its predecessor
 /// that the place is one of those in its hands.
 const KEPT_WHILE_STARTING: usize = 2;
 
+/// How long an attachment may wait for its address: above what those wait who ask for one.
+const UNATTACHED_MAX: Duration = Duration::from_secs(60);
+
 pub(crate) fn run(draft: &mut Draft) {
     want_removed(draft);
     end_unplaced(draft);
     remove(draft);
+    remove_attachments(draft);
     trim(draft);
 }
 
@@ -23,7 +27,8 @@ fn want_removed(draft: &mut Draft) {
     };
     let tasks: Vec<Arc<Task>> = draft
         .tasks()
-        .filter(|task| task.desired_state < TaskState::Remove && ownerless(draft, task))
+        .filter(|task| task.desired_state < TaskState::Remove && !task.is_attachment())
+        .filter(|task| ownerless(draft, task))
         .cloned()
         .collect();
     for task in tasks {
@@ -61,6 +66,24 @@ fn remove(draft: &mut Draft) {
         .map(|task| task.id.clone())
         .collect();
     for id in gone {
+        draft.remove(Kind::Task, &id);
+    }
+}
+
+/// Attachments that have ended, or whose nodes are gone for good, have no history. Nor have those that
+/// got no address: who asked for them has gone.
+fn remove_attachments(draft: &mut Draft) {
+    let now = draft.now();
+    let given_up = |task: &Task| {
+        task.status.state == TaskState::New && now >= task.meta.created_at + UNATTACHED_MAX
+    };
+    let ended: Vec<String> = draft
+        .tasks()
+        .filter(|task| task.is_attachment())
+        .filter(|task| task.status.state.is_terminal() || given_up(task))
+        .map(|task| task.id.clone())
+        .collect();
+    for id in ended {
         draft.remove(Kind::Task, &id);
     }
 }
@@ -111,7 +134,7 @@ fn is_history(state: &State, task: &Task) -> bool {
 mod tests {
     use super::*;
     use crate::testing::Fixture;
-    use skein_model::{NodeState, RestartPolicy};
+    use skein_model::{NodeState, RestartPolicy, Runtime};
 
     fn reap(fixture: &mut Fixture) {
         let mut draft = fixture.draft();
@@ -198,6 +221,34 @@ mod tests {
         fixture.node("a", |node| node.status.state = NodeState::Down);
         reap(&mut fixture);
         assert!(ids(&fixture).is_empty());
+    }
+
+    #[test]
+    fn attachments_stay_until_they_have_ended() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        for (id, state) in [
+            ("waits", TaskState::Assigned),
+            ("new", TaskState::New),
+            ("runs", TaskState::Running),
+            ("left", TaskState::Shutdown),
+            ("lost", TaskState::Orphaned),
+        ] {
+            task(&mut fixture, id, state, TaskState::Running);
+            fixture.task(id, |task| {
+                task.service_id.clear();
+                task.spec.runtime = Runtime::Attachment;
+            });
+        }
+        reap(&mut fixture);
+        assert_eq!(ids(&fixture), ["new", "runs", "waits"]);
+        fixture.now = fixture.now + UNATTACHED_MAX;
+        reap(&mut fixture);
+        assert_eq!(ids(&fixture), ["runs", "waits"]);
+        // They may come back with their node.
+        fixture.node("a", |node| node.status.state = NodeState::Down);
+        reap(&mut fixture);
+        assert_eq!(ids(&fixture), ["runs", "waits"]);
     }
 
     #[test]

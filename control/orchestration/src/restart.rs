@@ -61,7 +61,7 @@ pub(crate) fn may_restart(service: &Service, tasks: &[Arc<Task>], ended: &Task) 
 pub(crate) fn replace(draft: &mut Draft, wake: &mut Wake, rng: &mut impl Rng) {
     let lost: Vec<Arc<Task>> = draft
         .tasks()
-        .filter(|task| slot::is_live(task) && is_lost(draft, task))
+        .filter(|task| slot::is_live(task) && !task.is_attachment() && is_lost(draft, task))
         .cloned()
         .collect();
     for old in lost {

@@ -3,8 +3,10 @@
 //! - [`network`]: the network state that the leader wants on a node; leader -> agent -> dataplane.
 //! - [`node`]: everything on the mTLS port: identity, dispatcher, logs, Raft, API forwarding.
 //! - [`view`]: a network state as a whole.
+//! - [`plugin`]: options that pass through the engine.
 //! - [`socket`]: unix sockets between processes of one node.
 
+pub mod plugin;
 pub mod socket;
 pub mod view;
 

@@ -1,6 +1,7 @@
 //! What happens on the engine: wakes the tasks that it concerns, and clears up.
 
 use super::{
+    attachments::Attachments,
     engine::{Engine, EngineError},
     task::{Environment, Tasks},
 };
@@ -79,7 +80,17 @@ async fn follow_once(
 }
 
 /// Removes what no task needs, for ever.
-pub async fn clear_up(environment: &Environment, tasks: &Tasks, node_id: &str) {
+pub async fn clear_up(
+    environment: &Environment,
+    tasks: &Tasks,
+    attachments: &Attachments,
+    node_id: &str,
+) {
+    let needed = || {
+        let mut needed = tasks.needed_networks();
+        needed.append(&mut attachments.needed_networks());
+        needed
+    };
     let mut idle = BTreeSet::new();
     let mut ticks = interval(CLEAR_UP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -90,7 +101,7 @@ pub async fn clear_up(environment: &Environment, tasks: &Tasks, node_id: &str) {
         }
         let cleared = async {
             remove_strays(&environment.engine, tasks, node_id).await?;
-            remove_idle_twins(&environment.engine, tasks, &mut idle).await
+            remove_idle_twins(&environment.engine, needed, &mut idle).await
         };
         if let Err(error) = cleared.await {
             tracing::debug!("could not clear up: {error}");
@@ -125,18 +136,21 @@ async fn remove_idle_files(environment: &Environment, tasks: &Tasks) -> std::io:
     Ok(())
 }
 
-/// Networks without endpoints that no task needs, if they were that at the last look, too.
+/// Networks without endpoints that nobody needs, if they were that at the last look, too.
 async fn remove_idle_twins(
     engine: &Engine,
-    tasks: &Tasks,
+    needed: impl Fn() -> BTreeSet<String>,
     idle_before: &mut BTreeSet<String>,
 ) -> Result<(), EngineError> {
-    let needed = tasks.needed_networks();
     let mut idle = engine.idle_twins().await?;
-    idle.retain(|network| !needed.contains(network));
+    idle.retain(|network| !needed().contains(network));
+    // The engine keeps no endpoint of a container that is stopped, but would never start it without.
+    for guest in engine.guests().await? {
+        idle.remove(&guest.network_id);
+    }
     for network in idle.intersection(idle_before) {
         // A task that needs it since then makes it anew if it comes too late to keep it.
-        if tasks.needed_networks().contains(network) {
+        if needed().contains(network) {
             continue;
         }
         match engine.remove_twin(network).await {

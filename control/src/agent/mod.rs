@@ -6,10 +6,12 @@
 //! - [`dependencies`]: the tasks' secrets and configs; [`files`]: where containers see them.
 //! - [`session`]: in touch with the leader; [`network`] is what it tells of the network, which
 //!   [`dataplane`] hands on.
+//! - [`attachments`]: containers that are no task's, on networks of the swarm.
 //! - [`events`]: what happens on the engine. [`logs`]: what the tasks write.
 //!
 //! Tasks go on whoever is away: managers, engine, or the agent itself.
 
+pub mod attachments;
 pub mod container;
 pub mod dataplane;
 pub mod dependencies;
@@ -44,6 +46,8 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 pub struct Config {
     /// The container engine; it need not be up.
     pub engine: engine::Engine,
+    /// The places of containers that are no task's.
+    pub attachments: attachments::Attachments,
     /// The dataplane's socket; it need not be there.
     pub dataplane_socket: PathBuf,
     /// A directory of the agent's own; made if need be.
@@ -89,7 +93,7 @@ async fn run(config: Config, shutdown: CancellationToken) {
     let environment = task::Environment {
         engine: config.engine,
         store,
-        reports: reports::Reports::default(),
+        reports: config.attachments.reports().clone(),
         networks: network::NetworkState::default(),
         dependencies: dependencies::Dependencies::default(),
         files: files::Files::of(&config.node_id),
@@ -100,13 +104,15 @@ async fn run(config: Config, shutdown: CancellationToken) {
         managers: config.managers,
         environment: environment.clone(),
         tasks: tasks.clone(),
+        attachments: config.attachments.clone(),
         data_path_addr: config.data_path_addr,
         orders: config.orders,
     };
     let work = async {
         tokio::join!(
             events::follow(&environment, &tasks),
-            events::clear_up(&environment, &tasks, &config.node_id),
+            events::clear_up(&environment, &tasks, &config.attachments, &config.node_id),
+            config.attachments.run(),
             dataplane::relay(&environment.networks, &config.dataplane_socket),
             session.run(),
         )

@@ -3,7 +3,9 @@
 //! Whatever ends a session, another is opened at once; the tasks do not notice.
 
 use super::{
-    Orders, logs,
+    Orders,
+    attachments::Attachments,
+    logs,
     task::{Environment, Tasks},
 };
 use crate::rpc::{Managers, RemoteManager};
@@ -52,6 +54,8 @@ pub struct Session {
     pub environment: Environment,
     /// The tasks.
     pub tasks: Tasks,
+    /// The places of containers that are no task's.
+    pub attachments: Attachments,
     /// See [`Config`](super::Config::data_path_addr).
     pub data_path_addr: String,
     /// See [`Config`](super::Config::orders).
@@ -119,6 +123,7 @@ impl Session {
         tracing::info!(session = id, "registered with the managers");
         // What earlier sessions may not have delivered.
         self.tasks.report_all();
+        self.attachments.report_all();
         let never = tokio::try_join!(
             self.follow(messages),
             heartbeats(client.clone(), &id, period),
@@ -176,8 +181,10 @@ impl Session {
             dependencies.take(&message, &tasks).map_err(|error| {
                 Status::internal(format!("a secret or config cannot be read: {error}"))
             })?;
-            self.tasks
-                .assign(message.complete, tasks, &message.removed_task_ids);
+            let (complete, removed) = (message.complete, &message.removed_task_ids);
+            let (attachments, tasks) = tasks.into_iter().partition(Task::is_attachment);
+            self.attachments.assign(complete, attachments, removed);
+            self.tasks.assign(complete, tasks, removed);
         }
         Err(ended())
     }

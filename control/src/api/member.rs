@@ -1,6 +1,7 @@
 //! What the API needs of this node and, where it is a manager, of the replicated store.
 
 use crate::{
+    agent::attachments::Attachments,
     manager::{Events, LogOptions, LogRecord, LogSelector, LogsError, Manager},
     node::{InitRequest, JoinRequest, Membership, NodeError, RemoteManager},
     raft::{Leadership, Member as RaftMember, ProposeError},
@@ -27,6 +28,8 @@ pub trait Member: Send + Sync + 'static {
     fn managers(&self) -> Vec<RemoteManager>;
     /// The store, where this node is a manager that is up.
     fn store(&self) -> Option<Arc<dyn Store>>;
+    /// See [`crate::node::Node::attachments`].
+    fn attachments(&self) -> Option<Attachments>;
     /// See [`crate::node::Node::leader_channel`].
     fn leader_channel(&self) -> BoxFuture<'_, Result<Channel, NodeError>>;
 }

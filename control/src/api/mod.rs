@@ -120,6 +120,7 @@ fn node_table(local: Local) -> Router {
             get(networks::inspect).delete(networks::remove),
         )
         .route("/networks/{id}/connect", post(networks::connect))
+        .route("/networks/{id}/disconnect", post(networks::disconnect))
         .route("/containers/json", get(networks::in_containers))
         .route("/containers/create", post(networks::create_container))
         .route("/containers/{id}/json", get(networks::in_containers))

@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use skein_model::{State as Model, Task, TaskState};
+use skein_model::{Runtime, State as Model, Task, TaskState};
 use std::collections::BTreeSet;
 
 const FILTERS: [&str; 8] = [
@@ -83,11 +83,23 @@ fn passes(state: &Model, filters: &Filters, task: &Task) -> bool {
         && filters.any("desired-state", |name| {
             name == task.desired_state.to_string()
         })
-        && filters.any("runtime", |runtime| runtime == "container")
+        && runs_as(filters.values("runtime"), task)
         && filters.any("_up-to-date", |on| {
             matches!(on, "true" | "1") == up_to_date(state, task)
         })
         && filters.labels("label", &task.service_labels)
+}
+
+/// Attachments are for those who ask for them.
+fn runs_as(runtimes: &[String], task: &Task) -> bool {
+    let own = match task.spec.runtime {
+        Runtime::Container => "container",
+        Runtime::Attachment => "attachment",
+    };
+    match runtimes {
+        [] => !task.is_attachment(),
+        asked => asked.iter().any(|runtime| runtime == own),
+    }
 }
 
 /// Whether the task is what its service asks for now.
@@ -112,7 +124,14 @@ fn shown(store: &dyn Store, state: &Model, task: &Task) -> Result<Value, ApiErro
     let mut value = json::shown(task)?;
     // Of services only.
     if let Some(spec) = value["Spec"].as_object_mut() {
-        spec.remove("Runtime");
+        if task.is_attachment() {
+            let container = task.status.container_status.as_ref();
+            let id = container.map_or("", |container| &container.container_id);
+            spec.remove("ContainerSpec");
+            spec.insert("NetworkAttachmentSpec".into(), json!({ "ContainerID": id }));
+        } else {
+            spec.remove("Runtime");
+        }
     }
     if !task.networks_attachments.is_empty() {
         let attachments = task.networks_attachments.iter().map(|attachment| {
@@ -149,6 +168,23 @@ fn shown(store: &dyn Store, state: &Model, task: &Task) -> Result<Value, ApiErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attachments_are_shown_to_those_who_ask_for_them() {
+        let mut attachment = Task::default();
+        attachment.spec.runtime = Runtime::Attachment;
+        for (runtimes, of_service, of_user) in [
+            (&[][..], true, false),
+            (&["container"], true, false),
+            (&["attachment"], false, true),
+            (&["container", "attachment"], true, true),
+            (&["plugin"], false, false),
+        ] {
+            let runtimes: Vec<String> = runtimes.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(runs_as(&runtimes, &Task::default()), of_service);
+            assert_eq!(runs_as(&runtimes, &attachment), of_user);
+        }
+    }
 
     #[test]
     fn every_state_can_be_asked_for() {

@@ -1,5 +1,6 @@
 //! What a node does when it is a manager: decides while it leads, serves the agents, brokers logs.
 
+mod attachments;
 mod certificates;
 mod dispatcher;
 mod events;
@@ -26,7 +27,9 @@ use kernels::Kernels;
 use problems::Problems;
 use reports::Reports;
 use sessions::Sessions;
-use skein_proto::node::{dispatcher_server::Dispatcher, logs_server::Logs};
+use skein_proto::node::{
+    attachments_server::Attachments, dispatcher_server::Dispatcher, logs_server::Logs,
+};
 use std::sync::Arc;
 use store::Store;
 use tokio::sync::mpsc;
@@ -85,6 +88,12 @@ impl<S: Store> Parts<S> {
         }
     }
 
+    fn attachments(&self) -> attachments::Service<S> {
+        attachments::Service {
+            store: self.store.clone(),
+        }
+    }
+
     fn logs(&self) -> logs::Service<S> {
         logs::Service {
             store: self.store.clone(),
@@ -111,6 +120,12 @@ impl<P: Platform> Manager<P> {
     /// The gRPC service for agents. Requests carry a [`crate::rpc::PeerIdentity`].
     pub fn dispatcher(&self) -> impl Dispatcher + use<P> {
         self.parts.dispatcher()
+    }
+
+    /// The gRPC service for containers that are no task's. Requests carry a
+    /// [`crate::rpc::PeerIdentity`].
+    pub fn attachments(&self) -> impl Attachments + use<P> {
+        self.parts.attachments()
     }
 
     /// The gRPC service for the agents' logs. Requests carry a [`crate::rpc::PeerIdentity`].

@@ -1,6 +1,7 @@
 //! The manager as a whole, over a store in memory, with agents that call its services.
 
 mod agent;
+mod attachments;
 mod memory;
 
 use super::*;

@@ -42,6 +42,8 @@ impl Node {
         }
         let runtime = self.take_runtime();
         if let Some(runtime) = runtime {
+            // While there are managers to tell.
+            runtime.attachments.leave().await;
             if let Some(manager) = runtime.manager() {
                 leave_group(manager.raft(), &runtime.managers, &membership.node_id).await;
             }

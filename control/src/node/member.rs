@@ -1,7 +1,10 @@
 //! The membership as the API sees it.
 
 use super::{InitRequest, JoinRequest, Membership, Node, NodeError, RemoteManager};
-use crate::api::{Member, Store};
+use crate::{
+    agent::attachments::Attachments,
+    api::{Member, Store},
+};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use tonic::transport::Channel;
@@ -33,6 +36,10 @@ impl Member for Node {
 
     fn store(&self) -> Option<Arc<dyn Store>> {
         Some(Arc::new(self.manager()?))
+    }
+
+    fn attachments(&self) -> Option<Attachments> {
+        self.attachments()
     }
 
     fn leader_channel(&self) -> BoxFuture<'_, Result<Channel, NodeError>> {

@@ -27,7 +27,7 @@ pub use error::{NodeError, NodeErrorKind};
 pub use joining::obtain as obtain_identity;
 pub use request::{InitRequest, JoinRequest, SwarmSpec};
 
-use crate::{identity::Identity, manager::Manager, rpc::Managers};
+use crate::{agent::attachments::Attachments, identity::Identity, manager::Manager, rpc::Managers};
 use parking_lot::RwLock;
 use persist::Folder;
 use runtime::Runtime;
@@ -143,6 +143,11 @@ impl Node {
     pub fn leader_route(&self) -> Result<Managers, NodeError> {
         let runtime = self.runtime().ok_or_else(NodeError::not_member)?;
         Ok(runtime.managers.clone())
+    }
+
+    /// The places of this node's own containers on networks of the swarm; `None` if it is no member.
+    pub fn attachments(&self) -> Option<Attachments> {
+        Some(self.runtime()?.attachments.clone())
     }
 
     /// The node's certificate, with the root that vouches for it.

@@ -10,7 +10,7 @@ use super::{
     seat::{Seat, clone_listener},
 };
 use crate::{
-    agent::{self, Agent, Orders, engine::Engine},
+    agent::{self, Agent, Orders, attachments::Attachments, engine::Engine, reports::Reports},
     api,
     identity::{CaService, Identity},
     manager::Manager,
@@ -20,8 +20,8 @@ use crate::{
 use parking_lot::RwLock;
 use skein_model::{Cluster, NodeRole};
 use skein_proto::node::{
-    api_server::ApiServer, ca_server::CaServer, dispatcher_server::DispatcherServer,
-    logs_server::LogsServer,
+    api_server::ApiServer, attachments_server::AttachmentsServer, ca_server::CaServer,
+    dispatcher_server::DispatcherServer, logs_server::LogsServer,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
@@ -37,6 +37,8 @@ pub(super) struct Runtime {
     pub credentials: Credentials,
     pub managers: Managers,
     pub kept: Kept,
+    /// The places of this node's own containers on networks of the swarm.
+    pub attachments: Attachments,
     /// Asks for a new certificate now.
     pub renew: Arc<Notify>,
     manager: Arc<RwLock<Option<Part>>>,
@@ -76,6 +78,7 @@ impl Runtime {
         let managers = Managers::new(credentials.clone(), kept.saved().managers);
         let runtime = Self {
             credentials,
+            attachments: Attachments::new(engine.clone(), managers.clone(), Reports::default()),
             managers,
             kept,
             renew: Arc::default(),
@@ -128,6 +131,7 @@ impl Runtime {
         let routes = Routes::new(RaftService::server(slot.clone(), managers.clone()))
             .add_service(CaServer::new(CaService::new(slot)))
             .add_service(DispatcherServer::new(manager.dispatcher()))
+            .add_service(AttachmentsServer::new(manager.attachments()))
             .add_service(LogsServer::new(manager.logs()))
             .add_service(ApiServer::new(api::forwarded(Arc::new(node.clone()))));
         let standings = {
@@ -199,6 +203,7 @@ impl Runtime {
         let (orders, ordered) = watch::channel(Orders::default());
         let agent = agent::Config {
             engine,
+            attachments: self.attachments.clone(),
             dataplane_socket: config.dataplane.clone(),
             state_dir: folder.agent(),
             node_id: self.credentials.identity().node_id,

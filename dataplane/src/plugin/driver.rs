@@ -13,6 +13,10 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use skein_abi::addresses::DNS_ADDRESS;
+use skein_proto::{
+    network::Endpoint,
+    plugin::{GATEWAY_NONE, GATEWAY_OPTION},
+};
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 /// How long a joining container waits for the managers' word on its task. After it, the container is
@@ -69,6 +73,7 @@ pub async fn create_endpoint(plugin: &Plugin, call: Call) -> anyhow::Result<Valu
             call.endpoint_id, interface.address
         )
     })?;
+    let no_gateway = call.options[GATEWAY_OPTION] == GATEWAY_NONE;
     let insert = move |state: &mut Stored| {
         let network = state.networks.get(&call.network_id).cloned();
         let network_id = network
@@ -78,6 +83,7 @@ pub async fn create_endpoint(plugin: &Plugin, call: Call) -> anyhow::Result<Valu
             address: address.addr(),
             sandbox: String::new(),
             has_default_route: false,
+            no_gateway,
         };
         state.endpoints.insert(call.endpoint_id, endpoint);
         anyhow::Ok(())
@@ -134,38 +140,68 @@ pub async fn join(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
         "InterfaceName": { "SrcName": container, "DstPrefix": "eth" },
         "DisableGatewayService": true,
     });
-    if endpoint.has_default_route
-        && let Some(network) = desired.networks.get(&endpoint.network_id)
-    {
-        if network.internal {
-            // No way out, but names are asked for all the same.
+    if let Some(network) = desired.networks.get(&endpoint.network_id) {
+        let routes = routes(&desired, &endpoint, network.internal);
+        if routes.to_dns {
             answer["StaticRoutes"] = json!([{
                 "Destination": format!("{DNS_ADDRESS}/32"), "RouteType": 0, "NextHop": network.gateway,
             }]);
-        } else {
+        }
+        if routes.out {
             answer["Gateway"] = json!(network.gateway);
         }
     }
     Ok(answer)
 }
 
+/// Which routes of its container lead through an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Routes {
+    /// The one to the DNS server, apart from any other.
+    to_dns: bool,
+    /// All others.
+    out: bool,
+}
+
+/// A task has one way out, or without it one to the DNS server: names are asked for all the same. Of
+/// other containers' networks the engine chooses the way out itself, which may be none of the cluster's.
+fn routes(desired: &Desired, endpoint: &StoredEndpoint, internal: bool) -> Routes {
+    let has_route = endpoint.has_default_route;
+    if is_tasks(desired, endpoint) {
+        Routes {
+            to_dns: has_route && internal,
+            out: has_route && !internal,
+        }
+    } else {
+        Routes {
+            to_dns: has_route,
+            out: !internal && !endpoint.no_gateway,
+        }
+    }
+}
+
 /// The state of the network as soon as it has the endpoint's task, or as it is after a while.
 async fn task_known(plugin: &Plugin, endpoint: &StoredEndpoint) -> Arc<Desired> {
     let mut desired = plugin.desired.clone();
-    let known = |desired: &Arc<Desired>| task_of(desired, endpoint).is_some();
+    let known = |desired: &Arc<Desired>| wanted(desired, endpoint).is_some();
     let known = tokio::time::timeout(TASK_TIMEOUT, desired.wait_for(known)).await;
     drop(known);
     let desired = plugin.desired.borrow();
     Arc::clone(&desired)
 }
 
-fn task_of<'a>(desired: &'a Desired, endpoint: &StoredEndpoint) -> Option<&'a str> {
+/// What the managers say of an endpoint.
+fn wanted<'a>(desired: &'a Desired, endpoint: &StoredEndpoint) -> Option<&'a Endpoint> {
     let address = endpoint.address.to_string();
     desired
         .endpoints
         .values()
         .find(|found| found.network_id == endpoint.network_id && found.address == address)
-        .map(|found| found.task_id.as_str())
+}
+
+/// Whether its container is a service's.
+fn is_tasks(desired: &Desired, endpoint: &StoredEndpoint) -> bool {
+    wanted(desired, endpoint).is_some_and(|found| !found.service_id.is_empty())
 }
 
 /// Whether the container's default route leads through this endpoint. Exactly one endpoint of a
@@ -173,7 +209,8 @@ fn task_of<'a>(desired: &'a Desired, endpoint: &StoredEndpoint) -> Option<&'a st
 /// leave by it; else the first with a way out; else the first.
 ///
 /// Endpoints join one by one, so a task's are taken from the managers' word rather than from who has
-/// come so far.
+/// come so far. Of other containers the managers know each endpoint by itself: the first to come has
+/// the route to the DNS server.
 fn takes_default_route(
     desired: &Desired,
     stored: &Stored,
@@ -190,11 +227,12 @@ fn takes_default_route(
         )
     };
     let own = rank(&endpoint.network_id, endpoint.address);
-    match task_of(desired, endpoint) {
+    let task = wanted(desired, endpoint).filter(|_| is_tasks(desired, endpoint));
+    match task {
         Some(task) => desired
             .endpoints
             .values()
-            .filter(|other| other.task_id == task)
+            .filter(|other| other.task_id == task.task_id)
             .filter_map(|other| Some(rank(&other.network_id, other.address.parse().ok()?)))
             .all(|other| own <= other),
         None => !stored.endpoints.iter().any(|(other_id, other)| {
@@ -206,7 +244,7 @@ fn takes_default_route(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skein_proto::network::{Endpoint, Network};
+    use skein_proto::network::Network;
 
     fn desired(endpoints: &[(&str, &str)]) -> Desired {
         let mut desired = Desired::default();
@@ -227,6 +265,7 @@ mod tests {
             let endpoint = Endpoint {
                 id: format!("t.{network}"),
                 task_id: "t".into(),
+                service_id: "s".into(),
                 network_id: (*network).into(),
                 address: (*address).into(),
                 ..Endpoint::default()
@@ -242,6 +281,7 @@ mod tests {
             address: address.parse().unwrap(),
             sandbox: "/run/s".into(),
             has_default_route: false,
+            no_gateway: false,
         }
     }
 
@@ -277,5 +317,29 @@ mod tests {
         stored.endpoints.insert("first".into(), taken);
         let second = endpoint("closed", "10.0.0.9");
         assert!(!takes_default_route(&desired, &stored, "second", &second));
+    }
+
+    #[test]
+    fn a_task_has_one_way_out_and_the_engine_chooses_that_of_other_containers() {
+        let mut desired = desired(&[("a-net", "10.0.0.9"), ("closed", "10.0.0.9")]);
+        let routes_of = |desired: &Desired, network: &str, first: bool, no_gateway: bool| {
+            let endpoint = StoredEndpoint {
+                has_default_route: first,
+                no_gateway,
+                ..endpoint(network, "10.0.0.9")
+            };
+            let routes = routes(desired, &endpoint, network == "closed");
+            (routes.to_dns, routes.out)
+        };
+        assert_eq!(routes_of(&desired, "a-net", true, false), (false, true));
+        assert_eq!(routes_of(&desired, "a-net", false, false), (false, false));
+        assert_eq!(routes_of(&desired, "closed", true, false), (true, false));
+        for endpoint in desired.endpoints.values_mut() {
+            endpoint.service_id.clear();
+        }
+        assert_eq!(routes_of(&desired, "a-net", true, false), (true, true));
+        assert_eq!(routes_of(&desired, "a-net", false, false), (false, true));
+        assert_eq!(routes_of(&desired, "a-net", true, true), (true, false));
+        assert_eq!(routes_of(&desired, "closed", true, false), (true, false));
     }
 }

@@ -59,7 +59,7 @@ pub async fn request_address(_: &Plugin, call: RequestAddress) -> anyhow::Result
         .with_context(|| format!("pool {:?} is not one of Skein's", call.pool_id))?;
     ensure!(
         !call.address.is_empty(),
-        "an address of {subnet} is given by the cluster to tasks of services: run the container as a service, or give it one with --ip that no task has"
+        "addresses of {subnet} are given by the cluster: run the container by Skein's own API, not by the engine's"
     );
     let address: Ipv4Addr = call
         .address

@@ -32,6 +32,9 @@ pub struct StoredEndpoint {
     pub sandbox: String,
     /// The container's default route, or the one to its DNS server, leads through it.
     pub has_default_route: bool,
+    /// Another network of the container leads out.
+    #[serde(default)]
+    pub no_gateway: bool,
 }
 
 impl StoredEndpoint {
@@ -105,6 +108,7 @@ mod tests {
             address: Ipv4Addr::new(10, 0, 1, 5),
             sandbox: sandbox.into(),
             has_default_route: false,
+            no_gateway: false,
         };
         let mut store = Store::open(path.clone()).unwrap();
         store

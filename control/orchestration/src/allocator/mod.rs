@@ -3,6 +3,7 @@
 //! What is taken is read from the store each time, so that a new leader can give nothing twice.
 //! Only where to go on (the last address of each network, the last VNI) is remembered outside it.
 
+mod attachment;
 mod network;
 mod pool;
 mod ports;
@@ -30,7 +31,7 @@ pub struct Allocator {
 
 impl Allocator {
     /// Gives networks, services and new tasks what they lack. Tasks that have everything go on to
-    /// PENDING; the others, and their services, say what is missing.
+    /// PENDING, attachments to ASSIGNED; the others, and their services, say what is missing.
     pub fn run(&mut self, draft: &mut Draft) {
         self.networks(draft);
         let mut pools = Pools::default();
@@ -162,7 +163,7 @@ fn tasks(draft: &mut Draft, pools: &mut Pools, last: &BTreeMap<String, u32>) {
     let new: Vec<Arc<Task>> = draft
         .tasks_of_node("")
         .filter(|task| task.status.state == TaskState::New)
-        // Those of global services have a node from the start.
+        // Those of global services, and attachments, have a node from the start.
         .chain(draft.nodes().flat_map(|node| {
             let tasks = draft.tasks_of_node(&node.id);
             tasks.filter(|task| task.status.state == TaskState::New)
@@ -171,6 +172,11 @@ fn tasks(draft: &mut Draft, pools: &mut Pools, last: &BTreeMap<String, u32>) {
         .cloned()
         .collect();
     for task in new {
+        if task.is_attachment() {
+            let now = draft.now();
+            draft.put(attachment::allocate(draft, &task, pools, last, now));
+            continue;
+        }
         let Some(service) = draft.service(&task.service_id).cloned() else {
             continue;
         };

@@ -51,6 +51,22 @@ impl AddressPool {
         self.last
     }
 
+    /// A certain address: any of the subnet that nobody has.
+    pub(super) fn fixed(&mut self, address: Ipv4Addr) -> Result<Ipv4Addr, String> {
+        let (subnet, name) = (self.allocation.subnet, &self.name);
+        if !subnet.contains(&address) {
+            return Err(format!(
+                "address {address} is not in subnet {subnet} of network {name}"
+            ));
+        }
+        if !self.taken.insert(address.to_bits()) {
+            return Err(format!(
+                "address {address} of network {name} is already in use"
+            ));
+        }
+        Ok(address)
+    }
+
     /// The next free address.
     pub(super) fn next(&mut self) -> Result<Ipv4Addr, String> {
         let (first, end) = self.bounds();

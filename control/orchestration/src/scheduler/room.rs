@@ -69,7 +69,8 @@ impl Room {
 /// Whether the task takes something of its node. One that is bound to the node counts once the
 /// scheduler has confirmed it.
 pub(super) fn counts(task: &Task) -> bool {
-    task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
+    let placed = task.status.state >= TaskState::Assigned && !task.status.state.is_terminal();
+    placed && !task.is_attachment()
 }
 
 /// The ports of its node that a task asks for by number.

@@ -90,6 +90,7 @@ pub fn resolve_networks(state: &State, spec: &mut ServiceSpec) -> Result<(), Spe
             )));
         }
         attachment.target = network.id.clone();
+        attachment.address = None;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use skein_model::{
     EndpointSpec, Healthcheck, Limits, Mount, NetworkAttachmentConfig, NetworkSpec, Placement,
     PortConfig, PublishMode, Reservations, ResolutionMode, ResourceRequirements, RestartPolicy,
-    ServiceMode, ServiceSpec, TaskNetwork, TaskState, UpdateConfig,
+    ServiceMode, ServiceSpec, UpdateConfig,
 };
 
 fn spec() -> ServiceSpec {

@@ -67,6 +67,7 @@ pub fn observe(inspect: &ContainerInspectResponse, ports: &[PortConfig]) -> Cont
         container_id: inspect.id.clone().unwrap_or_default(),
         pid: state.pid.unwrap_or_default(),
         exit_code: state.exit_code.unwrap_or_default(),
+        ..ContainerStatus::default()
     };
     // A start that failed leaves a container in state `created`, with an exit code.
     let started = state

@@ -3,10 +3,12 @@
 mod client;
 mod containers;
 mod describe;
+mod guests;
 mod images;
 mod networks;
 
 pub use describe::describe;
+pub use guests::Guest;
 pub use networks::{DRIVER, TWIN_LABEL, TwinSpec};
 
 use bollard::Docker;

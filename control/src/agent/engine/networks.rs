@@ -28,6 +28,8 @@ pub struct TwinSpec {
     pub gateway: String,
     /// There is no way out of it.
     pub internal: bool,
+    /// Containers of users may join it.
+    pub attachable: bool,
 }
 
 impl From<&Network> for TwinSpec {
@@ -38,6 +40,7 @@ impl From<&Network> for TwinSpec {
             subnet: network.subnet.clone(),
             gateway: network.gateway.clone(),
             internal: network.internal,
+            attachable: network.attachable,
         }
     }
 }
@@ -49,6 +52,7 @@ impl TwinSpec {
             name: self.name.clone(),
             driver: Some(DRIVER.to_owned()),
             internal: self.internal.then_some(true),
+            attachable: self.attachable.then_some(true),
             ipam: Some(Ipam {
                 driver: Some(DRIVER.to_owned()),
                 config: Some(vec![IpamConfig {
@@ -144,7 +148,10 @@ impl Engine {
     }
 
     /// Networks with a label: their own IDs, and the networks of the swarm that they stand for.
-    async fn labelled(&self, label: String) -> Result<Vec<(String, String)>, EngineError> {
+    pub(super) async fn labelled(
+        &self,
+        label: String,
+    ) -> Result<Vec<(String, String)>, EngineError> {
         let filters = HashMap::from([("label".to_owned(), vec![label])]);
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
         let found = self
@@ -173,6 +180,7 @@ mod tests {
             subnet: "10.0.1.0/24".into(),
             gateway: "10.0.1.1".into(),
             internal: false,
+            attachable: false,
         };
         let request = serde_json::to_value(spec.request()).unwrap();
         assert_eq!(

@@ -237,6 +237,7 @@ mod tests {
             container_id: "c1".into(),
             pid: 0,
             exit_code,
+            ..ContainerStatus::default()
         }
     }
 

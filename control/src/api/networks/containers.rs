@@ -1,113 +1,51 @@
-//! Containers and the networks that they are on.
+//! Containers and the networks that they are on, as clients see them.
 
 use super::shape;
 use crate::{
     agent::engine::TWIN_LABEL,
-    api::{Local, Original, body, error::ApiError, json, proxy},
+    api::{Local, Original, error::ApiError, json, proxy},
     node::LocalState,
 };
 use axum::{
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     response::Response,
 };
 use http::StatusCode;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// What a container may name that is never a network of the swarm.
-const MODES: [&str; 5] = ["", "default", "bridge", "host", "none"];
+/// How the driver options begin that Skein itself gives endpoints.
+const OWN_OPTIONS: &str = "skein.";
 
 impl Local {
     pub(super) fn is_member(&self) -> bool {
         self.member.membership().state != LocalState::Inactive
     }
 
-    /// Refuses a container of the user's own on a network of the swarm.
-    async fn check_attachable(&self, reference: &str) -> Result<(), ApiError> {
-        if MODES.contains(&reference) || reference.starts_with("container:") {
-            return Ok(());
+    /// The twins of the swarm's networks, as the engine shows them.
+    pub(super) async fn twins(&self) -> Result<Vec<Value>, ApiError> {
+        let path = format!("/networks?filters=%7B%22label%22%3A%5B%22{TWIN_LABEL}%22%5D%7D");
+        match self.engine.get(&path).await? {
+            Value::Array(twins) => Ok(twins),
+            _ => Ok(Vec::new()),
         }
-        let state = self.member.store().map(|store| store.state());
-        let network = state.as_ref().and_then(|state| {
-            let network = state.find_network(reference).ok()?;
-            (!network.spec.predefined).then_some(network)
+    }
+
+    /// The twin of a network of the swarm, by that one's ID or a prefix of it.
+    pub(super) async fn twin(&self, id: &str) -> Result<Option<Value>, ApiError> {
+        let twins = self.twins().await?;
+        let mut matching = twins.into_iter().filter(|twin| {
+            let of = shape::twin_of(twin).unwrap_or_default();
+            !id.is_empty() && of.starts_with(id)
         });
-        if let Some(network) = network
-            && !network.spec.attachable
-        {
-            return Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                format!(
-                    "Could not attach to network {reference}: rpc error: code = PermissionDenied desc = network {reference} not manually attachable"
-                ),
-            ));
-        }
-        let is_swarms = network.is_some() || {
-            let engines = self.engines_network(reference).await?;
-            engines.is_some_and(|network| shape::twin_of(&network).is_some())
-        };
-        if is_swarms {
-            return Err(ApiError::unsupported(format!(
-                "Could not attach to network {reference}: containers outside of services cannot be on networks of the swarm. Run it as a service, or on a local network"
-            )));
-        }
-        Ok(())
+        let first = matching.next();
+        Ok(first.filter(|_| matching.next().is_none()))
     }
 }
 
-/// `POST /containers/create`
-pub async fn create_container(
-    State(local): State<Local>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    if !local.is_member() {
-        return Ok(local.pass_to_engine(request).await);
-    }
-    let (parts, body) = request.into_parts();
-    let body = body::read(body).await?;
-    // What is no JSON is the engine's to refuse.
-    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let mut references = BTreeSet::new();
-    references.extend(asked["HostConfig"]["NetworkMode"].as_str());
-    let endpoints = asked["NetworkingConfig"]["EndpointsConfig"].as_object();
-    references.extend(
-        endpoints
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.as_str()),
-    );
-    for reference in references {
-        local.check_attachable(reference).await?;
-    }
-    let request = Request::from_parts(parts, Body::from(body));
-    Ok(local.pass_to_engine(request).await)
-}
-
-/// `POST /networks/{id}/connect`
-pub async fn connect(
-    State(local): State<Local>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    // First: a client that is still writing would not see a refusal.
-    let body = body::read(body).await?;
-    if local.is_member() {
-        local.check_attachable(&id).await?;
-        // The managers were asked too.
-        if local.engines_network(&id).await?.is_none() {
-            return Err(ApiError::not_found(format!(
-                "Could not attach to network {id}: rpc error: code = NotFound desc = network {id} not found"
-            )));
-        }
-    }
-    let request = Request::from_parts(parts, Body::from(body));
-    Ok(local.pass_to_engine(request).await)
-}
-
-/// `GET /containers/json` and `/containers/{id}/json`: with the IDs of the swarm's networks in place
-/// of their twins'.
+/// `GET /containers/json` and `/containers/{id}/json`: with the swarm's networks in place of their
+/// twins.
 pub async fn in_containers(
     State(local): State<Local>,
     mut request: Request,
@@ -123,7 +61,8 @@ pub async fn in_containers(
         return Ok(response.map(Body::new));
     }
     let mut answer = proxy::read_json(response.into_body()).await?;
-    let twins = twins(&local).await?;
+    let twins = local.twins().await?;
+    let twins = twins.iter().filter_map(stands_for).collect();
     let each: &mut [Value] = match &mut answer {
         Value::Array(containers) => containers,
         container => std::slice::from_mut(container),
@@ -143,30 +82,33 @@ fn engines_request(request: Request) -> Request {
     asked
 }
 
-/// Twin's ID -> ID of the swarm's network.
-async fn twins(local: &Local) -> Result<BTreeMap<String, String>, ApiError> {
-    let path = format!("/networks?filters=%7B%22label%22%3A%5B%22{TWIN_LABEL}%22%5D%7D");
-    let networks = local.engine.get(&path).await?;
-    let twin = |network: &Value| {
-        let of = shape::twin_of(network)?.to_owned();
-        Some((network["Id"].as_str()?.to_owned(), of))
-    };
-    Ok(networks
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(twin)
-        .collect())
+/// Twin's ID -> ID and name of the swarm's network.
+type Twins<'a> = BTreeMap<&'a str, (&'a str, &'a str)>;
+
+fn stands_for(twin: &Value) -> Option<(&str, (&str, &str))> {
+    let of = shape::twin_of(twin)?;
+    Some((twin["Id"].as_str()?, (of, twin["Name"].as_str()?)))
 }
 
-fn rename(container: &mut Value, twins: &BTreeMap<String, String>) {
+fn rename(container: &mut Value, twins: &Twins<'_>) {
+    if let Some(mode) = container.pointer_mut("/HostConfig/NetworkMode")
+        && let Some((_, name)) = mode.as_str().and_then(|mode| twins.get(mode))
+    {
+        *mode = (*name).into();
+    }
     let networks = container
         .pointer_mut("/NetworkSettings/Networks")
         .and_then(Value::as_object_mut);
     for network in networks.into_iter().flat_map(serde_json::Map::values_mut) {
         let of = network["NetworkID"].as_str().and_then(|id| twins.get(id));
-        if let Some(of) = of.cloned() {
-            network["NetworkID"] = of.into();
+        let Some((id, _)) = of else { continue };
+        network["NetworkID"] = (*id).into();
+        let options = network.get_mut("DriverOpts");
+        if let Some(options) = options.and_then(Value::as_object_mut) {
+            options.retain(|name, _| !name.starts_with(OWN_OPTIONS));
+            if options.is_empty() {
+                network["DriverOpts"] = Value::Null;
+            }
         }
     }
 }
@@ -178,14 +120,24 @@ mod tests {
 
     #[test]
     fn containers_name_the_swarms_networks() {
-        let twins = [("ffff".to_owned(), "n1".to_owned())].into();
-        let mut container = json!({"NetworkSettings": {"Networks": {
-            "web": {"NetworkID": "ffff"}, "bridge": {"NetworkID": "eeee"}}}});
+        let twins = [("ffff", ("n1", "web"))].into();
+        let mut container = json!({
+            "HostConfig": {"NetworkMode": "ffff"},
+            "NetworkSettings": {"Networks": {
+                "web": {"NetworkID": "ffff", "DriverOpts": {"skein.gateway": "none"}},
+                "bridge": {"NetworkID": "eeee"},
+            }},
+        });
         rename(&mut container, &twins);
         assert_eq!(
             container,
-            json!({"NetworkSettings": {"Networks": {
-                "web": {"NetworkID": "n1"}, "bridge": {"NetworkID": "eeee"}}}})
+            json!({
+                "HostConfig": {"NetworkMode": "web"},
+                "NetworkSettings": {"Networks": {
+                    "web": {"NetworkID": "n1", "DriverOpts": null},
+                    "bridge": {"NetworkID": "eeee"},
+                }},
+            })
         );
         let mut none = json!({"Id": "x"});
         rename(&mut none, &twins);

@@ -65,7 +65,7 @@ impl Local {
 }
 
 /// A name as part of a path.
-fn encoded(name: &str) -> PercentEncode<'_> {
+pub(super) fn encoded(name: &str) -> PercentEncode<'_> {
     utf8_percent_encode(name, NON_ALPHANUMERIC)
 }
 
@@ -111,7 +111,12 @@ pub async fn inspect(
         }
     }
     let not_found = || ApiError::not_found(format!("network {id} not found"));
-    let mut network = local.engines_network(&id).await?.ok_or_else(not_found)?;
+    let network = match local.engines_network(&id).await? {
+        Some(network) => Some(network),
+        // Workers know the swarm's networks by their twins alone.
+        None => local.twin(&id).await?,
+    };
+    let mut network = network.ok_or_else(not_found)?;
     shape::from_twin(&mut network);
     if !scope.is_empty() && network["Scope"] != scope {
         return Err(not_found());

@@ -10,7 +10,13 @@ fn tasks<'a>(
     network: &'a Network,
 ) -> impl Iterator<Item = (&'a Task, String)> + use<'a> {
     let runs = |task: &Task| {
-        task.status.state == TaskState::Running && task.desired_state <= TaskState::Running
+        let container = task.status.container_status.as_ref();
+        // An attachment outlasts the stop of its container.
+        let is_stopped =
+            || task.is_attachment() && container.is_none_or(|container| container.names.is_empty());
+        task.status.state == TaskState::Running
+            && task.desired_state <= TaskState::Running
+            && !is_stopped()
     };
     state
         .tasks()
@@ -28,14 +34,22 @@ pub fn services(state: &State, network: &Network) -> Map<String, Value> {
     for (task, address) in tasks(state, network) {
         let node = state.node(&task.node_id);
         let host = node.map_or("", |node| &node.status.addr);
+        // A container that is no task's goes by its own name.
+        let container = task.status.container_status.as_ref();
+        let own = container.and_then(|container| container.names.first());
         by_service.entry(&task.service_id).or_default().push(json!({
-            "Name": task.name(),
+            "Name": own.cloned().unwrap_or_else(|| task.name()),
             "EndpointID": "",
             "EndpointIP": address,
             "Info": {"Host IP": host},
         }));
     }
     let shown = by_service.into_iter().filter_map(|(id, tasks)| {
+        // As Docker has containers of no service.
+        if id.is_empty() {
+            let shown = json!({"VIP": "<nil>", "Ports": [], "LocalLBIndex": 0, "Tasks": tasks});
+            return Some((String::new(), shown));
+        }
         let service = state.service(id)?;
         let mut vips = service.endpoint.virtual_ips.iter();
         let vip = vips.find(|vip| vip.network_id == network.id);

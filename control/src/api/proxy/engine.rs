@@ -2,6 +2,7 @@
 
 use crate::api::{error::ApiError, version::ApiVersion};
 use axum::body::Body;
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -19,6 +20,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the engine may take for an answer that Skein itself needs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long it may take to make or change something: an engine whose network plugin is away waits 15 s
+/// for each network.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The longest answer that Skein reads itself: lists of thousands of containers are well below.
 const ANSWER_MAX: usize = 64 << 20;
@@ -132,6 +137,32 @@ impl Engine {
         }
     }
 
+    /// Sends JSON, and reads an answer of JSON or nothing (`null`), whatever its status. `request` has
+    /// method, path and headers.
+    ///
+    /// # Errors
+    /// The engine cannot be reached, takes too long, or answers something else.
+    pub async fn ask(
+        &self,
+        request: http::request::Builder,
+        body: &Value,
+    ) -> Result<(StatusCode, Value), ApiError> {
+        let request = request
+            .header("host", "docker")
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .map_err(|error| ApiError::invalid(error.to_string()))?;
+        let answer = async {
+            let response = self.send(request).await?;
+            let status = response.status();
+            Ok::<_, ApiError>((status, read_json_or_nothing(response.into_body()).await?))
+        };
+        match timeout(CHANGE_TIMEOUT, answer).await {
+            Err(_) => Err(self.error("it does not answer in time").into()),
+            Ok(answer) => answer,
+        }
+    }
+
     /// The newest version that clients may speak: what both Skein and the engine know.
     pub async fn offered_version(&self) -> ApiVersion {
         if let Some(version) = self.inner.version.get() {
@@ -153,11 +184,26 @@ impl Engine {
 
 /// Reads a body that must be JSON, of at most [`ANSWER_MAX`] bytes.
 pub(crate) async fn read_json(body: Incoming) -> Result<Value, ApiError> {
-    let bytes = Limited::new(body, ANSWER_MAX)
-        .collect()
-        .await
-        .map_err(|error| ApiError::internal(format!("reading the engine's answer: {error}")))?
-        .to_bytes();
-    serde_json::from_slice(&bytes)
+    as_json(&read(body).await?)
+}
+
+/// The same of a body that may be empty: `null` then.
+async fn read_json_or_nothing(body: Incoming) -> Result<Value, ApiError> {
+    let bytes = read(body).await?;
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    as_json(&bytes)
+}
+
+async fn read(body: Incoming) -> Result<Bytes, ApiError> {
+    let read = Limited::new(body, ANSWER_MAX).collect().await;
+    let read =
+        read.map_err(|error| ApiError::internal(format!("reading the engine's answer: {error}")))?;
+    Ok(read.to_bytes())
+}
+
+fn as_json(bytes: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(bytes)
         .map_err(|error| ApiError::internal(format!("the engine's answer is no JSON: {error}")))
 }

@@ -12,7 +12,7 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Status};
 
-fn request<T>(node: &str, message: T) -> Request<T> {
+pub fn request<T>(node: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(PeerIdentity {
         node_id: node.into(),

@@ -1,0 +1,54 @@
+//! What a container of the user's own gets: its address.
+
+use super::Pools;
+use skein_model::{State, Task, TaskNetwork, TaskState, Timestamp};
+use std::collections::BTreeMap;
+
+/// The attachment with its address: it is its node's at once, as no scheduler has a say in it. One that
+/// cannot have one says why; whoever asked for it takes it back.
+pub(super) fn allocate(
+    state: &State,
+    task: &Task,
+    pools: &mut Pools,
+    last: &BTreeMap<String, u32>,
+    now: Timestamp,
+) -> Task {
+    let mut task = task.clone();
+    match addresses(state, &task, pools, last) {
+        Ok(networks) => {
+            task.networks_attachments = networks;
+            task.status.state = TaskState::Assigned;
+            task.status.message = "network attached".into();
+            task.status.err.clear();
+            task.status.timestamp = now;
+            task.status.applied_at = now;
+        }
+        Err(error) => task.status.err = error,
+    }
+    task
+}
+
+fn addresses(
+    state: &State,
+    task: &Task,
+    pools: &mut Pools,
+    last: &BTreeMap<String, u32>,
+) -> Result<Vec<TaskNetwork>, String> {
+    let networks = task.spec.networks.iter().map(|config| {
+        let id = &config.target;
+        let (pool, prefix) = pools
+            .of(state, id, last)?
+            .ok_or_else(|| format!("network {id} is no overlay"))?;
+        let address = match config.address {
+            Some(address) => pool.fixed(address)?,
+            None => pool.next()?,
+        };
+        Ok(TaskNetwork {
+            network_id: id.clone(),
+            address: Some(ipnet::Ipv4Net::new_assert(address, prefix)),
+            aliases: config.aliases.clone(),
+            ..TaskNetwork::default()
+        })
+    });
+    networks.collect()
+}
