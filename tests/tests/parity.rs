@@ -149,6 +149,7 @@ const PARTS: &[(&str, &str)] = &[
     ("swarm.txt", include_str!("../parity/swarm.txt")),
     ("nodes.txt", include_str!("../parity/nodes.txt")),
     ("networks.txt", include_str!("../parity/networks.txt")),
+    ("attachments.txt", include_str!("../parity/attachments.txt")),
     ("payloads.txt", include_str!("../parity/payloads.txt")),
     ("services.txt", include_str!("../parity/services.txt")),
     ("updates.txt", include_str!("../parity/updates.txt")),

@@ -137,7 +137,15 @@ impl Creation {
                 None => {}
             }
         }
-        let (status, answer) = made?;
+        let (status, answer) = match made {
+            // As with Docker, a network is first missed at the start. Clients take a create's 404 for a
+            // missing image, and pull it.
+            Err(error) if error.status == StatusCode::NOT_FOUND => {
+                let request = http::Request::post(self.uri.clone());
+                self.local.engine.ask(request, &self.asked).await?
+            }
+            made => made?,
+        };
         Ok(json::respond(status, &answer))
     }
 
@@ -251,10 +259,13 @@ async fn join(
     let attached = attach(attachments, reference, known_as, &endpoint).await?;
     let networks = container["NetworkSettings"]["Networks"].as_object();
     let mut networks = networks.into_iter().flatten();
-    let joined = if networks.any(|(_, network)| network["NetworkID"] == attached.twin.as_str()) {
+    let present = networks.find(|(_, network)| network["NetworkID"] == attached.twin.as_str());
+    let joined = if let Some((network, _)) = present {
+        let name = container["Name"].as_str().unwrap_or(name);
+        let name = name.trim_start_matches('/');
         Err(ApiError::new(
-            StatusCode::CONFLICT,
-            format!("{name} is already attached to network {reference}"),
+            StatusCode::FORBIDDEN,
+            format!("{name} is already attached to network {network}"),
         ))
     } else {
         let body = rewriting::connect(asked, &container, &twins, &attached);
