@@ -17,7 +17,7 @@ use xtask::{
 
 const PORT: u16 = 30_100;
 /// How often each way to update is tried.
-const ROUNDS: usize = 1;
+const ROUNDS: usize = 3;
 /// For an update of all replicas on a loaded machine.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(180);
 /// Of every service here: published, and its updates are over soon after their last task runs.
