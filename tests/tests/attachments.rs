@@ -62,7 +62,7 @@ fn address(host: &Host, name: &str, network: &str) -> anyhow::Result<String> {
 fn reaches(host: &Host, from: &str, to: &str, expected: &str) -> anyhow::Result<()> {
     let what = format!("{from} on {} reaches {to}", host.name());
     wait_until(&what, SETTLE, || {
-        let get = format!("exec {from} wget -T 3 -q -O - http://{to}:8080/");
+        let get = format!("exec {from} busybox timeout 3 busybox wget -q -O - http://{to}:8080/");
         let said = docker(host, &get)?;
         ensure!(said.contains(expected), "{from} got {said:?} from {to}");
         Ok(())
@@ -192,7 +192,7 @@ fn addresses_are_the_containers_until_they_are_removed() -> anyhow::Result<()> {
     // A stop keeps the address, and hides the name.
     docker(worker, "stop -t 0 fixed")?;
     wait_until("the name is gone", SETTLE, || {
-        let get = "exec peer wget -T 3 -q -O - http://fixed:8080/";
+        let get = "exec peer busybox timeout 3 busybox wget -q -O - http://fixed:8080/";
         refused(other, get).map(drop)
     })?;
     docker(worker, "start fixed")?;
@@ -249,7 +249,7 @@ fn containers_join_and_leave_networks() -> anyhow::Result<()> {
     ensure!(said.contains("already"), "{said}");
     docker(worker, "network disconnect back both")?;
     await_attachments(manager, 2)?;
-    let get = "exec peer wget -T 2 -q -O - http://joined:8080/";
+    let get = "exec peer busybox timeout 3 busybox wget -q -O - http://joined:8080/";
     wait_until("the name is gone", SETTLE, || {
         refused(manager, get).map(drop)
     })?;
