@@ -223,11 +223,9 @@ fn addresses_are_the_containers_until_they_are_removed() -> anyhow::Result<()> {
     // A node that leaves takes its containers off.
     docker(other, "swarm leave")?;
     await_attachments(manager, 0)?;
-    let networks = docker(
-        other,
-        "inspect --format {{json.NetworkSettings.Networks}} next",
-    )?;
-    ensure!(!networks.contains("front"), "{networks}");
+    let inspected = api::ask(other, "GET", "/containers/next/json")?.json()?;
+    let networks = &inspected["NetworkSettings"]["Networks"];
+    ensure!(networks.get("front").is_none(), "{networks}");
     cluster.down()
 }
 

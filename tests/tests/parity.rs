@@ -64,6 +64,22 @@ const WANTED: &[Wanted] = &[
         "no address of a network goes to a node's own balancer",
     ),
     wanted(
+        "docker run .* --network (closed|absent|open --ip 10.82)",
+        "See 'docker run|error waiting for container|attach|network absent not found",
+        "refused when the container is made, with the reason, and not by a time-out at its start; \
+         absent networks in the engine's words",
+    ),
+    wanted(
+        "network disconnect open box",
+        "network open not found|is not connected to network open",
+        "a network stays on a node for a moment after its last container",
+    ),
+    wanted(
+        "network inspect open .*Containers",
+        "^swarm: open-endpoint",
+        "no address of a network goes to a node's own balancer",
+    ),
+    wanted(
         "network create .*(nonsense|absent)|POST /networks/create",
         "[Ii]nvalid (subnet|name)|plugin|^swarm: status 500|^skein: status 400|DNS name",
         "the words of newer engines, and 400 for what the client did wrong",
