@@ -290,9 +290,9 @@ fn what_cannot_be_attached_is_refused() -> anyhow::Result<()> {
             &format!("run -d --name lost --network absent {IMAGE}"),
         )?;
         ensure!(said.contains("network absent not found"), "{said}");
-        docker(host, "rm lost")?;
         let said = refused(host, "network connect absent lost")?;
         ensure!(said.contains("not found"), "{said}");
+        docker(host, "rm lost")?;
         let said = refused(
             host,
             &format!("run -d --network front --ip 10.81.0.5 {IMAGE}"),
