@@ -72,7 +72,7 @@ fn is_wanted(task: &Task) -> bool {
 
 /// Whether nodes may send the task new flows: it has an address, and the network state says that it is
 /// ready for as long as it is wanted.
-fn takes_flows(task: &Task) -> bool {
+pub fn takes_flows(task: &Task) -> bool {
     has_address(task) && network_state::is_ready(task)
 }
 
@@ -171,11 +171,19 @@ impl Drain {
         let agreed = draft.base().task(&task.id);
         let agreed = agreed.filter(|task| !is_wanted(task));
         let seen = agreed.map(|task| task.meta.version.index);
-        let Some(index) = waiting.marked.or(seen) else {
-            wake.on_programmed();
-            return false;
+        let index = match (waiting.marked, seen) {
+            (Some(index), _) => index,
+            (None, Some(index)) => {
+                // The nodes' time begins now: agreeing may have taken long.
+                waiting.marked = Some(index);
+                waiting.since = now;
+                index
+            }
+            (None, None) => {
+                wake.on_programmed();
+                return false;
+            }
         };
-        waiting.marked = Some(index);
         let late = nodes.late(task, index, programmed);
         waiting.confirmed = match late.is_empty() {
             true => waiting.confirmed.or(Some(now)),
