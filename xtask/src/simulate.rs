@@ -4,18 +4,15 @@ use crate::run::run;
 use clap::Args;
 use std::process::Command;
 
-/// How many worlds to run unless asked otherwise: each takes about a second of one core.
-pub const SEEDS: u64 = 500;
-
 /// Which worlds to run.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub struct SimulateArgs {
-    /// How many, one seed after the other.
-    #[arg(long, default_value_t = SEEDS)]
-    pub seeds: u64,
-    /// The first seed.
-    #[arg(long, default_value_t = 0)]
-    pub first: u64,
+    /// How many, one seed after the other; unless said, as many as `control/simulation/src/main.rs` has.
+    #[arg(long)]
+    pub seeds: Option<u64>,
+    /// The first seed; unless said, 0.
+    #[arg(long)]
+    pub first: Option<u64>,
     /// The world of this seed alone; print all that happens in it.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     pub replay: Option<u64>,
@@ -29,12 +26,15 @@ pub fn simulate(args: SimulateArgs) -> anyhow::Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(cargo);
     command.args(["run", "--quiet", "--package", "skein-simulation", "--"]);
-    match args.replay {
-        Some(seed) => command.args(["--replay", &seed.to_string()]),
-        None => {
-            let (seeds, first) = (args.seeds.to_string(), args.first.to_string());
-            command.args(["--seeds", &seeds, "--first", &first])
+    let given = [
+        ("--seeds", args.seeds),
+        ("--first", args.first),
+        ("--replay", args.replay),
+    ];
+    for (option, value) in given {
+        if let Some(value) = value {
+            command.args([option, &value.to_string()]);
         }
-    };
+    }
     run(command.current_dir(crate::root()))
 }

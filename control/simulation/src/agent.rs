@@ -4,7 +4,7 @@
 use crate::{
     engine::Engine,
     executor::{self, Random},
-    history::History,
+    history::{History, Seen},
     member::{Managers, wall_clock},
     network::{Broken, Host, Network},
     platform::Simulated,
@@ -32,6 +32,7 @@ use skein_proto::{
         ReportNetworkRequest, SessionMessage, SessionRequest, TaskStatusUpdate,
         UpdateTaskStatusRequest, dispatcher_server::Dispatcher as _,
     },
+    view::View,
 };
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
@@ -46,8 +47,14 @@ const REPORT_BATCH: usize = 500;
 const RESYNC: Duration = Duration::from_secs(30);
 /// Between sessions.
 const RETRY_MS: (u64, u64) = (100, 2_000);
-/// How long the kernel takes to be programmed.
+/// How long the kernel takes to be programmed, as a rule; and now and then, which is longer than a leader
+/// waits for a node.
 const PROGRAM_MS: (u64, u64) = (1, 50);
+const PROGRAM_SLOWLY_MS: (u64, u64) = (500, 7_000);
+/// How likely it is so slow, or refuses what it is to have; and when that is tried again.
+const SLOW: f64 = 0.02;
+const REFUSES: f64 = 0.04;
+const PROGRAM_AGAIN_MS: (u64, u64) = (100, 1_500);
 /// How long a record takes to be on the disk.
 const STORE_MS: (u64, u64) = (1, 10);
 /// What every node has to give: more than the tasks of a world ask for.
@@ -56,6 +63,9 @@ const MEMORY_BYTES: i64 = 64 << 30;
 
 /// What an agent remembers over a crash. Clones share it.
 pub type Records = Arc<Mutex<BTreeMap<String, Record>>>;
+
+/// What the node's kernel has of the network state. It outlives the agent. Clones share it.
+pub type Kernel = Arc<Mutex<View>>;
 
 /// What an agent needs of its host.
 #[derive(Clone)]
@@ -70,6 +80,8 @@ pub struct Agent {
     pub engine: Engine,
     /// What it remembers.
     pub records: Records,
+    /// What its dataplane programs.
+    pub kernel: Kernel,
     /// What carries its messages.
     pub network: Network,
     /// Whom they reach.
@@ -292,6 +304,11 @@ impl Run {
             serde_json::from_slice::<Task>(json).map_err(|e| Status::internal(e.to_string()))
         });
         let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
+        for task in &tasks {
+            if task.desired_state > TaskState::Complete {
+                self.agent.history.told_to_stop(task);
+            }
+        }
         if message.complete {
             let named = |id: &str| tasks.iter().any(|task| task.id == id);
             for (id, entry) in self.entries.lock().iter() {
@@ -377,23 +394,46 @@ impl Run {
             .boxed()
         });
         let mut updates: mpsc::Receiver<Result<NetworkUpdate, Status>> = opening.await?;
+        let mut told = View::default();
         while let Some(update) = updates.recv().await {
-            let version = update?.version;
-            pause(PROGRAM_MS).await;
-            let request = self.request(ReportNetworkRequest {
-                session_id: id.to_owned(),
-                programmed: Some(Programmed {
-                    version,
-                    ..Programmed::default()
-                }),
-            });
-            self.call(to, REPORT_DEADLINE, move |manager| {
-                let request = request();
-                async move { manager.dispatcher().report_network(request).await }.boxed()
+            told = told.after(update?);
+            if Random.random_bool(REFUSES) {
+                self.report_network(to, id).await?;
+                pause(PROGRAM_AGAIN_MS).await;
+            }
+            let is_slow = Random.random_bool(SLOW);
+            pause(if is_slow {
+                PROGRAM_SLOWLY_MS
+            } else {
+                PROGRAM_MS
             })
-            .await?;
+            .await;
+            self.agent.kernel.lock().clone_from(&told);
+            self.agent.history.see(&Seen::Programmed {
+                node_id: &self.agent.node_id,
+                kernel: &told,
+            });
+            self.report_network(to, id).await?;
         }
         Err(ended())
+    }
+
+    /// Says what the kernel has.
+    async fn report_network(&self, to: Host, id: &str) -> Result<(), Status> {
+        let version = self.agent.kernel.lock().version;
+        let request = self.request(ReportNetworkRequest {
+            session_id: id.to_owned(),
+            programmed: Some(Programmed {
+                version,
+                ..Programmed::default()
+            }),
+        });
+        self.call(to, REPORT_DEADLINE, move |manager| {
+            let request = request();
+            async move { manager.dispatcher().report_network(request).await }.boxed()
+        })
+        .await?;
+        Ok(())
     }
 
     /// Looks after a task for as long as there is anything of it.
@@ -439,16 +479,8 @@ impl Supervisor {
             let task = &self.record.task;
             let container = engine.look(&task.id);
             let action = machine::next(&Situation {
-                desired: task.desired_state,
-                removed: self.record.removed,
-                state: task.status.state,
-                message: &task.status.message,
-                container: &container,
-                reported: task.status.container_status.as_ref(),
-                process_ended: false,
-                unhealthy: self.record.unhealthy,
-                patient: false,
-                listening: true,
+                process_ended: engine.process_ended(&task.id),
+                ..Situation::of(&self.record, &container)
             });
             match action {
                 // No container here has a health check: nothing is given up.

@@ -24,6 +24,9 @@ const JOB_MS: (u64, u64) = (100, 4_000);
 const STEP_MS: (u64, u64) = (10, 400);
 /// When a container fails that is to fail.
 const FAILURE_MS: (u64, u64) = (10, 8_000);
+/// How likely the end of a process is seen before the engine tells of it, and how much.
+const TELLS_LATE: f64 = 0.3;
+const LATE_MS: (u64, u64) = (50, 3_000);
 /// Exit code of a process that was killed.
 const KILLED: i64 = 137;
 
@@ -33,6 +36,8 @@ pub struct Engine {
     host: Host,
     history: History,
     containers: Arc<Mutex<BTreeMap<String, Container>>>,
+    /// The tasks whose processes have ended, while the engine says that their containers run.
+    ended: Arc<Mutex<BTreeSet<String>>>,
     /// Changes whenever any container does.
     changes: Arc<watch::Sender<u64>>,
     flakiness: Arc<Mutex<f64>>,
@@ -45,6 +50,7 @@ impl Engine {
             host,
             history,
             containers: Arc::default(),
+            ended: Arc::default(),
             changes: Arc::new(watch::Sender::new(0)),
             flakiness: Arc::default(),
         }
@@ -67,6 +73,11 @@ impl Engine {
             .get(task_id)
             .cloned()
             .unwrap_or(Container::Missing)
+    }
+
+    /// Whether the process of a task has ended, while the engine says that its container runs.
+    pub fn process_ended(&self, task_id: &str) -> bool {
+        self.ended.lock().contains(task_id)
     }
 
     /// The tasks whose containers run.
@@ -119,6 +130,11 @@ impl Engine {
         };
         executor::spawn_in(WORLD, async move {
             pause(within).await;
+            if Random.random_bool(TELLS_LATE) {
+                engine.ended.lock().insert(task.id.clone());
+                engine.changed();
+                pause(LATE_MS).await;
+            }
             engine.end(&task.id, code);
         });
         Ok(())
@@ -145,6 +161,7 @@ impl Engine {
     }
 
     fn end(&self, task_id: &str, exit_code: i64) {
+        self.ended.lock().remove(task_id);
         let ended = match self.look(task_id) {
             Container::Running { status, .. } => Container::Exited {
                 status: ContainerStatus {

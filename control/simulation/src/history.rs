@@ -7,6 +7,7 @@ use crate::{
 };
 use parking_lot::Mutex;
 use skein_model::{Event, State, Task, TaskState};
+use skein_proto::view::View;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
@@ -24,6 +25,8 @@ pub enum Seen<'a> {
     /// The cluster's state moved on: the first member has applied an entry. As the state is what the
     /// log makes of it, this is seen once, and the other members are held to it.
     Changed {
+        /// When, in virtual time since the world began.
+        at: Duration,
         /// The state before.
         before: &'a State,
         /// The state after.
@@ -81,6 +84,20 @@ pub enum Seen<'a> {
         /// Whose.
         task: &'a Task,
     },
+    /// A node's kernel has been programmed.
+    Programmed {
+        /// Which node.
+        node_id: &'a str,
+        /// What the kernel has now.
+        kernel: &'a View,
+    },
+    /// A node was told that a task is to stop.
+    ToldToStop {
+        /// When, in virtual time since the world began.
+        at: Duration,
+        /// The task, as the node was told of it.
+        task: &'a Task,
+    },
     /// A task's container has ended.
     Ended {
         /// Where.
@@ -126,6 +143,11 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Virtual time since the world began.
+fn now() -> Duration {
+    Duration::from_nanos(executor::now())
+}
+
 /// Clones share it.
 #[derive(Clone)]
 pub struct History(Arc<Mutex<Inner>>);
@@ -158,8 +180,7 @@ impl History {
 
     /// Keeps a line for whoever looks into a failure; counts what is of the same kind.
     pub fn tell(&self, kind: &'static str, line: String) {
-        let at = Duration::from_nanos(executor::now());
-        let line = format!("{:>9.3} {kind}: {line}", at.as_secs_f64());
+        let line = format!("{:>9.3} {kind}: {line}", now().as_secs_f64());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
         executor::note(hasher.finish());
@@ -191,6 +212,7 @@ impl History {
             inner.states.insert(index, state.clone());
             let after = state;
             inner.see(&Seen::Changed {
+                at: now(),
                 before: &before,
                 after,
             });
@@ -225,6 +247,11 @@ impl History {
             events,
             state: state.as_ref(),
         });
+    }
+
+    /// A node was told that a task is to stop.
+    pub fn told_to_stop(&self, task: &Task) {
+        self.see(&Seen::ToldToStop { at: now(), task });
     }
 
     /// The greatest index that a client was told of.
@@ -265,7 +292,7 @@ impl Inner {
                 self.violation = Some(Violation {
                     invariant: invariant.name(),
                     seen: what,
-                    at: Duration::from_nanos(executor::now()),
+                    at: now(),
                     before: self.lines.iter().cloned().collect(),
                 });
                 return;

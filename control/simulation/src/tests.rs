@@ -34,22 +34,27 @@ fn worlds_are_busy() {
     }
 }
 
-/// A whole world whose disks lose what they said they had: found by the invariant that is about it, or
-/// by a member that finds its own log cut short.
+/// How many worlds are tried at most: in few of them, most members lose the same.
+const LYING_SEEDS: u64 = 200;
+
+/// A whole world whose disks lose what they said they had: found by the invariant that is about it.
 #[test]
 fn a_disk_that_lies_is_found_out() {
     let setup = Setup {
         disks_lie: true,
         ..Setup::default()
     };
-    let found = |seed| {
+    // What is found first in each world.
+    let mut found = Vec::new();
+    for seed in 0..LYING_SEEDS {
         let world = || simulate(seed, &setup).violation;
         match std::panic::catch_unwind(world) {
-            Ok(violation) => violation.is_some_and(|v| v.invariant.contains("acknowledged")),
-            Err(_) => false,
+            Ok(Some(violation)) if violation.invariant.contains("acknowledged") => return,
+            Ok(violation) => found.extend(violation.map(|v| v.invariant)),
+            Err(_) => found.push("panicked"),
         }
-    };
-    assert!((0..20).any(found), "twenty worlds lost nothing");
+    }
+    panic!("{LYING_SEEDS} worlds lost nothing: {found:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One simulated cluster, from its founding to its rest after the last fault.
 
 use crate::{
-    agent::{self, Agent, Records},
+    agent::{self, Agent, Kernel, Records},
     client::Client,
     disk::Disk,
     engine::Engine,
@@ -15,6 +15,7 @@ use crate::{
 use parking_lot::Mutex;
 use rand::Rng as _;
 use skein_model::{Action, Availability, Cluster, Network as Overlay, Node, NodeRole, RaftMember};
+use skein_proto::view::View;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -103,6 +104,7 @@ struct Place {
     disk: Disk,
     engine: Engine,
     records: Records,
+    kernel: Kernel,
     process: Option<Process>,
     run: u32,
 }
@@ -132,6 +134,7 @@ impl World {
                 disk: Disk::new(setup.disks_lie),
                 engine: Engine::new(host, history.clone()),
                 records: Records::default(),
+                kernel: Kernel::default(),
                 process: None,
                 run: 0,
             };
@@ -199,6 +202,7 @@ impl World {
                 skew: place.skew,
                 engine: place.engine.clone(),
                 records: place.records.clone(),
+                kernel: place.kernel.clone(),
                 network: around.network.clone(),
                 managers: around.managers.clone(),
                 known: self.managers.clone(),
@@ -236,6 +240,22 @@ impl World {
     fn engine(&self, host: Host) -> Option<Engine> {
         let places = self.places.lock();
         places.get(&host).map(|place| place.engine.clone())
+    }
+
+    /// The host lost its power: its kernel sends nothing anywhere.
+    fn clear_kernel(&self, host: Host) {
+        let cleared = {
+            let places = self.places.lock();
+            let Some(place) = places.get(&host) else {
+                return;
+            };
+            *place.kernel.lock() = View::default();
+            place.node_id.clone()
+        };
+        self.around.history.see(&Seen::Programmed {
+            node_id: &cleared,
+            kernel: &View::default(),
+        });
     }
 
     /// Makes a cluster of all hosts.
@@ -356,6 +376,7 @@ impl World {
                 if let Some(engine) = self.engine(host) {
                     engine.lose_power();
                 }
+                self.clear_kernel(host);
                 executor::sleep(down).await;
                 self.start(host);
             }

@@ -53,14 +53,18 @@ impl Invariant for AcknowledgedWrites {
                         "a change was acknowledged at index {index}, where no member applied any"
                     ));
                 };
-                let missing = events.iter().filter_map(|event| event.after.as_ref());
-                let mut missing = missing.filter(|object| {
-                    let here = crate::object(state, object.kind(), object.id());
-                    here.as_ref() != Some(object)
+                let undone = events.iter().find(|event| {
+                    let (kind, id) = (event.object().kind(), event.object().id());
+                    crate::object(state, kind, id) != event.after
                 });
-                if let Some(object) = missing.next() {
+                if let Some(event) = undone {
+                    let object = event.object();
+                    let what = match event.after {
+                        Some(_) => "was acknowledged, and is not there as it was",
+                        None => "was acknowledged to be removed, and is there",
+                    };
                     return Err(format!(
-                        "{} {} was acknowledged at index {index}, and is not there as it was",
+                        "index {index}: {} {} {what}",
                         object.kind(),
                         object.id()
                     ));
@@ -144,6 +148,26 @@ mod tests {
         };
         invariant.see(&read(1)).unwrap();
         invariant.see(&read(0)).unwrap_err();
+    }
+
+    #[test]
+    fn what_was_removed_must_be_gone() {
+        let before = next(&State::default(), vec![service("a").into()]);
+        let removed = before.service("a").unwrap().clone();
+        let events = [Event {
+            before: Some(skein_model::Object::Service(removed)),
+            after: None,
+        }];
+        let seen = |state| {
+            AcknowledgedWrites::default().see(&Seen::Acknowledged {
+                index: 2,
+                events: &events,
+                state: Some(state),
+            })
+        };
+        let gone = State::default();
+        seen(&gone).unwrap();
+        seen(&before).unwrap_err();
     }
 
     #[test]

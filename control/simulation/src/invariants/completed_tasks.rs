@@ -60,7 +60,7 @@ impl Invariant for CompletedTasks {
 
     fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
-            Seen::Changed { before, after } => self.changed(before, after),
+            Seen::Changed { before, after, .. } => self.changed(before, after),
             Seen::Started { host, task } => {
                 if !self.started.insert(task.id.clone()) {
                     return Err(format!("{host:?} starts task {} again", task.id));
@@ -76,17 +76,15 @@ impl Invariant for CompletedTasks {
 mod tests {
     use super::*;
     use crate::{
-        invariants::testing::{next, service, task},
+        invariants::testing::{changed, next, service, task},
         network::Host,
     };
     use skein_model::{JobStatus, ServiceMode};
+    use std::time::Duration;
 
     fn step(invariant: &mut CompletedTasks, state: &State, task: &Task) -> Result<State, String> {
         let after = next(state, vec![task.clone().into()]);
-        invariant.see(&Seen::Changed {
-            before: state,
-            after: &after,
-        })?;
+        invariant.see(&changed(Duration::ZERO, state, &after))?;
         Ok(after)
     }
 

@@ -3,6 +3,7 @@
 mod acknowledged_writes;
 mod completed_tasks;
 mod convergence;
+mod draining_barrier;
 mod one_leader;
 mod one_task_per_slot;
 mod unique_addresses;
@@ -11,6 +12,7 @@ mod versions;
 pub use convergence::shortfall;
 
 use crate::history::Seen;
+use skein_model::State;
 
 /// Something that must hold, whatever happens.
 pub trait Invariant: Send {
@@ -24,15 +26,35 @@ pub trait Invariant: Send {
     fn see(&mut self, seen: &Seen<'_>) -> Result<(), String>;
 }
 
+/// Something that must hold of every state of the store by itself.
+struct InEveryState {
+    name: &'static str,
+    check: fn(&State) -> Result<(), String>,
+}
+
+impl Invariant for InEveryState {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Changed { after, .. } => (self.check)(after),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// All of them, before anything has happened.
 pub fn all() -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(acknowledged_writes::AcknowledgedWrites::default()),
         Box::new(one_leader::OneLeader::default()),
-        Box::new(one_task_per_slot::OneTaskPerSlot),
-        Box::new(unique_addresses::UniqueAddresses),
+        Box::new(one_task_per_slot::INVARIANT),
+        Box::new(unique_addresses::INVARIANT),
         Box::new(completed_tasks::CompletedTasks::default()),
         Box::new(versions::Versions::default()),
+        Box::new(draining_barrier::DrainingBarrier::default()),
         Box::new(convergence::Convergence),
     ]
 }
@@ -41,8 +63,15 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
 mod testing {
     //! States to show to invariants.
 
+    use crate::history::Seen;
     use skein_model::{Action, Object, Proposal, Service, ServiceMode, State, Task, TaskState};
     use skein_model::{Timestamp, Version};
+    use std::time::Duration;
+
+    /// The store has moved on from one state to the next.
+    pub fn changed<'a>(at: Duration, before: &'a State, after: &'a State) -> Seen<'a> {
+        Seen::Changed { at, before, after }
+    }
 
     /// The next state of a store in which `objects` are created or updated, and `removed` are gone.
     pub fn next(state: &State, objects: Vec<Object>) -> State {

@@ -1,12 +1,14 @@
 //! One task per slot is wanted, and per node of a global service: of each version of its spec. A second
 //! one is wanted only while an update brings it to take the first one's place.
 
-use super::Invariant;
-use crate::history::Seen;
+use super::InEveryState;
 use skein_model::{State, Task, TaskState};
 use std::collections::BTreeMap;
 
-pub struct OneTaskPerSlot;
+pub(super) const INVARIANT: InEveryState = InEveryState {
+    name: "one task per slot is wanted",
+    check,
+};
 
 /// While an update starts the new task before it stops the old one.
 const WANTED_MAX: usize = 2;
@@ -46,19 +48,6 @@ fn check(state: &State) -> Result<(), String> {
     Ok(())
 }
 
-impl Invariant for OneTaskPerSlot {
-    fn name(&self) -> &'static str {
-        "one task per slot is wanted"
-    }
-
-    fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        match seen {
-            Seen::Changed { after, .. } => check(after),
-            _ => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,11 +63,7 @@ mod tests {
         let state = next(&State::default(), vec![web.clone().into()]);
         let with = |tasks: &[&Task]| {
             let tasks = tasks.iter().map(|task| (*task).clone().into()).collect();
-            let after = next(&state, tasks);
-            OneTaskPerSlot.see(&Seen::Changed {
-                before: &state,
-                after: &after,
-            })
+            check(&next(&state, tasks))
         };
         with(&[&first, &other_slot]).unwrap();
         with(&[&first, &second]).unwrap_err();

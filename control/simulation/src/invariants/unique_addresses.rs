@@ -1,12 +1,14 @@
 //! What must be unique has one owner: subnets and identifiers of networks, addresses on them, ports
 //! that are published on every node, and ports of one node.
 
-use super::Invariant;
-use crate::history::Seen;
+use super::InEveryState;
 use skein_model::{PublishMode, State, TaskState};
 use std::collections::{BTreeMap, btree_map::Entry};
 
-pub struct UniqueAddresses;
+pub(super) const INVARIANT: InEveryState = InEveryState {
+    name: "no address or port is owned twice",
+    check,
+};
 
 /// Who owns what.
 #[derive(Default)]
@@ -82,19 +84,6 @@ fn check(state: &State) -> Result<(), String> {
     Ok(())
 }
 
-impl Invariant for UniqueAddresses {
-    fn name(&self) -> &'static str {
-        "no address or port is owned twice"
-    }
-
-    fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        match seen {
-            Seen::Changed { after, .. } => check(after),
-            _ => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,12 +128,7 @@ mod tests {
     }
 
     fn seen(objects: Vec<Object>) -> Result<(), String> {
-        let before = State::default();
-        let after = next(&before, objects);
-        UniqueAddresses.see(&Seen::Changed {
-            before: &before,
-            after: &after,
-        })
+        check(&next(&State::default(), objects))
     }
 
     #[test]

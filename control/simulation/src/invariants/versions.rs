@@ -89,7 +89,7 @@ impl Invariant for Versions {
 
     fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
         let (host, run, index) = match seen {
-            Seen::Changed { before, after } => return check(before, after),
+            Seen::Changed { before, after, .. } => return check(before, after),
             Seen::Applied {
                 host, run, index, ..
             } => (*host, *run, *index),
@@ -111,11 +111,12 @@ impl Invariant for Versions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invariants::testing::{next, service, task};
+    use crate::invariants::testing::{changed, next, service, task};
     use skein_model::{TaskState, Version};
+    use std::time::Duration;
 
     fn see(before: &State, after: &State) -> Result<(), String> {
-        Versions::default().see(&Seen::Changed { before, after })
+        Versions::default().see(&changed(Duration::ZERO, before, after))
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! It is asked again after every action and every change, so each answer is one small step, and an
 //! agent that died between two of them goes on where it was.
 
-use crate::agent::container::{Container, Health};
+use crate::agent::{
+    container::{Container, Health},
+    store::Record,
+};
 use skein_model::{ContainerStatus, PortStatus, TaskState};
 
 /// All that the next step depends on.
@@ -31,6 +34,30 @@ pub struct Situation<'a> {
     /// The task takes connections, or has had the time to: see
     /// [`listening`](crate::agent::task::listening). Asked only of containers without health check.
     pub listening: bool,
+}
+
+impl<'a> Situation<'a> {
+    /// That of a task as it is remembered, whose container was just seen. Of the rest: its process has not
+    /// ended, it takes connections, and the managers are not waited for.
+    pub fn of(record: &'a Record, container: &'a Container) -> Self {
+        let Record {
+            task,
+            removed,
+            unhealthy,
+        } = record;
+        Self {
+            desired: task.desired_state,
+            removed: *removed,
+            state: task.status.state,
+            message: &task.status.message,
+            container,
+            reported: task.status.container_status.as_ref(),
+            process_ended: false,
+            unhealthy: *unhealthy,
+            patient: false,
+            listening: true,
+        }
+    }
 }
 
 /// One step.

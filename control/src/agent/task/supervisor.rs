@@ -94,16 +94,10 @@ impl Supervisor {
             let patient = self.patience(&container).is_some();
             let task = &self.record.task;
             let action = machine::next(&Situation {
-                desired: task.desired_state,
-                removed: self.record.removed,
-                state: task.status.state,
-                message: &task.status.message,
-                container: &container,
-                reported: task.status.container_status.as_ref(),
                 process_ended: self.process.as_ref().is_some_and(Process::has_ended),
-                unhealthy: self.record.unhealthy,
                 patient,
                 listening,
+                ..Situation::of(&self.record, &container)
             });
             match action {
                 Action::Wait => self.wait(&container).await,
