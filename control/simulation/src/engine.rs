@@ -203,7 +203,6 @@ fn status(task: &Task, exit_code: i64) -> ContainerStatus {
         container_id: format!("of-{}", task.id),
         pid: 1,
         exit_code,
-        ..ContainerStatus::default()
     }
 }
 

@@ -92,10 +92,18 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
         .filter(|task| task.job_iteration == service.job_iteration())
         .map(|task| place(task))
         .collect();
+    let status = service.update_status.as_ref().map(|status| status.state);
+    // An update that stopped at a failure waits for its user. Where it starts new tasks first, it leaves
+    // the old ones beside them.
+    let paused = matches!(
+        status,
+        Some(UpdateState::Paused | UpdateState::RollbackPaused)
+    );
     match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
             let slots: BTreeSet<u64> = wanted.iter().map(|task| task.slot).collect();
-            if (wanted.len() as u64, slots.len() as u64) != (replicas, replicas) {
+            let most = if paused { 2 * replicas } else { replicas };
+            if slots.len() as u64 != replicas || wanted.len() as u64 > most {
                 return Err(format!(
                     "tasks wanted in slots: {slots:?}, {}",
                     wanted.len()
@@ -123,15 +131,9 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
             }
         }
     }
-    let status = service.update_status.as_ref().map(|status| status.state);
     if let Some(state @ (UpdateState::Updating | UpdateState::RollbackStarted)) = status {
         return Err(format!("the update is under way: {state:?}"));
     }
-    // An update that stopped at a failure waits for its user.
-    let paused = matches!(
-        status,
-        Some(UpdateState::Paused | UpdateState::RollbackPaused)
-    );
     for task in wanted {
         if waits_for_its_node(state, task) {
             continue;
@@ -284,6 +286,7 @@ mod tests {
     fn a_service_may_wait_for_a_port_that_is_anothers_and_for_nothing_else() {
         let port = skein_model::PortConfig {
             published_port: 80,
+            publish_mode: skein_model::PublishMode::Host,
             ..Default::default()
         };
         let mut waiting = service("waiting");
@@ -301,6 +304,40 @@ mod tests {
         due(&cluster(objects(&owner), &[])).unwrap_err();
         owner.endpoint.ports.push(port);
         due(&cluster(objects(&owner), &[])).unwrap();
+    }
+
+    #[test]
+    fn an_update_that_is_paused_leaves_two_tasks_in_a_slot() {
+        let with = |state, tasks: &[&str]| {
+            let mut web = service("web");
+            web.update_status = Some(skein_model::UpdateStatus {
+                state,
+                ..Default::default()
+            });
+            let of_web = tasks.iter().map(|id| task(id, &web, 1).into());
+            let mut objects: Vec<Object> = of_web.collect();
+            objects.extend([web.into(), node("n1").into()]);
+            due(&cluster(objects, tasks))
+        };
+        with(UpdateState::Paused, &["a", "b"]).unwrap();
+        with(UpdateState::Completed, &["a", "b"]).unwrap_err();
+        with(UpdateState::Paused, &["a", "b", "c"]).unwrap_err();
+    }
+
+    #[test]
+    fn a_task_of_a_global_service_on_a_paused_node_stays_as_it_is() {
+        let mut web = service("web");
+        web.spec.mode = ServiceMode::Global {};
+        let mut outdated = task("a", &web, 0);
+        outdated.spec.force_update = 1;
+        let with = |availability| {
+            let mut node = node("n1");
+            node.spec.availability = availability;
+            let objects = vec![web.clone().into(), outdated.clone().into(), node.into()];
+            due(&cluster(objects, &["a"]))
+        };
+        with(Availability::Pause).unwrap();
+        with(Availability::Active).unwrap_err();
     }
 
     #[test]
