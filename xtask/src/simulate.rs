@@ -7,7 +7,7 @@ use std::process::Command;
 /// Which worlds to run.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct SimulateArgs {
-    /// How many, one seed after the other; unless said, as many as `control/simulation/src/main.rs` has.
+    /// How many, one seed after the other; unless said, as many as the tests run.
     #[arg(long)]
     pub seeds: Option<u64>,
     /// The first seed; unless said, 0.

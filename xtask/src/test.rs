@@ -3,7 +3,8 @@
 use crate::{run::run, setup};
 use std::process::Command;
 
-/// Unit tests; then, unless `unit`, the end-to-end tests.
+/// Unit tests, simulated clusters among them (`control/simulation/tests`); then, unless `unit`, the
+/// end-to-end tests.
 ///
 /// # Errors
 /// A test fails.

@@ -6,11 +6,14 @@
 //! faults, and waits until the cluster has settled. Whatever is seen on the way goes to the
 //! [`history`], which shows it to the [`invariants`].
 //!
+//! [`batch`] runs many.
+//!
 //! - [`executor`]: tasks and time. [`platform`]: what the managers stand on.
 //! - [`network`], [`transport`], [`disk`], [`engine`]: what is made up.
 //! - [`member`]: the real manager of a host. [`agent`]: the node's agent.
 
 pub mod agent;
+pub mod batch;
 pub mod client;
 pub mod disk;
 pub mod engine;
