@@ -203,6 +203,7 @@ fn status(task: &Task, exit_code: i64) -> ContainerStatus {
         container_id: format!("of-{}", task.id),
         pid: 1,
         exit_code,
+        ..ContainerStatus::default()
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) fn next_step(
     (group.voters.len() > 1).then_some(Step::RemoveVoter(*next))
 }
 
-/// Runs until `shutdown`.
+/// Runs until `shutdown`, or until Raft has ended.
 pub(super) async fn follow_store<P: Platform>(raft: Raft<P>, shutdown: CancellationToken) {
     let mut leadership = raft.leadership();
     let mut state = raft.watch();
@@ -106,14 +106,16 @@ pub(super) async fn follow_store<P: Platform>(raft: Raft<P>, shutdown: Cancellat
         let idle = async {
             if leads {
                 platform::sleep::<P>(TICK).await;
+                Ok(())
             } else {
-                drop(leadership.changed().await);
+                leadership.changed().await
             }
         };
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            () = idle => {}
+            // An error: Raft has ended, whether or not anybody was told to stop.
+            ended = idle => if ended.is_err() { return },
         }
     }
 }
