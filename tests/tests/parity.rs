@@ -70,11 +70,6 @@ const WANTED: &[Wanted] = &[
          absent networks in the engine's words",
     ),
     wanted(
-        "network disconnect open box",
-        "network open not found|is not connected to network open",
-        "a network stays on a node for a moment after its last container",
-    ),
-    wanted(
         "network inspect open .*Containers",
         "^swarm: open-endpoint",
         "no address of a network goes to a node's own balancer",
