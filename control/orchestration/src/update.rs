@@ -156,8 +156,10 @@ impl Part {
         let mut live = self.successors.iter().filter(|task| slot::is_live(task));
         match order {
             UpdateOrder::StopFirst => live.next().is_some(),
+            // One that ended before it ran, and keeps its place until its delay is over, takes nothing
+            // over.
             UpdateOrder::StartFirst => live.any(|task| {
-                task.status.state >= TaskState::Running
+                !task.status.running_since.is_zero()
                     && drain.takes_over(draft, programmed, task, wake)
             }),
         }

@@ -55,6 +55,40 @@ fn published() -> Option<EndpointSpec> {
 }
 
 #[test]
+fn start_first_keeps_the_old_task_while_none_of_the_new_ones_has_run() {
+    for attempts in [0, 1] {
+        let mut world = World::new(&["a", "b"]);
+        world.fixture.service("web", |service| {
+            service.spec.task_template.restart_policy =
+                restart(|policy| policy.max_attempts = attempts);
+        });
+        world.run_for(1.0);
+        let old = world.live("web").remove(0).id;
+        let start_first = UpdateConfig {
+            order: UpdateOrder::StartFirst,
+            failure_action: FailureAction::Continue,
+            ..config(1)
+        };
+        world.update("missing", start_first);
+        let mut rejected = 0;
+        for _ in 0..60 {
+            world.decide();
+            for task in world.live("web") {
+                let image = &task.spec.container_spec.image;
+                if image == "missing" && task.status.state == TaskState::Assigned {
+                    world.fixture.report(&task.id, TaskState::Rejected);
+                    rejected += 1;
+                }
+            }
+            world.fixture.pass(0.5);
+        }
+        assert!(rejected > 1, "{:#?}", world.summary());
+        let old = world.fixture.state.task(&old).unwrap();
+        assert_eq!(old.desired_state, TaskState::Running, "{attempts}");
+    }
+}
+
+#[test]
 fn start_first_keeps_the_old_task_until_every_node_sends_to_the_new_one() {
     let mut world = World::new(&["a", "b"]);
     world.fixture.service("web", |service| {
