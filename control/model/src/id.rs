@@ -14,6 +14,11 @@ pub fn new_id(rng: &mut impl Rng) -> String {
         .collect()
 }
 
+/// Whether a text has the form of an object ID.
+pub fn is_id(text: &str) -> bool {
+    text.len() == ID_LEN && text.bytes().all(|c| ALPHABET.contains(&c))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,11 +30,9 @@ mod tests {
         let (a, b) = (new_id(&mut rng), new_id(&mut rng));
         assert_ne!(a, b);
         for id in [a, b] {
-            assert_eq!(id.len(), ID_LEN);
-            assert!(
-                id.bytes()
-                    .all(|c| c.is_ascii_digit() || c.is_ascii_lowercase())
-            );
+            assert!(is_id(&id), "{id}");
+            let wrong = [&id[1..], &id.replacen(&id[..1], "A", 1), &format!("{id}0")].map(is_id);
+            assert_eq!(wrong, [false; 3]);
         }
     }
 }

@@ -4,11 +4,8 @@ use super::{
     sessions,
     store::{self, Store},
 };
-use crate::{
-    raft::platform::{self, Platform as _},
-    rpc::propose_status,
-};
-use skein_model::{Kind, LookupError, State, TaskState, new_id};
+use crate::{raft::platform, rpc::propose_status};
+use skein_model::{Kind, LookupError, State, TaskState, is_id};
 use skein_orchestration::{
     attachment::{AttachError, Request as Asked, attach},
     network_state,
@@ -27,23 +24,30 @@ pub(super) struct Service<S> {
 }
 
 impl<S: Store> Service<S> {
-    /// Puts the attachment into the store; its task's ID.
-    async fn create(&self, node_id: &str, asked: &Asked) -> Result<String, Status> {
-        let id = new_id(&mut S::Platform::rng());
+    /// Puts the attachment into the store, unless it is there.
+    async fn create(&self, node_id: &str, asked: &Asked, id: &str) -> Result<(), Status> {
         store::commit(&self.store, |draft| {
             if draft.node(node_id).is_none() {
                 return Err(Status::permission_denied(format!(
                     "node {node_id} is not part of the swarm: it was removed"
                 )));
             }
+            match draft.task(id) {
+                Some(task) if task.is_attachment() && task.node_id == node_id => return Ok(()),
+                Some(_) => {
+                    return Err(Status::already_exists(format!(
+                        "task {id} is another's: ask with a new ID"
+                    )));
+                }
+                None => {}
+            }
             let now = draft.now();
-            let made = attach(draft, node_id, asked, id.clone(), now);
+            let made = attach(draft, node_id, asked, id.to_owned(), now);
             let task = made.map_err(|error| refusal(&error))?.0;
             draft.put(task);
             Ok(())
         })
-        .await?;
-        Ok(id)
+        .await
     }
 
     /// What the node is told once the attachment has its address.
@@ -122,6 +126,10 @@ impl<S: Store> proto::attachments_server::Attachments for Service<S> {
                     Status::invalid_argument(format!("invalid IPv4 address: {text}"))
                 })?),
             };
+        let id = request.task_id;
+        if !is_id(&id) {
+            return Err(Status::invalid_argument(format!("invalid task ID: {id}")));
+        }
         let asked = Asked {
             network: request.network,
             address,
@@ -129,7 +137,7 @@ impl<S: Store> proto::attachments_server::Attachments for Service<S> {
         };
         // A network that was made a moment ago is to be found, whoever led then.
         self.store.linearizable().await.map_err(propose_status)?;
-        let id = self.create(&node_id, &asked).await?;
+        self.create(&node_id, &asked, &id).await?;
         let allocated = self.allocated(&id).await;
         if allocated.is_err()
             && let Err(error) = self.remove(&node_id, &id).await

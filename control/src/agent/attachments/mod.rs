@@ -17,7 +17,7 @@ use bollard::query_parameters::EventsOptionsBuilder;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use places::{Action, Places};
-use skein_model::Task;
+use skein_model::{Task, new_id};
 use skein_proto::node::{
     AttachRequest, AttachResponse, DetachRequest, attachments_client::AttachmentsClient,
 };
@@ -133,13 +133,12 @@ impl Attachments {
     /// See [`Refusal`]; nothing is left of the place then.
     pub async fn attach(&self, wish: &Wish) -> Result<Attached, Refusal> {
         let answer = self.ask(wish).await?;
-        let incomplete = || {
-            Refusal::Managers(Status::internal(
-                "a manager gave a place that cannot be used",
-            ))
+        let address = answer.address.parse::<Ipv4Addr>().ok();
+        let Some((network, address)) = answer.network.zip(address) else {
+            self.give_up(&answer.task_id).await;
+            let unusable = "the network was removed while a place on it was made";
+            return Err(Refusal::Managers(Status::not_found(unusable)));
         };
-        let network = answer.network.ok_or_else(incomplete)?;
-        let address: Ipv4Addr = answer.address.parse().map_err(|_| incomplete())?;
         self.inner
             .places
             .lock()
@@ -160,7 +159,9 @@ impl Attachments {
     }
 
     async fn ask(&self, wish: &Wish) -> Result<AttachResponse, Refusal> {
+        let task_id = new_id(&mut rand::rng());
         let request = AttachRequest {
+            task_id: task_id.clone(),
             network: wish.network.clone(),
             address: wish.address.map_or_else(String::new, |a| a.to_string()),
             aliases: wish.aliases.clone(),
@@ -176,12 +177,15 @@ impl Attachments {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) if is_passing(&status) => status.message().clone_into(&mut last),
                 Ok(Err(status)) => return Err(Refusal::Managers(status)),
-                Err(_) => return Err(Refusal::Late(last)),
+                Err(_) => break,
             }
             if timeout_at(deadline, sleep(RETRY)).await.is_err() {
-                return Err(Refusal::Late(last));
+                break;
             }
         }
+        // One of the tries may have come to something, unheard.
+        self.give_up(&task_id).await;
+        Err(Refusal::Late(last))
     }
 
     async fn call<T, F>(

@@ -20,10 +20,26 @@ async fn ask(
     network: &str,
     address: &str,
 ) -> Result<proto::AttachResponse, tonic::Status> {
+    ask_again(
+        parts,
+        network,
+        address,
+        &skein_model::new_id(&mut rand::rng()),
+    )
+    .await
+}
+
+async fn ask_again(
+    parts: &Parts<Memory>,
+    network: &str,
+    address: &str,
+    id: &str,
+) -> Result<proto::AttachResponse, tonic::Status> {
     let message = proto::AttachRequest {
         network: network.into(),
         address: address.into(),
         aliases: vec!["db".into()],
+        task_id: id.into(),
     };
     let answer = parts.attachments().attach(request("a", message)).await;
     answer.map(tonic::Response::into_inner)
@@ -46,6 +62,19 @@ async fn a_node_gets_a_place_with_an_address_until_it_gives_it_back() {
     let taken = ask(&parts, "front", &place.address).await.unwrap_err();
     assert_eq!(taken.code(), Code::InvalidArgument);
     assert!(taken.message().contains("already in use"), "{taken}");
+    assert_eq!(store.state().tasks().count(), 1);
+    // An answer that was lost is given again.
+    let again = ask_again(&parts, "front", &place.address, &place.task_id).await;
+    assert_eq!(again.unwrap().address, place.address);
+    let odd = ask_again(&parts, "front", "", "t1").await.unwrap_err();
+    assert_eq!(odd.code(), Code::InvalidArgument);
+    store.create(Task {
+        id: "0".repeat(25),
+        ..Task::default()
+    });
+    let others = ask_again(&parts, "front", "", &"0".repeat(25)).await;
+    assert_eq!(others.unwrap_err().code(), Code::AlreadyExists);
+    store.remove(Kind::Task, &"0".repeat(25));
     assert_eq!(store.state().tasks().count(), 1);
 
     // It is no other node's to give back.
