@@ -299,7 +299,7 @@ fn what_cannot_be_attached_is_refused() -> anyhow::Result<()> {
         )?;
         ensure!(said.contains("is not in subnet 10.80.0.0/24"), "{said}");
         let said = refused(host, "run -d --network front absent-image")?;
-        ensure!(!said.is_empty());
+        ensure!(said.contains("Unable to find image"), "{said}");
     }
     let create = |settings: &str| {
         let body = format!(

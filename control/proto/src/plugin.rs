@@ -1,4 +1,7 @@
-//! What the control plane tells the dataplane by way of the engine: options of endpoints.
+//! What the control plane tells the dataplane by way of the engine: options of networks and endpoints.
+
+/// Option of a network of the engine: the ID of the network of the swarm that it stands for.
+pub const NETWORK_OPTION: &str = "skein.network";
 
 /// Option of an endpoint: how its container's packets leave the network.
 pub const GATEWAY_OPTION: &str = "skein.gateway";

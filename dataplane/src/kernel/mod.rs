@@ -50,9 +50,6 @@ const NETWORK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two tries.
 const NETWORK_RETRY: Duration = Duration::from_millis(100);
 
-/// Option of the engine's networks that holds the cluster's ID of them.
-pub const NETWORK_OPTION: &str = "skein.network";
-
 /// A container's place on a network, as the engine asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {

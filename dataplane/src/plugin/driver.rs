@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     desired::Desired,
-    kernel::{CONTAINER_PREFIX, NETWORK_OPTION, mac_of, veth_names},
+    kernel::{CONTAINER_PREFIX, mac_of, veth_names},
 };
 use anyhow::{Context as _, bail};
 use ipnet::Ipv4Net;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use skein_abi::addresses::DNS_ADDRESS;
 use skein_proto::{
     network::Endpoint,
-    plugin::{GATEWAY_NONE, GATEWAY_OPTION},
+    plugin::{GATEWAY_NONE, GATEWAY_OPTION, NETWORK_OPTION},
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 

@@ -1,11 +1,11 @@
 //! Addresses: the agent names the one that the cluster's allocator has given; it is passed on.
 
 use super::Plugin;
-use crate::kernel::NETWORK_OPTION;
 use anyhow::{Context as _, bail, ensure};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use skein_proto::plugin::NETWORK_OPTION;
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 pub async fn capabilities(_: &Plugin, _: Value) -> anyhow::Result<Value> {

@@ -5,13 +5,11 @@ use bollard::{
     models::{Ipam, IpamConfig, NetworkCreateRequest},
     query_parameters::ListNetworksOptionsBuilder,
 };
-use skein_proto::network::Network;
+use skein_proto::{network::Network, plugin::NETWORK_OPTION};
 use std::collections::{BTreeSet, HashMap};
 
 /// The driver, of networks and of addresses, that the dataplane serves.
 pub const DRIVER: &str = "skein";
-/// The option that tells the driver which network of the swarm is meant.
-const NETWORK_OPTION: &str = "skein.network";
 /// Label of a twin: the ID of the network of the swarm.
 pub const TWIN_LABEL: &str = "com.skein.network";
 
