@@ -28,6 +28,8 @@ struct Platter {
     unsynced: VecDeque<(Write, Option<Done>)>,
     /// A broken disk: it says that writes are synced which are not.
     lies: bool,
+    /// It refuses the next write.
+    refuses: bool,
 }
 
 enum Write {
@@ -80,6 +82,24 @@ impl Disk {
         self.platter.lock().durable.clone()
     }
 
+    /// The next write fails, and nothing of it is written.
+    pub fn refuse_next(&self) {
+        self.platter.lock().refuses = true;
+    }
+
+    /// What is on it once all is synced that was handed in: for a user who has it open already.
+    pub async fn reopen(&self) -> Loaded {
+        loop {
+            {
+                let platter = self.platter.lock();
+                if platter.unsynced.is_empty() {
+                    return platter.durable.clone();
+                }
+            }
+            executor::sleep(sync_time()).await;
+        }
+    }
+
     /// The user's process has ended; of what was not synced any first part may be there.
     pub fn crash(&self) {
         let (unsynced, lies) = {
@@ -124,6 +144,10 @@ impl Disk {
     fn put(&self, write: Write, done: Done) {
         let at_once = {
             let mut platter = self.platter.lock();
+            if std::mem::take(&mut platter.refuses) {
+                drop(platter);
+                return done(Err(io::Error::other("the disk refuses this write")));
+            }
             let (later, at_once) = match platter.lies {
                 true => (None, Some(done)),
                 false => (Some(done), None),
@@ -213,6 +237,20 @@ mod tests {
             (loaded.entries.len(), lost)
         };
         executor::run(seed, world, || false).0.unwrap()
+    }
+
+    #[test]
+    fn a_disk_refuses_one_write_and_takes_the_next() {
+        let world = async move {
+            let disk = Disk::new(false);
+            let user = executor::process();
+            disk.open(user);
+            disk.refuse_next();
+            assert!(disk.save_vote(Vote::new(1, 1)).await.is_err());
+            disk.save_vote(Vote::new(2, 1)).await.unwrap();
+            assert_eq!(disk.reopen().await.vote, Some(Vote::new(2, 1)));
+        };
+        executor::run(1, world, || false).0.unwrap();
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum Fault {
     Weather(Weather),
     /// An engine fails at what it is asked for, and its containers fail.
     Flaky(Host, f64),
+    /// A manager's disk refuses a write, which ends its Raft member.
+    Refusal(Host),
     /// A manager makes a snapshot now.
     Snapshot(Host),
 }
@@ -57,7 +59,8 @@ impl Fault {
                 duplication: Random.random_range(0.0..DUPLICATION_MAX),
                 delay: Duration::from_millis(Random.random_range(0..DELAY_MS_MAX)),
             }),
-            78..93 => Self::Flaky(any(), Random.random_range(0.0..FLAKINESS_MAX)),
+            78..90 => Self::Flaky(any(), Random.random_range(0.0..FLAKINESS_MAX)),
+            90..94 => Self::Refusal(any()),
             _ => Self::Snapshot(any()),
         };
         let lasts = Random.random_range(LASTS_MS.0..=LASTS_MS.1);

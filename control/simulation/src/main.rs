@@ -6,6 +6,7 @@ use skein_simulation::{
     batch::{self, SEEDS},
 };
 use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
 #[command(name = "skein-simulation")]
@@ -16,7 +17,8 @@ struct Cli {
     /// The seed of the first one; the others follow.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// Run the world of this seed alone, and print all that happens.
+    /// Run the world of this seed alone, and print all that happens; with `RUST_LOG`, also what the
+    /// managers and the consensus library log.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     replay: Option<u64>,
 }
@@ -25,6 +27,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.replay {
         Some(seed) => {
+            tracing_subscriber::fmt()
+                .with_env_filter(EnvFilter::from_default_env())
+                .with_ansi(false)
+                .without_time()
+                .init();
             let setup = Setup {
                 tells: true,
                 ..Setup::default()

@@ -18,7 +18,7 @@ use skein_control::{
     raft::{
         Raft,
         foundation::{
-            Builder, Contacts, Entry, LogId, Machine, Outcome, Parts, SnapshotMeta, StorageError,
+            Builder, Contacts, Entry, Loaded, LogId, Machine, Outcome, Parts, SnapshotMeta, StorageError,
             StoredMembership, TypeConfig,
         },
     },
@@ -28,7 +28,10 @@ use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hasher as _},
     io::Cursor,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::watch;
@@ -91,20 +94,45 @@ pub struct Surroundings {
 pub struct Seat {
     /// The host; its number is the member's ID.
     pub host: Host,
-    /// Which run of it this is.
-    pub run: u32,
+    /// How often it has started.
+    pub runs: Arc<AtomicU32>,
     /// How far its wall clock is ahead.
     pub skew: Duration,
     /// Where its log is.
     pub disk: Disk,
 }
 
-/// Starts the manager in a process of its own host.
+/// Runs the manager in its host's process; again from its disk whenever its Raft member ended by itself.
 ///
 /// # Panics
 /// Its disk holds what no member wrote.
-pub async fn start(around: Surroundings, seat: Seat, process: Process) {
-    let loaded = seat.disk.open(process);
+pub async fn run(around: Surroundings, seat: Seat, process: Process) {
+    let mut loaded = seat.disk.open(process);
+    loop {
+        let shutdown = CancellationToken::new();
+        let raft = start(&around, &seat, loaded, shutdown.clone()).await;
+        let reason = tokio::select! {
+            biased;
+            reason = raft.failure() => reason,
+            () = watch_leadership(around.history.clone(), seat.host, raft.clone()) => {
+                raft.failure().await
+            }
+        };
+        let line = format!("{:?}: {reason}", seat.host);
+        around.history.tell("raft-ended", line);
+        stopped(&around, seat.host);
+        shutdown.cancel();
+        raft.stop().await;
+        loaded = seat.disk.reopen().await;
+    }
+}
+
+async fn start(
+    around: &Surroundings,
+    seat: &Seat,
+    loaded: Loaded,
+    shutdown: CancellationToken,
+) -> Raft<Simulated> {
     let contacts = Contacts::default();
     let skew = seat.skew;
     let parts = Parts {
@@ -122,7 +150,8 @@ pub async fn start(around: Surroundings, seat: Seat, process: Process) {
         snapshot_every: SNAPSHOT_EVERY,
         keep_behind_snapshot: KEEP_BEHIND_SNAPSHOT,
     };
-    let (history, who) = (around.history.clone(), (seat.host, seat.run));
+    let run = seat.runs.fetch_add(1, Ordering::Relaxed);
+    let (history, who) = (around.history.clone(), (seat.host, run));
     let watched = |inner, state: watch::Receiver<State>| {
         // Else it had no snapshot.
         if state.borrow().cluster().is_some() {
@@ -137,13 +166,13 @@ pub async fn start(around: Surroundings, seat: Seat, process: Process) {
     };
     let raft = Raft::assemble(parts, watched).await;
     let raft = raft.expect("a disk holds what a member wrote");
-    let manager = Manager::start(raft.clone(), CancellationToken::new());
+    let manager = Manager::start(raft.clone(), shutdown);
     around.directory.enter(seat.host, raft.clone());
     around.managers.0.lock().insert(seat.host, manager);
-    watch_leadership(around.history, seat.host, raft).await;
+    raft
 }
 
-/// A host's manager is gone: its process was killed.
+/// A host's manager is gone.
 pub fn stopped(around: &Surroundings, host: Host) {
     around.directory.leave(host);
     around.managers.remove(host);

@@ -18,7 +18,7 @@ use skein_model::{Action, Availability, Cluster, Network as Overlay, Node, NodeR
 use skein_proto::view::View;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -106,7 +106,7 @@ struct Place {
     records: Records,
     kernel: Kernel,
     process: Option<Process>,
-    run: u32,
+    runs: Arc<AtomicU32>,
 }
 
 /// Clones are the same world.
@@ -136,7 +136,7 @@ impl World {
                 records: Records::default(),
                 kernel: Kernel::default(),
                 process: None,
-                run: 0,
+                runs: Arc::default(),
             };
             (host, place)
         };
@@ -189,10 +189,9 @@ impl World {
             };
             let process = executor::process();
             place.process = Some(process);
-            place.run += 1;
             let seat = Seat {
                 host,
-                run: place.run,
+                runs: place.runs.clone(),
                 skew: place.skew,
                 disk: place.disk.clone(),
             };
@@ -213,7 +212,7 @@ impl World {
         around.network.listen(host, process);
         around.history.tell("up", format!("{host:?}"));
         if let Some(seat) = seat {
-            executor::spawn_in(process, member::start(around, seat, process));
+            executor::spawn_in(process, member::run(around, seat, process));
         }
         executor::spawn_in(process, agent::run(agent));
     }
@@ -400,6 +399,12 @@ impl World {
                     engine.set_flakiness(flakiness);
                     executor::sleep(lasts).await;
                     engine.set_flakiness(0.0);
+                }
+            }
+            Fault::Refusal(host) => {
+                let disk = self.places.lock().get(&host).map(|place| place.disk.clone());
+                if let Some(disk) = disk {
+                    disk.refuse_next();
                 }
             }
             Fault::Snapshot(host) => {

@@ -1,4 +1,5 @@
-//! A member's role follows its certificate while it runs: a manager starts, or ends.
+//! A member's role follows its certificate while it runs: a manager starts, or ends; one whose Raft
+//! member ended by itself starts again.
 
 use super::{
     Node, NodeError,
@@ -6,9 +7,10 @@ use super::{
     seat::Seat,
 };
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Pause after a failed change; it doubles.
+/// Pause after a failure; it doubles with each that follows within [`RETRY_MAX`] of the one before.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(16);
 
@@ -19,19 +21,27 @@ pub(super) async fn run(node: Node, runtime: Runtime, shutdown: CancellationToke
         let mut retry = RETRY_MIN;
         loop {
             generation.mark_unchanged();
-            match settle(&node, &runtime).await {
-                Ok(()) => {
-                    retry = RETRY_MIN;
-                    if generation.changed().await.is_err() {
-                        return;
+            let began = Instant::now();
+            let settled = settle(&node, &runtime).await;
+            let error = match settled {
+                Ok(()) => tokio::select! {
+                    changed = generation.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    },
+                    reason = runtime.manager_failure() => {
+                        runtime.stop_manager().await;
+                        NodeError::internal(format!("Raft ended: {reason}"))
                     }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, ?retry, "could not take up the node's role");
-                    tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(RETRY_MAX);
-                }
+                },
+                Err(error) => error,
+            };
+            if began.elapsed() > RETRY_MAX {
+                retry = RETRY_MIN;
             }
+            tracing::warn!(%error, ?retry, "this node does not have its role; it is taken up again");
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(RETRY_MAX);
         }
     };
     shutdown.run_until_cancelled(follow).await;

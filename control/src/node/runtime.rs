@@ -171,6 +171,14 @@ impl Runtime {
         Ok(())
     }
 
+    /// Completes, with the reason, once the Raft member has ended by itself; never without one.
+    pub async fn manager_failure(&self) -> String {
+        match self.manager() {
+            Some(manager) => manager.raft().failure().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// The node is no manager from now on, or ends.
     pub async fn stop_manager(&self) {
         let Some(part) = self.manager.write().take() else {

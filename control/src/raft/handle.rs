@@ -17,8 +17,10 @@ use crate::{
 };
 use openraft::{
     AsyncRuntime as _, Config, SnapshotPolicy,
-    error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, InitializeError, RaftError},
-    metrics::RaftServerMetrics,
+    error::{
+        CheckIsLeaderError, ClientWriteError, Fatal, ForwardToLeader, InitializeError, RaftError,
+    },
+    metrics::{RaftMetrics, RaftServerMetrics},
     storage::RaftStateMachine,
 };
 use skein_model::{Action, Applied, Proposal, State, Timestamp};
@@ -230,6 +232,29 @@ impl<P: Platform> Raft<P> {
         }
         self.inner.tasks.wait().await;
         self.inner.disk.lock().take();
+    }
+
+    /// Completes, with the reason, once this member has ended by itself, and never if it is stopped.
+    ///
+    /// The library gives a member up when its disk refuses a write, and in a race of its own: a leader
+    /// hears of a newer term just as it is to send a snapshot. Neither spoils what is on disk, so whoever
+    /// has the member may stop what is left of it and start it again.
+    pub async fn failure(&self) -> String {
+        let failed = |metrics: &RaftMetrics<u64, Peer>| {
+            let ended = metrics.running_state.as_ref().err();
+            ended.is_some_and(|reason| !matches!(reason, Fatal::Stopped))
+        };
+        let mut metrics = self.inner.raft.metrics();
+        let reason = match metrics.wait_for(failed).await {
+            Ok(metrics) => metrics.running_state.as_ref().err().map(Fatal::to_string),
+            // Its task has ended, and only one that panics says no reason.
+            Err(_) if !self.inner.stop.is_cancelled() => Some(Fatal::<u64>::Panicked.to_string()),
+            Err(_) => None,
+        };
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
     }
 
     /// What this manager's wall clock shows.
