@@ -113,6 +113,55 @@ fn managers_killed_in_turn_forget_nothing() -> anyhow::Result<()> {
     cluster.down()
 }
 
+/// A manager whose disk is full is none for as long as that lasts; its daemon goes on, and so does it.
+#[test]
+fn a_manager_with_a_full_disk_comes_back_once_there_is_room() -> anyhow::Result<()> {
+    /// What fills the log's file system, and the file that does.
+    const LOG_DIR: &str = "/var/lib/skein/control/raft";
+    const FILLER: &str = "/var/lib/skein/control/raft/filler";
+    let cluster = swarm("managers-full", 3, 3)?;
+    let leading = leader(cluster.host("n1")?)?;
+    let full = others(&cluster, &leading)[0];
+    let leading = cluster.host(&leading)?;
+    full.kill(&[Daemon::Control])?;
+    full.shell(&format!(
+        "mv {LOG_DIR} /run/log && mkdir {LOG_DIR} && mount -t tmpfs -o size=32m tmpfs {LOG_DIR} && cp -a /run/log/. {LOG_DIR}"
+    ))?;
+    full.start(&[Daemon::Control])?;
+    let daemon = full.process_of(Daemon::Control);
+    let answers = || full.docker(&["config", "ls"]);
+    wait_until("it takes part", ELECTION_TIMEOUT, answers)?;
+    full.shell(&format!("! cat /dev/zero > {FILLER} 2>/dev/null"))?;
+
+    let mut ledger = Ledger::default();
+    let ended =
+        || -> anyhow::Result<bool> { Ok(full.log(Daemon::Control)?.contains("Raft ended")) };
+    // Long ones, for which its file has to grow.
+    for n in 0.. {
+        ensure!(n < 40, "it has room for {n} configs on a full disk");
+        if ended()? {
+            break;
+        }
+        leading.shell(&format!(
+            "head -c 400000 /dev/zero | docker --host unix://{} config create long-{n} -",
+            Daemon::Control.socket()
+        ))?;
+    }
+    let until = Instant::now() + Duration::from_secs(3);
+    ledger.write(leading, "meanwhile", |_| Instant::now() > until);
+    ensure!(ledger.acknowledged() > 0, "the others do not go on");
+
+    full.run(&format!("rm {FILLER}"))?;
+    wait_until("it knows all again", Duration::from_secs(30), || {
+        ledger.check(full)
+    })?;
+    ensure!(
+        full.process_of(Daemon::Control) == daemon,
+        "its daemon was started again"
+    );
+    cluster.down()
+}
+
 /// An election would make another session of every node's with the managers: until then they are Unknown.
 #[test]
 fn a_manager_that_was_cut_off_comes_back_without_an_election() -> anyhow::Result<()> {

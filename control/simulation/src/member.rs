@@ -18,8 +18,8 @@ use skein_control::{
     raft::{
         Raft,
         foundation::{
-            Builder, Contacts, Entry, Loaded, LogId, Machine, Outcome, Parts, SnapshotMeta, StorageError,
-            StoredMembership, TypeConfig,
+            Builder, Contacts, Entry, Loaded, LogId, Machine, Outcome, Parts, SnapshotMeta,
+            StorageError, StoredMembership, TypeConfig,
         },
     },
 };

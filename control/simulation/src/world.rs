@@ -402,7 +402,11 @@ impl World {
                 }
             }
             Fault::Refusal(host) => {
-                let disk = self.places.lock().get(&host).map(|place| place.disk.clone());
+                let disk = self
+                    .places
+                    .lock()
+                    .get(&host)
+                    .map(|place| place.disk.clone());
                 if let Some(disk) = disk {
                     disk.refuse_next();
                 }
