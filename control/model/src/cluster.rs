@@ -162,16 +162,25 @@ impl Default for OrchestrationConfig {
     }
 }
 
+/// How managers keep the log of what was agreed on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-#[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct RaftConfig {
+    /// Entries of the log between snapshots; 0: as many as managers have memory for, which is also
+    /// the most that takes effect. A change holds on every manager at once.
     pub snapshot_interval: u64,
+    /// Without effect. Swarm's managers keep so many files of older snapshots, each with the log
+    /// since then, and take up the newest that can be read. Here the log and the one snapshot are in
+    /// the same file, and change in one transaction: whatever spoils the one, an older one beside it
+    /// would be no better, and no way back either, as what was acknowledged since then is gone.
     pub keep_old_snapshots: u64,
+    /// Entries of the log kept behind a snapshot, so that a manager that was away a moment needs no
+    /// snapshot; as many as managers have memory for at most. A change holds at once.
     pub log_entries_for_slow_followers: u64,
-    /// In units of a second.
+    /// Without effect, as in Swarm, where managers take their times from their engine's
+    /// configuration. Skein's are constants. In units of a second.
     pub election_tick: i64,
-    /// In units of a second.
+    /// As `election_tick`.
     pub heartbeat_tick: i64,
 }
 

@@ -12,9 +12,9 @@ use futures::FutureExt as _;
 use rand::{Rng as _, seq::IteratorRandom as _};
 use skein_control::{manager::Manager, raft::ProposeError};
 use skein_model::{
-    Action, Applied, Availability, Config, EndpointSpec, FailureAction, Kind, Network as Overlay,
-    Node, Object, PayloadSpec, PortConfig, PublishMode, RestartPolicy, Secret, SecretReference,
-    ServiceMode, ServiceSpec, State, UpdateConfig, UpdateOrder, new_id,
+    Action, Applied, Availability, Cluster, Config, EndpointSpec, FailureAction, Kind,
+    Network as Overlay, Node, Object, PayloadSpec, PortConfig, PublishMode, RestartPolicy, Secret,
+    SecretReference, ServiceMode, ServiceSpec, State, UpdateConfig, UpdateOrder, new_id,
 };
 use skein_orchestration::{revision, validate};
 use std::time::Duration;
@@ -37,6 +37,10 @@ const ACTIVE_MIN: usize = 2;
 const CONTENDED_PORTS: [u16; 2] = [80, 443];
 /// From here on, each name of a service has its own port on nodes.
 const HOST_PORTS: u16 = 9000;
+
+/// Raft settings that are asked for: the least and the most that a log has, and more than members keep.
+const SNAPSHOT_INTERVAL: (u64, u64) = (5, 80);
+const SLOW_FOLLOWERS_MAX: u64 = 20;
 
 /// A client on a host of its own.
 #[derive(Clone)]
@@ -154,6 +158,7 @@ fn draw(state: &State, now: skein_model::Timestamp) -> Option<Change> {
         74..78 => remove_network(state),
         78..83 => create_payload(),
         83..86 => remove_payload(state),
+        86..88 => change_cluster(state),
         _ => change_node(state),
     }
 }
@@ -359,6 +364,18 @@ fn remove_payload(state: &State) -> Option<Change> {
     let secret = state.secrets().choose(&mut Random)?;
     let what = format!("remove secret {}", secret.spec.name);
     Some((what, removal(Kind::Secret, &secret.id)))
+}
+
+fn change_cluster(state: &State) -> Option<Change> {
+    let mut cluster = Cluster::clone(state.cluster()?);
+    let raft = &mut cluster.spec.raft;
+    raft.snapshot_interval = Random.random_range(SNAPSHOT_INTERVAL.0..=SNAPSHOT_INTERVAL.1);
+    raft.log_entries_for_slow_followers = Random.random_range(0..=SLOW_FOLLOWERS_MAX);
+    let what = format!(
+        "make a snapshot every {} entries, keep {} behind it",
+        raft.snapshot_interval, raft.log_entries_for_slow_followers
+    );
+    Some((what, Action::Update(cluster.into())))
 }
 
 fn change_node(state: &State) -> Option<Change> {

@@ -18,7 +18,7 @@ use skein_control::{
     raft::{
         Raft,
         foundation::{
-            Builder, Contacts, Entry, Loaded, LogId, Machine, Outcome, Parts, SnapshotMeta,
+            Builder, Contacts, Entry, Extent, Loaded, LogId, Machine, Outcome, Parts, SnapshotMeta,
             StorageError, StoredMembership, TypeConfig,
         },
     },
@@ -41,10 +41,11 @@ type Types = TypeConfig<Simulated>;
 
 /// When every world begins.
 const BEGINNING_NANOS: i128 = 1_800_000_000_000_000_000;
-/// Entries between snapshots: so few that members which were away need one.
-const SNAPSHOT_EVERY: u64 = 60;
-/// Entries kept behind one.
-const KEEP_BEHIND_SNAPSHOT: u64 = 15;
+/// The lengths of a log: so short that members which were away need a snapshot.
+const LOG_MOST: Extent = Extent {
+    since_snapshot: 60,
+    behind_snapshot: 15,
+};
 
 /// What a wall clock shows that is `skew` ahead.
 pub fn wall_clock(skew: Duration) -> Timestamp {
@@ -147,8 +148,7 @@ async fn start(
         },
         contacts,
         clock: Arc::new(move || wall_clock(skew)),
-        snapshot_every: SNAPSHOT_EVERY,
-        keep_behind_snapshot: KEEP_BEHIND_SNAPSHOT,
+        most: LOG_MOST,
     };
     let run = seat.runs.fetch_add(1, Ordering::Relaxed);
     let (history, who) = (around.history.clone(), (seat.host, run));

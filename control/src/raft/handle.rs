@@ -1,5 +1,6 @@
 use super::{
     Leadership, Member, ProposeError, candidacy,
+    compaction::{self, Extent},
     contacts::Contacts,
     disk::Disk,
     leadership::{self, CONFIRM_RETRY, member},
@@ -41,10 +42,6 @@ pub(super) const ELECTION_MS: (u64, u64) = (1000, 1500);
 const SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
 /// Bytes in one piece of a snapshot.
 const SNAPSHOT_CHUNK: u64 = 1 << 20;
-/// Entries between snapshots. All of them are in memory.
-const SNAPSHOT_EVERY: u64 = 2_000;
-/// Entries kept behind a snapshot, so that a member that was away a moment needs no snapshot.
-const KEEP_BEHIND_SNAPSHOT: u64 = 500;
 /// Entries in one message; fewer where they are long (see [`super::wire::APPEND_BYTES`]).
 const ENTRIES_MAX: u64 = 16;
 
@@ -93,10 +90,8 @@ pub struct Parts<P: Platform> {
     pub contacts: Contacts<P>,
     /// When proposals are made.
     pub clock: Clock,
-    /// Entries between snapshots. All of them are in memory.
-    pub snapshot_every: u64,
-    /// Entries kept behind a snapshot, so that a member that was away a moment needs no snapshot.
-    pub keep_behind_snapshot: u64,
+    /// How long its log may get, whatever the cluster's spec says.
+    pub most: Extent,
 }
 
 impl Raft {
@@ -127,8 +122,7 @@ impl Raft {
             network,
             contacts,
             clock: Arc::new(clock::now),
-            snapshot_every: SNAPSHOT_EVERY,
-            keep_behind_snapshot: KEEP_BEHIND_SNAPSHOT,
+            most: Extent::MOST,
         };
         let raft = Self::assemble(parts, |machine, _| machine).await?;
         raft.spawn(candidacy::run(raft.clone(), credentials));
@@ -161,8 +155,7 @@ impl<P: Platform> Raft<P> {
         let log = Log::<P>::new(parts.disk.clone(), &mut parts.loaded, id)?;
         let machine = Machine::<P>::new(parts.disk.clone(), &mut parts.loaded, publish)?;
         let machine = watched(machine, state.clone());
-        let config = config(parts.snapshot_every, parts.keep_behind_snapshot);
-        let config = Arc::new(config.validate().map_err(io::Error::other)?);
+        let config = Arc::new(config().validate().map_err(io::Error::other)?);
         let raft = openraft::Raft::new(id, config, parts.network, log, machine)
             .await
             .map_err(io::Error::other)?;
@@ -187,6 +180,7 @@ impl<P: Platform> Raft<P> {
         let announcing = leadership::announce(openraft, id, announce, follows, stop.clone());
         raft.spawn(announcing);
         raft.spawn(membership::follow_store(raft.clone(), stop.clone()));
+        raft.spawn(compaction::run(raft.clone(), parts.most, stop.clone()));
         Ok(raft)
     }
 
@@ -386,7 +380,7 @@ impl<P: Platform> Raft<P> {
     }
 }
 
-fn config(snapshot_every: u64, keep_behind_snapshot: u64) -> Config {
+fn config() -> Config {
     Config {
         cluster_name: "skein".into(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -394,8 +388,9 @@ fn config(snapshot_every: u64, keep_behind_snapshot: u64) -> Config {
         election_timeout_max: ELECTION_MS.1,
         install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
         snapshot_max_chunk_size: SNAPSHOT_CHUNK,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
-        max_in_snapshot_log_to_keep: keep_behind_snapshot,
+        // Both are for [`compaction`] to decide.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
         max_payload_entries: ENTRIES_MAX,
         ..Config::default()
     }

@@ -2,6 +2,7 @@
 //! leaves this module.
 
 mod candidacy;
+mod compaction;
 mod contacts;
 mod disk;
 mod group;
@@ -24,6 +25,7 @@ pub use survivor::survive;
 /// What a simulation of the group needs to put its own foundations under it; nobody else does.
 pub mod foundation {
     pub use super::{
+        compaction::Extent,
         contacts::Contacts,
         handle::{Clock, Parts},
         machine::{Builder, Machine},

@@ -483,6 +483,47 @@ async fn many_long_tasks_are_replicated_and_keep_nothing_from_being_committed() 
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_as_long_as_the_swarms_settings_say_from_when_they_say_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let one = TestMember::start(&root, dir.path(), 1).await;
+    let two = TestMember::start(&root, dir.path(), 2).await;
+    found(&one, &[&one, &two]).await;
+    all_vote(&[&one, &two]).await;
+    for n in 0..40 {
+        let service = service(&format!("before-{n}"));
+        one.raft.propose(vec![service]).await.unwrap();
+    }
+    await_state(&two.raft, |state| state.services().count() == 40).await;
+    let snapshot = |member: &TestMember| member.raft.openraft().metrics().borrow().snapshot;
+    assert_eq!((snapshot(&one), snapshot(&two)), (None, None));
+
+    let mut cluster = Cluster::clone(one.raft.state().cluster().unwrap());
+    cluster.spec.raft.snapshot_interval = 10;
+    cluster.spec.raft.log_entries_for_slow_followers = 4;
+    let update = vec![Action::Update(cluster.into())];
+    let mut last = one.raft.propose(update).await.unwrap().index;
+    for round in 0..3 {
+        for member in [&one, &two] {
+            let shortened = |metrics: &openraft::RaftMetrics<u64, types::Peer>| {
+                let index = |id: Option<types::LogId>| id.map_or(0, |id| id.index);
+                let (snapshot, purged) = (index(metrics.snapshot), index(metrics.purged));
+                snapshot + 10 > last && purged + 4 == snapshot
+            };
+            let mut metrics = member.raft.openraft().metrics();
+            let seen = timeout(PATIENCE, metrics.wait_for(shortened)).await;
+            seen.unwrap().unwrap();
+        }
+        for n in 0..10 {
+            let service = service(&format!("after-{round}-{n}"));
+            last = one.raft.propose(vec![service]).await.unwrap().index;
+        }
+    }
+    one.kill().await;
+    two.kill().await;
+}
+
 #[tokio::test]
 async fn an_older_snapshot_does_not_take_the_place_of_a_newer_one() {
     let dir = tempfile::tempdir().unwrap();
