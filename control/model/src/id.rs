@@ -7,6 +7,15 @@ pub const ID_LEN: usize = 25;
 
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
+/// Characters of a container ID that make its short form.
+const SHORT_CONTAINER_ID: usize = 12;
+
+/// A container's ID as users write it, which is also its hostname unless it was given another. `None`:
+/// it has none yet.
+pub fn short_id(container_id: &str) -> Option<&str> {
+    container_id.get(..SHORT_CONTAINER_ID)
+}
+
 /// A new object ID: 25 characters of `[0-9a-z]`, about 129 bits of entropy, as Swarm's.
 pub fn new_id(rng: &mut impl Rng) -> String {
     (0..ID_LEN)

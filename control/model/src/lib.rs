@@ -23,7 +23,7 @@ mod task;
 mod timestamp;
 
 pub use cluster::*;
-pub use id::{ID_LEN, is_id, new_id};
+pub use id::{ID_LEN, is_id, new_id, short_id};
 pub use meta::{Meta, Version};
 pub use network::*;
 pub use node::*;

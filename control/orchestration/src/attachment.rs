@@ -6,7 +6,7 @@
 
 use skein_model::{
     LookupError, Network, NetworkAttachmentConfig, Runtime, State, Task, TaskSpec, TaskState,
-    TaskStatus, Timestamp,
+    Timestamp,
 };
 use std::net::Ipv4Addr;
 
@@ -73,13 +73,7 @@ pub fn attach<'a>(
             }],
             ..TaskSpec::default()
         },
-        status: TaskStatus {
-            timestamp: now,
-            applied_at: now,
-            state: TaskState::New,
-            message: "created".into(),
-            ..TaskStatus::default()
-        },
+        status: crate::task::created(now),
         desired_state: TaskState::Running,
         ..Task::default()
     };

@@ -2,7 +2,7 @@
 
 use skein_model::{
     Network, NodeState, PortConfig, PortProtocol, PublishMode, ResolutionMode, Service, State,
-    Task, TaskState,
+    Task, TaskState, short_id,
 };
 use skein_proto::network::{self as proto, object::Object as Kind};
 use std::{
@@ -234,17 +234,13 @@ pub(crate) fn is_ready(task: &Task) -> bool {
     task.status.state == TaskState::Running && has_process
 }
 
-/// Characters of a container ID that make its short form, which is its hostname unless another is
-/// asked for.
-const SHORT_ID: usize = 12;
-
 fn names(task: &Task) -> Vec<String> {
     let container = task.status.container_status.as_ref();
     if task.is_attachment() {
         return container.map_or_else(Vec::new, |container| container.names.clone());
     }
     let mut names = vec![task.name()];
-    let short = container.and_then(|container| container.container_id.get(..SHORT_ID));
+    let short = container.and_then(|container| short_id(&container.container_id));
     names.extend(short.map(str::to_owned));
     let hostname = &task.spec.container_spec.hostname;
     // Only the agent knows what a template becomes.

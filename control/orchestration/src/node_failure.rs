@@ -43,19 +43,27 @@ pub(crate) fn orphan(draft: &mut Draft, wake: &mut Wake) {
         })
         .collect();
     for (task, removed) in tasks {
-        let mut task = (*task).clone();
-        give_up(&mut task, now);
-        if removed {
-            task.status.message = "Task belonged to a node that has been deleted".into();
-        }
-        draft.put(task);
+        let given_up = match removed {
+            true => given_up_with_node(&task, now),
+            false => given_up(&task, now),
+        };
+        draft.put(given_up);
     }
 }
 
-fn give_up(task: &mut Task, now: Timestamp) {
+/// The task, on which nobody will report again as its node was removed.
+pub(crate) fn given_up_with_node(task: &Task, now: Timestamp) -> Task {
+    let mut task = given_up(task, now);
+    task.status.message = "Task belonged to a node that has been deleted".into();
+    task
+}
+
+fn given_up(task: &Task, now: Timestamp) -> Task {
+    let mut task = task.clone();
     task.status.state = TaskState::Orphaned;
     task.status.timestamp = now;
     task.status.applied_at = now;
+    task
 }
 
 #[cfg(test)]

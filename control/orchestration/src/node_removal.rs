@@ -1,6 +1,7 @@
 //! What goes with a node that is removed from the swarm.
 
-use skein_model::{Cluster, Draft, Kind, Task, TaskState, TaskStatus};
+use crate::node_failure::given_up_with_node;
+use skein_model::{Cluster, Draft, Kind, Task};
 use std::{sync::Arc, time::Duration};
 
 /// How long a removed node's ID is kept after its last certificate has expired: Swarm's time.
@@ -24,15 +25,7 @@ pub fn remove_node(draft: &mut Draft, node_id: &str) {
         .cloned()
         .collect();
     for task in tasks {
-        let mut task = Task::clone(&task);
-        task.status = TaskStatus {
-            timestamp: now,
-            applied_at: now,
-            state: TaskState::Orphaned,
-            message: "Task belonged to a node that has been deleted".into(),
-            ..task.status
-        };
-        draft.put(task);
+        draft.put(given_up_with_node(&task, now));
     }
     draft.remove(Kind::Node, node_id);
 }
@@ -41,7 +34,7 @@ pub fn remove_node(draft: &mut Draft, node_id: &str) {
 mod tests {
     use super::*;
     use crate::testing::Fixture;
-    use skein_model::RaftMember;
+    use skein_model::{RaftMember, TaskState};
 
     #[test]
     fn neither_node_nor_seat_nor_certificate_nor_tasks_are_left() {

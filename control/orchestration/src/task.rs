@@ -22,13 +22,7 @@ pub(crate) fn new(
         service_id: service.id.clone(),
         slot,
         node_id,
-        status: TaskStatus {
-            timestamp: now,
-            applied_at: now,
-            state: TaskState::New,
-            message: "created".into(),
-            ..TaskStatus::default()
-        },
+        status: created(now),
         desired_state,
         spec_version: Some(service.spec_version),
         service_name: service.spec.name.clone(),
@@ -38,5 +32,16 @@ pub(crate) fn new(
         job_iteration: service.job_iteration(),
         registry_auth: service.registry_auth.clone(),
         ..Task::default()
+    }
+}
+
+/// What is known of a task that has just come to be.
+pub(crate) fn created(now: Timestamp) -> TaskStatus {
+    TaskStatus {
+        timestamp: now,
+        applied_at: now,
+        state: TaskState::New,
+        message: "created".into(),
+        ..TaskStatus::default()
     }
 }

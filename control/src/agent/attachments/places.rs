@@ -1,7 +1,7 @@
 //! What is known of the node's places on overlays, and what follows from a look at the engine. No I/O.
 
 use crate::agent::engine::Guest;
-use skein_model::{ContainerStatus, Task, TaskState, TaskStatus, Timestamp};
+use skein_model::{ContainerStatus, Task, TaskState, TaskStatus, Timestamp, short_id};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -12,9 +12,6 @@ use tokio::time::Instant;
 /// How long a place may be without a container that this agent never saw on it, and a container
 /// without a place: whoever made one of them may just be at the other.
 const GRACE: Duration = Duration::from_secs(30);
-/// Characters of a container ID that make its short form, which is a name of it.
-const SHORT_ID: usize = 12;
-
 /// A place on a network, for one container.
 struct Place {
     network_id: String,
@@ -203,7 +200,7 @@ fn status_of(place: &Place, guest: &Guest, now: Timestamp) -> TaskStatus {
     let mut names = Vec::new();
     if guest.running {
         names.push(guest.name.clone());
-        names.extend(guest.container.get(..SHORT_ID).map(str::to_owned));
+        names.extend(short_id(&guest.container).map(str::to_owned));
         names.extend(place.aliases.iter().cloned());
         let mut seen = BTreeSet::new();
         names.retain(|name| !name.is_empty() && seen.insert(name.clone()));
