@@ -7,7 +7,7 @@ use crate::{
     task,
 };
 use rand::Rng;
-use skein_model::{Draft, NodeState, Service, ServiceMode, Task, TaskState, Version};
+use skein_model::{Draft, Kind, NodeState, Service, ServiceMode, Task, TaskState, Version};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Starts what the present run of each job lacks, and ends what is left of earlier ones.
@@ -44,7 +44,15 @@ pub(crate) fn run(draft: &mut Draft, rng: &mut impl Rng) {
         for place in missing {
             let now = draft.now();
             let desired = TaskState::Complete;
-            draft.put(task::new(&service, &place, desired, now, rng));
+            let task = task::new(&service, &place, desired, now, rng);
+            if let Some(Part::Free(tasks)) = parts.get(&place) {
+                // One on a node that was lost may be told to be complete at any moment.
+                let open = tasks.iter().filter(|task| !task.status.state.is_terminal());
+                for earlier in open {
+                    draft.rest_on((Kind::Task, &task.id), (Kind::Task, &earlier.id));
+                }
+            }
+            draft.put(task);
         }
     }
 }
@@ -84,8 +92,8 @@ enum Part {
     Active(Tasks),
     /// Its task ended otherwise, and may have no successor.
     GivenUp,
-    /// Nothing is under way.
-    Free,
+    /// Nothing is under way; what was there before.
+    Free(Tasks),
 }
 
 impl Part {
@@ -105,7 +113,11 @@ impl Part {
             let left = left && newest.status.state != TaskState::Rejected;
             !left && !restart::may_restart(service, &tasks, newest)
         });
-        if given_up { Self::GivenUp } else { Self::Free }
+        if given_up {
+            Self::GivenUp
+        } else {
+            Self::Free(tasks)
+        }
     }
 
     /// A node that was lost may have completed its task after all.
@@ -127,7 +139,7 @@ fn missing_slots(parts: &BTreeMap<Place, Part>, concurrent: u64, total: u64) -> 
     let is_active = |part: &&Part| matches!(part, Part::Active(_));
     let active = parts.values().filter(is_active).count() as u64;
     let room = concurrent.saturating_sub(active);
-    let is_free = |place: &Place| matches!(parts.get(place), None | Some(Part::Free));
+    let is_free = |place: &Place| matches!(parts.get(place), None | Some(Part::Free(_)));
     let free = (0..total).map(Place::Slot).filter(is_free);
     free.take(usize::try_from(room).unwrap_or(usize::MAX))
         .collect()
@@ -141,7 +153,7 @@ fn missing_nodes(draft: &Draft, service: &Service, parts: &BTreeMap<Place, Part>
     ready
         .filter(|node| global::wants_task(draft, service, &node.id))
         .map(|node| Place::Node(node.id.clone()))
-        .filter(|place| matches!(parts.get(place), None | Some(Part::Free)))
+        .filter(|place| matches!(parts.get(place), None | Some(Part::Free(_))))
         .collect()
 }
 

@@ -2,7 +2,10 @@
 
 use super::{Action, PROPOSAL_ACTIONS_MAX, PROPOSAL_BYTES_MAX, State};
 use crate::{Kind, Object, Timestamp};
-use std::{collections::BTreeSet, ops::Deref};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+};
 
 /// A state with changes that are not proposed yet.
 ///
@@ -15,6 +18,8 @@ pub struct Draft {
     now: Timestamp,
     /// In the order in which changes are proposed: what others depend on first.
     touched: BTreeSet<(u8, Kind, String)>,
+    /// What the changes of an object rest on, by its kind and ID.
+    expected: BTreeMap<(Kind, String), BTreeSet<(Kind, String)>>,
 }
 
 impl Draft {
@@ -25,6 +30,7 @@ impl Draft {
             base,
             now,
             touched: BTreeSet::new(),
+            expected: BTreeMap::new(),
         }
     }
 
@@ -68,6 +74,13 @@ impl Draft {
         }
     }
 
+    /// Lets the change of one object rest on another one: it is made only if that is still as it is in the
+    /// base. For decisions that a report under way may overturn.
+    pub fn rest_on(&mut self, (kind, id): (Kind, &str), on: (Kind, &str)) {
+        let expected = self.expected.entry((kind, id.to_owned())).or_default();
+        expected.insert((on.0, on.1.to_owned()));
+    }
+
     /// The changes, in proposals of at most [`PROPOSAL_ACTIONS_MAX`] actions and
     /// [`PROPOSAL_BYTES_MAX`] bytes; one action alone may be longer.
     pub fn into_proposals(self) -> Vec<Vec<Action>> {
@@ -88,22 +101,40 @@ impl Draft {
                     version: Some(before.meta().version),
                 },
             };
-            let more = action.bytes();
+            let mut expected = self.expectations(*kind, id);
+            let more = expected.iter().map(Action::bytes).sum::<usize>() + action.bytes();
             let fits = |last: &&mut Vec<Action>| {
-                last.len() < PROPOSAL_ACTIONS_MAX && bytes + more <= PROPOSAL_BYTES_MAX
+                last.len() + expected.len() < PROPOSAL_ACTIONS_MAX
+                    && bytes + more <= PROPOSAL_BYTES_MAX
             };
             match proposals.last_mut().filter(fits) {
                 Some(last) => {
+                    // First: what is expected may be changed by the same proposal.
+                    last.splice(0..0, expected);
                     last.push(action);
                     bytes += more;
                 }
                 None => {
-                    proposals.push(vec![action]);
+                    expected.push(action);
+                    proposals.push(expected);
                     bytes = more;
                 }
             }
         }
         proposals
+    }
+
+    fn expectations(&self, kind: Kind, id: &str) -> Vec<Action> {
+        let expected = self.expected.get(&(kind, id.to_owned()));
+        let each = expected.into_iter().flatten();
+        let in_base = each.filter_map(|(kind, id)| Some((*kind, self.base.get(*kind, id)?)));
+        in_base
+            .map(|(kind, object)| Action::Expect {
+                kind,
+                id: object.id().to_owned(),
+                version: object.meta().version,
+            })
+            .collect()
     }
 
     fn touch(&mut self, kind: Kind, id: &str) {
@@ -184,6 +215,37 @@ mod tests {
         draft.put(after);
         draft.put(before);
         assert!(draft.into_proposals().is_empty());
+    }
+
+    #[test]
+    fn a_change_that_rests_on_an_object_is_not_made_once_that_has_changed() {
+        let base = state(vec![task("a").into(), task("b").into()]);
+        let at = Timestamp::from_unix_nanos(2);
+        let mut draft = Draft::new(base.clone(), at);
+        draft.put(task("new"));
+        draft.rest_on((Kind::Task, "new"), (Kind::Task, "a"));
+        // The draft itself may change it.
+        let mut a = (**draft.task("a").unwrap()).clone();
+        a.slot = 7;
+        draft.put(a.clone());
+        let proposals = draft.into_proposals();
+        let [actions] = &proposals[..] else {
+            panic!("{proposals:?}")
+        };
+        let actions = actions.clone();
+        let mut state = base.clone();
+        let proposal = |actions| Proposal { at, actions };
+        let applied = state.apply(2, &proposal(actions.clone()));
+        assert_eq!(applied.unwrap().events.len(), 2);
+        assert!(state.task("new").is_some());
+
+        let mut state = base;
+        a.slot = 8;
+        let meanwhile = vec![Action::Update(a.into())];
+        state.apply(2, &proposal(meanwhile)).unwrap();
+        let rejected = state.apply(3, &proposal(actions));
+        assert_eq!(rejected, Err(Rejection::OutOfSequence));
+        assert!(state.task("new").is_none());
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl State {
                     None => Ok(()),
                 }
             }
-            Action::Create(_) | Action::Update(_) => Ok(()),
+            Action::Create(_) | Action::Update(_) | Action::Expect { .. } => Ok(()),
             Action::Remove { kind, id, .. } => match self.get(*kind, id) {
                 Some(Object::Network(network)) => self.check_network_removal(&network),
                 Some(Object::Secret(secret)) => self.check_secret_removal(&secret),

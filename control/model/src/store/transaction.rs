@@ -47,6 +47,16 @@ pub enum Action {
         /// The version it was read at; `None` removes whatever is there.
         version: Option<Version>,
     },
+    /// Changes nothing, and keeps the proposal from changing anything if the object is not what it was
+    /// when it was read.
+    Expect {
+        /// What it is.
+        kind: Kind,
+        /// Its full ID.
+        id: String,
+        /// The version it was read at.
+        version: Version,
+    },
 }
 
 /// Why a proposal changed nothing.
@@ -208,7 +218,7 @@ pub fn check_size(actions: &[Action]) -> Result<(), Rejection> {
 pub struct Applied {
     /// The index it was applied at: the version of every object that it created or updated.
     pub index: u64,
-    /// One per action.
+    /// One per action that changes something.
     pub events: Vec<Event>,
 }
 
@@ -250,7 +260,7 @@ impl State {
         let mut next = self.clone();
         let mut events = Vec::with_capacity(proposal.actions.len());
         for action in &proposal.actions {
-            events.push(next.apply_action(proposal.at, action)?);
+            events.extend(next.apply_action(proposal.at, action)?);
         }
         *self = next;
         Ok(Applied { index, events })
@@ -266,7 +276,7 @@ impl State {
         self.index = index;
     }
 
-    fn apply_action(&mut self, at: Timestamp, action: &Action) -> Result<Event, Rejection> {
+    fn apply_action(&mut self, at: Timestamp, action: &Action) -> Result<Option<Event>, Rejection> {
         let missing = |kind, id: &str| Rejection::NotFound {
             kind,
             id: id.to_owned(),
@@ -281,10 +291,10 @@ impl State {
                     });
                 }
                 self.check_name(object)?;
-                Ok(Event {
+                Ok(Some(Event {
                     before: None,
                     after: Some(self.put(at, at, object)),
-                })
+                }))
             }
             Action::Update(object) => {
                 let before = self
@@ -295,10 +305,10 @@ impl State {
                 }
                 self.check_name(object)?;
                 let after = self.put(before.meta().created_at, at, object);
-                Ok(Event {
+                Ok(Some(Event {
                     before: Some(before),
                     after: Some(after),
-                })
+                }))
             }
             Action::Remove { kind, id, version } => {
                 let before = self.get(*kind, id).ok_or_else(|| missing(*kind, id))?;
@@ -306,11 +316,15 @@ impl State {
                     return Err(Rejection::OutOfSequence);
                 }
                 self.take(*kind, id);
-                Ok(Event {
+                Ok(Some(Event {
                     before: Some(before),
                     after: None,
-                })
+                }))
             }
+            Action::Expect { kind, id, version } => match self.get(*kind, id) {
+                Some(object) if object.meta().version == *version => Ok(None),
+                _ => Err(Rejection::OutOfSequence),
+            },
         }
     }
 

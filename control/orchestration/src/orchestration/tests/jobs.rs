@@ -2,7 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
-use skein_model::JobStatus;
+use skein_model::{Action, JobStatus, Proposal, Rejection, State};
 
 const NODES: [&str; 3] = ["a", "b", "c"];
 
@@ -149,6 +149,44 @@ fn a_global_job_completes_once_on_every_node_that_is_to_have_it() {
         .node("a", |node| node.spec.availability = Availability::Active);
     world.settle();
     assert_eq!(nodes(&world), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn a_task_whose_completion_is_told_meanwhile_gets_no_successor() {
+    let mut world = World::new(&["a"]);
+    job(&mut world, ServiceMode::GlobalJob {});
+    let Fixture { state, .. } = &world.fixture;
+    let service = state.service("job").unwrap().clone();
+    // Its node was lost, and is back: it has not told yet what became of it.
+    world.fixture.task("lost", |task| {
+        task.service_id.clone_from(&service.id);
+        task.job_iteration = service.job_iteration();
+        task.mode = service.spec.mode;
+        task.node_id = "a".into();
+        task.status.state = TaskState::Preparing;
+        task.desired_state = TaskState::Shutdown;
+    });
+    let mut draft = world.fixture.draft();
+    crate::job::run(&mut draft, &mut world.fixture.rng);
+    let [actions] = draft.into_proposals().try_into().unwrap();
+    let propose = |mut state: State| {
+        let (index, at) = (state.index() + 1, world.fixture.now);
+        let actions = actions.clone();
+        state.apply(index, &Proposal { at, actions })
+    };
+    assert_eq!(
+        propose(world.fixture.state.clone()).unwrap().events.len(),
+        1
+    );
+    let mut told = world.fixture.state.clone();
+    let mut lost = Task::clone(told.task("lost").unwrap());
+    lost.status.state = TaskState::Complete;
+    let report = Proposal {
+        at: world.fixture.now,
+        actions: vec![Action::Update(lost.into())],
+    };
+    told.apply(told.index() + 1, &report).unwrap();
+    assert_eq!(propose(told), Err(Rejection::OutOfSequence));
 }
 
 #[derive(Clone, Debug)]
