@@ -39,6 +39,6 @@ pub use task::*;
 pub use timestamp::Timestamp;
 
 /// Whether a value equals its type's default; used to leave such values out of JSON, as Docker does.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

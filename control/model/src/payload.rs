@@ -34,6 +34,11 @@ pub struct Config {
     pub spec: PayloadSpec,
 }
 
+/// The ID of a secret whose value is for one task alone, as nodes know it.
+pub fn task_secret_id(secret_id: &str, task_id: &str) -> String {
+    format!("{secret_id}.{task_id}")
+}
+
 /// `SecretSpec` and `ConfigSpec` of the Docker Engine API. Only the labels ever change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -2,12 +2,9 @@
 
 use super::container::Known;
 use parking_lot::Mutex;
-use skein_model::{Config, Secret, Task};
+use skein_model::{Config, Secret, Task, task_secret_id};
 use skein_proto::node::AssignmentsMessage;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What the managers have told. Clones share it.
 #[derive(Clone, Default)]
@@ -38,7 +35,12 @@ impl Dependencies {
         let configs: Vec<Config> = read(&message.configs)?;
         let mut held = self.held.lock();
         let known = &mut held.known;
+        for withheld in &message.withheld_secrets {
+            let reason = withheld.reason.clone();
+            known.withheld.insert(withheld.id.clone(), reason);
+        }
         for secret in secrets {
+            known.withheld.remove(&secret.id);
             known.secrets.insert(secret.id.clone(), Arc::new(secret));
         }
         for config in configs {
@@ -46,41 +48,45 @@ impl Dependencies {
         }
         for id in &message.removed_secret_ids {
             known.secrets.remove(id);
+            known.withheld.remove(id);
         }
         for id in &message.removed_config_ids {
             known.configs.remove(id);
         }
         if message.complete {
-            let live = || {
-                let live = tasks.iter().filter(|t| !t.status.state.is_terminal());
-                live.map(|task| &task.spec.container_spec)
-            };
-            let secrets = live().flat_map(|spec| &spec.secrets);
-            let secrets: BTreeSet<_> = secrets.map(|secret| secret.secret_id.as_str()).collect();
-            let configs = live().flat_map(|spec| &spec.configs);
+            let live = || tasks.iter().filter(|t| !t.status.state.is_terminal());
+            let secrets: BTreeSet<_> = live().flat_map(secret_ids).collect();
+            let configs = live().flat_map(|task| &task.spec.container_spec.configs);
             let configs: BTreeSet<_> = configs.map(|config| config.config_id.as_str()).collect();
-            known.secrets.retain(|id, _| secrets.contains(id.as_str()));
+            known.secrets.retain(|id, _| secrets.contains(id));
+            known.withheld.retain(|id, _| secrets.contains(id));
             known.configs.retain(|id, _| configs.contains(id.as_str()));
             held.complete = true;
         }
         Ok(())
     }
 
-    /// Those of a task.
+    /// Those of a task, by the IDs that it knows them by: a value for it alone comes first.
     pub fn of(&self, task: &Task) -> Known {
         let spec = &task.spec.container_spec;
         let held = self.held.lock();
         let known = &held.known;
-        Known {
-            secrets: pick(
-                &known.secrets,
-                spec.secrets.iter().map(|secret| &secret.secret_id),
-            ),
-            configs: pick(
-                &known.configs,
-                spec.configs.iter().map(|config| &config.config_id),
-            ),
+        let mut of_task = Known::default();
+        for id in spec.secrets.iter().map(|reference| &reference.secret_id) {
+            let own = task_secret_id(id, &task.id);
+            let shared = || known.secrets.get(id);
+            if let Some(secret) = known.secrets.get(&own).or_else(shared) {
+                of_task.secrets.insert(id.clone(), secret.clone());
+            } else if let Some(reason) = known.withheld.get(&own) {
+                of_task.withheld.insert(id.clone(), reason.clone());
+            }
         }
+        for id in spec.configs.iter().map(|reference| &reference.config_id) {
+            if let Some(config) = known.configs.get(id) {
+                of_task.configs.insert(id.clone(), config.clone());
+            }
+        }
+        of_task
     }
 
     /// Whether the managers have told all that there is.
@@ -96,18 +102,20 @@ fn read<T: serde::de::DeserializeOwned>(objects: &[Vec<u8>]) -> Result<Vec<T>, s
         .collect()
 }
 
-fn pick<'a, T>(
-    from: &BTreeMap<String, Arc<T>>,
-    ids: impl Iterator<Item = &'a String>,
-) -> BTreeMap<String, Arc<T>> {
-    ids.filter_map(|id| Some((id.clone(), from.get(id)?.clone())))
-        .collect()
+/// Under which IDs the secrets of a task may come.
+fn secret_ids(task: &Task) -> impl Iterator<Item = String> {
+    let references = task.spec.container_spec.secrets.iter();
+    references.flat_map(|reference| {
+        let id = &reference.secret_id;
+        [id.clone(), task_secret_id(id, &task.id)]
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use skein_model::{SecretReference, TaskState};
+    use skein_proto::node::WithheldSecret;
 
     fn task(id: &str, secret: &str, state: TaskState) -> Task {
         let mut task = Task {
@@ -162,6 +170,46 @@ mod tests {
         };
         dependencies.take(&removed, &[]).unwrap();
         assert!(!has("a") && has("d"));
+    }
+
+    #[test]
+    fn a_value_for_a_task_alone_is_no_other_tasks() {
+        let dependencies = Dependencies::default();
+        let (one, two) = (
+            task("t1", "a", TaskState::Assigned),
+            task("t2", "a", TaskState::Assigned),
+        );
+        let withheld = |task: &str| WithheldSecret {
+            id: task_secret_id("a", task),
+            reason: format!("for {task}"),
+        };
+        let waiting = AssignmentsMessage {
+            withheld_secrets: vec![withheld("t1"), withheld("t2")],
+            ..AssignmentsMessage::default()
+        };
+        dependencies.take(&waiting, &[]).unwrap();
+        assert_eq!(dependencies.of(&one).withheld["a"], "for t1");
+        let own = secrets(&[&task_secret_id("a", "t1")]);
+        dependencies.take(&own, &[]).unwrap();
+        let known = dependencies.of(&one);
+        assert_eq!((known.secrets.len(), known.withheld.len()), (1, 0));
+        let known = dependencies.of(&two);
+        assert_eq!((known.secrets.len(), known.withheld.len()), (0, 1));
+        dependencies.take(&secrets(&["a"]), &[]).unwrap();
+        assert_eq!(dependencies.of(&one).secrets["a"].id, "a.t1");
+        assert_eq!(dependencies.of(&two).secrets["a"].id, "a");
+        // All of it stays where a complete list says that the tasks are there, and goes with them.
+        let complete = AssignmentsMessage {
+            complete: true,
+            ..AssignmentsMessage::default()
+        };
+        dependencies
+            .take(&complete, std::slice::from_ref(&one))
+            .unwrap();
+        assert_eq!(dependencies.of(&one).secrets["a"].id, "a.t1");
+        assert!(dependencies.of(&two).withheld.is_empty());
+        dependencies.take(&complete, &[]).unwrap();
+        assert!(dependencies.of(&one).secrets.is_empty());
     }
 
     #[test]

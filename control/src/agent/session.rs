@@ -185,6 +185,10 @@ impl Session {
             let (attachments, tasks) = tasks.into_iter().partition(Task::is_attachment);
             self.attachments.assign(complete, attachments, removed);
             self.tasks.assign(complete, tasks, removed);
+            if !message.secrets.is_empty() {
+                // Some may wait for it.
+                self.tasks.wake_all();
+            }
         }
         Err(ended())
     }

@@ -4,7 +4,7 @@ use super::{
     Leader, Local, Original, body, error::ApiError, filters::Filters, json, query::Params,
     version::ApiVersion,
 };
-use crate::raft::ProposeError;
+use crate::{manager::Plugins, raft::ProposeError};
 use axum::{
     body::Body,
     extract::{Path, Request, State},
@@ -168,11 +168,8 @@ pub async fn create<T: Kept>(
     }
     T::check(&spec)?;
     if let Some(driver) = &spec.driver {
-        // No node asks plugins for secrets: so none has it.
-        return Err(ApiError::rpc(
-            Code::Unknown,
-            format_args!("plugin \"{}\" not found", driver.name),
-        ));
+        let checked = Plugins::default().check(&driver.name).await;
+        checked.map_err(|error| ApiError::rpc(Code::Unknown, error))?;
     }
     let (id, name) = (new_id(&mut rand::rng()), spec.name.clone());
     let object = T::new(id.clone(), spec);

@@ -3,6 +3,7 @@
 mod attachments;
 mod certificates;
 mod dispatcher;
+mod drivers;
 mod events;
 mod heartbeats;
 mod kernels;
@@ -14,6 +15,7 @@ mod roles;
 mod sessions;
 mod store;
 
+pub use drivers::{DriverError, Plugins};
 pub use events::{Events, Message as EventMessage};
 pub use logs::{LogOptions, LogRecord, LogSelector, LogsError, READERS_MAX as LOG_READERS_MAX};
 pub(crate) use roles::Group;
@@ -22,6 +24,7 @@ use crate::raft::{
     Raft,
     platform::{self, Daemon, Platform},
 };
+use drivers::Drivers;
 use heartbeats::Pulse;
 use kernels::Kernels;
 use problems::Problems;
@@ -50,13 +53,15 @@ struct Parts<S: Store> {
     reports: Reports,
     problems: Problems,
     kernels: Kernels,
+    drivers: Arc<dyn Drivers>,
     broker: logs::Broker,
     events: Events,
 }
 
 impl<S: Store> Parts<S> {
-    fn start(store: S, shutdown: CancellationToken) -> Self {
+    fn start(store: S, drivers: Arc<dyn Drivers>, shutdown: CancellationToken) -> Self {
         let parts = Self {
+            drivers,
             pulse: Arc::new(Pulse::new()),
             sessions: Sessions::default(),
             problems: Problems::default(),
@@ -85,6 +90,7 @@ impl<S: Store> Parts<S> {
             reports: self.reports.clone(),
             problems: self.problems.clone(),
             kernels: self.kernels.clone(),
+            drivers: self.drivers.clone(),
         }
     }
 
@@ -108,7 +114,7 @@ impl<P: Platform> Manager<P> {
     /// with `shutdown`.
     pub fn start(raft: Raft<P>, shutdown: CancellationToken) -> Self {
         Self {
-            parts: Parts::start(raft, shutdown),
+            parts: Parts::start(raft, Arc::new(Plugins::default()), shutdown),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
 use parking_lot::Mutex;
 use skein_model::{State, new_id};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -84,6 +84,16 @@ pub(super) fn peer<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
 pub(super) fn stream<S: Store, T: Send + 'static, I: IntoIterator<Item = T>>(
     store: &S,
     session: Session,
+    next: impl FnMut(&State) -> I + Send + 'static,
+) -> ReceiverStream<Result<T, Status>> {
+    stream_with(store, session, Arc::default(), next)
+}
+
+/// The same where what `next` says depends on more than the state: it is asked also when there is `news`.
+pub(super) fn stream_with<S: Store, T: Send + 'static, I: IntoIterator<Item = T>>(
+    store: &S,
+    session: Session,
+    news: Arc<Notify>,
     mut next: impl FnMut(&State) -> I + Send + 'static,
 ) -> ReceiverStream<Result<T, Status>> {
     let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
@@ -109,6 +119,7 @@ pub(super) fn stream<S: Store, T: Send + 'static, I: IntoIterator<Item = T>>(
                 let changed = tokio::select! {
                     biased;
                     changed = states.changed() => changed.is_ok(),
+                    () = news.notified() => true,
                     () = sender.closed() => false,
                 };
                 if !changed {

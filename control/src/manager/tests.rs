@@ -3,6 +3,7 @@
 mod agent;
 mod attachments;
 mod memory;
+mod secrets;
 
 use super::*;
 use agent::Agent;
@@ -22,6 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A manager that leads a cluster of these nodes.
 fn cluster(nodes: &[&str]) -> (Memory, Parts<Memory>, CancellationToken) {
+    cluster_with(nodes, Arc::new(Plugins::default()))
+}
+
+/// The same, where secrets come from these drivers.
+fn cluster_with(
+    nodes: &[&str],
+    drivers: Arc<dyn Drivers>,
+) -> (Memory, Parts<Memory>, CancellationToken) {
     let store = Memory::default();
     store.create(Cluster {
         id: "cluster".into(),
@@ -48,7 +57,7 @@ fn cluster(nodes: &[&str]) -> (Memory, Parts<Memory>, CancellationToken) {
     }
     store.lead(true);
     let shutdown = CancellationToken::new();
-    let parts = Parts::start(store.clone(), shutdown.clone());
+    let parts = Parts::start(store.clone(), drivers, shutdown.clone());
     (store, parts, shutdown)
 }
 

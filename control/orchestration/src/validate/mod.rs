@@ -11,7 +11,7 @@ mod service;
 
 pub use image::is_image_reference;
 pub use network::check_network;
-pub use payload::{check_config, check_payload_update, check_secret};
+pub use payload::{check_config, check_payload_update, check_secret, check_secret_data};
 pub(crate) use service::default_update_config;
 pub use service::{
     MONITOR_DEFAULT, RESTART_DELAY_DEFAULT, STOP_GRACE_PERIOD_DEFAULT, check_service,

@@ -19,8 +19,16 @@ pub fn check_secret(spec: &PayloadSpec) -> Result<(), SpecError> {
         }
         // The data is the driver's.
         Some(_) => Ok(()),
-        None => check_size("secret", &spec.data, SECRET_LIMIT),
+        None => check_secret_data(&spec.data),
     }
+}
+
+/// Checks the data of a secret, whoever has it.
+///
+/// # Errors
+/// It is empty, or too long.
+pub fn check_secret_data(data: &Payload) -> Result<(), SpecError> {
+    check_size("secret", data, SECRET_LIMIT)
 }
 
 /// Checks a config that is to be created. Whether its name is free is the store's to say.

@@ -26,6 +26,8 @@ const GO_BITS: [(u32, u32); 3] = [(1 << 23, 0o4000), (1 << 22, 0o2000), (1 << 20
 pub struct Known {
     pub secrets: BTreeMap<String, Arc<Secret>>,
     pub configs: BTreeMap<String, Arc<Config>>,
+    /// Why a secret is not there yet.
+    pub withheld: BTreeMap<String, String>,
 }
 
 /// A file in a container.
@@ -74,12 +76,9 @@ pub enum FilesError {
         name: String,
         owner: String,
     },
-    /// The data is with a driver.
-    #[error(
-        "secret {0} has a driver, and secret drivers are not supported by this version of Skein: \
-         create the secret with its data"
-    )]
-    Driver(String),
+    /// The managers have told that it is yet to come, and why.
+    #[error("{0}")]
+    Withheld(String),
 }
 
 /// The files of a task.
@@ -92,6 +91,9 @@ pub fn files(task: &Task, known: &Known) -> Result<Vec<File>, FilesError> {
     for secret in &spec.secrets {
         let (id, name) = (&secret.secret_id, &secret.secret_name);
         let found = known.secrets.get(id).map(|secret| &secret.spec);
+        if let (None, Some(reason)) = (found, known.withheld.get(id)) {
+            return Err(FilesError::Withheld(reason.clone()));
+        }
         let file = secret.file.as_ref();
         sources.push(Source::find("secret", SECRETS, name, file, found)?);
     }
@@ -140,9 +142,6 @@ impl<'a> Source<'a> {
             let name = name.to_owned();
             return Err(FilesError::Unknown { kind, name });
         };
-        if spec.driver.is_some() {
-            return Err(FilesError::Driver(name.to_owned()));
-        }
         Ok(Self {
             kind,
             folder,
@@ -263,6 +262,7 @@ mod tests {
                     (id, Arc::new(secret))
                 })
                 .collect(),
+            withheld: BTreeMap::new(),
             configs: specs(configs)
                 .into_iter()
                 .map(|(id, spec)| {
@@ -368,22 +368,22 @@ mod tests {
 
     #[test]
     fn what_a_task_cannot_have_is_named() {
-        let known = known(
+        let mut known = known(
             json!({
                 "s1": {"Data": data("x")},
-                "s2": {"Driver": {"Name": "vault"}},
                 "s3": {"Data": data("x"), "Templating": {"Name": "jinja"}},
                 "s4": {"Data": data(r#"{{secret "none"}}"#), "Templating": {"Name": "golang"}},
                 "s5": {"Data": "/w==", "Templating": {"Name": "golang"}},
             }),
             json!({}),
         );
+        known.withheld.insert("s2".into(), "not yet".into());
         let refusal = |id: &str, file: Value| {
             let task = task(json!({"Secrets": [secret(id, file)]}));
             files(&task, &known).unwrap_err().to_string()
         };
         assert_eq!(refusal("s9", file("a")), "secret not found: name-of-s9");
-        assert!(refusal("s2", file("a")).contains("secret name-of-s2 has a driver"));
+        assert_eq!(refusal("s2", file("a")), "not yet");
         let failed = |id: &str| format!("failed to expand templated secret name-of-{id}: ");
         assert_eq!(
             refusal("s3", file("a")),

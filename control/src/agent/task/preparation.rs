@@ -103,6 +103,7 @@ fn files_of(environment: &Environment, task: &Task) -> Result<Vec<File>, Failure
         FilesError::Unknown { .. } if !complete => Failure::Passing(format!(
             "waiting for a manager to tell of it again: {error}"
         )),
+        error @ FilesError::Withheld(_) => Failure::Passing(error.to_string()),
         error => Failure::Final(error.to_string()),
     })
 }

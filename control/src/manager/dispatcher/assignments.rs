@@ -1,4 +1,8 @@
-use super::dependencies::{Batches, Dependencies, News};
+use super::{
+    dependencies::{Batches, Dependencies, News},
+    values::{Ask, Values},
+};
+use parking_lot::Mutex;
 use skein_model::{Meta, State, Task, TaskState, TaskStatus};
 use skein_orchestration::drain;
 use skein_proto::node::AssignmentsMessage;
@@ -10,6 +14,8 @@ pub(super) struct Assignments {
     /// `None` until the agent was told all.
     told: Option<BTreeMap<String, Arc<Task>>>,
     dependencies: Dependencies,
+    /// Also of those who ask the drivers.
+    values: Arc<Mutex<Values>>,
 }
 
 impl Assignments {
@@ -19,18 +25,33 @@ impl Assignments {
             node_id: node_id.to_owned(),
             told: None,
             dependencies: Dependencies::default(),
+            values: Arc::default(),
         }
+    }
+
+    /// Where answers of drivers go.
+    pub(super) fn values(&self) -> Arc<Mutex<Values>> {
+        self.values.clone()
+    }
+
+    /// What drivers are to be asked now, given a state.
+    pub(super) fn asks(&self, state: &State) -> Vec<Ask> {
+        self.values.lock().next(state, self.tasks(state).values())
+    }
+
+    fn tasks(&self, state: &State) -> BTreeMap<String, Arc<Task>> {
+        state
+            .tasks_of_node(&self.node_id)
+            .filter(|task| task.status.state >= TaskState::Assigned)
+            .map(|task| (task.id.clone(), drain::as_told(task)))
+            .collect()
     }
 
     /// What the agent must be told of a state, in this order. It knows its own reports, so that a
     /// task of which only the status changed is no news. Of the end of a task that still drains it
     /// hears nothing.
     pub(super) fn next(&mut self, state: &State) -> Vec<AssignmentsMessage> {
-        let tasks: BTreeMap<String, Arc<Task>> = state
-            .tasks_of_node(&self.node_id)
-            .filter(|task| task.status.state >= TaskState::Assigned)
-            .map(|task| (task.id.clone(), drain::as_told(task)))
-            .collect();
+        let tasks = self.tasks(state);
         let complete = self.told.is_none();
         let told = self.told.get_or_insert_default();
         let news: Vec<_> = tasks
@@ -50,7 +71,9 @@ impl Assignments {
             before,
             removed_secret_ids,
             removed_config_ids,
-        } = self.dependencies.next(state, tasks.values());
+        } = self
+            .dependencies
+            .next(state, &self.values.lock(), tasks.values());
         *told = tasks;
         let mut batches = Batches::default();
         for task in &news {

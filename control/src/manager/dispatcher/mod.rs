@@ -1,11 +1,14 @@
 //! Serves the agents: registers nodes, hands out tasks and network state, takes reports.
 
+mod asking;
 mod assignments;
 mod dependencies;
 mod network;
+mod values;
 
 use super::{
     certificates::{self, Wanted},
+    drivers::Drivers,
     heartbeats::Pulse,
     kernels::Kernels,
     problems::Problems,
@@ -39,6 +42,7 @@ pub(super) struct Service<S: Store> {
     pub(super) reports: Reports,
     pub(super) problems: Problems,
     pub(super) kernels: Kernels,
+    pub(super) drivers: Arc<dyn Drivers>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -177,8 +181,21 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     ) -> Answer<Self::AssignmentsStream> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let mut assignments = assignments::Assignments::of(&session.node_id);
-        let next = move |state: &skein_model::State| assignments.next(state);
-        Ok(Response::new(sessions::stream(&self.store, session, next)))
+        let news = Arc::default();
+        let asking = asking::Asking {
+            drivers: self.drivers.clone(),
+            values: assignments.values(),
+            news: Arc::clone(&news),
+            ended: session.ended.clone(),
+        };
+        let next = move |state: &skein_model::State| {
+            for ask in assignments.asks(state) {
+                asking.ask::<S::Platform>(state, ask);
+            }
+            assignments.next(state)
+        };
+        let stream = sessions::stream_with(&self.store, session, news, next);
+        Ok(Response::new(stream))
     }
 
     async fn update_task_status(
