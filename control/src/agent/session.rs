@@ -224,6 +224,7 @@ impl Session {
             let call = client.update_task_status(request);
             match within(REPORT_DEADLINE, "to take the status of tasks", call).await {
                 Ok(_) => {}
+                // It has taken those of the node's own tasks.
                 Err(status) if status.code() == Code::PermissionDenied => {
                     tracing::warn!(
                         "the leader refused the status of tasks: {}",

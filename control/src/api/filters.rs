@@ -2,11 +2,18 @@
 
 use super::error::ApiError;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// Filters by key. Values of one key are alternatives; keys must all hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters(BTreeMap<String, Vec<String>>);
+
+/// As clients write them.
+impl fmt::Display for Filters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        serde_json::json!(self.0).fmt(f)
+    }
+}
 
 impl Filters {
     /// Reads `{"key":["a","b"]}`, or the older `{"key":{"a":true}}`.
@@ -59,6 +66,12 @@ impl Filters {
     /// The values of a key.
     pub fn values(&self, key: &str) -> &[String] {
         self.0.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// One more value of a key.
+    pub fn add(&mut self, key: &str, value: &str) {
+        let values = self.0.entry(key.to_owned()).or_default();
+        values.push(value.to_owned());
     }
 
     /// Whether a key is absent, or one of its values passes.

@@ -322,8 +322,17 @@ async fn what_agents_may_not_do_is_refused() {
         refused.message(),
         "cannot update a task not assigned this node"
     );
-    // States never go back.
-    owner.report(&task.id, TaskState::Running).await.unwrap();
+    // Of the other tasks of a call it counts nevertheless. States never go back.
+    store.create(Task {
+        id: "foreign".into(),
+        node_id: other.node().into(),
+        ..Task::default()
+    });
+    let both = ["foreign", &*task.id];
+    let refused = owner.report_on(&both, TaskState::Running).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+    let state = store.state().task(&task.id).unwrap().status.state;
+    assert_eq!(state, TaskState::Running);
     owner.report(&task.id, TaskState::Preparing).await.unwrap();
     let state = store.state().task(&task.id).unwrap().status.state;
     assert_eq!(state, TaskState::Running);

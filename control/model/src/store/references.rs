@@ -77,7 +77,11 @@ impl State {
         }
         let user = self.tasks().find(|task| {
             let mut networks = task.networks_attachments.iter();
-            networks.any(|attachment| attachment.network_id == *id) && self.is_wanted(task)
+            let is_there = networks.any(|attachment| attachment.network_id == *id);
+            // A container of a user's that has no address yet; a service's tasks come and go with it.
+            let mut asked = task.spec.networks.iter();
+            let is_to_be = task.is_attachment() && asked.any(|network| network.target == *id);
+            (is_there || is_to_be) && self.is_wanted(task)
         });
         user.map_or(Ok(()), |task| Err(in_use(Kind::Task, &task.id)))
     }
@@ -170,7 +174,7 @@ mod tests {
     use super::*;
     use crate::{
         ConfigReference, EndpointSpec, NetworkAttachmentConfig, PortConfig, Proposal, PublishMode,
-        SecretReference, Service, TaskNetwork, Timestamp,
+        Runtime, SecretReference, Service, TaskNetwork, Timestamp,
     };
 
     fn propose(state: &mut State, actions: Vec<Action>) -> Result<(), String> {
@@ -395,6 +399,27 @@ mod tests {
             let refused = propose(&mut state, remove(Kind::Network, "front")).err();
             let expected = used.then(|| "network front is in use by task t".to_owned());
             assert_eq!(refused, expected, "{of:?} {now} {desired}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_has_no_address_yet_keeps_its_network() {
+        for (runtime, used) in [(Runtime::Attachment, true), (Runtime::Container, false)] {
+            let mut state = state();
+            let mut task = Task {
+                id: "t".into(),
+                desired_state: TaskState::Running,
+                ..Task::default()
+            };
+            task.spec.runtime = runtime;
+            task.spec.networks.push(NetworkAttachmentConfig {
+                target: "front".into(),
+                ..NetworkAttachmentConfig::default()
+            });
+            propose(&mut state, vec![Action::Create(task.into())]).unwrap();
+            let refused = propose(&mut state, remove(Kind::Network, "front")).err();
+            let expected = used.then(|| "network front is in use by task t".to_owned());
+            assert_eq!(refused, expected, "{runtime:?}");
         }
     }
 

@@ -279,13 +279,16 @@ impl Attachments {
     }
 
     async fn look_on(&self) {
+        let mut due = Instant::now() + PERIOD;
         loop {
-            let happened = timeout(PERIOD, self.inner.news.notified()).await.is_ok();
+            // An error: nothing has happened, and it is due.
+            let _ = timeout_at(due, self.inner.news.notified()).await;
             sleep(SETTLE).await;
             // Most engines have no such container, and much that happens.
-            if happened && self.inner.places.lock().ids().is_empty() {
+            if Instant::now() < due && self.inner.places.lock().ids().is_empty() {
                 continue;
             }
+            due = Instant::now() + PERIOD;
             if let Err(error) = self.look().await {
                 tracing::debug!("cannot look at the containers on the swarm's networks: {error}");
             }

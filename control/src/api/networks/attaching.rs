@@ -153,12 +153,16 @@ impl Creation {
         if swarms.first().is_some_and(Option::is_some) {
             rewriting::check(&self.asked)?;
         }
-        for (endpoint, known_as) in self.endpoints.iter_mut().zip(swarms) {
+        // Those with settings first: an address that one asks for is not to be another's by chance.
+        for (endpoint, known_as) in self.endpoints.iter_mut().zip(swarms).rev() {
             if let Some(known_as) = known_as {
                 let reference = &endpoint.reference;
                 let attached = attach(&self.attachments, reference, &known_as, endpoint).await?;
                 endpoint.attached = Some(attached);
             }
+        }
+        if let Some(too_many) = rewriting::merge(&mut self.endpoints) {
+            self.attachments.give_up(&too_many.task_id).await;
         }
         let connects = rewriting::create(&mut self.asked, &self.endpoints);
         let engine = &self.local.engine;

@@ -129,6 +129,24 @@ pub fn endpoints(create: &Value) -> Vec<Endpoint> {
     endpoints
 }
 
+/// A create may name a network by its ID as its mode, and by its name with the settings for it: both are
+/// one. The place that is one too many then.
+pub fn merge(endpoints: &mut Vec<Endpoint>) -> Option<Attached> {
+    let (first, others) = endpoints.split_first()?;
+    let network = &first.attached.as_ref()?.network_id;
+    let is_same = |other: &Endpoint| {
+        let attached = other.attached.as_ref();
+        attached.is_some_and(|attached| attached.network_id == *network)
+    };
+    // Two of which each has settings are the engine's to refuse.
+    if first.settings != json!({}) {
+        return None;
+    }
+    let other = others.iter().position(is_same)? + 1;
+    let other = endpoints.remove(other);
+    std::mem::replace(endpoints.first_mut()?, other).attached
+}
+
 /// A network that a container joins after it was made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connect {
@@ -238,6 +256,27 @@ mod tests {
             assert_eq!(references(&request(mode, given)), expected, "{mode}");
         }
         assert_eq!(references(&json!({"Image": "demo:1"})), [""]);
+    }
+
+    #[test]
+    fn a_network_that_is_named_by_id_and_by_name_is_one() {
+        let given = json!({"back": {}, "front": {"Aliases": ["db"]}});
+        let mut endpoints = endpoints(&request("n5", given));
+        let places = [
+            attached("ffff", 5),
+            attached("eeee", 6),
+            attached("ffff", 5),
+        ];
+        for (endpoint, mut place) in endpoints.iter_mut().zip(places) {
+            place.task_id = format!("of-{}", endpoint.reference);
+            endpoint.attached = Some(place);
+        }
+        let too_many = merge(&mut endpoints).unwrap();
+        assert_eq!(too_many.task_id, "of-n5");
+        let left: Vec<_> = endpoints.iter().map(|e| &*e.reference).collect();
+        assert_eq!(left, ["front", "back"]);
+        assert_eq!(endpoints[0].aliases(), ["db"]);
+        assert_eq!(merge(&mut endpoints), None);
     }
 
     #[test]

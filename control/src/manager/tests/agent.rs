@@ -76,6 +76,10 @@ impl Raw {
         })
     }
 
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     pub async fn assignments(&mut self) -> proto::AssignmentsMessage {
         let next = timeout(PATIENCE, self.assignments.next()).await;
         next.expect("an assignment in time").unwrap().unwrap()
@@ -87,17 +91,22 @@ impl Raw {
     }
 
     pub async fn report(&self, task: &str, state: TaskState) -> Result<(), Status> {
+        self.report_on(&[task], state).await
+    }
+
+    /// Several in one call.
+    pub async fn report_on(&self, tasks: &[&str], state: TaskState) -> Result<(), Status> {
         let status = TaskStatus {
             state,
             ..TaskStatus::default()
         };
-        let update = proto::TaskStatusUpdate {
-            task_id: task.into(),
+        let update = |task: &&str| proto::TaskStatusUpdate {
+            task_id: (*task).into(),
             status: serde_json::to_vec(&status).unwrap(),
         };
         let message = proto::UpdateTaskStatusRequest {
             session_id: self.session_id.clone(),
-            updates: vec![update],
+            updates: tasks.iter().map(update).collect(),
         };
         let dispatcher = self.parts.dispatcher();
         dispatcher
