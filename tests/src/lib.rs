@@ -7,6 +7,7 @@ pub mod kernel;
 pub mod ledger;
 pub mod load;
 pub mod parity;
+pub mod plugin;
 pub mod sockets;
 
 use xtask::cluster::{Attach, Cluster, Shape};

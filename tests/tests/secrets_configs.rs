@@ -1,7 +1,9 @@
 //! Secrets and configs, from the docker CLI to the files in the containers.
 
 use anyhow::{Context as _, ensure};
-use skein_tests::{cli, swarm};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde_json::{Value, json};
+use skein_tests::{cli, plugin::SecretDriver, swarm};
 use xtask::{
     check::services,
     cluster::{Cluster, Daemon, Host},
@@ -156,6 +158,99 @@ fn sees(node: &Host, path: &str, stat: &str, content: &str) -> anyhow::Result<()
     let found = services::exec(node, "web", &format!("cat {path}"))?;
     ensure!(found == content, "{path} on {} has {found:?}", node.name());
     Ok(())
+}
+
+#[test]
+fn tasks_have_what_the_driver_of_a_secret_gives_them() -> anyhow::Result<()> {
+    let cluster = swarm("secret-drivers", 2, 1)?;
+    let first = cluster.host("n1")?;
+    let create = |name: &str, driver: &str| {
+        let label = "--label=path=a/b";
+        first.docker(&["secret", "create", label, "--driver", driver, name])
+    };
+    let refused = create("key", "none");
+    let said = format!("{:#}", refused.err().context("an absent driver is taken")?);
+    ensure!(said.contains("plugin \"none\" not found"), "{said}");
+    let driver = SecretDriver::serve(first, "vault")?;
+    driver.set_answer(|_| json!({"Err": "it is sealed"}));
+    create("key", "vault")?;
+    let shown = first.docker(&["secret", "inspect", "--format={{.Spec.Driver.Name}}", "key"])?;
+    ensure!(shown.trim() == "vault", "{shown}");
+
+    // While the driver fails, its tasks wait and say why; others do not.
+    let create = [
+        "service",
+        "create",
+        "-d",
+        "--replicas=2",
+        "--no-resolve-image",
+    ];
+    let with = ["--name=web", "--secret=key", xtask::IMAGE];
+    first.docker(&[&create[..], &with].concat())?;
+    first.docker(&[&create[..], &["--name=other", xtask::IMAGE]].concat())?;
+    services::settled(first, "other", 2)?;
+    let why = "waiting for secret key: plugin \"vault\" refuses: it is sealed";
+    wait_until(
+        "both tasks say why they wait",
+        services::SETTLE_TIMEOUT,
+        || {
+            let format = "--format={{.CurrentState}} {{.Error}}";
+            let tasks = first.docker(&["service", "ps", "--no-trunc", format, "web"])?;
+            let mut lines = tasks.lines();
+            ensure!(
+                tasks.lines().count() == 2
+                    && lines.all(|line| line.starts_with("Preparing") && line.contains(why)),
+                "{tasks}"
+            );
+            Ok(())
+        },
+    )?;
+
+    // Then each has its own.
+    driver.set_answer(|request| {
+        let task = request["TaskID"].as_str().unwrap_or_default();
+        json!({"Value": BASE64.encode(format!("{FIRST}-{task}")), "DoNotReuse": true})
+    });
+    services::settled(first, "web", 2)?;
+    for node in cluster.nodes() {
+        let task = task_on(first, node)?;
+        sees(
+            node,
+            "/run/secrets/key",
+            "444 0:0",
+            &format!("{FIRST}-{task}"),
+        )?;
+        let of_task = |request: &&Value| request["TaskID"] == *task;
+        let asked = driver.asked();
+        let request = asked.iter().find(of_task).context("it was not asked for")?;
+        ensure!(
+            request["SecretName"] == "key"
+                && request["SecretLabels"]["path"] == "a/b"
+                && request["ServiceName"] == "web"
+                && request["TaskName"]
+                    .as_str()
+                    .is_some_and(|name| name.ends_with(&task)),
+            "{request}"
+        );
+        let found = node.shell(&format!("grep -rlaF {FIRST} /var/lib || true"))?;
+        ensure!(found.is_empty(), "a value is on the disk: {found}");
+    }
+    first.docker(&["service", "rm", "web", "other"])?;
+    cluster.down()
+}
+
+/// The ID of the task of `web` that runs on a node.
+fn task_on(manager: &Host, node: &Host) -> anyhow::Result<String> {
+    let filter = format!("--filter=node={}", node.name());
+    let ps = [
+        "service",
+        "ps",
+        "-q",
+        "--no-trunc",
+        "--filter=desired-state=running",
+    ];
+    let found = manager.docker(&[&ps[..], &[&filter, "web"]].concat())?;
+    Ok(found.trim().to_owned())
 }
 
 /// How many files a node keeps for its tasks.
