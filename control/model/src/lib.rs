@@ -33,7 +33,7 @@ pub use service::*;
 pub use spec::*;
 pub use store::{
     ACTION_BYTES_MAX, Action, Applied, Draft, Event, LookupError, PROPOSAL_ACTIONS_MAX,
-    PROPOSAL_BYTES_MAX, Proposal, Rejection, State, check_size,
+    PROPOSAL_BYTES_MAX, Payloads, Proposal, Rejection, State, TaskGroup, check_size,
 };
 pub use task::*;
 pub use timestamp::Timestamp;

@@ -2,11 +2,13 @@
 
 mod changes;
 mod draft;
+mod groups;
 mod lookup;
 mod references;
 mod transaction;
 
 pub use draft::Draft;
+pub use groups::{Payloads, TaskGroup};
 pub use lookup::LookupError;
 pub use transaction::{
     ACTION_BYTES_MAX, Action, Applied, Event, PROPOSAL_ACTIONS_MAX, PROPOSAL_BYTES_MAX, Proposal,
@@ -14,7 +16,8 @@ pub use transaction::{
 };
 
 use crate::{Cluster, Config, Kind, Network, Node, Object, Secret, Service, Task};
-use imbl::{OrdMap, OrdSet};
+use groups::TaskGroups;
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -33,10 +36,10 @@ pub struct State {
     configs: OrdMap<String, Arc<Config>>,
     /// Lower-case name -> ID.
     names: OrdMap<(Kind, String), String>,
-    /// (service ID, task ID)
-    tasks_by_service: OrdSet<(String, String)>,
-    /// (node ID, task ID); tasks without a node are under "".
-    tasks_by_node: OrdSet<(String, String)>,
+    /// By service ID; attachments are under "".
+    tasks_by_service: TaskGroups,
+    /// By node ID; tasks without a node are under "".
+    tasks_by_node: TaskGroups,
 }
 
 impl State {
@@ -116,31 +119,56 @@ impl State {
         self.configs.values()
     }
 
-    /// The tasks of a service, by ID.
+    /// The tasks of a service, by ID; of "", those that are no service's.
     pub fn tasks_of_service(&self, service_id: &str) -> impl Iterator<Item = &Arc<Task>> {
-        self.tasks_of(&self.tasks_by_service, service_id)
+        self.tasks_by_service.tasks(service_id)
     }
 
     /// The tasks of a node, by ID; of "", those that have no node yet.
     pub fn tasks_of_node(&self, node_id: &str) -> impl Iterator<Item = &Arc<Task>> {
-        self.tasks_of(&self.tasks_by_node, node_id)
+        self.tasks_by_node.tasks(node_id)
+    }
+
+    /// The tasks of a service as a whole; of "", those that are no service's.
+    pub fn group_of_service(&self, service_id: &str) -> TaskGroup {
+        self.tasks_by_service.of(service_id)
+    }
+
+    /// The tasks of a node as a whole; of "", those that have no node yet.
+    pub fn group_of_node(&self, node_id: &str) -> TaskGroup {
+        self.tasks_by_node.of(node_id)
+    }
+
+    /// The IDs of all services that have tasks, in order, those that are no more included; "" for tasks
+    /// that are no service's.
+    pub fn services_of_tasks(&self) -> impl Iterator<Item = &String> {
+        self.tasks_by_service.owners()
+    }
+
+    /// Whether a service and its tasks are the same as in another state, where one came of the other.
+    /// Known at once; `false` only says that something may have changed.
+    pub fn is_same_service(&self, other: &Self, service_id: &str) -> bool {
+        let tasks = self.group_of_service(service_id);
+        same(self.service(service_id), other.service(service_id))
+            && tasks.is_same(&other.group_of_service(service_id))
+    }
+
+    /// The same of everything but services and tasks.
+    pub fn is_same_but_for_services(&self, other: &Self) -> bool {
+        same(self.cluster(), other.cluster())
+            && self.nodes.ptr_eq(&other.nodes)
+            && self.networks.ptr_eq(&other.networks)
+            && self.payloads().is_same(&other.payloads())
+    }
+
+    /// All secrets and configs as a whole.
+    pub fn payloads(&self) -> Payloads {
+        Payloads::new(self.secrets.clone(), self.configs.clone())
     }
 
     /// The ingress network, if there is one.
     pub fn ingress_network(&self) -> Option<&Arc<Network>> {
         self.networks().find(|network| network.spec.ingress)
-    }
-
-    fn tasks_of<'a>(
-        &'a self,
-        index: &'a OrdSet<(String, String)>,
-        owner: &str,
-    ) -> impl Iterator<Item = &'a Arc<Task>> + use<'a> {
-        let owner = owner.to_owned();
-        index
-            .range((owner.clone(), String::new())..)
-            .take_while(move |(of, _)| *of == owner)
-            .map(|(_, task)| &self.tasks[task])
     }
 
     fn get(&self, kind: Kind, id: &str) -> Option<Object> {
@@ -188,21 +216,10 @@ impl State {
                 if let Some(before) = &before {
                     self.note_network(&Object::Task(before.clone()));
                 }
-                let of = before.as_ref().map(|before| &before.service_id);
-                if of != Some(&task.service_id) {
-                    if let Some(of) = of {
-                        self.tasks_by_service.remove(&(of.clone(), id.clone()));
-                    }
-                    self.tasks_by_service
-                        .insert((task.service_id.clone(), id.clone()));
-                }
-                let on = before.as_ref().map(|before| &before.node_id);
-                if on != Some(&task.node_id) {
-                    if let Some(on) = on {
-                        self.tasks_by_node.remove(&(on.clone(), id.clone()));
-                    }
-                    self.tasks_by_node.insert((task.node_id.clone(), id));
-                }
+                let before = before.as_deref();
+                self.tasks_by_service
+                    .put(before, &task, |task| &task.service_id);
+                self.tasks_by_node.put(before, &task, |task| &task.node_id);
             }
         }
     }
@@ -222,10 +239,8 @@ impl State {
             Object::Secret(_) => drop(self.secrets.remove(id)),
             Object::Config(_) => drop(self.configs.remove(id)),
             Object::Task(task) => {
-                self.tasks_by_service
-                    .remove(&(task.service_id.clone(), task.id.clone()));
-                self.tasks_by_node
-                    .remove(&(task.node_id.clone(), task.id.clone()));
+                self.tasks_by_service.remove(&task.service_id, id);
+                self.tasks_by_node.remove(&task.node_id, id);
                 self.tasks.remove(id);
             }
         }
@@ -253,6 +268,13 @@ impl State {
             .chain(self.networks.values().cloned().map(Object::Network))
             .chain(self.secrets.values().cloned().map(Object::Secret))
             .chain(self.configs.values().cloned().map(Object::Config))
+    }
+}
+
+fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{PayloadSpec, ServiceSpec, Timestamp, Version};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 fn service(id: &str, name: &str) -> Service {
     Service {
@@ -254,9 +255,11 @@ fn secrets_and_configs_have_names_of_their_own_and_outlive_a_snapshot() {
     assert_eq!(serde_json::from_slice::<State>(&json).unwrap(), state);
 
     let (kind, id) = (Kind::Secret, "s1".to_owned());
-    let version = None;
+    let (version, before) = (None, state.payloads());
+    assert!(before.is_same(&state.clone().payloads()));
     propose(&mut state, vec![Action::Remove { kind, id, version }]).unwrap();
     assert_eq!((state.secrets().count(), state.configs().count()), (0, 1));
+    assert!(!before.is_same(&state.payloads()));
     propose(&mut state, vec![Action::Create(secret("s2", "KEY").into())]).unwrap();
 }
 
@@ -298,13 +301,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever happens, the indices say what a scan of all tasks says, a snapshot brings the same
-    /// state back, and versions never go back.
+    /// Whatever happens, the indices say what a scan of all tasks says, and of what they did not touch
+    /// that it is the same; a snapshot brings the same state back, and versions never go back.
     #[test]
     fn indices_and_snapshots_agree_with_the_objects(steps in steps()) {
         let mut state = State::default();
         for step in steps {
-            let before = state.index();
+            let (before, old) = (state.index(), state.clone());
             let action = match step {
                 Step::Create(t, s, n) => Action::Create(
                     task(&format!("t{t}"), &format!("s{s}"), &format!("n{n}")).into(),
@@ -341,8 +344,14 @@ proptest! {
                     ids(state.tasks_of_node(&node).collect()),
                     scan(&|t| t.node_id == node)
                 );
+                let group = (state.group_of_service(&service), state.group_of_node(&node));
+                let earlier = (old.group_of_service(&service), old.group_of_node(&node));
+                prop_assert_eq!(group.0.is_same(&earlier.0), group.0 == earlier.0);
+                prop_assert_eq!(group.1.is_same(&earlier.1), group.1 == earlier.1);
             }
             prop_assert!(state.tasks().all(|t| t.meta.version.index <= state.index()));
+            let with_tasks: BTreeSet<_> = state.tasks().map(|t| &t.service_id).collect();
+            prop_assert!(state.services_of_tasks().eq(with_tasks));
         }
         let json = serde_json::to_vec(&state).unwrap();
         prop_assert_eq!(serde_json::from_slice::<State>(&json).unwrap(), state);
