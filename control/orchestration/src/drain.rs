@@ -7,9 +7,10 @@
 //!
 //! Late nodes are not waited for: what they send to a task that has ended is sent on by its node once.
 
-use crate::{Wake, network_state, node_failure};
+use crate::{Wake, network_state, node_failure, settled::Scope};
 use skein_model::{Draft, NodeState, State, Task, TaskState, Timestamp};
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
@@ -83,7 +84,7 @@ fn has_address(task: &Task) -> bool {
 
 /// The barrier of one leader. What it remembers is only since when tasks wait: a new leader waits
 /// again for those that the store does not say to be drained.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Drain {
     waiting: BTreeMap<String, Waiting>,
     /// Since when this leader has seen successors run that do not have their predecessors' traffic yet.
@@ -112,9 +113,15 @@ impl Waiting {
 
 impl Drain {
     /// Marks as drained what may be told to stop.
-    pub(crate) fn run(&mut self, draft: &mut Draft, programmed: &Programmed, wake: &mut Wake) {
-        let unwanted: Vec<Arc<Task>> = draft
-            .tasks()
+    pub(crate) fn run(
+        &mut self,
+        draft: &mut Draft,
+        scope: &Scope,
+        programmed: &Programmed,
+        wake: &mut Wake,
+    ) {
+        let unwanted: Vec<Arc<Task>> = scope
+            .tasks(draft)
             .filter(|task| !may_stop(task))
             .cloned()
             .collect();
@@ -216,7 +223,7 @@ impl Drain {
     pub(crate) fn takes_over(
         &mut self,
         draft: &Draft,
-        programmed: &Programmed,
+        known: &Known<'_>,
         task: &Task,
         wake: &mut Wake,
     ) -> bool {
@@ -235,16 +242,40 @@ impl Drain {
         if now >= patience_ends {
             return true;
         }
-        let known = draft.base().task(&task.id).filter(|task| takes_flows(task));
-        let confirmed = known.is_some_and(|known| {
-            let index = known.meta.version.index;
-            Nodes::of(draft).late(known, index, programmed).is_empty()
-        });
+        let agreed = draft.base().task(&task.id).filter(|task| takes_flows(task));
+        let confirmed = agreed.is_some_and(|task| known.is_on_all(task));
         if !confirmed {
             wake.on_programmed();
             wake.at(patience_ends);
         }
         confirmed
+    }
+}
+
+/// What the nodes have of the network, in one pass that asks of many tasks: which nodes there are to ask
+/// is found out once.
+pub(crate) struct Known<'a> {
+    state: &'a State,
+    programmed: &'a Programmed,
+    nodes: OnceCell<Nodes<'a>>,
+}
+
+impl<'a> Known<'a> {
+    /// As a state has the nodes and their networks.
+    pub(crate) fn of(state: &'a State, programmed: &'a Programmed) -> Self {
+        let nodes = OnceCell::new();
+        Self {
+            state,
+            programmed,
+            nodes,
+        }
+    }
+
+    /// Whether every node has a task as it is agreed on.
+    fn is_on_all(&self, task: &Task) -> bool {
+        let nodes = self.nodes.get_or_init(|| Nodes::of(self.state));
+        let index = task.meta.version.index;
+        nodes.late(task, index, self.programmed).is_empty()
     }
 }
 

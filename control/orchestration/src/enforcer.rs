@@ -1,9 +1,15 @@
 //! Makes tasks leave nodes that are no longer what they were placed for: labels or roles that a
 //! constraint asks for are gone, or resources.
 
-use crate::scheduler::{Constraint, Stock, constraints_of};
+use crate::{
+    scheduler::{Constraint, Stock, constraints_of},
+    settled::Scope,
+};
 use skein_model::{Availability, Draft, GivenUp, Node, Task, TaskState};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// What is said of a task that its node no longer suits.
 const MESSAGE: &str = "task rejected by constraint enforcer";
@@ -17,9 +23,14 @@ pub(crate) fn is_unfit(task: &Task) -> bool {
 
 /// Rejects tasks that their active nodes no longer suit. Nodes that are paused or drained keep their
 /// tasks, or give them away, for reasons of their own.
-pub(crate) fn run(draft: &mut Draft) {
-    let nodes: Vec<Arc<Node>> = draft
-        .nodes()
+///
+/// A node is looked at if it has a task of the scope: all other nodes are as they were, but for tasks
+/// that have left them.
+pub(crate) fn run(draft: &mut Draft, scope: &Scope) {
+    let ids: BTreeSet<&String> = scope.tasks(draft).map(|task| &task.node_id).collect();
+    let nodes: Vec<Arc<Node>> = ids
+        .into_iter()
+        .filter_map(|id| draft.node(id))
         .filter(|node| node.spec.availability == Availability::Active)
         .cloned()
         .collect();
@@ -85,7 +96,8 @@ mod tests {
 
     fn enforce(fixture: &mut Fixture) -> Vec<String> {
         let mut draft = fixture.draft();
-        run(&mut draft);
+        let scope = Scope::all(&draft);
+        run(&mut draft, &scope);
         fixture.commit(draft);
         let tasks = fixture.state.tasks();
         tasks

@@ -3,6 +3,7 @@
 use crate::{
     node_failure, replicated,
     scheduler::{self, Constraint},
+    settled::Scope,
     slot::{self, Place},
     task,
 };
@@ -27,8 +28,8 @@ pub(crate) fn wants_task(state: &State, service: &Service, node_id: &str) -> boo
 }
 
 /// Adds tasks on nodes that lack them, and shuts down those on nodes that no longer qualify.
-pub(crate) fn run(draft: &mut Draft, rng: &mut impl Rng) {
-    let services: Vec<Arc<Service>> = draft.services().cloned().collect();
+pub(crate) fn run(draft: &mut Draft, scope: &Scope, rng: &mut impl Rng) {
+    let services: Vec<Arc<Service>> = scope.services(draft).cloned().collect();
     for service in services {
         if !matches!(service.spec.mode, ServiceMode::Global {}) {
             continue;

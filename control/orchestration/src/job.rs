@@ -3,6 +3,7 @@
 
 use crate::{
     global, restart,
+    settled::Scope,
     slot::{self, Place, Tasks},
     task,
 };
@@ -11,8 +12,8 @@ use skein_model::{Draft, Kind, NodeState, Service, ServiceMode, Task, TaskState,
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Starts what the present run of each job lacks, and ends what is left of earlier ones.
-pub(crate) fn run(draft: &mut Draft, rng: &mut impl Rng) {
-    let services: Vec<Arc<Service>> = draft.services().cloned().collect();
+pub(crate) fn run(draft: &mut Draft, scope: &Scope, rng: &mut impl Rng) {
+    let services: Vec<Arc<Service>> = scope.services(draft).cloned().collect();
     for service in services {
         let Some(iteration) = service.job_iteration() else {
             continue;

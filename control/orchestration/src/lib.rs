@@ -24,6 +24,7 @@ mod report;
 mod restart;
 pub mod revision;
 pub mod scheduler;
+mod settled;
 mod slot;
 mod task;
 mod update;

@@ -1,6 +1,6 @@
 //! What becomes of tasks on nodes that are gone, and nobody will report on again.
 
-use crate::Wake;
+use crate::{Wake, settled::Scope};
 use skein_model::{Availability, Draft, NodeState, State, Task, TaskState, Timestamp};
 use std::{sync::Arc, time::Duration};
 
@@ -23,10 +23,10 @@ pub(crate) fn must_leave(state: &State, node_id: &str) -> bool {
 }
 
 /// Gives up the tasks of nodes that were removed, or are down for a day.
-pub(crate) fn orphan(draft: &mut Draft, wake: &mut Wake) {
+pub(crate) fn orphan(draft: &mut Draft, scope: &Scope, wake: &mut Wake) {
     let now = draft.now();
-    let tasks: Vec<(Arc<Task>, bool)> = draft
-        .tasks()
+    let tasks: Vec<(Arc<Task>, bool)> = scope
+        .tasks(draft)
         .filter(|task| !task.node_id.is_empty() && !task.status.state.is_terminal())
         .filter_map(|task| match draft.node(&task.node_id) {
             None => Some((task.clone(), true)),
@@ -84,7 +84,8 @@ mod tests {
         let orphaned = |fixture: &mut Fixture| {
             let mut wake = Wake::default();
             let mut draft = fixture.draft();
-            orphan(&mut draft, &mut wake);
+            let scope = Scope::all(&draft);
+            orphan(&mut draft, &scope, &mut wake);
             fixture.commit(draft);
             let mut ids = Vec::new();
             for task in fixture.state.tasks() {

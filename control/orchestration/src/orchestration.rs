@@ -6,17 +6,19 @@ use crate::{
     drain::{Drain, Late, Programmed},
     enforcer, global, job, node_failure, reaper, replicated, restart,
     scheduler::Scheduler,
+    settled::Settled,
     update,
 };
 use rand::Rng;
 use skein_model::Draft;
 
 /// All decisions of the leader, one after the other.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Orchestration {
     allocator: Allocator,
     scheduler: Scheduler,
     drain: Drain,
+    settled: Settled,
 }
 
 impl Orchestration {
@@ -25,18 +27,20 @@ impl Orchestration {
     /// kernels have of the network state.
     pub fn run(&mut self, draft: &mut Draft, programmed: &Programmed, rng: &mut impl Rng) -> Wake {
         let mut wake = Wake::default();
-        node_failure::orphan(draft, &mut wake);
-        enforcer::run(draft);
-        restart::replace(draft, &mut wake, rng);
-        replicated::run(draft, rng);
-        global::run(draft, rng);
-        job::run(draft, rng);
-        update::run(draft, &mut self.drain, programmed, &mut wake, rng);
-        restart::release(draft, &mut wake);
-        reaper::run(draft);
-        self.allocator.run(draft);
-        self.scheduler.run(draft);
-        self.drain.run(draft, programmed, &mut wake);
+        let scope = self.settled.scope(draft);
+        node_failure::orphan(draft, &scope, &mut wake);
+        enforcer::run(draft, &scope);
+        restart::replace(draft, &scope, &mut wake, rng);
+        replicated::run(draft, &scope, rng);
+        global::run(draft, &scope, rng);
+        job::run(draft, &scope, rng);
+        update::run(draft, &scope, &mut self.drain, programmed, &mut wake, rng);
+        restart::release(draft, &scope, &mut wake);
+        reaper::run(draft, &scope);
+        self.allocator.run_within(draft, &scope);
+        self.scheduler.run_within(draft, &scope);
+        self.drain.run(draft, &scope, programmed, &mut wake);
+        self.settled.note(draft, &scope);
         wake
     }
 

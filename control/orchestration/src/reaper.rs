@@ -1,6 +1,6 @@
 //! Takes away the tasks that nobody needs to see any more.
 
-use crate::{node_failure, slot};
+use crate::{node_failure, settled::Scope, slot};
 use skein_model::{Draft, Kind, Service, State, Task, TaskState};
 use std::{sync::Arc, time::Duration};
 
@@ -11,22 +11,22 @@ const KEPT_WHILE_STARTING: usize = 2;
 /// How long an attachment may wait for its address: above what those wait who ask for one.
 const UNATTACHED_MAX: Duration = Duration::from_secs(60);
 
-pub(crate) fn run(draft: &mut Draft) {
-    want_removed(draft);
-    end_unplaced(draft);
-    remove(draft);
-    remove_attachments(draft);
-    trim(draft);
+pub(crate) fn run(draft: &mut Draft, scope: &Scope) {
+    want_removed(draft, scope);
+    end_unplaced(draft, scope);
+    remove(draft, scope);
+    remove_attachments(draft, scope);
+    trim(draft, scope);
 }
 
 /// Tasks of services, and of nodes of global services, that exist no more are to go.
-fn want_removed(draft: &mut Draft) {
+fn want_removed(draft: &mut Draft, scope: &Scope) {
     let ownerless = |state: &State, task: &Task| match state.service(&task.service_id) {
         None => true,
         Some(_) => task.mode.is_global() && state.node(&task.node_id).is_none(),
     };
-    let tasks: Vec<Arc<Task>> = draft
-        .tasks()
+    let tasks: Vec<Arc<Task>> = scope
+        .tasks(draft)
         .filter(|task| task.desired_state < TaskState::Remove && !task.is_attachment())
         .filter(|task| ownerless(draft, task))
         .cloned()
@@ -39,10 +39,10 @@ fn want_removed(draft: &mut Draft) {
 }
 
 /// A task that no node ever had has ended as soon as it is no longer wanted: nobody will report it.
-fn end_unplaced(draft: &mut Draft) {
+fn end_unplaced(draft: &mut Draft, scope: &Scope) {
     let now = draft.now();
-    let tasks: Vec<Arc<Task>> = draft
-        .tasks()
+    let tasks: Vec<Arc<Task>> = scope
+        .tasks(draft)
         .filter(|task| task.desired_state == TaskState::Shutdown)
         .filter(|task| task.status.state < TaskState::Assigned)
         .cloned()
@@ -59,9 +59,9 @@ fn end_unplaced(draft: &mut Draft) {
 
 /// Removes those to be removed of which nothing runs any more as far as can be known. A node that
 /// was down learns when it comes back that the task is gone, and removes what is left of it.
-fn remove(draft: &mut Draft) {
-    let gone: Vec<String> = draft
-        .tasks()
+fn remove(draft: &mut Draft, scope: &Scope) {
+    let gone: Vec<String> = scope
+        .tasks(draft)
         .filter(|task| task.desired_state == TaskState::Remove && !slot::may_run(draft, task))
         .map(|task| task.id.clone())
         .collect();
@@ -72,13 +72,13 @@ fn remove(draft: &mut Draft) {
 
 /// Attachments that have ended, or whose nodes are gone for good, have no history. Nor have those that
 /// got no address: who asked for them has gone.
-fn remove_attachments(draft: &mut Draft) {
+fn remove_attachments(draft: &mut Draft, scope: &Scope) {
     let now = draft.now();
     let given_up = |task: &Task| {
         task.status.state == TaskState::New && now >= task.meta.created_at + UNATTACHED_MAX
     };
-    let ended: Vec<String> = draft
-        .tasks()
+    let ended: Vec<String> = scope
+        .tasks(draft)
         .filter(|task| task.is_attachment())
         .filter(|task| task.status.state.is_terminal() || given_up(task))
         .map(|task| task.id.clone())
@@ -89,13 +89,13 @@ fn remove_attachments(draft: &mut Draft) {
 }
 
 /// Keeps the history of each place short.
-fn trim(draft: &mut Draft) {
+fn trim(draft: &mut Draft, scope: &Scope) {
     let Some(cluster) = draft.cluster() else {
         return;
     };
     let limit = cluster.spec.orchestration.task_history_retention_limit;
     // What a job has done is counted by its tasks.
-    let kept = draft.services().filter(|s| !s.spec.mode.is_job());
+    let kept = scope.services(draft).filter(|s| !s.spec.mode.is_job());
     let services: Vec<Arc<Service>> = kept.cloned().collect();
     for service in services {
         let policy = service.spec.task_template.restart_policy.as_ref();
@@ -138,7 +138,8 @@ mod tests {
 
     fn reap(fixture: &mut Fixture) {
         let mut draft = fixture.draft();
-        run(&mut draft);
+        let scope = Scope::all(&draft);
+        run(&mut draft, &scope);
         fixture.commit(draft);
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     restart,
+    settled::Scope,
     slot::{self, Place, Tasks},
     task,
 };
@@ -13,8 +14,8 @@ use std::{
 };
 
 /// Adds tasks where slots are empty, and takes slots away that are too many.
-pub(crate) fn run(draft: &mut Draft, rng: &mut impl Rng) {
-    let services: Vec<Arc<Service>> = draft.services().cloned().collect();
+pub(crate) fn run(draft: &mut Draft, scope: &Scope, rng: &mut impl Rng) {
+    let services: Vec<Arc<Service>> = scope.services(draft).cloned().collect();
     for service in services {
         if let ServiceMode::Replicated { replicas } = service.spec.mode {
             reconcile(draft, &service, replicas, rng);

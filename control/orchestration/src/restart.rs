@@ -3,12 +3,17 @@
 use crate::{
     Wake, node_failure,
     scheduler::host_ports,
+    settled::Scope,
     slot::{self, Place},
     task,
 };
 use rand::Rng;
 use skein_model::{Draft, RestartCondition, Service, State, Task, TaskSpec, TaskState};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How long a replacement waits at most for its predecessor to stop.
 const OLD_TASK_STOP_MAX: Duration = Duration::from_secs(60);
@@ -58,12 +63,13 @@ pub(crate) fn may_restart(service: &Service, tasks: &[Arc<Task>], ended: &Task) 
 ///
 /// One that failed while it was held back (no image, say) keeps its place until its own delay is over:
 /// else successors would follow each other as fast as they fail.
-pub(crate) fn replace(draft: &mut Draft, wake: &mut Wake, rng: &mut impl Rng) {
-    let lost: Vec<Arc<Task>> = draft
-        .tasks()
+pub(crate) fn replace(draft: &mut Draft, scope: &Scope, wake: &mut Wake, rng: &mut impl Rng) {
+    let lost: Vec<Arc<Task>> = scope
+        .tasks(draft)
         .filter(|task| slot::is_live(task) && !task.is_attachment() && is_lost(draft, task))
         .cloned()
         .collect();
+    let mut places = Places::default();
     for old in lost {
         let held_back = old.desired_state == TaskState::Ready && draft.now() < old.not_before;
         if held_back && old.status.state.is_terminal() {
@@ -87,7 +93,7 @@ pub(crate) fn replace(draft: &mut Draft, wake: &mut Wake, rng: &mut impl Rng) {
         {
             continue;
         }
-        let tasks = slot::tasks_at(draft, &service.id, &place);
+        let tasks = places.tasks_at(draft, &service.id, &place);
         let mut after = tasks.iter().skip_while(|task| task.id != old.id).skip(1);
         let newer = after.any(|task| slot::is_live(task));
         if newer || !may_restart(&service, &tasks, &old) {
@@ -99,7 +105,39 @@ pub(crate) fn replace(draft: &mut Draft, wake: &mut Wake, rng: &mut impl Rng) {
         if !drained {
             next.not_before = draft.now() + delay(&service.spec.task_template);
         }
+        places.add(&next);
         draft.put(next);
+    }
+}
+
+/// The tasks of places, of services that were asked for: a node that goes has tasks of many places, and
+/// to search all tasks of a service for each would take long.
+#[derive(Default)]
+struct Places(BTreeMap<String, BTreeMap<Place, Vec<String>>>);
+
+impl Places {
+    /// The tasks of a place as they are now, oldest first.
+    fn tasks_at(&mut self, state: &State, service_id: &str, place: &Place) -> slot::Tasks {
+        let places = self.0.entry(service_id.to_owned()).or_insert_with(|| {
+            let mut places: BTreeMap<Place, Vec<String>> = BTreeMap::new();
+            for task in state.tasks_of_service(service_id) {
+                let ids = places.entry(Place::of(task)).or_default();
+                ids.push(task.id.clone());
+            }
+            places
+        });
+        let ids = places.get(place).into_iter().flatten();
+        let mut tasks = ids.filter_map(|id| state.task(id)).cloned().collect();
+        slot::sort(&mut tasks);
+        tasks
+    }
+
+    /// Notes a new task of a service that was asked for.
+    fn add(&mut self, task: &Task) {
+        if let Some(places) = self.0.get_mut(&task.service_id) {
+            let ids = places.entry(Place::of(task)).or_default();
+            ids.push(task.id.clone());
+        }
     }
 }
 
@@ -110,31 +148,26 @@ fn is_lost(state: &State, task: &Task) -> bool {
 }
 
 /// Lets tasks start that were held back until their delay was over and their predecessors stopped.
-pub(crate) fn release(draft: &mut Draft, wake: &mut Wake) {
+pub(crate) fn release(draft: &mut Draft, scope: &Scope, wake: &mut Wake) {
     let now = draft.now();
-    let held: Vec<Arc<Task>> = draft
-        .tasks()
+    let held: Vec<Arc<Task>> = scope
+        .tasks(draft)
         .filter(|task| task.desired_state == TaskState::Ready && !task.status.state.is_terminal())
         .cloned()
         .collect();
+    let stopping = stopping_places(draft, &held);
     for task in held {
         if now < task.not_before {
             wake.at(task.not_before);
             continue;
         }
-        let place = Place::of(&task);
-        let stopping = draft.tasks_of_service(&task.service_id).any(|old| {
-            !slot::is_live(old)
-                && slot::may_run(draft, old)
-                && old.id != task.id
-                && Place::of(old) == place
-        });
         // The engine would refuse to start it.
         if ports_are_held(draft, &task) {
             continue;
         }
         let patience_ends = task.meta.created_at + OLD_TASK_STOP_MAX;
-        if stopping && now < patience_ends {
+        let place = (task.service_id.clone(), Place::of(&task));
+        if stopping.contains(&place) && now < patience_ends {
             wake.at(patience_ends);
             continue;
         }
@@ -146,6 +179,17 @@ pub(crate) fn release(draft: &mut Draft, wake: &mut Wake) {
         };
         draft.put(task);
     }
+}
+
+/// Where tasks stop of the services of some others.
+fn stopping_places(state: &State, of: &[Arc<Task>]) -> BTreeSet<(String, Place)> {
+    let services: BTreeSet<&str> = of.iter().map(|task| task.service_id.as_str()).collect();
+    services
+        .into_iter()
+        .flat_map(|id| state.tasks_of_service(id))
+        .filter(|task| !slot::is_live(task) && slot::may_run(state, task))
+        .map(|task| (task.service_id.clone(), Place::of(task)))
+        .collect()
 }
 
 /// Whether a task that stops on the same node still has one of the task's ports.

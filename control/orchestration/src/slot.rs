@@ -36,20 +36,9 @@ pub(crate) fn places(state: &State, service_id: &str) -> BTreeMap<Place, Tasks> 
     places
 }
 
-/// The tasks of one place, oldest first.
-pub(crate) fn tasks_at(state: &State, service_id: &str, place: &Place) -> Tasks {
-    let tasks = state.tasks_of_service(service_id);
-    let mut tasks: Tasks = tasks
-        .filter(|task| Place::of(task) == *place)
-        .cloned()
-        .collect();
-    sort(&mut tasks);
-    tasks
-}
-
-/// By what they were made for, and ended ones before those that took over: clocks differ between
+/// Oldest first: by what they were made for, and ended ones before those that took over: clocks differ between
 /// leaders, versions only grow.
-fn sort(tasks: &mut Tasks) {
+pub(crate) fn sort(tasks: &mut Tasks) {
     let version = |task: &Task| (task.spec_version, is_live(task));
     tasks.sort_by_cached_key(|task| (version(task), task.meta.created_at, task.id.clone()));
 }

@@ -5,10 +5,11 @@
 
 use crate::{
     Wake, dirty,
-    drain::{Drain, Programmed},
+    drain::{Drain, Known, Programmed},
     global,
     restart::{self, nanos},
     scheduler,
+    settled::Scope,
     slot::{self, Place, Tasks},
     task,
 };
@@ -24,16 +25,20 @@ const MONITOR_BEYOND_DELAY: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(
     draft: &mut Draft,
+    scope: &Scope,
     drain: &mut Drain,
     programmed: &Programmed,
     wake: &mut Wake,
     rng: &mut impl Rng,
 ) {
-    let services: Vec<Arc<Service>> = draft.services().cloned().collect();
+    let services: Vec<Arc<Service>> = scope.services(draft).cloned().collect();
+    // What an update changes is on no network yet, or stays on those that it is on.
+    let before = draft.state().clone();
+    let known = Known::of(&before, programmed);
     for service in services {
         match service.spec.mode {
             ServiceMode::Replicated { .. } | ServiceMode::Global {} => {
-                step(draft, &service, drain, programmed, wake, rng);
+                step(draft, &service, drain, &known, wake, rng);
             }
             ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob {} => {}
         }
@@ -145,7 +150,7 @@ impl Part {
         order: UpdateOrder,
         draft: &Draft,
         drain: &mut Drain,
-        programmed: &Programmed,
+        known: &Known<'_>,
         wake: &mut Wake,
     ) -> bool {
         // Where the new task can have its port only after the old one, it is the order that gives.
@@ -159,8 +164,7 @@ impl Part {
             // One that ended before it ran, and keeps its place until its delay is over, takes nothing
             // over.
             UpdateOrder::StartFirst => live.any(|task| {
-                !task.status.running_since.is_zero()
-                    && drain.takes_over(draft, programmed, task, wake)
+                !task.status.running_since.is_zero() && drain.takes_over(draft, known, task, wake)
             }),
         }
     }
@@ -205,7 +209,7 @@ fn step(
     draft: &mut Draft,
     service: &Service,
     drain: &mut Drain,
-    programmed: &Programmed,
+    known: &Known<'_>,
     wake: &mut Wake,
     rng: &mut impl Rng,
 ) {
@@ -250,7 +254,7 @@ fn step(
     let mut busy = 0;
     let mut unfinished = false;
     for part in parts.iter().filter(|part| !part.waits()) {
-        if part.may_shut(config.order, draft, drain, programmed, wake) {
+        if part.may_shut(config.order, draft, drain, known, wake) {
             shut(draft, &part.outdated);
         } else if part.successors.iter().any(|task| slot::is_live(task)) {
             unfinished |= !part.outdated.is_empty();

@@ -12,6 +12,7 @@ mod service;
 pub use network::{NetworkError, PREFIX_MAX, VNI_MAX, VNI_MIN, VNI_OPTION, check_network};
 pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports};
 
+use crate::settled::Scope;
 use pool::AddressPool;
 use skein_model::{
     Draft, EndpointSpec, Rejection, Service, State, Task, TaskNetwork, TaskSpec, TaskState,
@@ -22,7 +23,7 @@ use std::{
 };
 
 /// The allocator's memory between steps: nothing that matters for uniqueness.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Allocator {
     last_vni: Option<u32>,
     /// The address given last, by network.
@@ -33,10 +34,16 @@ impl Allocator {
     /// Gives networks, services and new tasks what they lack. Tasks that have everything go on to
     /// PENDING, attachments to ASSIGNED; the others, and their services, say what is missing.
     pub fn run(&mut self, draft: &mut Draft) {
+        let scope = Scope::all(draft);
+        self.run_within(draft, &scope);
+    }
+
+    /// The same, where it is known that only these services and their tasks can lack something.
+    pub(crate) fn run_within(&mut self, draft: &mut Draft, scope: &Scope) {
         self.networks(draft);
         let mut pools = Pools::default();
         service::allocate_all(draft, &mut pools, &self.last_addresses);
-        tasks(draft, &mut pools, &self.last_addresses);
+        tasks(draft, scope, &mut pools, &self.last_addresses);
         for (network, pool) in pools.pools {
             self.last_addresses.insert(network, pool.last());
         }
@@ -159,16 +166,10 @@ fn networks_of<'a>(
 }
 
 /// NEW tasks get their addresses and go on to PENDING.
-fn tasks(draft: &mut Draft, pools: &mut Pools, last: &BTreeMap<String, u32>) {
-    let new: Vec<Arc<Task>> = draft
-        .tasks_of_node("")
-        .filter(|task| task.status.state == TaskState::New)
-        // Those of global services, and attachments, have a node from the start.
-        .chain(draft.nodes().flat_map(|node| {
-            let tasks = draft.tasks_of_node(&node.id);
-            tasks.filter(|task| task.status.state == TaskState::New)
-        }))
-        .filter(|task| crate::slot::is_live(task))
+fn tasks(draft: &mut Draft, scope: &Scope, pools: &mut Pools, last: &BTreeMap<String, u32>) {
+    let new: Vec<Arc<Task>> = scope
+        .tasks(draft)
+        .filter(|task| task.status.state == TaskState::New && crate::slot::is_live(task))
         .cloned()
         .collect();
     for task in new {

@@ -60,7 +60,8 @@ impl World {
         let mut wake = Wake::default();
         let mut draft = self.fixture.draft();
         let programmed = self.programmed();
-        self.drain.run(&mut draft, &programmed, &mut wake);
+        let scope = Scope::all(&draft);
+        self.drain.run(&mut draft, &scope, &programmed, &mut wake);
         self.fixture.commit(draft);
         wake
     }
@@ -74,7 +75,8 @@ impl World {
         let draft = self.fixture.draft();
         let task = draft.task(id).unwrap().clone();
         let programmed = self.programmed();
-        let over = self.drain.takes_over(&draft, &programmed, &task, &mut wake);
+        let known = Known::of(&draft, &programmed);
+        let over = self.drain.takes_over(&draft, &known, &task, &mut wake);
         (over, wake)
     }
 
@@ -199,7 +201,8 @@ fn a_mark_that_is_not_agreed_on_is_known_to_nobody() {
     draft.put(task);
     let mut wake = Wake::default();
     let programmed = world.programmed();
-    world.drain.run(&mut draft, &programmed, &mut wake);
+    let scope = Scope::all(&draft);
+    world.drain.run(&mut draft, &scope, &programmed, &mut wake);
     assert!(wake.awaits_nodes());
     // Managers that are slow to agree take nothing of the nodes' time.
     world.fixture.now = world.fixture.now + NODES_PATIENCE;

@@ -3,9 +3,10 @@
 mod convergence;
 mod jobs;
 mod rollout;
+mod settled;
 
 use super::*;
-use crate::testing::Fixture;
+use crate::{settled::Settled, testing::Fixture};
 use skein_model::{
     Availability, FailureAction, Kind, NodeState, RestartCondition, RestartPolicy, Secret,
     SecretReference, Service, ServiceMode, Task, TaskState, UpdateConfig, UpdateOrder, UpdateState,
@@ -40,9 +41,19 @@ impl World {
         let mut draft = self.fixture.draft();
         let all = || self.fixture.programmed();
         let programmed = self.programmed.clone().unwrap_or_else(all);
+        // What is left out because it is at rest must be what nothing would come of.
+        let mut of_all = (self.leader.clone(), draft.clone(), self.fixture.rng.clone());
+        of_all.0.settled = Settled::default();
+        let wake_of_all = of_all.0.run(&mut of_all.1, &programmed, &mut of_all.2);
         let wake = self
             .leader
             .run(&mut draft, &programmed, &mut self.fixture.rng);
+        assert_eq!(
+            draft.clone().into_proposals(),
+            of_all.1.into_proposals(),
+            "a decision on all differs from one without what is at rest"
+        );
+        assert_eq!((wake, &self.fixture.rng), (wake_of_all, &of_all.2));
         (self.fixture.commit(draft), wake)
     }
 

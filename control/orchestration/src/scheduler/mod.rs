@@ -12,6 +12,7 @@ pub(crate) use filter::waits_for_host_port;
 pub(crate) use room::host_ports;
 pub(crate) use stock::Stock;
 
+use crate::settled::Scope;
 use filter::{Demand, Refusals};
 use room::{Room, counts};
 use skein_model::{Draft, State, Task, TaskSpec, TaskState, Timestamp, Version};
@@ -37,7 +38,7 @@ pub(crate) fn constraints_of(spec: &TaskSpec) -> Result<Vec<Constraint>, Constra
 type Blame = (String, Option<Version>, String);
 
 /// The scheduler's memory between steps: where tasks failed of late. The store forgets them earlier.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Scheduler {
     failures: BTreeMap<Blame, BTreeMap<String, Timestamp>>,
 }
@@ -45,9 +46,15 @@ pub struct Scheduler {
 impl Scheduler {
     /// Gives PENDING tasks a node, or says why none is suitable.
     pub fn run(&mut self, draft: &mut Draft) {
-        self.remember(draft);
-        let mut pending: Vec<Arc<Task>> = draft
-            .tasks()
+        let scope = Scope::all(draft);
+        self.run_within(draft, &scope);
+    }
+
+    /// The same, for the tasks of some services.
+    pub(crate) fn run_within(&mut self, draft: &mut Draft, scope: &Scope) {
+        self.remember(draft, scope);
+        let mut pending: Vec<Arc<Task>> = scope
+            .tasks(draft)
             .filter(|task| task.status.state == TaskState::Pending)
             .filter(|task| task.desired_state <= TaskState::Complete)
             .cloned()
@@ -147,9 +154,9 @@ impl Scheduler {
         failures
     }
 
-    fn remember(&mut self, draft: &Draft) {
+    fn remember(&mut self, draft: &Draft, scope: &Scope) {
         let recent = |at: Timestamp| draft.now().since(at) < BLAME_TIME;
-        for task in draft.tasks() {
+        for task in scope.tasks(draft) {
             let status = &task.status;
             let failed = matches!(status.state, TaskState::Failed | TaskState::Rejected);
             if !failed || !recent(status.applied_at) {
