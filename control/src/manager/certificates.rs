@@ -1,7 +1,7 @@
 //! What the leader tells nodes of their certificates, and when a change of the root is done.
 
 use crate::identity::{finish_rotation, is_converted, wanted_issuer};
-use skein_model::{Cluster, Draft, NodeState, State, Timestamp, TlsInfo};
+use skein_model::{Cluster, Draft, Node, NodeState, State, Timestamp, TlsInfo};
 use tracing::info;
 
 /// Nodes that renew their certificates at the same time while the root changes: Swarm's number. Each
@@ -29,11 +29,14 @@ impl Wanted {
     }
 }
 
+/// Whether it may become a node's turn to renew its certificate though nothing of the node changes.
+pub(super) fn waits(node: &Node, wanted: &TlsInfo) -> bool {
+    node.status.state == NodeState::Ready && !is_converted(node, wanted)
+}
+
 /// Whether it is the node's turn to renew its certificate, as another issuer is wanted.
 pub(super) fn is_turn(state: &State, node_id: &str, wanted: &TlsInfo) -> bool {
-    let waits = |node: &skein_model::Node| {
-        node.status.state == NodeState::Ready && !is_converted(node, wanted)
-    };
+    let waits = |node: &Node| waits(node, wanted);
     if wanted.cert_issuer_public_key.is_empty() || !state.node(node_id).is_some_and(|n| waits(n)) {
         return false;
     }
@@ -70,7 +73,7 @@ pub(super) fn tend(draft: &mut Draft, wanted: &mut Wanted) -> Option<Timestamp> 
 mod tests {
     use super::*;
     use crate::identity::{apply_ca_config, create_root, tls_info};
-    use skein_model::{Action, CaConfig, Node, Proposal};
+    use skein_model::{Action, CaConfig, Proposal};
     use std::time::Duration;
 
     fn at(secs: u64) -> Timestamp {

@@ -3,7 +3,7 @@ use super::{
     values::{Ask, Values},
 };
 use parking_lot::Mutex;
-use skein_model::{Meta, State, Task, TaskState, TaskStatus};
+use skein_model::{Meta, Payloads, State, Task, TaskGroup, TaskState, TaskStatus};
 use skein_orchestration::drain;
 use skein_proto::node::AssignmentsMessage;
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,9 +13,38 @@ pub(super) struct Assignments {
     node_id: String,
     /// `None` until the agent was told all.
     told: Option<BTreeMap<String, Arc<Task>>>,
+    /// What messages were made of last.
+    told_of: Option<Seen>,
+    /// What questions were made of last.
+    asked_of: Option<Seen>,
     dependencies: Dependencies,
     /// Also of those who ask the drivers.
     values: Arc<Mutex<Values>>,
+}
+
+/// All that messages and questions are made of.
+struct Seen {
+    tasks: TaskGroup,
+    payloads: Payloads,
+    /// How many came from drivers.
+    answers: u64,
+}
+
+impl Seen {
+    fn is_same(&self, now: &Self) -> bool {
+        self.tasks.is_same(&now.tasks)
+            && self.payloads.is_same(&now.payloads)
+            && self.answers == now.answers
+    }
+
+    /// The tasks that the agent is to have, as it is told of them.
+    fn tasks(&self) -> BTreeMap<String, Arc<Task>> {
+        self.tasks
+            .iter()
+            .filter(|task| task.status.state >= TaskState::Assigned)
+            .map(|task| (task.id.clone(), drain::as_told(task)))
+            .collect()
+    }
 }
 
 impl Assignments {
@@ -24,6 +53,8 @@ impl Assignments {
         Self {
             node_id: node_id.to_owned(),
             told: None,
+            told_of: None,
+            asked_of: None,
             dependencies: Dependencies::default(),
             values: Arc::default(),
         }
@@ -35,23 +66,39 @@ impl Assignments {
     }
 
     /// What drivers are to be asked now, given a state.
-    pub(super) fn asks(&self, state: &State) -> Vec<Ask> {
-        self.values.lock().next(state, self.tasks(state).values())
+    pub(super) fn asks(&mut self, state: &State) -> Vec<Ask> {
+        let now = self.look(state);
+        if self
+            .asked_of
+            .as_ref()
+            .is_some_and(|seen| seen.is_same(&now))
+        {
+            return Vec::new();
+        }
+        let asks = self.values.lock().next(state, now.tasks().values());
+        self.asked_of = Some(now);
+        asks
     }
 
-    fn tasks(&self, state: &State) -> BTreeMap<String, Arc<Task>> {
-        state
-            .tasks_of_node(&self.node_id)
-            .filter(|task| task.status.state >= TaskState::Assigned)
-            .map(|task| (task.id.clone(), drain::as_told(task)))
-            .collect()
+    fn look(&self, state: &State) -> Seen {
+        Seen {
+            tasks: state.group_of_node(&self.node_id),
+            payloads: state.payloads(),
+            answers: self.values.lock().answers(),
+        }
     }
 
     /// What the agent must be told of a state, in this order. It knows its own reports, so that a
     /// task of which only the status changed is no news. Of the end of a task that still drains it
     /// hears nothing.
     pub(super) fn next(&mut self, state: &State) -> Vec<AssignmentsMessage> {
-        let tasks = self.tasks(state);
+        let now = self.look(state);
+        // A thousand nodes ask this of every state.
+        if self.told_of.as_ref().is_some_and(|seen| seen.is_same(&now)) {
+            return Vec::new();
+        }
+        let tasks = now.tasks();
+        self.told_of = Some(now);
         let complete = self.told.is_none();
         let told = self.told.get_or_insert_default();
         let news: Vec<_> = tasks

@@ -16,8 +16,8 @@ use super::{
     sessions::{self, Session, Sessions},
     store::{self, Store},
 };
-use crate::rpc::Caller;
-use skein_model::{NodeDescription, NodeState, TaskStatus};
+use crate::{raft::Member, rpc::Caller};
+use skein_model::{Cluster, Node, NodeDescription, NodeState, TaskStatus};
 use skein_orchestration::heartbeats::heartbeat_period;
 use skein_proto::{
     network::{NetworkUpdate, Programmed},
@@ -125,10 +125,20 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         );
         let store = self.store.clone();
         let (id, mut last, mut wanted) = (session.id.clone(), None, Wanted::default());
+        let mut seen = None;
         let next = move |state: &skein_model::State| {
             let node = state.node(&node_id)?;
-            let mut managers: Vec<_> = store
-                .members()
+            let members = store.members();
+            let cluster = state.cluster();
+            let issuer = cluster.map(|c| wanted.of(c).clone()).unwrap_or_default();
+            // A thousand nodes ask this of every state.
+            let now = (node.clone(), cluster.cloned(), members.clone());
+            let is_seen = seen.as_ref().is_some_and(|seen| is_same(seen, &now));
+            seen = Some(now);
+            if is_seen && !certificates::waits(node, &issuer) {
+                return None;
+            }
+            let mut managers: Vec<_> = members
                 .into_iter()
                 .map(|member| proto::Manager {
                     node_id: member.node_id,
@@ -136,8 +146,6 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
                 })
                 .collect();
             managers.sort_by(|a, b| a.node_id.cmp(&b.node_id));
-            let cluster = state.cluster();
-            let issuer = cluster.map(|c| wanted.of(c).clone()).unwrap_or_default();
             let message = proto::SessionMessage {
                 renew: certificates::is_turn(state, &node_id, &issuer),
                 root_pem: issuer.trust_root,
@@ -259,6 +267,18 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         }
         Ok(Response::new(proto::ReportNetworkResponse {}))
     }
+}
+
+/// All that the messages of a session are made of, but for whose turn it is to renew certificates.
+type Seen = (Arc<Node>, Option<Arc<Cluster>>, Vec<Member>);
+
+fn is_same(one: &Seen, other: &Seen) -> bool {
+    let clusters = (one.1.as_ref(), other.1.as_ref());
+    let same_cluster = match clusters {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    };
+    Arc::ptr_eq(&one.0, &other.0) && same_cluster && one.2 == other.2
 }
 
 /// The address that a manager is reached at. Its own session comes from wherever it reaches itself.

@@ -17,6 +17,8 @@ const REST_MAX: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Values {
     secrets: BTreeMap<String, Known>,
+    /// How often something has come from outside.
+    answers: u64,
 }
 
 /// What is known of one secret.
@@ -130,6 +132,11 @@ impl Values {
         asks
     }
 
+    /// Grows with each answer and each end of a rest: what is told and asked may differ from then on.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers
+    }
+
     fn asking(&self) -> usize {
         self.secrets.values().map(Known::asking).sum()
     }
@@ -147,6 +154,7 @@ impl Values {
         ask: &Ask,
         answer: Result<Answer, DriverError>,
     ) -> Option<Duration> {
+        self.answers += 1;
         // The task may have ended meanwhile.
         let question = self.question(ask)?;
         match answer {
@@ -175,6 +183,7 @@ impl Values {
 
     /// A question that failed may be asked again.
     pub(super) fn rested(&mut self, ask: &Ask) {
+        self.answers += 1;
         if let Some(question) = self.question(ask)
             && question.stage == Stage::Resting
         {
