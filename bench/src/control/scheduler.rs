@@ -49,12 +49,19 @@ pub fn measure(rng: &mut dyn RngCore) -> anyhow::Result<Section> {
         let state = cluster(tasks)?;
         let times = (0..RUNS).map(|_| Ok(schedule(&state, tasks)?.as_secs_f64()));
         let times = times.collect::<anyhow::Result<Vec<f64>>>()?;
-        let median = stats::summary(&times, rng).context("no runs")?.median;
+        let summary = stats::summary(&times, rng).context("no runs")?;
+        let median = summary.median;
         step.end(&Unit::Seconds.show(median));
         let what = format!("{tasks} tasks on {NODES} nodes");
-        section
-            .figures
-            .push(Figure::new(&what, median, Unit::Seconds));
+        let (shortest, longest) = summary.range;
+        for (of, value) in [
+            ("median", median),
+            ("shortest run", shortest),
+            ("longest run", longest),
+        ] {
+            let figure = Figure::new(format!("{what}, {of}"), value, Unit::Seconds);
+            section.figures.push(figure);
+        }
         section.bars.push(Bar {
             what,
             at_most: limit,
