@@ -15,11 +15,19 @@ pub struct Dependencies {
 #[derive(Default)]
 struct Held {
     known: Known,
+    /// IDs of secrets that this session has told of.
+    told: BTreeSet<String>,
     /// All was told: what is not here is not to come.
     complete: bool,
 }
 
 impl Dependencies {
+    /// A session begins: what its first, complete list does not tell again of secrets with drivers, no
+    /// task is to get any more, and nobody would say later that it is to go.
+    pub fn begin(&self) {
+        self.held.lock().told.clear();
+    }
+
     /// Takes what a message says of secrets and configs; `tasks` are those that came with it. A
     /// complete message says of all tasks of the node what they are, so that what none of them
     /// needs is forgotten.
@@ -34,7 +42,13 @@ impl Dependencies {
         let secrets: Vec<Secret> = read(&message.secrets)?;
         let configs: Vec<Config> = read(&message.configs)?;
         let mut held = self.held.lock();
-        let known = &mut held.known;
+        let Held {
+            known,
+            told,
+            complete,
+        } = &mut *held;
+        told.extend(message.withheld_secrets.iter().map(|w| w.id.clone()));
+        told.extend(secrets.iter().map(|secret| secret.id.clone()));
         for withheld in &message.withheld_secrets {
             let reason = withheld.reason.clone();
             known.withheld.insert(withheld.id.clone(), reason);
@@ -58,10 +72,14 @@ impl Dependencies {
             let secrets: BTreeSet<_> = live().flat_map(secret_ids).collect();
             let configs = live().flat_map(|task| &task.spec.container_spec.configs);
             let configs: BTreeSet<_> = configs.map(|config| config.config_id.as_str()).collect();
-            known.secrets.retain(|id, _| secrets.contains(id));
-            known.withheld.retain(|id, _| secrets.contains(id));
+            known.secrets.retain(|id, secret| {
+                secrets.contains(id) && (secret.spec.driver.is_none() || told.contains(id))
+            });
+            known
+                .withheld
+                .retain(|id, _| secrets.contains(id) && told.contains(id));
             known.configs.retain(|id, _| configs.contains(id.as_str()));
-            held.complete = true;
+            *complete = true;
         }
         Ok(())
     }
@@ -210,6 +228,36 @@ mod tests {
         assert!(dependencies.of(&two).withheld.is_empty());
         dependencies.take(&complete, &[]).unwrap();
         assert!(dependencies.of(&one).secrets.is_empty());
+    }
+
+    #[test]
+    fn what_a_driver_gave_goes_unless_the_next_session_tells_of_it() {
+        let dependencies = Dependencies::default();
+        let of_driver = |id: &str| {
+            let mut secret = Secret {
+                id: id.into(),
+                ..Secret::default()
+            };
+            secret.spec.driver = Some(skein_model::Driver::default());
+            AssignmentsMessage {
+                secrets: vec![serde_json::to_vec(&secret).unwrap()],
+                ..AssignmentsMessage::default()
+            }
+        };
+        let complete = AssignmentsMessage {
+            complete: true,
+            ..AssignmentsMessage::default()
+        };
+        let running = [task("t", "a", TaskState::Running)];
+        let has = || !dependencies.of(&running[0]).secrets.is_empty();
+        dependencies.begin();
+        dependencies.take(&of_driver("a"), &[]).unwrap();
+        dependencies.take(&complete, &running).unwrap();
+        assert!(has());
+        dependencies.begin();
+        dependencies.take(&of_driver("b"), &[]).unwrap();
+        dependencies.take(&complete, &running).unwrap();
+        assert!(!has(), "its task has its files, and it would never go");
     }
 
     #[test]

@@ -175,6 +175,7 @@ impl Session {
         };
         let mut messages = client.assignments(request).await?.into_inner();
         let mut gathering = Gathering::default();
+        self.environment.dependencies.begin();
         while let Some(message) = messages.message().await? {
             let tasks = gathering.take(message.complete, tasks_of(&message)?);
             let dependencies = &self.environment.dependencies;
