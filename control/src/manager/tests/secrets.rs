@@ -78,8 +78,11 @@ fn refused() -> DriverError {
     }
 }
 
+type Values = Vec<(String, Vec<u8>)>;
+type Reasons = Vec<(String, String)>;
+
 /// What a message tells of secrets: values by ID, and why others are missing.
-fn told(message: &proto::AssignmentsMessage) -> (Vec<(String, Vec<u8>)>, Vec<(String, String)>) {
+fn told(message: &proto::AssignmentsMessage) -> (Values, Reasons) {
     let value = |json: &Vec<u8>| {
         let secret: Secret = serde_json::from_slice(json).unwrap();
         (secret.id, secret.spec.data.to_vec())
