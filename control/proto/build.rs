@@ -2,7 +2,14 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["network.proto", "node.proto"], ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    let contracts = ["inspect.proto", "network.proto", "node.proto"];
+    let descriptors = protox::compile(contracts, ["proto"])?;
+    tonic_prost_build::configure()
+        // What is asked for by people is shown to them, and to their programs, as JSON.
+        .message_attribute(
+            ".skein.inspect",
+            "#[derive(serde::Serialize, serde::Deserialize)]\n#[serde(default)]",
+        )
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -20,6 +20,9 @@ pub struct Config {
     /// Unix socket for skein-control.
     #[arg(long, default_value = "/run/skein/dataplane.sock")]
     pub socket: PathBuf,
+    /// Unix socket for `skein`, by which nothing can be changed.
+    #[arg(long, default_value = "/run/skein/inspect.sock")]
+    pub inspect: PathBuf,
     /// Unix socket on which the container engine finds its network plugin.
     #[arg(long, default_value = "/run/docker/plugins/skein.sock")]
     pub plugin_socket: PathBuf,

@@ -6,6 +6,7 @@ use skein_abi::addresses::DNS_ADDRESS;
 use skein_dataplane::{
     config::Config,
     desired::Desired,
+    inspect,
     kernel::{Counters, Kernel, check_requirements},
     metrics, names,
     plugin::{self, Store},
@@ -49,6 +50,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         config.metrics,
         Counters::open(&config.bpffs)?,
     ));
+    inspect::start(&config.inspect, kernel.clone(), &config.bpffs).await?;
     let (desired, follow) = watch::channel(last);
 
     let dns = SocketAddr::from((DNS_ADDRESS, names::PORT));

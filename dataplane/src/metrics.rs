@@ -93,7 +93,7 @@ fn text(read: impl Fn(Counter) -> anyhow::Result<u64>) -> anyhow::Result<String>
     let packets = Family::<Labels, Metric>::default();
     let dropped = Family::<Labels, Metric>::default();
     for counter in Counter::ALL {
-        let metric = match counter.name().strip_prefix("drop_") {
+        let metric = match counter.drop_reason() {
             Some(reason) => dropped.get_or_create(&[("reason", reason)]),
             None => packets.get_or_create(&[("event", counter.name())]),
         };

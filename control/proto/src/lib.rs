@@ -2,6 +2,7 @@
 //!
 //! - [`network`]: the network state that the leader wants on a node; leader -> agent -> dataplane.
 //! - [`node`]: everything on the mTLS port: identity, dispatcher, logs, Raft, API forwarding.
+//! - [`inspect`]: what `skein` asks the daemons; also its JSON.
 //! - [`view`]: a network state as a whole.
 //! - [`plugin`]: options that pass through the engine.
 //! - [`socket`]: unix sockets between processes of one node.
@@ -9,6 +10,12 @@
 pub mod plugin;
 pub mod socket;
 pub mod view;
+
+/// What `skein` asks the daemons (`proto/inspect.proto`).
+#[allow(missing_docs, reason = "generated; documented in the proto file")]
+pub mod inspect {
+    tonic::include_proto!("skein.inspect");
+}
 
 /// The desired network state of a node and its acknowledgement (`proto/network.proto`).
 #[allow(missing_docs, reason = "generated; documented in the proto file")]

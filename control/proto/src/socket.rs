@@ -1,12 +1,43 @@
 //! Unix sockets that Skein's daemons are reached by.
 
 use anyhow::{Context as _, Result, bail, ensure};
+use hyper_util::rt::TokioIo;
 use std::{
     fs, io,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::Path,
+    time::Duration,
 };
 use tokio::net::{UnixListener, UnixStream};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+/// How long a daemon of this node may take to let another process in: what is not busy does so at once.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Connects to the gRPC services behind a path.
+///
+/// # Errors
+/// `Unavailable`, with the reason alone: nobody listens there, or this process may not connect.
+pub async fn connect(path: &Path) -> Result<Channel, Status> {
+    let path = path.to_owned();
+    // The name is not looked up: every connection is one to the socket.
+    let endpoint = Endpoint::from_static("http://socket").connect_timeout(CONNECT_DEADLINE);
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let connected = endpoint.connect_with_connector(connector).await;
+    connected.map_err(|error| {
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        Status::unavailable(cause.to_string())
+    })
+}
 
 /// Listens at a path, with an access mode. Takes the place of a socket that nobody listens on any more.
 ///

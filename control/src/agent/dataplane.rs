@@ -1,26 +1,21 @@
 //! Hands the network state on to the dataplane of this node, and its answers back.
 
 use super::network::NetworkState;
-use hyper_util::rt::TokioIo;
 use skein_proto::{
     network::{NetworkUpdate, dataplane_client::DataplaneClient},
+    socket::connect,
     view::View,
 };
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{
-    net::UnixStream,
     sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::Status;
 
 /// Between tries to reach the dataplane: what changes meanwhile reaches no kernel.
 const RETRY: Duration = Duration::from_millis(500);
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the dataplane may take to let go of a swarm; it only empties its tables.
 const CLEAR_DEADLINE: Duration = Duration::from_secs(10);
 /// Updates that wait for the dataplane: each is computed when there is room for it.
@@ -119,24 +114,6 @@ pub async fn clear(socket: &Path) -> Result<(), Status> {
 
 fn closed() -> Status {
     Status::unavailable("it closed the connection")
-}
-
-async fn connect(socket: &Path) -> Result<Channel, Status> {
-    let path = socket.to_owned();
-    // The name is not looked up: every connection is one to the socket.
-    let endpoint = Endpoint::from_static("http://dataplane").connect_timeout(CONNECT_DEADLINE);
-    let connector = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    let connected = endpoint.connect_with_connector(connector).await;
-    connected.map_err(|error| {
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        Status::unavailable(cause.to_string())
-    })
 }
 
 #[cfg(test)]

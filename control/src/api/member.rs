@@ -2,13 +2,13 @@
 
 use crate::{
     agent::attachments::Attachments,
-    manager::{Events, LogOptions, LogRecord, LogSelector, LogsError, Manager},
+    manager::{Events, LogOptions, LogRecord, LogSelector, LogsError, Manager, Progress},
     node::{InitRequest, JoinRequest, Membership, NodeError, RemoteManager},
     raft::{Leadership, Member as RaftMember, ProposeError},
 };
 use futures::future::BoxFuture;
 use skein_model::{Action, Applied, State};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
@@ -52,6 +52,8 @@ pub trait Store: Send + Sync + 'static {
     fn reachable(&self, raft_id: u64) -> bool;
     /// See [`Manager::problems_of_service`].
     fn problems_of_service(&self, service_id: &str) -> String;
+    /// See [`Manager::kernels`].
+    fn kernels(&self) -> BTreeMap<String, Progress>;
     /// See [`Manager::events`].
     fn events(&self) -> Events;
     /// See [`Manager::service_logs`].
@@ -93,6 +95,10 @@ impl Store for Manager {
 
     fn problems_of_service(&self, service_id: &str) -> String {
         self.problems_of_service(service_id)
+    }
+
+    fn kernels(&self) -> BTreeMap<String, Progress> {
+        self.kernels()
     }
 
     fn events(&self) -> Events {

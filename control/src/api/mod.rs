@@ -17,6 +17,7 @@ mod member;
 mod names;
 mod networks;
 mod nodes;
+mod overview;
 mod payloads;
 mod proxy;
 mod query;
@@ -112,6 +113,7 @@ fn node_table(local: Local) -> Router {
         .route("/configs", any(clustered))
         .route("/configs/create", post(payloads::create_of_version))
         .route("/configs/{*rest}", any(clustered))
+        .route("/skein/status", any(clustered))
         .route("/networks", get(networks::list))
         .route("/networks/create", post(networks::create))
         .route("/networks/prune", post(networks::prune))
@@ -151,6 +153,7 @@ fn leader_table(store: Arc<dyn Store>) -> Router {
         .route("/tasks", get(tasks::list))
         .route("/tasks/{id}", get(tasks::inspect))
         .route("/tasks/{id}/logs", get(logs::of_task))
+        .route("/skein/status", get(overview::status))
         .route("/networks", get(networks::list_swarm))
         .route("/networks/create", post(networks::create_swarm))
         .route("/networks/prune", post(networks::prune_swarm))

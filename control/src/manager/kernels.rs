@@ -29,6 +29,15 @@ struct Kernel {
     programmed: Option<u64>,
 }
 
+/// How far a node's kernel is with the network state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The newest version that the node was told; 0: none by this leader.
+    pub told: u64,
+    /// The newest that its kernel has as a whole; 0: it has not said so to this leader.
+    pub programmed: u64,
+}
+
 /// What a node was told of the network.
 #[derive(Clone, Copy)]
 struct Told {
@@ -92,6 +101,19 @@ impl Kernels {
             .collect()
     }
 
+    /// How far each node is, for people to see.
+    pub(super) fn progress(&self) -> BTreeMap<String, Progress> {
+        let by_node = self.shared.by_node.lock();
+        let nodes = by_node.iter().map(|(node, kernel)| {
+            let progress = Progress {
+                told: kernel.told.map_or(0, |told| told.version),
+                programmed: kernel.programmed.unwrap_or(0),
+            };
+            (node.clone(), progress)
+        });
+        nodes.collect()
+    }
+
     /// Ends once a kernel has got further.
     pub(super) async fn news(&self) {
         self.shared.news.notified().await;
@@ -148,6 +170,11 @@ mod tests {
         kernels.told(&session, 15);
         kernels.holds(&session, 17);
         assert!(known(&kernels, 10), "not what it was told, but what it has");
+        let behind = Progress {
+            told: 15,
+            programmed: 10,
+        };
+        assert_eq!(kernels.progress()["a"], behind);
         kernels.report(&session, 15);
         assert!(known(&kernels, 17));
     }

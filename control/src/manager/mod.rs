@@ -17,6 +17,7 @@ mod store;
 
 pub use drivers::{DriverError, Plugins};
 pub use events::{Events, Message as EventMessage};
+pub use kernels::Progress;
 pub use logs::{LogOptions, LogRecord, LogSelector, LogsError, READERS_MAX as LOG_READERS_MAX};
 pub(crate) use roles::Group;
 
@@ -33,7 +34,7 @@ use sessions::Sessions;
 use skein_proto::node::{
     attachments_server::Attachments, dispatcher_server::Dispatcher, logs_server::Logs,
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use store::Store;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -144,6 +145,11 @@ impl<P: Platform> Manager<P> {
     pub fn problems_of_service(&self, service_id: &str) -> String {
         let state = self.raft().state();
         self.parts.problems.of_service(&state, service_id)
+    }
+
+    /// How far the kernel of each node is that this manager hears of: none, if it does not lead.
+    pub fn kernels(&self) -> BTreeMap<String, Progress> {
+        self.parts.kernels.progress()
     }
 
     /// What happens to the swarm's objects.

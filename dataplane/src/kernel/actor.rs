@@ -1,7 +1,7 @@
 //! Owns everything of the kernel's side and does one thing at a time.
 
 use super::{
-    Askers, AttachError, Attachment, Command, Made,
+    Askers, AttachError, Attachment, Command, Look, Made, Program, Repairs,
     devices::{Device, Devices, LOCAL_PEER, OwnDevices, VXLAN, VethPair},
     endpoints::{Endpoint, Endpoints},
     host::{Host, netns_cookie},
@@ -64,6 +64,7 @@ pub struct Actor {
     made: watch::Sender<Made>,
     /// Something could not be written then.
     has_failed: bool,
+    repairs: Repairs,
 }
 
 impl Actor {
@@ -102,6 +103,7 @@ impl Actor {
             watched: watch::channel(probe::Watched::new()).0,
             made,
             has_failed: false,
+            repairs: Repairs::default(),
         };
         actor.forget_gone_endpoints(&present)?;
         Ok(actor)
@@ -171,6 +173,9 @@ impl Actor {
     async fn obey(&mut self, command: Command) -> ControlFlow<()> {
         // Whoever asked may be gone: then nobody wants the answer.
         match command {
+            Command::Look(answer) => {
+                let _ = answer.send(self.look().await);
+            }
             Command::Program(desired, answer) => {
                 self.desired = desired;
                 let made = self.program().await;
@@ -193,6 +198,7 @@ impl Actor {
         let mut plan = plan(&self.desired, &self.local());
         let mut problems = std::mem::take(&mut plan.problems);
         problems.extend(self.taken.find(&plan));
+        let had_failed = self.has_failed;
         match self.try_program(&plan).await {
             Ok(written) => {
                 problems.extend(written.problems);
@@ -203,6 +209,7 @@ impl Actor {
                 self.has_failed = true;
             }
         }
+        self.repairs.note(had_failed, self.has_failed);
         let before = self.made.borrow().version;
         let made = Made {
             version: version_after(before, self.desired.version, self.has_failed),
@@ -238,6 +245,36 @@ impl Actor {
             .reserve(plan.published.keys())
             .context("cannot reserve the published ports")?;
         Ok(written)
+    }
+
+    async fn look(&self) -> anyhow::Result<Look> {
+        let devices = self.devices.list().await?;
+        let programs = self.programs.attached()?.into_iter().map(|attached| {
+            let device = attached.ifindex.and_then(|ifindex| devices.get(&ifindex));
+            let reason = attached
+                .ifindex
+                .and_then(|ifindex| self.host.reason(ifindex));
+            Program {
+                device: device.map_or_else(String::new, |device| device.name.clone()),
+                hook: attached.hook(),
+                reason: reason.unwrap_or_default().to_owned(),
+                name: attached.program,
+            }
+        });
+        let endpoints = self.endpoints.iter().map(|endpoint| {
+            let attachment = &endpoint.attachment;
+            let place = (attachment.network_id.clone(), attachment.address);
+            (endpoint.index, place)
+        });
+        Ok(Look {
+            desired: Arc::clone(&self.desired),
+            made: self.made.borrow().clone(),
+            suspects: self.suspects.clone(),
+            programs: programs.collect(),
+            services: self.tables.services(),
+            endpoints: endpoints.collect(),
+            repairs: self.repairs,
+        })
     }
 
     fn local(&self) -> Local {

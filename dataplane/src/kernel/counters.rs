@@ -1,11 +1,9 @@
 //! What the programs have counted, since the maps of their layout were made.
 
+use super::programs::map_pin;
 use anyhow::Context as _;
 use aya::maps::{Map, MapData, PerCpuArray};
-use skein_abi::{
-    names::{MAP_COUNTERS, PINS},
-    verdict::Counter,
-};
+use skein_abi::{names::MAP_COUNTERS, verdict::Counter};
 use std::path::Path;
 
 /// See the module.
@@ -17,10 +15,21 @@ impl Counters {
     /// # Errors
     /// It is not there, or not ours.
     pub fn open(bpffs: &Path) -> anyhow::Result<Self> {
-        let pin = bpffs.join(PINS).join("maps").join(MAP_COUNTERS);
+        let pin = map_pin(bpffs, MAP_COUNTERS);
         let open = || anyhow::Ok(Map::PerCpuArray(MapData::from_pin(&pin)?).try_into()?);
         let map = open().with_context(|| format!("cannot open the map {}", pin.display()))?;
         Ok(Self(map))
+    }
+
+    /// Packets of every reason for a drop.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn drops(&self) -> anyhow::Result<Vec<(Counter, u64)>> {
+        let reasons = Counter::ALL.iter().copied();
+        let reasons = reasons.filter(|counter| counter.drop_reason().is_some());
+        let drops = reasons.map(|reason| Ok((reason, self.read(reason)?)));
+        drops.collect()
     }
 
     /// Packets, of all CPUs.

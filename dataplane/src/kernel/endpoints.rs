@@ -41,6 +41,11 @@ impl Endpoints {
         self.by_id.remove(id)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.by_id.values()
+    }
+
     /// Where they are.
     pub fn places(&self) -> Places {
         let places = self.by_id.values().map(|endpoint| {

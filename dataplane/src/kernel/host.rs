@@ -54,6 +54,12 @@ impl Host {
         self.mtu.saturating_sub(VXLAN_OVERHEAD.into())
     }
 
+    /// Why an uplink has the hook that it has; `None`: it is none.
+    pub fn reason(&self, ifindex: u32) -> Option<&str> {
+        let choice = self.uplinks.get(&ifindex)?.choice.as_ref()?;
+        Some(&choice.reason)
+    }
+
     /// Attaches to the devices that are there now, and tells the programs of them and of the host's
     /// addresses. `node`: the address that other nodes know this one by.
     ///

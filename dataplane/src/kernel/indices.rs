@@ -36,6 +36,11 @@ impl Indices {
         Ok(Self { path, given })
     }
 
+    /// Who has which.
+    pub fn given(&self) -> &BTreeMap<String, u32> {
+        &self.given.by_name
+    }
+
     /// Gives each name an index below `max`, frees those of other names, and stores it; names that
     /// find none are left out.
     ///

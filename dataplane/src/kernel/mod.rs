@@ -7,6 +7,7 @@
 //! - [`uplink`]: which hook serves an uplink (pure).
 //! - `host`: the program on the host's own devices, and the host's addresses; `devices`: links and
 //!   addresses, by netlink; `netdev`: what their drivers can.
+//! - `fill`: how full the maps are; `counters`: what the programs have counted.
 //! - `endpoints`: the containers' endpoints, and who asks for names from them.
 //! - `taken_ports`: what the host's programs listen on; `reserved_ports`: what they are kept from.
 //! - `probe`: nodes that do not answer.
@@ -16,6 +17,7 @@ mod actor;
 mod counters;
 mod devices;
 mod endpoints;
+mod fill;
 mod host;
 mod indices;
 mod maglev;
@@ -36,7 +38,12 @@ use crate::{config::Config, desired::Desired};
 use anyhow::{Context as _, bail};
 use parking_lot::RwLock;
 use skein_proto::network::Problem;
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -65,7 +72,9 @@ pub struct Attachment {
 
 pub use counters::Counters;
 pub use devices::CONTAINER_PREFIX;
+pub use fill::{Fill, fills};
 pub use requirements::check as check_requirements;
+pub use tables::{PublishedService, Services};
 
 /// Names of the two ends of an endpoint's veth pair: the host's, and the container's until the engine
 /// renames it.
@@ -103,7 +112,60 @@ pub struct Made {
     pub problems: Vec<Problem>,
 }
 
+/// The kernel's side at one moment, for people to see.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// What is wanted.
+    pub desired: Arc<Desired>,
+    /// What is made of it.
+    pub made: Made,
+    /// Nodes that do not answer.
+    pub suspects: BTreeSet<String>,
+    /// The programs, where they are attached.
+    pub programs: Vec<Program>,
+    /// Services, as they are made.
+    pub services: Services,
+    /// Endpoints of this node by their index: network ID and address.
+    pub endpoints: BTreeMap<u32, (String, Ipv4Addr)>,
+    /// What failed, and was repaired.
+    pub repairs: Repairs,
+}
+
+/// A program where it is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Name of the device; "" for those of the host's sockets.
+    pub device: String,
+    /// `xdp`, `tc` or `cgroup`.
+    pub hook: &'static str,
+    /// Of [`skein_abi::names`].
+    pub name: String,
+    /// Of uplinks: why this hook.
+    pub reason: String,
+}
+
+/// How often the kernel was not as wanted, since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Something was not written.
+    pub failed: u64,
+    /// After that all was.
+    pub repaired: u64,
+}
+
+impl Repairs {
+    /// All was tried again: whether something had failed before, and whether it has now.
+    fn note(&mut self, before: bool, now: bool) {
+        match (before, now) {
+            (false, true) => self.failed += 1,
+            (true, false) => self.repaired += 1,
+            _ => {}
+        }
+    }
+}
+
 enum Command {
+    Look(oneshot::Sender<anyhow::Result<Look>>),
     Program(Arc<Desired>, oneshot::Sender<Made>),
     Attach(Attachment, oneshot::Sender<Result<(), AttachError>>),
     Detach(String, oneshot::Sender<anyhow::Result<()>>),
@@ -172,6 +234,14 @@ impl Kernel {
         self.made.clone()
     }
 
+    /// How it is now.
+    ///
+    /// # Errors
+    /// The kernel's side has stopped, or the kernel does not tell of its devices.
+    pub async fn look(&self) -> anyhow::Result<Look> {
+        self.ask(Command::Look).await?
+    }
+
     /// Makes the veth pair of a container's endpoint; its container's end lies in the host's namespace
     /// for the engine to take. Nothing happens if it is there already.
     ///
@@ -224,5 +294,20 @@ impl Kernel {
         answered
             .await
             .context("the kernel's side of the dataplane stopped on the way: see its log")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_counted_once_however_often_it_is_tried() {
+        let mut repairs = Repairs::default();
+        for (before, now) in [(false, false), (false, true), (true, true), (true, false)] {
+            repairs.note(before, now);
+        }
+        let (failed, repaired) = (repairs.failed, repairs.repaired);
+        assert_eq!((failed, repaired), (1, 1));
     }
 }

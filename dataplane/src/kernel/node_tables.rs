@@ -61,6 +61,12 @@ impl NodeTables {
         }
     }
 
+    /// The nodes that a service's table leads to, and how many tasks each has.
+    pub fn nodes(&self, service: u32) -> &[(Addr, u32)] {
+        let held = self.held.get(&service);
+        held.map_or(&[], |held| &held.nodes)
+    }
+
     /// Writes a service's table; what was there becomes the previous one.
     ///
     /// # Errors

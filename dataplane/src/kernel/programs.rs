@@ -65,6 +65,47 @@ impl Hook {
     }
 }
 
+/// Where a map is pinned.
+pub fn map_pin(bpffs: &Path, name: &str) -> PathBuf {
+    maps_of(&bpffs.join(PINS)).join(name)
+}
+
+fn maps_of(root: &Path) -> PathBuf {
+    root.join("maps")
+}
+
+/// A program where it is attached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attached {
+    /// The device; `None`: the root of the host's cgroups.
+    pub ifindex: Option<u32>,
+    /// Of [`skein_abi::names`].
+    pub program: String,
+}
+
+impl Attached {
+    /// By the name of its link's pin: "<program>-<ifindex>"; those of the sockets have no index.
+    fn from_pin(name: &str) -> Option<Self> {
+        let (program, ifindex) = match name.rsplit_once('-') {
+            Some((program, ifindex)) => (program, Some(ifindex.parse().ok()?)),
+            None => (name, None),
+        };
+        Some(Self {
+            ifindex,
+            program: program.to_owned(),
+        })
+    }
+
+    /// The kind of place that it is attached to.
+    pub fn hook(&self) -> &'static str {
+        match (self.ifindex, self.program.as_str()) {
+            (None, _) => "cgroup",
+            (_, PROG_UPLINK_XDP) => "xdp",
+            _ => "tc",
+        }
+    }
+}
+
 impl Programs {
     /// Loads the programs, with the maps that an earlier dataplane pinned or with new ones.
     ///
@@ -72,7 +113,7 @@ impl Programs {
     /// The kernel refuses them.
     pub fn load(bpffs: &Path) -> anyhow::Result<Self> {
         let root = bpffs.join(PINS);
-        let (maps, links) = (root.join("maps"), root.join("links"));
+        let (maps, links) = (maps_of(&root), root.join("links"));
         for dir in [&maps, &links] {
             std::fs::create_dir_all(dir)
                 .with_context(|| format!("cannot make {} on the BPF filesystem", dir.display()))?;
@@ -130,14 +171,14 @@ impl Programs {
         for entry in entries {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            // "<program>-<ifindex>"; those of the sockets have no index.
-            let Some((program, ifindex)) = name.rsplit_once('-') else {
+            let Some(Attached {
+                ifindex: Some(ifindex),
+                program,
+            }) = Attached::from_pin(&name)
+            else {
                 continue;
             };
-            let Ok(ifindex) = ifindex.parse() else {
-                continue;
-            };
-            match Hook::from_program(program) {
+            match Hook::from_program(&program) {
                 Some(hook) if exists(ifindex) => self.update(hook, &path)?,
                 None if program != PROG_UPLINK_XDP => {}
                 None if exists(ifindex) => self.update_xdp(&path)?,
@@ -145,6 +186,21 @@ impl Programs {
             }
         }
         Ok(())
+    }
+
+    /// What is attached, by the pins of the links.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub fn attached(&self) -> anyhow::Result<Vec<Attached>> {
+        let listed = || format!("cannot list {}", self.links.display());
+        let mut attached = Vec::new();
+        for entry in std::fs::read_dir(&self.links).with_context(listed)? {
+            let name = entry.with_context(listed)?.file_name();
+            attached.extend(Attached::from_pin(&name.to_string_lossy()));
+        }
+        attached.sort();
+        Ok(attached)
     }
 
     fn update_xdp(&mut self, pin: &Path) -> anyhow::Result<()> {
@@ -334,6 +390,22 @@ mod tests {
     #[test]
     fn the_folder_of_the_pins_is_that_of_the_layout() {
         assert_eq!(PINS, format!("skein/v{LAYOUT}"));
+    }
+
+    #[test]
+    fn what_is_attached_is_told_by_the_pins_of_its_links() {
+        let by_pin = |name: &str| {
+            let attached = Attached::from_pin(name)?;
+            Some((attached.hook(), attached.ifindex, attached.program))
+        };
+        let of = |hook, ifindex, program: &str| Some((hook, ifindex, program.to_owned()));
+        assert_eq!(by_pin("skein_uplink-7"), of("tc", Some(7), PROG_UPLINK));
+        assert_eq!(
+            by_pin("skein_uplink_x-7"),
+            of("xdp", Some(7), PROG_UPLINK_XDP)
+        );
+        assert_eq!(by_pin("skein_connect4"), of("cgroup", None, PROG_CONNECT4));
+        assert_eq!(by_pin("skein_uplink-lo"), None);
     }
 
     #[test]

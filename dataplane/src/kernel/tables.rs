@@ -52,6 +52,26 @@ pub struct Tables {
     vip_lists: Indices,
 }
 
+/// What the kernel has of services.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    /// Those that publish ports, by their IDs.
+    pub published: BTreeMap<String, PublishedService>,
+    /// VIPs and their backends.
+    pub vips: BTreeMap<OverlayKey, Vec<Addr>>,
+}
+
+/// A service that publishes ports.
+#[derive(Clone, Debug)]
+pub struct PublishedService {
+    /// The ports.
+    pub ports: BTreeMap<PublishedKey, Published>,
+    /// The nodes that new flows go to, and how many tasks each has.
+    pub nodes: Vec<(Addr, u32)>,
+    /// The tasks on this node.
+    pub local: LocalBackends,
+}
+
 /// The address by which the host knows the endpoint with an index.
 pub fn internal_address(index: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(INTERNAL_NET.to_bits() + INTERNAL_FIRST + index)
@@ -377,6 +397,44 @@ impl Tables {
     /// The published ports that the kernel has.
     pub fn published(&self) -> &BTreeMap<PublishedKey, Published> {
         self.published.held()
+    }
+
+    /// What the kernel has of services, for people to see. (Lists of VIPs' backends are read whole, so
+    /// that they are those of one edition.)
+    pub fn services(&self) -> Services {
+        let by_number = self.services.given().iter();
+        let published = by_number.map(|(id, number)| {
+            let local = self.local_backends.held().get(number).copied();
+            let service = PublishedService {
+                nodes: self.node_tables.nodes(*number).to_vec(),
+                local: local.unwrap_or_default(),
+                ports: BTreeMap::new(),
+            };
+            (*number, (id.clone(), service))
+        });
+        let mut published: BTreeMap<u32, (String, PublishedService)> = published.collect();
+        for (key, entry) in self.published.held() {
+            if let Some((_, service)) = published.get_mut(&entry.service) {
+                service.ports.insert(*key, *entry);
+            }
+        }
+        let backend = |vip: &Vip, slot| {
+            let slot = VipSlot {
+                list: vip.list,
+                edition: vip.edition,
+                slot,
+            };
+            self.vip_backends.held().get(&slot).copied()
+        };
+        let vips = self.vips.held().iter();
+        let vips = vips.map(|(key, vip)| {
+            let backends = (0..vip.len).filter_map(|slot| backend(vip, slot));
+            (*key, backends.collect())
+        });
+        Services {
+            published: published.into_values().collect(),
+            vips: vips.collect(),
+        }
     }
 
     /// The devices that have the uplink program.

@@ -19,6 +19,11 @@ macro_rules! counters {
                 match self { $(Self::$variant => $name),* }
             }
 
+            /// Why packets are dropped, as it is named where nothing else is told; `None`: it counts others.
+            pub fn drop_reason(self) -> Option<&'static str> {
+                self.name().strip_prefix("drop_")
+            }
+
             /// What it means, and what to do about it.
             pub const fn explanation(self) -> &'static str {
                 match self { $(Self::$variant => $text),* }
@@ -72,6 +77,8 @@ mod tests {
                 .iter()
                 .filter(|other| other.name() == counter.name());
             assert_eq!(same.count(), 1);
+            let explanation = counter.explanation();
+            assert!(explanation.ends_with('.') && explanation.contains(' '));
         }
     }
 }

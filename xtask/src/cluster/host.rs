@@ -136,6 +136,9 @@ impl Host {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.process.to_string());
         command.args(["--mount", "--net", "--pid", "--uts", "--ipc", "--"]);
+        // `skein`, by its name as on users' machines.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.binaries.display()));
         command.args([
             "sh",
             "-c",

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     api::{leader_table, member::Store},
-    manager::{Events, LogOptions, LogRecord, LogSelector, LogsError},
+    manager::{Events, LogOptions, LogRecord, LogSelector, LogsError, Progress},
     raft::{Leadership, Member},
 };
 use axum::{Router, body::Body, extract::Request};
@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use skein_model::{Applied, Proposal, Service, Timestamp};
+use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt as _;
 
@@ -50,6 +51,9 @@ impl Store for Memory {
     }
     fn problems_of_service(&self, _: &str) -> String {
         String::new()
+    }
+    fn kernels(&self) -> BTreeMap<String, Progress> {
+        BTreeMap::new()
     }
     fn events(&self) -> Events {
         Events::default()

@@ -1,0 +1,50 @@
+//! skein-dataplane, by its socket for this command.
+
+use anyhow::anyhow;
+use skein_proto::{
+    inspect::{NodeStatus, StatusRequest, inspect_client::InspectClient},
+    socket::connect,
+};
+use std::{path::Path, time::Duration};
+use tonic::Status;
+
+/// It says itself when it is busy, after half of this.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest answer: 16,384 services, and 131,072 backends of VIPs with about 60 bytes each.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// What this node's kernel has.
+///
+/// # Errors
+/// It is away, or refuses.
+pub async fn status(socket: &Path) -> anyhow::Result<NodeStatus> {
+    let asking = async {
+        let client = InspectClient::new(connect(socket).await?);
+        let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
+        Ok::<_, Status>(client.status(StatusRequest {}).await?.into_inner())
+    };
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, asking).await;
+    let late = || Status::deadline_exceeded(format!("no answer within {ANSWER_TIMEOUT:?}"));
+    let answer = answer.unwrap_or_else(|_| Err(late()));
+    answer.map_err(|status| {
+        anyhow!(
+            "cannot ask skein-dataplane at {}: {}; does it run, and are you root?",
+            socket.display(),
+            status.message()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_it_is_away_that_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("inspect.sock");
+        let error = status(&socket).await.unwrap_err().to_string();
+        assert!(error.contains("inspect.sock: No such file"), "{error}");
+        assert!(error.contains("does it run"), "{error}");
+    }
+}

@@ -1,0 +1,99 @@
+//! What operators see of this node: gRPC on a unix socket of its own, for `skein`. Nothing is changed by
+//! it, and it needs nothing of skein-control's.
+//!
+//! - [`status`]: what the kernel has, in the words of the contract (pure).
+
+pub mod status;
+
+use crate::kernel::{Counters, Kernel, fills};
+use anyhow::Context as _;
+use skein_proto::inspect::{
+    NodeStatus, StatusRequest,
+    inspect_server::{Inspect, InspectServer},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::Mutex, time::timeout};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+/// For root alone: it tells who talks to whom.
+const SOCKET_MODE: u32 = 0o600;
+/// How long one answer may take: the kernel's side does one thing at a time, and making devices takes it
+/// a second or two at worst.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves for ever, beside the caller. Packets are not to wait for it: what keeps it from serving is
+/// logged.
+///
+/// # Errors
+/// The programs have counted nowhere.
+pub async fn start(socket: &Path, kernel: Kernel, bpffs: &Path) -> anyhow::Result<()> {
+    let counters = Arc::new(Counters::open(bpffs)?);
+    let listener = match skein_proto::socket::listen(socket, SOCKET_MODE).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(
+                "`skein` will find nobody here: {error:#}; choose another socket by --inspect"
+            );
+            return Ok(());
+        }
+    };
+    let service = Service {
+        kernel,
+        counters,
+        bpffs: bpffs.to_owned(),
+        turn: Arc::default(),
+    };
+    tokio::spawn(async move {
+        let served = Server::builder()
+            .add_service(InspectServer::new(service))
+            .serve_with_incoming(UnixListenerStream::new(listener))
+            .await;
+        if let Err(error) = served {
+            tracing::error!("the socket for `skein` failed: {error}");
+        }
+    });
+    Ok(())
+}
+
+struct Service {
+    kernel: Kernel,
+    counters: Arc<Counters>,
+    bpffs: PathBuf,
+    /// One look at a time, whoever asks: it reads all maps.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Service {
+    async fn look(&self) -> anyhow::Result<NodeStatus> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let look = self.kernel.look().await?;
+        let (bpffs, counters) = (self.bpffs.clone(), Arc::clone(&self.counters));
+        let read = tokio::task::spawn_blocking(move || {
+            // Whoever asked may have given up, while the maps are read still.
+            let _turn = turn;
+            anyhow::Ok((fills(&bpffs)?, counters.drops()?))
+        });
+        let (fills, drops) = read.await.context("reading the maps broke")??;
+        Ok(status::node(&look, &fills, &drops))
+    }
+}
+
+#[tonic::async_trait]
+impl Inspect for Service {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<NodeStatus>, Status> {
+        let looked = timeout(ANSWER_TIMEOUT, self.look()).await;
+        let late = || {
+            Status::deadline_exceeded(format!(
+                "the kernel's side is busy: no answer within {ANSWER_TIMEOUT:?}; try again"
+            ))
+        };
+        let status = looked.map_err(|_| late())?;
+        let internal = |error: anyhow::Error| Status::internal(format!("{error:#}"));
+        Ok(Response::new(status.map_err(internal)?))
+    }
+}
