@@ -167,7 +167,8 @@ fn a_task_whose_completion_is_told_meanwhile_gets_no_successor() {
         task.desired_state = TaskState::Shutdown;
     });
     let mut draft = world.fixture.draft();
-    crate::job::run(&mut draft, &mut world.fixture.rng);
+    let scope = crate::settled::Scope::all(&draft);
+    crate::job::run(&mut draft, &scope, &mut world.fixture.rng);
     let [actions] = draft.into_proposals().try_into().unwrap();
     let propose = |mut state: State| {
         let (index, at) = (state.index() + 1, world.fixture.now);
