@@ -134,8 +134,8 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
     if let Some(state @ (UpdateState::Updating | UpdateState::RollbackStarted)) = status {
         return Err(format!("the update is under way: {state:?}"));
     }
-    for task in wanted {
-        if waits_for_its_node(state, task) {
+    for &task in &wanted {
+        if waits_for_its_node(state, task) || paused && waits_for_its_successor(&wanted, task) {
             continue;
         }
         check_task(state, task)?;
@@ -151,6 +151,15 @@ fn waits_for_its_node(state: &State, task: &Task) -> bool {
     let node = state.node(&task.node_id);
     let is_paused = node.is_some_and(|node| node.spec.availability == Availability::Pause);
     task.mode.is_global() && is_paused
+}
+
+/// Whether a task that never ran is kept beside one that runs in its place, and has what it waits for: a
+/// port of the node, say.
+fn waits_for_its_successor(wanted: &[&Arc<Task>], task: &Task) -> bool {
+    let runs_there = |other: &&Arc<Task>| {
+        other.status.state == TaskState::Running && place(other) == place(task)
+    };
+    task.status.state == TaskState::Pending && wanted.iter().any(runs_there)
 }
 
 /// Where a task is: its slot, or its node where it is bound to that.
