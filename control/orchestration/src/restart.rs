@@ -119,12 +119,11 @@ impl Places {
     /// The tasks of a place as they are now, oldest first.
     fn tasks_at(&mut self, state: &State, service_id: &str, place: &Place) -> slot::Tasks {
         let places = self.0.entry(service_id.to_owned()).or_insert_with(|| {
-            let mut places: BTreeMap<Place, Vec<String>> = BTreeMap::new();
-            for task in state.tasks_of_service(service_id) {
-                let ids = places.entry(Place::of(task)).or_default();
-                ids.push(task.id.clone());
-            }
+            let id = |task: &Arc<Task>| task.id.clone();
+            let places = slot::places(state, service_id).into_iter();
             places
+                .map(|(place, tasks)| (place, tasks.iter().map(id).collect()))
+                .collect()
         });
         let ids = places.get(place).into_iter().flatten();
         let mut tasks = ids.filter_map(|id| state.task(id)).cloned().collect();

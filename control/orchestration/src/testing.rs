@@ -4,9 +4,9 @@ use crate::drain::{self, Programmed};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use skein_model::{
-    Cluster, ContainerSpec, Draft, Network, NetworkSpec, Node, NodeDescription, NodeState,
-    NodeStatus, Object, Proposal, Service, ServiceMode, ServiceSpec, State, Task, TaskState,
-    TaskStatus, Timestamp, Version,
+    Availability, Cluster, ContainerSpec, Draft, Network, NetworkSpec, Node, NodeDescription,
+    NodeState, NodeStatus, Object, Proposal, Service, ServiceMode, ServiceSpec, State, Task,
+    TaskState, TaskStatus, Timestamp, Version,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -79,6 +79,24 @@ impl Fixture {
         };
         change(&mut network);
         self.put(network);
+    }
+
+    /// A node that nobody hears of.
+    pub fn down(&mut self, node: &str) {
+        self.node(node, |node| node.status.state = NodeState::Down);
+    }
+
+    /// A node that takes tasks.
+    pub fn up(&mut self, node: &str) {
+        self.node(node, |node| {
+            node.status.state = NodeState::Ready;
+            node.spec.availability = Availability::Active;
+        });
+    }
+
+    /// A node that is to give its tasks away.
+    pub fn drain(&mut self, node: &str) {
+        self.node(node, |node| node.spec.availability = Availability::Drain);
     }
 
     pub fn node(&mut self, name: &str, change: impl FnOnce(&mut Node)) {

@@ -13,10 +13,8 @@ pub(super) struct Assignments {
     node_id: String,
     /// `None` until the agent was told all.
     told: Option<BTreeMap<String, Arc<Task>>>,
-    /// What messages were made of last.
-    told_of: Option<Seen>,
-    /// What questions were made of last.
-    asked_of: Option<Seen>,
+    /// What messages and questions were made of last.
+    seen: Option<Seen>,
     dependencies: Dependencies,
     /// Also of those who ask the drivers.
     values: Arc<Mutex<Values>>,
@@ -53,8 +51,7 @@ impl Assignments {
         Self {
             node_id: node_id.to_owned(),
             told: None,
-            told_of: None,
-            asked_of: None,
+            seen: None,
             dependencies: Dependencies::default(),
             values: Arc::default(),
         }
@@ -65,21 +62,6 @@ impl Assignments {
         self.values.clone()
     }
 
-    /// What drivers are to be asked now, given a state.
-    pub(super) fn asks(&mut self, state: &State) -> Vec<Ask> {
-        let now = self.look(state);
-        if self
-            .asked_of
-            .as_ref()
-            .is_some_and(|seen| seen.is_same(&now))
-        {
-            return Vec::new();
-        }
-        let asks = self.values.lock().next(state, now.tasks().values());
-        self.asked_of = Some(now);
-        asks
-    }
-
     fn look(&self, state: &State) -> Seen {
         Seen {
             tasks: state.group_of_node(&self.node_id),
@@ -88,17 +70,26 @@ impl Assignments {
         }
     }
 
-    /// What the agent must be told of a state, in this order. It knows its own reports, so that a
-    /// task of which only the status changed is no news. Of the end of a task that still drains it
-    /// hears nothing.
-    pub(super) fn next(&mut self, state: &State) -> Vec<AssignmentsMessage> {
+    /// What drivers are to be asked now, given a state, and what the agent must be told of it, in this
+    /// order. It knows its own reports, so that a task of which only the status changed is no news. Of the
+    /// end of a task that still drains it hears nothing.
+    pub(super) fn next(&mut self, state: &State) -> (Vec<Ask>, Vec<AssignmentsMessage>) {
         let now = self.look(state);
         // A thousand nodes ask this of every state.
-        if self.told_of.as_ref().is_some_and(|seen| seen.is_same(&now)) {
-            return Vec::new();
+        if self.seen.as_ref().is_some_and(|seen| seen.is_same(&now)) {
+            return (Vec::new(), Vec::new());
         }
         let tasks = now.tasks();
-        self.told_of = Some(now);
+        self.seen = Some(now);
+        let asks = self.values.lock().next(state, tasks.values());
+        (asks, self.news(state, tasks))
+    }
+
+    fn news(
+        &mut self,
+        state: &State,
+        tasks: BTreeMap<String, Arc<Task>>,
+    ) -> Vec<AssignmentsMessage> {
         let complete = self.told.is_none();
         let told = self.told.get_or_insert_default();
         let news: Vec<_> = tasks

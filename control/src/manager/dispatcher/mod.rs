@@ -197,10 +197,11 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
             ended: session.ended.clone(),
         };
         let next = move |state: &skein_model::State| {
-            for ask in assignments.asks(state) {
+            let (asks, messages) = assignments.next(state);
+            for ask in asks {
                 asking.ask::<S::Platform>(state, ask);
             }
-            assignments.next(state)
+            messages
         };
         let stream = sessions::stream_with(&self.store, session, news, next);
         Ok(Response::new(stream))

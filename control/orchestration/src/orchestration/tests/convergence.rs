@@ -55,14 +55,9 @@ impl World {
                     ..config(2)
                 });
             }),
-            Step::Down(node) => fixture.node(NODES[*node], |n| n.status.state = NodeState::Down),
-            Step::Up(node) => fixture.node(NODES[*node], |n| {
-                n.status.state = NodeState::Ready;
-                n.spec.availability = Availability::Active;
-            }),
-            Step::Drain(node) => {
-                fixture.node(NODES[*node], |n| n.spec.availability = Availability::Drain);
-            }
+            Step::Down(node) => fixture.down(NODES[*node]),
+            Step::Up(node) => fixture.up(NODES[*node]),
+            Step::Drain(node) => fixture.drain(NODES[*node]),
             Step::Fail(n) => {
                 if let Some(id) = nth(fixture, *n) {
                     fixture.report(&id, TaskState::Failed);

@@ -218,14 +218,9 @@ fn take(world: &mut World, mode: ServiceMode, step: &Step) {
     let fixture = &mut world.fixture;
     match step {
         Step::Again => job(world, mode),
-        Step::Down(node) => fixture.node(NODES[*node], |n| n.status.state = NodeState::Down),
-        Step::Up(node) => fixture.node(NODES[*node], |n| {
-            n.status.state = NodeState::Ready;
-            n.spec.availability = Availability::Active;
-        }),
-        Step::Drain(node) => {
-            fixture.node(NODES[*node], |n| n.spec.availability = Availability::Drain);
-        }
+        Step::Down(node) => fixture.down(NODES[*node]),
+        Step::Up(node) => fixture.up(NODES[*node]),
+        Step::Drain(node) => fixture.drain(NODES[*node]),
         // Of a node that is down too: it tells when it is back.
         Step::End(n, well) => {
             let id = {

@@ -247,12 +247,9 @@ proptest! {
         for (n, kind) in steps {
             let node = NODES[n];
             match kind {
-                0 => world.fixture.node(node, |n| n.status.state = NodeState::Down),
-                1 => world.fixture.node(node, |n| {
-                    n.status.state = NodeState::Ready;
-                    n.spec.availability = Availability::Active;
-                }),
-                2 => world.fixture.node(node, |n| n.spec.availability = Availability::Drain),
+                0 => world.fixture.down(node),
+                1 => world.fixture.up(node),
+                2 => world.fixture.drain(node),
                 6 => world.fixture.node(node, |n| n.spec.availability = Availability::Pause),
                 3 => {
                     let tasks = world.fixture.state.tasks_of_node(node);

@@ -71,14 +71,9 @@ impl World {
                 draft.remove(Kind::Service, SERVICES[*service]);
                 fixture.commit(draft);
             }
-            Step::Down(node) => fixture.node(NODES[*node], |n| n.status.state = NodeState::Down),
-            Step::Up(node) => fixture.node(NODES[*node], |n| {
-                n.status.state = NodeState::Ready;
-                n.spec.availability = Availability::Active;
-            }),
-            Step::Drain(node) => {
-                fixture.node(NODES[*node], |n| n.spec.availability = Availability::Drain);
-            }
+            Step::Down(node) => fixture.down(NODES[*node]),
+            Step::Up(node) => fixture.up(NODES[*node]),
+            Step::Drain(node) => fixture.drain(NODES[*node]),
             Step::Shrink(node, small) => fixture.node(NODES[*node], |n| {
                 n.description.resources.memory_bytes = if *small { 4 << 30 } else { 8 << 30 };
             }),
