@@ -1,6 +1,7 @@
 //! The HTTP side.
 
 use std::convert::Infallible;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::answer::Identity;
 
@@ -32,11 +33,21 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept (no more files, say): without it the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// A place among [`CONNECTIONS_MAX`]; nobody closes the semaphore, so there is one in every result.
+type Permit = Result<OwnedSemaphorePermit, AcquireError>;
+
 /// Serves until `stop` completes and the connections then open have had their last answer, at most
 /// [`DRAIN`] later.
 pub async fn serve(listener: TcpListener, identity: &Identity, stop: impl Future<Output = ()>) {
     let (draining, drain) = watch::channel(false);
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let begin = |stream, client, permit: Permit| {
+        let connection = answer_all(stream, client, identity.clone(), drain.clone());
+        tokio::spawn(async move {
+            connection.await;
+            drop(permit);
+        });
+    };
     tokio::pin!(stop);
     loop {
         let accept = async {
@@ -47,52 +58,21 @@ pub async fn serve(listener: TcpListener, identity: &Identity, stop: impl Future
             accepted = accept => accepted,
             () = &mut stop => break,
         };
-        let (stream, client) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, client)) => begin(stream, client, permit),
             Err(error) => {
                 eprintln!("accept a connection: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        // Answers are one small segment each; waiting for more only delays them.
-        if let Err(error) = stream.set_nodelay(true) {
-            eprintln!("set TCP_NODELAY for {client}: {error}");
         }
-        let (identity, is_last) = (identity.clone(), drain.clone());
-        let service = service_fn(move |request| {
-            let (identity, is_last) = (identity.clone(), is_last.clone());
-            async move {
-                let mut response = respond(&identity, client, &request).await;
-                if *is_last.borrow() {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(CONNECTION, close);
-                }
-                Ok::<_, Infallible>(response)
-            }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut drain = drain.clone();
-        tokio::spawn(async move {
-            tokio::pin!(connection);
-            // A client that goes away in the middle is its own business: errors are dropped.
-            tokio::select! {
-                _ = connection.as_mut() => {}
-                _ = drain.changed() => {
-                    let last = tokio::time::timeout(LAST_REQUEST, connection.as_mut());
-                    if last.await.is_err() {
-                        connection.as_mut().graceful_shutdown();
-                        let _ = connection.await;
-                    }
-                }
-            }
-            drop(permit);
-        });
     }
-    drop(listener);
+    let waiting = backlog(listener).unwrap_or_else(|error| {
+        eprintln!("accept the connections in the backlog: {error}");
+        Vec::new()
+    });
+    for (stream, client) in waiting {
+        begin(stream, client, Arc::clone(&room).acquire_owned().await);
+    }
     draining.send_replace(true);
     // All permits are back when the last connection has ended.
     if tokio::time::timeout(DRAIN, room.acquire_many(CONNECTIONS_MAX))
@@ -103,6 +83,65 @@ pub async fn serve(listener: TcpListener, identity: &Identity, stop: impl Future
             "connections were still open {} s after the signal",
             DRAIN.as_secs()
         );
+    }
+}
+
+/// Closes the socket, and gives the connections that the kernel has made on it: who closes it with those
+/// in its backlog resets them, and a busy machine has some there.
+fn backlog(listener: TcpListener) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
+    // Asked directly: the runtime may not know yet that there are any.
+    let listener = listener.into_std()?;
+    let mut waiting = Vec::new();
+    loop {
+        match listener.accept() {
+            Ok((stream, client)) => {
+                stream.set_nonblocking(true)?;
+                waiting.push((TcpStream::from_std(stream)?, client));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(waiting),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Answers the requests of a connection until it ends; once `drain` says so, one more at most.
+async fn answer_all(
+    stream: TcpStream,
+    client: SocketAddr,
+    identity: Identity,
+    mut drain: watch::Receiver<bool>,
+) {
+    // Answers are one small segment each; waiting for more only delays them.
+    if let Err(error) = stream.set_nodelay(true) {
+        eprintln!("set TCP_NODELAY for {client}: {error}");
+    }
+    let is_last = drain.clone();
+    let service = service_fn(move |request| {
+        let (identity, is_last) = (identity.clone(), is_last.clone());
+        async move {
+            let mut response = respond(&identity, client, &request).await;
+            if *is_last.borrow() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // A client that goes away in the middle is its own business: errors are dropped.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        _ = drain.changed() => {
+            let last = tokio::time::timeout(LAST_REQUEST, connection.as_mut());
+            if last.await.is_err() {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
     }
 }
 
@@ -163,7 +202,12 @@ fn delay(uri: &Uri) -> Result<Duration, &'static str> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
+
+    const NOBODY: Identity = Identity {
+        hostname: String::new(),
+        node: String::new(),
+        task: String::new(),
+    };
 
     fn parsed(uri: &str) -> Result<Duration, &'static str> {
         delay(&uri.parse().unwrap())
@@ -186,14 +230,9 @@ mod tests {
     async fn a_kept_connection_has_a_last_answer_after_the_signal() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let identity = Identity {
-            hostname: String::new(),
-            node: String::new(),
-            task: String::new(),
-        };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let server = tokio::spawn(async move {
-            serve(listener, &identity, async { drop(stopped.await) }).await;
+            serve(listener, &NOBODY, async { drop(stopped.await) }).await;
         });
         let mut kept = TcpStream::connect(address).await.unwrap();
         assert!(!ask(&mut kept).await.contains("connection: close"));
@@ -204,6 +243,24 @@ mod tests {
         }
         assert!(ask(&mut kept).await.contains("connection: close"));
         assert_eq!(kept.read(&mut [0]).await.unwrap(), 0, "and is closed");
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_backlog_at_the_signal_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // The signal is there before the server looks at its socket for the first time.
+        let mut waiting = Vec::new();
+        for _ in 0..8 {
+            waiting.push(TcpStream::connect(address).await.unwrap());
+        }
+        let server = tokio::spawn(async move {
+            serve(listener, &NOBODY, std::future::ready(())).await;
+        });
+        for mut stream in waiting {
+            assert!(ask(&mut stream).await.contains("connection: close"));
+        }
         server.await.unwrap();
     }
 
