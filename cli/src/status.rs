@@ -166,7 +166,11 @@ fn service(text: &mut String, service: &Service) {
         "" => format!("{} (gone, its last tasks drain)", short(&service.id)),
         name => name.to_owned(),
     };
-    line(text, &name);
+    let mode = match service.host_mode {
+        true => ", in host mode",
+        false => "",
+    };
+    line(text, &format!("{name}{mode}"));
     for port in &service.ports {
         line(text, &format!("  {}", self::port(port)));
     }
@@ -324,6 +328,7 @@ mod tests {
                         draining: true,
                     }],
                 }],
+                host_mode: true,
                 ..Service::default()
             }],
             problems: vec![Problem {
@@ -356,6 +361,7 @@ mod tests {
             "eth0     xdp    skein_uplink_x   its driver has native XDP",
             "90%",
             "(!)",
+            "web, in host mode",
             "tcp 8080 -> 80, not published here",
             "new flows: n2 (2 tasks)",
             "tasks here: none",

@@ -109,6 +109,21 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// A change that no request to a published port may suffer from: see [`under_load`].
+///
+/// # Errors
+/// The change fails, or a request does; with what became of all.
+pub fn unnoticed(
+    cluster: &Cluster,
+    port: u16,
+    what: &str,
+    change: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let outcome = under_load(cluster, port, change).with_context(|| what.to_owned())?;
+    println!("{what}: {outcome} in {:.1?}", outcome.took);
+    outcome.check().with_context(|| what.to_owned())
+}
+
 /// Loads a published port through all nodes while `change` is made, and a while before and after it.
 ///
 /// # Errors

@@ -5,19 +5,74 @@ use anyhow::{Context as _, ensure};
 use nix::sched::{CloneFlags, setns};
 use std::{
     fs::File,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _},
     path::{Path, PathBuf},
+    process::{Child, Stdio},
     time::Duration,
 };
 use xtask::{
     check::{requests::Answer, services::pid_of},
     cluster::Host,
+    wait_until,
 };
 
 /// How long a connection may take to be made, and an answer to come.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A program of a host's own, to be ended by whoever began it.
+pub struct Program<'a> {
+    host: &'a Host,
+    /// What brings it into the host's namespaces, and waits for it there.
+    entry: Child,
+    /// In the host's PID namespace.
+    pid: u32,
+}
+
+impl Program<'_> {
+    /// Ends it, and waits for its end.
+    ///
+    /// # Errors
+    /// It has ended by itself.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        self.host.shell(&format!("kill -9 {}", self.pid))?;
+        self.entry.wait().context("cannot wait for socat")?;
+        Ok(())
+    }
+}
+
+/// A program of a host's own that listens on a TCP port, and says `host` to whoever connects.
+///
+/// # Errors
+/// It does not start, or does not listen in time.
+pub fn program_on(host: &Host, port: u16) -> anyhow::Result<Program<'_>> {
+    let listen = format!("TCP4-LISTEN:{port},fork,reuseaddr");
+    let line = format!("echo $$; exec socat {listen} 'SYSTEM:echo host'");
+    let mut entry = host.command("sh");
+    entry.args(["-c", &line]).stdout(Stdio::piped());
+    let mut entry = entry.spawn().context("cannot start socat")?;
+    let mut pid = String::new();
+    let said = entry.stdout.take().context("it has no output")?;
+    BufReader::new(said).read_line(&mut pid)?;
+    let pid = pid.trim().parse().context("socat has no process ID")?;
+    let program = Program { host, entry, pid };
+    wait_until("a host program listens", TIMEOUT, || {
+        let said = host.shell(&format!("ss -Hltn sport = :{port}"))?;
+        ensure!(!said.is_empty(), "it does not listen yet");
+        Ok(())
+    })?;
+    Ok(program)
+}
+
+/// What the program of [`program_on`], or whoever has its port, says to `from`.
+///
+/// # Errors
+/// Nobody listens.
+pub fn call_program(from: &Host, to: &Host, port: u16) -> anyhow::Result<String> {
+    let call = format!("socat -t 2 - TCP4:{}:{port} </dev/null", to.address());
+    Ok(from.shell(&call)?.trim().to_owned())
+}
 
 /// Does something in a host's network namespace, on a thread of its own. Sockets made there stay in it.
 ///

@@ -1,7 +1,10 @@
 //! Clients on the nodes themselves.
 
 use anyhow::ensure;
-use skein_tests::swarm;
+use skein_tests::{
+    sockets::{call_program, program_on},
+    swarm,
+};
 use std::collections::BTreeSet;
 use xtask::{
     check::{
@@ -88,27 +91,12 @@ fn one_socket_may_call_two_ports_by_two_addresses() -> anyhow::Result<()> {
 fn a_port_of_a_host_program_stays_its_own() -> anyhow::Result<()> {
     let cluster = swarm("taken-port", 2, 1)?;
     let (first, second) = (cluster.host("n1")?, cluster.host("n2")?);
-    let mut server = first.command("socat");
-    server.args(["TCP4-LISTEN:30100,fork,reuseaddr", "SYSTEM:echo host"]);
-    let mut server = server.spawn()?;
-    let listens = || {
-        let said = first.shell("ss -Hltn sport = :30100")?;
-        ensure!(!said.is_empty(), "it does not listen yet");
-        Ok(())
-    };
-    xtask::wait_until("a host program listens", services::SETTLE_TIMEOUT, listens)?;
+    let server = program_on(first, 30_100)?;
     services::create(first, "web", 1, &["-p", "30100:8080"])?;
     await_published(&cluster, [second], 30_100)?;
     ask(cluster.client()?, &second.address().to_string(), 30_100, 5)?;
-    let hosts = cluster.client()?.shell(&format!(
-        "socat -t 2 - TCP4:{}:30100 </dev/null",
-        first.address()
-    ))?;
-    server.kill()?;
-    server.wait()?;
-    ensure!(
-        hosts.trim() == "host",
-        "the host's own client got {hosts:?}"
-    );
+    let hosts = call_program(cluster.client()?, first, 30_100)?;
+    server.end()?;
+    ensure!(hosts == "host", "the host's own client got {hosts:?}");
     cluster.down()
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use skein_tests::{
-    load::{is_last, under_load},
+    load::{self, is_last},
     sockets, swarm,
 };
 use std::{
@@ -20,12 +20,25 @@ const PORT: u16 = 30_100;
 const ROUNDS: usize = 3;
 /// For an update of all replicas on a loaded machine.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(180);
-/// Of every service here: published, and its updates are over soon after their last task runs.
-const OPTIONS: [&str; 4] = ["-p", "30100:8080", "--update-monitor", "500ms"];
+/// Published on every node.
+const ON_ALL: &str = "30100:8080";
+/// Published on the node of each task.
+const IN_HOST_MODE: &str = "mode=host,published=30100,target=8080";
+/// Of every service here: its updates are over soon after their last task runs.
+const OPTIONS: [&str; 2] = ["--update-monitor", "500ms"];
 
 fn begin(cluster: &Cluster, replicas: usize, options: &[&str]) -> anyhow::Result<()> {
+    begin_published(cluster, replicas, ON_ALL, options)
+}
+
+fn begin_published(
+    cluster: &Cluster,
+    replicas: usize,
+    published: &str,
+    options: &[&str],
+) -> anyhow::Result<()> {
     let first = cluster.host("n1")?;
-    let options = [&OPTIONS, options].concat();
+    let options = [&["-p", published], &OPTIONS[..], options].concat();
     services::create_unwatched(first, "web", replicas, &options)?;
     settle(first, replicas)?;
     await_published(cluster, cluster.nodes(), PORT)
@@ -43,9 +56,7 @@ fn unnoticed(
     what: &str,
     change: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let outcome = under_load(cluster, PORT, change).with_context(|| what.to_owned())?;
-    println!("{what}: {outcome} in {:.1?}", outcome.took);
-    outcome.check().with_context(|| what.to_owned())
+    load::unnoticed(cluster, PORT, what, change)
 }
 
 #[test]
@@ -139,11 +150,21 @@ fn stopped(node: &Host, left: usize) -> anyhow::Result<()> {
 
 #[test]
 fn connections_outlive_their_service() -> anyhow::Result<()> {
+    connections_outlive("rolling-rm", ON_ALL)
+}
+
+#[test]
+fn connections_in_host_mode_outlive_their_service() -> anyhow::Result<()> {
+    connections_outlive("rolling-rm-host", IN_HOST_MODE)
+}
+
+/// Connections to a service on all nodes of a cluster, over its removal.
+fn connections_outlive(cluster: &str, published: &str) -> anyhow::Result<()> {
     /// Between two requests on a connection.
     const PAUSE: Duration = Duration::from_millis(20);
-    let cluster = swarm("rolling-rm", 3, 1)?;
+    let cluster = swarm(cluster, 3, 1)?;
     let first = cluster.host("n1")?;
-    begin(&cluster, 3, &[])?;
+    begin_published(&cluster, 3, published, &[])?;
     let to: Vec<_> = cluster
         .nodes()
         .map(|node| SocketAddrV4::new(node.address(), PORT))

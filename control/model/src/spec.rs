@@ -25,10 +25,10 @@ pub struct ServiceSpec {
 }
 
 impl ServiceSpec {
-    /// Whether any of its ports is published on every node.
-    pub fn publishes_ingress(&self) -> bool {
+    /// Whether its tasks have places on the ingress network.
+    pub fn needs_ingress(&self) -> bool {
         let endpoint = self.endpoint_spec.as_ref();
-        endpoint.is_some_and(EndpointSpec::publishes_ingress)
+        endpoint.is_some_and(EndpointSpec::needs_ingress)
     }
 }
 
@@ -564,6 +564,13 @@ impl EndpointSpec {
         let mut ports = self.ports.iter();
         ports.any(|port| port.publish_mode == PublishMode::Ingress)
     }
+
+    /// Whether tasks need places on the ingress network: what comes to a published port reaches them
+    /// there, whether it is published on every node or on theirs.
+    pub fn needs_ingress(&self) -> bool {
+        let mut ports = self.ports.iter();
+        ports.any(|port| port.publish_mode == PublishMode::Ingress || port.is_of_node())
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -583,10 +590,23 @@ pub struct PortConfig {
     pub name: String,
     pub protocol: PortProtocol,
     pub target_port: u16,
-    /// 0: chosen by the allocator.
+    /// 0: chosen by the allocator; in host mode, by each task's node.
     #[serde(skip_serializing_if = "is_default")]
     pub published_port: u16,
     pub publish_mode: PublishMode,
+}
+
+impl PortConfig {
+    /// Whether the routing mesh publishes the port on the task's node alone: in host mode.
+    pub fn is_of_node(&self) -> bool {
+        self.publish_mode == PublishMode::Host && !self.is_of_engine()
+    }
+
+    /// Whether the engine publishes the port, as that of one container: in host mode, of a protocol that
+    /// the mesh does not carry.
+    pub fn is_of_engine(&self) -> bool {
+        self.publish_mode == PublishMode::Host && self.protocol == PortProtocol::Sctp
+    }
 }
 
 #[derive(

@@ -99,6 +99,26 @@ impl Task {
         };
         format!("{}.{}.{}", self.service_name, place, self.id)
     }
+
+    /// The ports that the mesh publishes for it on its node alone. One whose number its node has not chosen
+    /// yet, or not told of, has published port 0.
+    pub fn host_ports(&self) -> Vec<PortConfig> {
+        let told = self.status.port_status.ports.iter();
+        let mut chosen: Vec<&PortConfig> = told.filter(|told| !self.ports.contains(told)).collect();
+        let ports = self.ports.iter().filter(|port| port.is_of_node());
+        let resolved = ports.map(|port| {
+            let answers = |chosen: &&PortConfig| {
+                let asked = PortConfig {
+                    published_port: 0,
+                    ..PortConfig::clone(chosen)
+                };
+                asked == *port
+            };
+            let found = chosen.iter().position(answers);
+            found.map_or(port, |found| chosen.remove(found)).clone()
+        });
+        resolved.collect()
+    }
 }
 
 /// A task's place on a network.
@@ -252,4 +272,40 @@ pub struct ContainerStatus {
 pub struct PortStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortConfig>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PortProtocol, PublishMode};
+
+    #[test]
+    fn a_port_that_its_node_chose_is_told_from_those_asked_for_by_number() {
+        let port = |published_port, protocol| PortConfig {
+            target_port: 80,
+            published_port,
+            protocol,
+            publish_mode: PublishMode::Host,
+            ..PortConfig::default()
+        };
+        let tcp = |published| port(published, PortProtocol::Tcp);
+        let mut task = Task {
+            ports: vec![
+                tcp(0),
+                tcp(8080),
+                tcp(0),
+                port(0, PortProtocol::Udp),
+                port(9, PortProtocol::Sctp),
+                PortConfig::default(),
+            ],
+            ..Task::default()
+        };
+        let published = |task: &Task| -> Vec<u16> {
+            let ports = task.host_ports();
+            ports.iter().map(|port| port.published_port).collect()
+        };
+        assert_eq!(published(&task), [0, 8080, 0, 0]);
+        task.status.port_status.ports = vec![tcp(40_001), tcp(8080), tcp(40_002)];
+        assert_eq!(published(&task), [40_001, 8080, 40_002, 0]);
+    }
 }

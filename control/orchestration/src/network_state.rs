@@ -17,7 +17,8 @@ const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 /// Everything that a node's dataplane must have, in an order of its own.
 ///
 /// Networks are those on which the node has tasks, and the ingress network; of these, all endpoints.
-/// Published ports are those of all services: every node answers on them.
+/// Published ports are those of all services, as every node answers on them, and those in host mode of
+/// the node's own tasks.
 pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
     let ingress = state.ingress_network().map(|network| network.id.as_str());
     let networks: BTreeMap<&str, proto::Network> = networks_of(state, node_id)
@@ -44,9 +45,20 @@ pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
         .services()
         .filter_map(|s| service(s, ingress, &networks));
     objects.extend(services.map(Kind::Service));
-    objects.extend(removed_services(state).map(Kind::Service));
+    let present = state.services();
+    let mut taken: BTreeSet<PortKey> = present
+        .flat_map(|s| published_ports(&s.endpoint.ports).map(|port| key(&port)))
+        .collect();
+    let mut host_ports = host_ports(state, node_id, &mut taken);
+    objects.extend(removed_services(state, taken).map(Kind::Service));
     for task in state.tasks().filter(|task| is_on_networks(task)) {
-        objects.extend(endpoints(task, &networks).map(Kind::Endpoint));
+        let mut on_node = host_ports.remove(task.id.as_str()).unwrap_or_default();
+        objects.extend(endpoints(task, &networks).map(|mut endpoint| {
+            if Some(endpoint.network_id.as_str()) == ingress {
+                endpoint.host_ports = std::mem::take(&mut on_node);
+            }
+            Kind::Endpoint(endpoint)
+        }));
     }
     objects.extend(networks.into_values().map(Kind::Network));
     let object = |object| proto::Object {
@@ -127,7 +139,9 @@ fn service(
             })
         })
         .collect();
-    (!ports.is_empty() || !networks.is_empty()).then(|| proto::Service {
+    // Of ports in host mode its endpoints tell, but not what it is called.
+    let is_on_nodes = endpoint.ports.iter().any(PortConfig::is_of_node);
+    (!ports.is_empty() || !networks.is_empty() || is_on_nodes).then(|| proto::Service {
         id: service.id.clone(),
         name: service.spec.name.clone(),
         networks,
@@ -139,23 +153,69 @@ fn published_ports(ports: &[PortConfig]) -> impl Iterator<Item = proto::Publishe
     ports
         .iter()
         .filter(|port| port.publish_mode == PublishMode::Ingress && port.published_port != 0)
-        .map(|port| proto::PublishedPort {
-            transport: match port.protocol {
-                PortProtocol::Tcp => proto::Transport::Tcp,
-                PortProtocol::Udp => proto::Transport::Udp,
-                PortProtocol::Sctp => proto::Transport::Sctp,
+        .map(published_port)
+}
+
+fn published_port(port: &PortConfig) -> proto::PublishedPort {
+    proto::PublishedPort {
+        transport: match port.protocol {
+            PortProtocol::Tcp => proto::Transport::Tcp,
+            PortProtocol::Udp => proto::Transport::Udp,
+            PortProtocol::Sctp => proto::Transport::Sctp,
+        }
+        .into(),
+        published: port.published_port.into(),
+        target: port.target_port.into(),
+    }
+}
+
+/// A published port of a node, whoever's it is: transport and number.
+type PortKey = (i32, u32);
+
+fn key(port: &proto::PublishedPort) -> PortKey {
+    (port.transport, port.published)
+}
+
+/// The ports in host mode of a node's tasks, by task ID. A port has one owner: one that is `taken` already
+/// is not here, and what is here is taken from then on.
+///
+/// Tasks of one service share a port while one takes the other's place. If they listen on different ports,
+/// it leads to the newest that takes connections: the others keep those that they have.
+fn host_ports<'a>(
+    state: &'a State,
+    node_id: &str,
+    taken: &mut BTreeSet<PortKey>,
+) -> BTreeMap<&'a str, Vec<proto::PublishedPort>> {
+    let on_node = state.tasks_of_node(node_id);
+    let publishes =
+        |task: &&Arc<Task>| is_on_networks(task) && task.ports.iter().any(PortConfig::is_of_node);
+    let mut tasks: Vec<&Arc<Task>> = on_node.filter(publishes).collect();
+    let is_ready = |task: &Task| endpoint_state(task) == proto::EndpointState::Ready;
+    tasks.sort_by_key(|task| (!is_ready(task), Reverse(task.spec_version)));
+    let mut leads: BTreeMap<PortKey, (&str, u32)> = BTreeMap::new();
+    let mut ports: BTreeMap<&str, Vec<proto::PublishedPort>> = BTreeMap::new();
+    for task in tasks {
+        let known = task.host_ports().into_iter();
+        for port in known.filter(|port| port.published_port != 0) {
+            let port = published_port(&port);
+            let owner = (task.service_id.as_str(), port.target);
+            if *leads.entry(key(&port)).or_insert(owner) == owner && !taken.contains(&key(&port)) {
+                ports.entry(&task.id).or_default().push(port);
             }
-            .into(),
-            published: port.published_port.into(),
-            target: port.target_port.into(),
-        })
+        }
+    }
+    taken.extend(leads.into_keys());
+    ports
 }
 
 /// Services that are no more, but whose tasks have not all ended: their connections live on until
 /// then. They have the ports that any of these tasks was made with, which an update may have changed; of
-/// one port with several targets, the newest. A port that another service has by now is that one's.
-fn removed_services(state: &State) -> impl Iterator<Item = proto::Service> {
-    let key = |port: &proto::PublishedPort| (port.transport, port.published);
+/// one port with several targets, the newest. A port that is `taken`, as another service has it by now, is
+/// that one's.
+fn removed_services(
+    state: &State,
+    mut taken: BTreeSet<PortKey>,
+) -> impl Iterator<Item = proto::Service> {
     let of_removed = |task: &&Arc<Task>| {
         let publishes = is_on_networks(task) && !task.ports.is_empty();
         publishes && state.service(&task.service_id).is_none()
@@ -172,13 +232,6 @@ fn removed_services(state: &State) -> impl Iterator<Item = proto::Service> {
             ports: Vec::new(),
         });
         service.ports.extend(published_ports(&task.ports));
-    }
-    let mut taken = BTreeSet::new();
-    if !removed.is_empty() {
-        let present = state.services();
-        taken.extend(
-            present.flat_map(|s| published_ports(&s.endpoint.ports).map(|port| key(&port))),
-        );
     }
     removed.into_values().filter_map(move |mut service| {
         service.ports.retain(|port| taken.insert(key(port)));
@@ -205,6 +258,7 @@ fn endpoints<'a>(
             address: attachment.address?.addr().to_string(),
             state: endpoint_state(task).into(),
             names: names(task),
+            host_ports: Vec::new(),
         })
     })
 }
@@ -423,7 +477,7 @@ mod tests {
         fixture.commit(draft);
         assert_eq!(published(&fixture), [("web".into(), 30_000)]);
         fixture.service("next", |service| {
-            let ports = published_port(30_000);
+            let ports = publishing(30_000);
             service.spec.endpoint_spec = Some(ports.clone());
             service.endpoint.spec = ports.clone();
             service.endpoint.ports = ports.ports;
@@ -462,7 +516,7 @@ mod tests {
         let mut draft = fixture.draft();
         draft.remove(skein_model::Kind::Service, "web");
         fixture.commit(draft);
-        let services: Vec<_> = removed_services(&fixture.state).collect();
+        let services: Vec<_> = removed_services(&fixture.state, BTreeSet::new()).collect();
         let [web] = &services[..] else {
             panic!("{services:?}")
         };
@@ -472,7 +526,7 @@ mod tests {
         assert_eq!(web.ports.len(), 3);
     }
 
-    fn published_port(published: u16) -> EndpointSpec {
+    fn publishing(published: u16) -> EndpointSpec {
         EndpointSpec {
             ports: vec![PortConfig {
                 target_port: 80,
@@ -547,5 +601,109 @@ mod tests {
         let expected = [("a", true), ("b", false), ("c", true)];
         assert_eq!(up, expected.map(|(id, up)| (id.to_owned(), up)).into());
         assert_eq!(names, ["web.1.web1", "0123456789ab", "host"]);
+    }
+
+    fn on_host(published_port: u16, target_port: u16) -> PortConfig {
+        PortConfig {
+            target_port,
+            published_port,
+            publish_mode: PublishMode::Host,
+            ..PortConfig::default()
+        }
+    }
+
+    /// `back`, on its overlay, with two ports in host mode; its tasks `back1` on `b`, `back2` on `c`.
+    fn with_host_ports() -> Fixture {
+        let mut fixture = cluster();
+        let ports = vec![on_host(8080, 80), on_host(0, 81)];
+        fixture.service("back", |service| {
+            service.spec.endpoint_spec.get_or_insert_default().ports = ports.clone();
+        });
+        for (id, node) in [("back1", "b"), ("back2", "c")] {
+            let service = fixture.state.service("back").unwrap().clone();
+            fixture.task(id, |task| {
+                task.service_id = service.id.clone();
+                task.spec = service.spec.task_template.clone();
+                task.spec_version = Some(service.spec_version);
+                task.endpoint_spec = service.spec.endpoint_spec.clone();
+                task.status = skein_model::TaskStatus::default();
+                task.node_id.clear();
+            });
+            let mut draft = fixture.draft();
+            crate::allocator::Allocator::default().run(&mut draft);
+            fixture.commit(draft);
+            fixture.task(id, |task| {
+                task.node_id = node.into();
+                task.status.state = TaskState::Running;
+            });
+        }
+        fixture
+    }
+
+    /// Which tasks a node is to send what comes to its own ports: (published, target, task).
+    fn host_ports_on(fixture: &Fixture, node: &str) -> Vec<(u32, u32, String)> {
+        let mut ports = Vec::new();
+        for object in network_state(&fixture.state, node) {
+            if let Some(Kind::Endpoint(endpoint)) = object.object {
+                assert!(endpoint.network_id == "ingress" || endpoint.host_ports.is_empty());
+                let of_task =
+                    |p: &proto::PublishedPort| (p.published, p.target, endpoint.task_id.clone());
+                ports.extend(endpoint.host_ports.iter().map(of_task));
+            }
+        }
+        ports.sort();
+        ports
+    }
+
+    #[test]
+    fn ports_in_host_mode_are_of_the_task_s_node_alone() {
+        let mut fixture = with_host_ports();
+        assert_eq!(host_ports_on(&fixture, "a"), []);
+        assert_eq!(host_ports_on(&fixture, "b"), [(8080, 80, "back1".into())]);
+        assert_eq!(host_ports_on(&fixture, "c"), [(8080, 80, "back2".into())]);
+        // The node has chosen a number for the other.
+        fixture.task("back1", |task| {
+            task.status.port_status.ports = vec![on_host(8080, 80), on_host(40_000, 81)];
+        });
+        let both = [(8080, 80, "back1".into()), (40_000, 81, "back1".into())];
+        assert_eq!(host_ports_on(&fixture, "b"), both);
+        // Removed, but not ended.
+        let mut draft = fixture.draft();
+        draft.remove(skein_model::Kind::Service, "back");
+        fixture.commit(draft);
+        assert_eq!(host_ports_on(&fixture, "b"), both);
+        fixture.task("back1", |task| task.status.state = TaskState::Shutdown);
+        assert_eq!(host_ports_on(&fixture, "b"), []);
+    }
+
+    #[test]
+    fn a_port_of_every_node_is_none_of_a_task_s() {
+        let mut fixture = with_host_ports();
+        fixture.service("web", |service| {
+            service.endpoint.ports = publishing(8080).ports;
+        });
+        assert_eq!(host_ports_on(&fixture, "b"), []);
+    }
+
+    #[test]
+    fn tasks_share_a_port_unless_they_listen_on_different_ones() {
+        let mut fixture = with_host_ports();
+        let (old, new) = ("back1".to_owned(), "back2".to_owned());
+        let update = |fixture: &mut Fixture, target, state| {
+            fixture.task("back2", |task| {
+                task.node_id = "b".into();
+                task.spec_version = Some(skein_model::Version { index: 99 });
+                task.ports = vec![on_host(8080, target)];
+                task.status.state = state;
+            });
+            host_ports_on(fixture, "b")
+        };
+        let both = [(8080, 80, old.clone()), (8080, 80, new.clone())];
+        assert_eq!(update(&mut fixture, 80, TaskState::Starting), both);
+        assert_eq!(update(&mut fixture, 80, TaskState::Running), both);
+        let of_old = [(8080, 80, old)];
+        assert_eq!(update(&mut fixture, 90, TaskState::Starting), of_old);
+        let of_new = [(8080, 90, new)];
+        assert_eq!(update(&mut fixture, 90, TaskState::Running), of_new);
     }
 }

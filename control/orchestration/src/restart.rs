@@ -2,7 +2,7 @@
 
 use crate::{
     Wake, node_failure,
-    scheduler::host_ports,
+    scheduler::engine_ports,
     settled::Scope,
     slot::{self, Place},
     task,
@@ -191,15 +191,16 @@ fn stopping_places(state: &State, of: &[Arc<Task>]) -> BTreeSet<(String, Place)>
         .collect()
 }
 
-/// Whether a task that stops on the same node still has one of the task's ports.
+/// Whether a task that stops on the same node still has one of the task's ports, and the engine publishes
+/// it: the mesh does for both.
 fn ports_are_held(state: &State, task: &Task) -> bool {
-    let ports: BTreeSet<_> = host_ports(task).collect();
+    let ports = engine_ports(task);
     if ports.is_empty() || task.node_id.is_empty() {
         return false;
     }
     state.tasks_of_node(&task.node_id).any(|other| {
         !slot::is_live(other)
             && slot::may_run(state, other)
-            && host_ports(other).any(|port| ports.contains(&port))
+            && !engine_ports(other).is_disjoint(&ports)
     })
 }

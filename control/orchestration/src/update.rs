@@ -18,7 +18,7 @@ use skein_model::{
     Draft, FailureAction, Service, ServiceMode, State, Task, TaskState, Timestamp, UpdateConfig,
     UpdateOrder, UpdateState, UpdateStatus, Version,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// How long an update watches its last tasks at least beyond its own delay.
 const MONITOR_BEYOND_DELAY: Duration = Duration::from_secs(1);
@@ -97,14 +97,11 @@ impl Part {
         })
     }
 
-    /// Whether an outdated task has a port that another task waits for.
+    /// Whether an outdated task has a port that another task waits for: the engine binds it for one only.
     fn holds_a_port_of(&self, task: &Task) -> bool {
-        let held = self
-            .outdated
-            .iter()
-            .flat_map(|old| scheduler::host_ports(old));
-        let held: BTreeSet<_> = held.collect();
-        scheduler::host_ports(task).any(|port| held.contains(&port))
+        let wanted = scheduler::engine_ports(task);
+        let mut outdated = self.outdated.iter();
+        outdated.any(|old| !scheduler::engine_ports(old).is_disjoint(&wanted))
     }
 
     /// Whether a task of the place runs.

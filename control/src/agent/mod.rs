@@ -97,6 +97,7 @@ async fn run(config: Config, shutdown: CancellationToken) {
         networks: network::NetworkState::default(),
         dependencies: dependencies::Dependencies::default(),
         files: files::Files::of(&config.node_id),
+        host_ports: task::HostPorts::default(),
         description: Arc::default(),
     };
     let tasks = task::Tasks::resume(environment.clone(), records, shutdown.clone());

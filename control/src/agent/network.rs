@@ -3,11 +3,12 @@
 //! It outlives sessions: a new leader's complete state is compared with it, so that the dataplane
 //! only hears of what is new.
 
+use skein_model::PortProtocol;
 use skein_proto::{
-    network::{Network, NetworkUpdate, Programmed},
+    network::{Network, NetworkUpdate, Programmed, Transport, object::Object as Content},
     view::View,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::watch;
 
 /// Where sessions, dataplane and tasks meet over the network state. Clones share it.
@@ -48,6 +49,25 @@ impl NetworkState {
         self.view.borrow().as_ref()?.network(id).cloned()
     }
 
+    /// The ports that are published on every node, as far as this node has been told.
+    pub fn published_ports(&self) -> BTreeSet<(PortProtocol, u16)> {
+        let view = self.view.borrow();
+        let objects = view.iter().flat_map(|view| view.objects.values());
+        let ports = objects.flat_map(|object| match &object.object {
+            Some(Content::Service(service)) => &service.ports[..],
+            _ => &[],
+        });
+        let keys = ports.filter_map(|port| {
+            let protocol = match port.transport() {
+                Transport::Tcp => PortProtocol::Tcp,
+                Transport::Udp => PortProtocol::Udp,
+                Transport::Sctp | Transport::Unspecified => return None,
+            };
+            Some((protocol, u16::try_from(port.published).ok()?))
+        });
+        keys.collect()
+    }
+
     /// The dataplane has answered.
     pub fn answered(&self, programmed: Programmed) {
         self.programmed.send_replace(Some(programmed));
@@ -62,7 +82,7 @@ impl NetworkState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skein_proto::network::{Object, object::Object as Content};
+    use skein_proto::network::{Object, PublishedPort, Service};
 
     #[test]
     fn overlays_begin_above_the_identifiers_that_the_mesh_keeps_for_itself() {
@@ -89,5 +109,34 @@ mod tests {
         });
         assert_eq!(state.network("n").unwrap().name, "front");
         assert!(state.network("a").is_none());
+    }
+
+    #[test]
+    fn published_ports_are_those_of_all_services() {
+        let state = NetworkState::default();
+        assert!(state.published_ports().is_empty());
+        let port = |transport: Transport, published| PublishedPort {
+            transport: transport.into(),
+            published,
+            target: 1,
+        };
+        let service = |id: &str, ports: &[PublishedPort]| Object {
+            object: Some(Content::Service(Service {
+                id: id.into(),
+                ports: ports.to_vec(),
+                ..Service::default()
+            })),
+        };
+        state.take(NetworkUpdate {
+            version: 1,
+            complete: true,
+            upsert: vec![
+                service("a", &[port(Transport::Tcp, 80), port(Transport::Sctp, 81)]),
+                service("b", &[port(Transport::Udp, 80)]),
+            ],
+            remove: Vec::new(),
+        });
+        let expected = [(PortProtocol::Tcp, 80), (PortProtocol::Udp, 80)];
+        assert_eq!(state.published_ports(), expected.into());
     }
 }

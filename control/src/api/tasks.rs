@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use skein_model::{Runtime, State as Model, Task, TaskState};
+use skein_model::{EndpointSpec, Network, Runtime, State as Model, Task, TaskState};
 use std::collections::BTreeSet;
 
 const FILTERS: [&str; 8] = [
@@ -119,6 +119,13 @@ pub async fn inspect(
     Ok(json::ok(&shown(&*leader.store, &state, task)?))
 }
 
+/// Whether users do not see the task's place on a network: on the ingress network, of one that has only
+/// ports in host mode. With Docker, those need no network.
+pub fn is_hidden_on(task: &Task, network: &Network) -> bool {
+    let hides = |endpoint: &EndpointSpec| endpoint.needs_ingress() && !endpoint.publishes_ingress();
+    network.spec.ingress && task.endpoint_spec.as_ref().is_some_and(hides)
+}
+
 /// A task with the whole of its networks.
 fn shown(store: &dyn Store, state: &Model, task: &Task) -> Result<Value, ApiError> {
     let mut value = json::shown(task)?;
@@ -133,9 +140,16 @@ fn shown(store: &dyn Store, state: &Model, task: &Task) -> Result<Value, ApiErro
             spec.remove("Runtime");
         }
     }
-    if !task.networks_attachments.is_empty() {
-        let attachments = task.networks_attachments.iter().map(|attachment| {
-            let network = state.network(&attachment.network_id);
+    let attachments: Vec<_> = (task.networks_attachments.iter())
+        .map(|attachment| (attachment, state.network(&attachment.network_id)))
+        .filter(|(_, network)| !network.is_some_and(|network| is_hidden_on(task, network)))
+        .collect();
+    if attachments.is_empty() {
+        if let Some(value) = value.as_object_mut() {
+            value.remove("NetworksAttachments");
+        }
+    } else {
+        let attachments = attachments.into_iter().map(|(attachment, network)| {
             let addresses: Vec<_> = attachment.address.iter().map(ToString::to_string).collect();
             json!({
                 "Network": network.map(|network| networks::in_task(network)),

@@ -2,7 +2,7 @@
 
 use crate::{
     desired::Desired,
-    kernel::{Fill, Look, PublishedService},
+    kernel::{Fill, Look, PublishedService, service_of},
 };
 use skein_abi::{Addr, TCP, from_addr, ingress::PUBLISHED_TAKEN, names::LAYOUT, verdict::Counter};
 use skein_proto::{
@@ -138,9 +138,13 @@ fn services(look: &Look) -> Vec<Service> {
     let hostnames = desired.nodes.values();
     let hostnames = hostnames.map(|node| (node.address.as_str(), node.hostname.as_str()));
     let hostnames: BTreeMap<&str, &str> = hostnames.collect();
-    for (id, published) in &look.services.published {
-        let service = services.entry(id).or_insert_with(|| Service {
-            id: id.clone(),
+    for (group, published) in &look.services.published {
+        let id = service_of(group);
+        let name = desired.services.get(id).map(|service| &service.name);
+        let service = services.entry(group).or_insert_with(|| Service {
+            id: id.to_owned(),
+            name: name.cloned().unwrap_or_default(),
+            host_mode: id != group,
             ..Service::default()
         });
         service.ports = ports(published);
@@ -156,7 +160,7 @@ fn services(look: &Look) -> Vec<Service> {
     let services = services.into_values();
     let has_something = |service: &Service| !service.ports.is_empty() || !service.vips.is_empty();
     let mut services: Vec<Service> = services.filter(has_something).collect();
-    services.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    services.sort_by(|a, b| (&a.name, &a.id, a.host_mode).cmp(&(&b.name, &b.id, b.host_mode)));
     services
 }
 
@@ -358,6 +362,19 @@ mod tests {
         let vip = &service.vips[0];
         assert_eq!((vip.network.as_str(), vip.backends.len()), ("backend", 1));
         assert!(!vip.backends[0].draining);
+    }
+
+    #[test]
+    fn ports_in_host_mode_are_shown_apart() {
+        let mut look = look();
+        let web = look.services.published["web-id"].clone();
+        let of_node = "web-id/TRANSPORT_TCP 8080 to 80".to_owned();
+        look.services.published.insert(of_node, web);
+        let services = node(&look, &[], &[]).services;
+        let shown: Vec<_> = services.iter().map(|s| (&*s.name, s.host_mode)).collect();
+        assert_eq!(shown, [("web", false), ("web", true)]);
+        assert_eq!(services[1].id, "web-id");
+        assert_eq!((services[0].vips.len(), services[1].vips.len()), (1, 0));
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub struct Attachment {
 pub use counters::Counters;
 pub use devices::CONTAINER_PREFIX;
 pub use fill::{Fill, fills};
+pub use plan::service_of;
 pub use requirements::check as check_requirements;
 pub use tables::{PublishedService, Services};
 

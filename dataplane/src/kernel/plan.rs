@@ -13,7 +13,19 @@ use std::{
     net::Ipv4Addr,
 };
 
-/// The contents of the maps. Services are by ID here; the kernel side gives them indices.
+/// What a published port leads to: a service, by its ID, or the tasks on this node that have the port in
+/// host mode. The packet path knows no difference: it has a table of nodes and the tasks of this one.
+pub type Group = String;
+
+/// Between the ID of a service and what else is in the name of a [`Group`]. No ID has it.
+const GROUP_SEPARATOR: char = '/';
+
+/// The ID of the service that a group is of.
+pub fn service_of(group: &str) -> &str {
+    group.split(GROUP_SEPARATOR).next().unwrap_or(group)
+}
+
+/// The contents of the maps. Groups are by name here; the kernel side gives them indices.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The data path address of this node; 0 if it is not a member.
@@ -26,12 +38,12 @@ pub struct Plan {
     pub networks: BTreeMap<u32, Network>,
     /// Where each address of each overlay is.
     pub overlay: BTreeMap<OverlayKey, Location>,
-    /// Published ports: the service, and the port its tasks listen on (host byte order).
-    pub published: BTreeMap<PublishedKey, (String, u16)>,
-    /// By service: how many ready tasks each node has, for services that publish ports.
-    pub nodes: BTreeMap<String, Vec<(Addr, u32)>>,
-    /// By service: its tasks on this node, for services that publish ports.
-    pub local: BTreeMap<String, LocalBackends>,
+    /// Published ports: who answers, and the port that they listen on (host byte order).
+    pub published: BTreeMap<PublishedKey, (Group, u16)>,
+    /// How many ready tasks of a group each node has.
+    pub nodes: BTreeMap<Group, Vec<(Addr, u32)>>,
+    /// The tasks of a group on this node.
+    pub local: BTreeMap<Group, LocalBackends>,
     /// Backends of each VIP.
     pub vips: BTreeMap<OverlayKey, Vec<Addr>>,
     /// What could not be planned.
@@ -157,8 +169,14 @@ fn plan_networks<'a>(plan: &mut Plan, desired: &'a Desired) -> BTreeMap<&'a str,
 #[derive(Default)]
 struct Endpoints<'a> {
     by_service: BTreeMap<(&'a str, &'a str), Vec<Placed>>,
+    /// Those on this node that have ports of it, by service and port.
+    by_host_port: BTreeMap<(&'a str, Port), Vec<Placed>>,
 }
 
+/// A published port: transport, number, and the port of the tasks.
+type Port = (Transport, u32, u32);
+
+#[derive(Clone, Copy)]
 struct Placed {
     address: Addr,
     state: EndpointState,
@@ -183,11 +201,19 @@ impl<'a> Endpoints<'a> {
                 gathered.place(plan, endpoint, *vni, node, local)
             });
             if let Some(placed) = placed {
-                let service = (endpoint.service_id.as_str(), endpoint.network_id.as_str());
-                gathered.by_service.entry(service).or_default().push(placed);
+                let service = endpoint.service_id.as_str();
+                let on_network = (service, endpoint.network_id.as_str());
+                let of_service = gathered.by_service.entry(on_network).or_default();
+                of_service.push(placed);
+                for port in &endpoint.host_ports {
+                    let port = (port.transport(), port.published, port.target);
+                    let sharing = gathered.by_host_port.entry((service, port)).or_default();
+                    sharing.push(placed);
+                }
             }
         }
-        for placed in gathered.by_service.values_mut() {
+        let lists = gathered.by_service.values_mut();
+        for placed in lists.chain(gathered.by_host_port.values_mut()) {
             placed.sort_by_key(|placed| u32::from_be(placed.address));
         }
         gathered
@@ -255,23 +281,42 @@ fn plan_services<'a>(
             continue;
         }
         for port in &service.ports {
-            match published_key(port.transport(), port.published) {
-                Ok(key) => {
-                    let target = u16::try_from(port.target).unwrap_or_default();
-                    plan.published.insert(key, (service.id.clone(), target));
-                }
-                Err(message) => plan.problem(Kind::Service, &service.id, message),
-            }
+            let port = (port.transport(), port.published, port.target);
+            plan.publish(&service.id, port);
         }
-        let backends = endpoints.of(&service.id, ingress);
+        plan.balance(&service.id, endpoints.of(&service.id, ingress));
+    }
+    for ((service, port), backends) in &endpoints.by_host_port {
+        // Another target is another group: so the kernel takes it and those who listen on it in one write.
+        let (transport, published, target) = port;
+        let name = transport.as_str_name();
+        let group = format!("{service}{GROUP_SEPARATOR}{name} {published} to {target}");
+        plan.publish(&group, *port);
+        plan.balance(&group, backends);
+    }
+}
+
+impl Plan {
+    fn publish(&mut self, group: &str, (transport, published, target): Port) {
+        match published_key(transport, published) {
+            Ok(key) => {
+                let target = u16::try_from(target).unwrap_or_default();
+                self.published.insert(key, (group.to_owned(), target));
+            }
+            Err(message) => self.problem(Kind::Service, service_of(group), message),
+        }
+    }
+
+    /// Those that answer at a group's ports.
+    fn balance(&mut self, group: &str, backends: &[Placed]) {
         let mut weights: BTreeMap<Addr, u32> = BTreeMap::new();
         for backend in backends.iter().filter(|backend| backend.takes_flows()) {
             *weights.entry(backend.node).or_default() += 1;
         }
-        plan.nodes
-            .insert(service.id.clone(), weights.into_iter().collect());
-        let local = local_backends(plan, &service.id, backends);
-        plan.local.insert(service.id.clone(), local);
+        let weights = weights.into_iter().collect();
+        self.nodes.insert(group.to_owned(), weights);
+        let local = local_backends(self, service_of(group), backends);
+        self.local.insert(group.to_owned(), local);
     }
 }
 

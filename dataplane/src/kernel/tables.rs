@@ -7,7 +7,7 @@ use super::{
     devices::OwnDevices,
     indices::Indices,
     node_tables::NodeTables,
-    plan::Plan,
+    plan::{Group, Plan, service_of},
     programs::Programs,
     synced::{Refused, Synced},
 };
@@ -55,13 +55,13 @@ pub struct Tables {
 /// What the kernel has of services.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
-    /// Those that publish ports, by their IDs.
-    pub published: BTreeMap<String, PublishedService>,
+    /// Those that publish ports.
+    pub published: BTreeMap<Group, PublishedService>,
     /// VIPs and their backends.
     pub vips: BTreeMap<OverlayKey, Vec<Addr>>,
 }
 
-/// A service that publishes ports.
+/// A service that publishes ports, or one of its ports in host mode.
 #[derive(Clone, Debug)]
 pub struct PublishedService {
     /// The ports.
@@ -523,18 +523,19 @@ fn keep_incomplete(
     kept
 }
 
-/// The services that found no index.
+/// The services of which something found no index.
 fn services_left_out(
     plan: &Plan,
     indices: &BTreeMap<String, u32>,
 ) -> impl Iterator<Item = Problem> {
-    let left_out = plan.nodes.keys();
-    let left_out = left_out.filter(|service| !indices.contains_key(*service));
-    left_out.map(|service| Problem {
+    let groups = plan.nodes.keys();
+    let left_out = groups.filter(|group| !indices.contains_key(*group));
+    let services: BTreeSet<&str> = left_out.map(|group| service_of(group)).collect();
+    services.into_iter().map(|service| Problem {
         kind: Kind::Service.into(),
-        id: service.clone(),
+        id: service.to_owned(),
         message: format!(
-            "the ports of service {service} are not published on this node: more than {SERVICES_MAX} services publish ports; remove some, or publish in host mode"
+            "not all ports of service {service} are published on this node: more than {SERVICES_MAX} services and ports in host mode are; remove some"
         ),
     })
 }

@@ -1,6 +1,6 @@
 //! Ports that programs of the host listen on, and that are therefore not published here.
 
-use super::plan::Plan;
+use super::plan::{Plan, service_of};
 use procfs::net::{TcpState, UdpState};
 use skein_abi::{
     TCP, UDP,
@@ -72,7 +72,7 @@ impl TakenPorts {
             }
             problems.push(Problem {
                 kind: Kind::Service.into(),
-                id: plan.published[key].0.clone(),
+                id: service_of(&plan.published[key].0).to_owned(),
                 message: format!(
                     "port {port} is not published on this node: a program of the host listens on it; stop it, or publish another port"
                 ),

@@ -38,8 +38,8 @@ impl State {
                 && new(&|before| before.configs.contains(reference))
         });
         missing(Kind::Config, configs.map(|config| &config.config_name))?;
-        if spec.publishes_ingress()
-            && !before.is_some_and(ServiceSpec::publishes_ingress)
+        if spec.needs_ingress()
+            && !before.is_some_and(ServiceSpec::needs_ingress)
             && self.ingress_network().is_none()
         {
             return Err(Rejection::IngressMissing);
@@ -66,7 +66,7 @@ impl State {
             user: user.to_owned(),
         };
         for service in self.services() {
-            if network.spec.ingress && service.spec.publishes_ingress() {
+            if network.spec.ingress && service.spec.needs_ingress() {
                 return Err(Rejection::IngressInUse {
                     service: service.id.clone(),
                 });

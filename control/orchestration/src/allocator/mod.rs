@@ -153,7 +153,7 @@ fn networks_of<'a>(
     endpoint: Option<&EndpointSpec>,
 ) -> Result<Vec<(&'a str, &'a [String])>, String> {
     let mut networks = Vec::with_capacity(spec.networks.len() + 1);
-    if endpoint.is_some_and(EndpointSpec::publishes_ingress) {
+    if endpoint.is_some_and(EndpointSpec::needs_ingress) {
         let ingress = state
             .ingress_network()
             .ok_or_else(|| Rejection::IngressMissing.to_string())?;

@@ -29,7 +29,11 @@ pub fn check_ports(
     service_id: Option<&str>,
     spec: &EndpointSpec,
 ) -> Result<(), PortConflict> {
-    check_against(state, service_id, spec, |other| ports_of(other).collect())
+    check_against(state, service_id, spec, |other| {
+        ports_of(other)
+            .chain(chosen_by_nodes(state, other))
+            .collect()
+    })
 }
 
 /// The same, but for what others only ask for: of two services that ask for the same at once, one must
@@ -40,15 +44,29 @@ pub(super) fn check_given(
     spec: &EndpointSpec,
 ) -> Result<(), PortConflict> {
     check_against(state, Some(service_id), spec, |other| {
-        other.endpoint.ports.iter().collect()
+        let chosen = chosen_by_nodes(state, other);
+        other.endpoint.ports.iter().chain(chosen).collect()
     })
 }
 
-fn check_against(
-    state: &State,
+/// The ports in host mode of a service's tasks whose numbers their nodes have chosen.
+fn chosen_by_nodes<'a>(
+    state: &'a State,
+    service: &'a Service,
+) -> impl Iterator<Item = &'a PortConfig> {
+    let tasks = state.tasks_of_service(&service.id);
+    let live = tasks.filter(|task| !task.status.state.is_terminal());
+    live.flat_map(|task| {
+        let told = task.status.port_status.ports.iter();
+        told.filter(|port| !task.ports.contains(port))
+    })
+}
+
+fn check_against<'a>(
+    state: &'a State,
     service_id: Option<&str>,
     spec: &EndpointSpec,
-    ports_of: impl Fn(&Service) -> Vec<&PortConfig>,
+    ports_of: impl Fn(&'a Service) -> Vec<&'a PortConfig>,
 ) -> Result<(), PortConflict> {
     if spec.ports.iter().all(|port| port.published_port == 0) {
         return Ok(());
@@ -224,6 +242,38 @@ mod tests {
             &spec(&[port(80, 1, PublishMode::Ingress)]),
         )
         .unwrap();
+    }
+
+    #[test]
+    fn what_a_node_chose_for_a_task_is_published_by_no_other_service() {
+        let mut fixture = Fixture::default();
+        fixture.service("web", |_| {});
+        let check = |fixture: &Fixture, mode| {
+            let asked = spec(&[port(40_000, 1, mode)]);
+            let given = check_given(&fixture.state, "new", &asked);
+            assert_eq!(check_ports(&fixture.state, None, &asked), given);
+            given.map_err(|conflict| conflict.to_string())
+        };
+        for (state, taken) in [
+            (skein_model::TaskState::Running, true),
+            (skein_model::TaskState::Failed, false),
+        ] {
+            fixture.task("t", |task| {
+                task.service_id = "web".into();
+                task.ports = vec![port(0, 80, PublishMode::Host)];
+                task.status.state = state;
+                task.status.port_status.ports = vec![port(40_000, 80, PublishMode::Host)];
+            });
+            let refusal =
+                "port '40000' is already in use by service 'web' (web) as a host-published port";
+            let expected = if taken { Err(refusal.into()) } else { Ok(()) };
+            assert_eq!(check(&fixture, PublishMode::Ingress), expected);
+            assert_eq!(
+                check(&fixture, PublishMode::Host),
+                Ok(()),
+                "on another node"
+            );
+        }
     }
 
     #[test]

@@ -41,7 +41,10 @@ fn allocate(
     check_overlap(state, &networks)?;
     let mut virtual_ips = Vec::new();
     if spec.mode == ResolutionMode::Vip {
-        for (network_id, _) in networks {
+        let ingress = state.ingress_network().map(|network| network.id.as_str());
+        // What is published on the nodes of the tasks alone needs no balancing.
+        let balanced = |id: &str| Some(id) != ingress || spec.publishes_ingress();
+        for (network_id, _) in networks.into_iter().filter(|(id, _)| balanced(id)) {
             let before = service.endpoint.virtual_ips.iter();
             let mut before = before.filter(|vip| vip.network_id == network_id);
             let addr = match (before.next(), pools.of(state, network_id, last)?) {

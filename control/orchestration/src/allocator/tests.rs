@@ -4,7 +4,8 @@ use super::*;
 use crate::testing::Fixture;
 use proptest::prelude::*;
 use skein_model::{
-    EndpointSpec, IpamConfig, NetworkAttachmentConfig, PortConfig, ResolutionMode, Version,
+    EndpointSpec, IpamConfig, NetworkAttachmentConfig, PortConfig, PublishMode, ResolutionMode,
+    Version,
 };
 
 fn on(networks: &[&str]) -> Vec<NetworkAttachmentConfig> {
@@ -90,6 +91,28 @@ fn a_published_service_gets_port_vips_and_addresses_on_ingress_and_its_networks(
     assert_eq!(task.status.state, TaskState::Pending);
     assert_eq!(task.status.message, "pending task scheduling");
     assert_eq!(task.ports[0].published_port, 30_000);
+}
+
+#[test]
+fn tasks_with_ports_in_host_mode_are_on_the_ingress_network_without_a_vip() {
+    let mut fixture = Fixture::default();
+    fixture.network("front", |_| {});
+    fixture.service("web", |s| {
+        s.spec.task_template.networks = on(&["front"]);
+        let mut endpoint = publish(80, 8080).unwrap();
+        endpoint.ports[0].publish_mode = PublishMode::Host;
+        s.spec.endpoint_spec = Some(endpoint);
+    });
+    fixture.task_of("web", "t1");
+    fixture.allocate(&mut Allocator::default());
+    let web = fixture.state.service("web").unwrap();
+    let vips = web.endpoint.virtual_ips.iter();
+    let vips: Vec<_> = vips.map(|vip| vip.network_id.as_str()).collect();
+    assert_eq!(vips, ["front"]);
+    let task = fixture.state.task("t1").unwrap();
+    let places = task.networks_attachments.iter();
+    let places: Vec<_> = places.map(|place| place.network_id.as_str()).collect();
+    assert_eq!(places, ["ingress", "front"]);
 }
 
 #[test]

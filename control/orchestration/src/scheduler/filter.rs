@@ -2,18 +2,18 @@
 
 use super::{
     Constraint, constraints_of,
-    room::{HostPort, Room, host_ports},
+    room::{Claimant, HostPort, Room, host_ports, is_outdated},
     stock::reserved,
 };
 use skein_model::{
     Availability, EngineDescription, MountKind, NodeState, Platform, Reservations, State, Task,
     TaskState,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a task asks of its node.
 pub(super) struct Demand<'a> {
-    service_id: &'a str,
+    claimant: Claimant<'a>,
     reserved: Option<&'a Reservations>,
     volume_drivers: Vec<&'a str>,
     network_drivers: Vec<String>,
@@ -21,9 +21,7 @@ pub(super) struct Demand<'a> {
     /// `None`: they cannot be parsed, so that no node satisfies them.
     constraints: Option<Vec<Constraint>>,
     platforms: &'a [Platform],
-    host_ports: Vec<HostPort>,
-    /// It starts only after those that it replaces have stopped.
-    held_back: bool,
+    host_ports: BTreeSet<HostPort>,
     max_replicas: u64,
     /// It mounts a volume of the cluster.
     cluster_volumes: bool,
@@ -40,8 +38,13 @@ impl<'a> Demand<'a> {
             .filter(|mount| mount.kind == MountKind::Volume)
             .filter_map(|mount| mount.volume_options.as_ref()?.driver_config.as_ref());
         let log_driver = task.spec.log_driver.as_ref();
+        let host_ports = host_ports(task);
         Self {
-            service_id: &task.service_id,
+            claimant: Claimant {
+                service_id: &task.service_id,
+                held_back: task.desired_state == TaskState::Ready,
+                outdated: !host_ports.is_empty() && is_outdated(state, task),
+            },
             reserved: reserved(task),
             volume_drivers: drivers
                 .map(|driver| driver.name.as_str())
@@ -59,8 +62,7 @@ impl<'a> Demand<'a> {
                 .filter(|name| !matches!(*name, "" | "none")),
             constraints: constraints_of(&task.spec).ok(),
             platforms: placement.map_or(&[], |placement| &placement.platforms),
-            host_ports: host_ports(task).collect(),
-            held_back: task.desired_state == TaskState::Ready,
+            host_ports,
             max_replicas: placement.map_or(0, |placement| placement.max_replicas),
             cluster_volumes: task
                 .spec
@@ -69,6 +71,11 @@ impl<'a> Demand<'a> {
                 .iter()
                 .any(|mount| mount.kind == MountKind::Cluster),
         }
+    }
+
+    /// Whether the task asks for ports of its node by number.
+    pub(super) fn has_host_ports(&self) -> bool {
+        !self.host_ports.is_empty()
     }
 
     /// Whether it matters how many tasks of the service a node has.
@@ -96,7 +103,7 @@ impl<'a> Demand<'a> {
             }
             Filter::HostPorts => {
                 let mut ports = self.host_ports.iter();
-                !ports.any(|port| room.is_taken(port, self.service_id, self.held_back))
+                !ports.any(|port| room.is_taken(port, &self.claimant))
             }
             Filter::MaxReplicas => self.max_replicas == 0 || of_service < self.max_replicas,
             // No node has a plugin for them.

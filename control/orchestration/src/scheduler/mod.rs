@@ -9,10 +9,13 @@ mod tree;
 
 pub use constraint::{Constraint, ConstraintError};
 pub(crate) use filter::waits_for_host_port;
-pub(crate) use room::host_ports;
+pub(crate) use room::engine_ports;
 pub(crate) use stock::Stock;
 
-use crate::settled::Scope;
+use crate::{
+    settled::Scope,
+    slot::{self, Place},
+};
 use filter::{Demand, Refusals};
 use room::{Room, counts};
 use skein_model::{Draft, State, Task, TaskSpec, TaskState, Timestamp, Version};
@@ -26,6 +29,9 @@ const BLAME_TIME: Duration = Duration::from_secs(300);
 const BLAME_MIN: usize = 5;
 /// Failures remembered per service and node: more change nothing.
 const BLAME_MAX: usize = 64;
+
+/// What is said of a task that was given a node.
+const ASSIGNED: &str = "scheduler assigned task to node";
 
 /// The constraints of a task.
 pub(crate) fn constraints_of(spec: &TaskSpec) -> Result<Vec<Constraint>, ConstraintError> {
@@ -104,6 +110,23 @@ impl Scheduler {
             }
         }
         let failures = self.failures_of(first, room_of, rooms.len());
+        let mut rest = Vec::with_capacity(group.len());
+        for task in group {
+            let kept = predecessors_of(draft, task, &demand).into_iter();
+            let mut rooms_kept = kept.filter_map(|node| room_of.get(&node).copied());
+            let admits = |index: &usize| {
+                let of_service = of_service[*index];
+                failures[*index] == 0
+                    && Refusals::default().admits(&demand, &rooms[*index], of_service)
+            };
+            match rooms_kept.find(admits) {
+                Some(index) => {
+                    of_service[index] += 1;
+                    assign(draft, &mut rooms[index], task, ASSIGNED);
+                }
+                None => rest.push(task),
+            }
+        }
         let spreads = Spread::all(&first.spec);
         let mut refusals = Refusals::default();
         let mut tree = Tree::default();
@@ -119,14 +142,11 @@ impl Scheduler {
                 });
             tree.add(&spreads, &room.node, of_service, candidate);
         }
-        for task in group {
+        for task in rest {
             let chosen =
                 tree.next(&mut |c| refusals.still_admits(&demand, &rooms[c.room], c.of_service));
             match chosen {
-                Some(index) => {
-                    let message = "scheduler assigned task to node";
-                    assign(draft, &mut rooms[index], task, message);
-                }
+                Some(index) => assign(draft, &mut rooms[index], task, ASSIGNED),
                 // What does not fit once fits no better the next time.
                 None => refuse(draft, task, refusals.explain()),
             }
@@ -179,6 +199,18 @@ impl Scheduler {
     }
 }
 
+/// The nodes of the tasks whose place a task takes, if it has ports of its node: whoever calls that node
+/// calls the same service before and after an update.
+fn predecessors_of(state: &State, task: &Task, demand: &Demand<'_>) -> Vec<String> {
+    if !demand.has_host_ports() {
+        return Vec::new();
+    }
+    let place = Place::of(task);
+    let of_service = state.tasks_of_service(&task.service_id);
+    let before = of_service.filter(|old| slot::may_run(state, old) && Place::of(old) == place);
+    before.map(|old| old.node_id.clone()).collect()
+}
+
 /// Whether what holds for the one holds for the other. Tasks of no known version are each their own.
 fn are_alike(a: &Task, b: &Task) -> bool {
     a.spec_version.is_some()
@@ -218,7 +250,7 @@ fn assign(draft: &mut Draft, room: &mut Room, task: &Task, message: &str) {
     let mut task = task.clone();
     task.generic_resources = room.stock.choose(reserved(&task));
     room.stock.take(&task);
-    room.note(&task);
+    room.note(draft, &task);
     task.node_id.clone_from(&room.node.id);
     task.status.state = TaskState::Assigned;
     task.status.message = message.into();

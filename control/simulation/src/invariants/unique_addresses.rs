@@ -1,8 +1,10 @@
 //! What must be unique has one owner: subnets and identifiers of networks, addresses on them, ports
-//! that are published on every node, and ports of one node.
+//! that are published on every node, and ports of one node. Those are a service's, and of its tasks one's,
+//! apart from those that another is taking the place of.
 
 use super::InEveryState;
 use skein_model::{PublishMode, State, TaskState};
+use skein_orchestration::is_up_to_date;
 use std::collections::{BTreeMap, btree_map::Entry};
 
 pub(super) const INVARIANT: InEveryState = InEveryState {
@@ -77,7 +79,13 @@ fn check(state: &State) -> Result<(), String> {
             if port.publish_mode == PublishMode::Host && port.published_port != 0 {
                 let (number, protocol) = (port.published_port, port.protocol);
                 let what = format!("port {number}/{protocol:?} of node {}", task.node_id);
-                owners.add(what, owner.clone())?;
+                owners.add(what.clone(), format!("service {}", task.service_id))?;
+                let service = state.service(&task.service_id);
+                let stays = task.desired_state <= TaskState::Complete
+                    && service.is_some_and(|service| is_up_to_date(state, service, task));
+                if stays {
+                    owners.add(format!("{what} for good"), owner.clone())?;
+                }
             }
         }
     }
@@ -167,13 +175,25 @@ mod tests {
         };
         seen(vec![publishing("a")]).unwrap();
         seen(vec![publishing("a"), publishing("b")]).unwrap_err();
-        let on_node = |id: &str, node: &str| {
-            let mut task = task(id, &service("web"), 1);
+        let of = |id: &str, of: &str, node: &str| {
+            let mut task = task(id, &service(of), 1);
             task.node_id = node.into();
             task.ports.push(port(PublishMode::Host));
-            Object::from(task)
+            task
         };
-        seen(vec![on_node("t", "n1"), on_node("u", "n2")]).unwrap();
-        seen(vec![on_node("t", "n1"), on_node("u", "n1")]).unwrap_err();
+        let both = |first: Task, second: Task| {
+            let services = ["web", "other"].map(|id| Object::from(service(id)));
+            seen([services.to_vec(), vec![first.into(), second.into()]].concat())
+        };
+        both(of("t", "web", "n1"), of("u", "web", "n2")).unwrap();
+        both(of("t", "web", "n1"), of("u", "web", "n1")).unwrap_err();
+        let mut outdated = of("t", "web", "n1");
+        outdated.spec.force_update = 1;
+        both(outdated.clone(), of("u", "web", "n1")).unwrap();
+        both(outdated, of("u", "other", "n1")).unwrap_err();
+        let mut stops = of("t", "web", "n1");
+        stops.desired_state = TaskState::Shutdown;
+        both(stops.clone(), of("u", "web", "n1")).unwrap();
+        both(stops, of("u", "other", "n1")).unwrap_err();
     }
 }

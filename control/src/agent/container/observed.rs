@@ -60,7 +60,8 @@ impl Container {
     }
 }
 
-/// Reads the engine's answer. `ports` are those of the task.
+/// Reads the engine's answer. `ports` are those of the task; of those in host mode that the dataplane serves,
+/// with the number that they have on this node.
 pub fn observe(inspect: &ContainerInspectResponse, ports: &[PortConfig]) -> Container {
     let state = inspect.state.clone().unwrap_or_default();
     let status = ContainerStatus {
@@ -106,13 +107,16 @@ pub fn observe(inspect: &ContainerInspectResponse, ports: &[PortConfig]) -> Cont
     }
 }
 
-/// The task's host-mode ports with what the engine published them as.
+/// The task's host-mode ports with what they are published as.
 fn port_status(inspect: &ContainerInspectResponse, ports: &[PortConfig]) -> PortStatus {
     let bound = inspect
         .network_settings
         .as_ref()
         .and_then(|settings| settings.ports.as_ref());
     let published = |port: &PortConfig| {
+        if port.is_of_node() {
+            return Some(port.published_port).filter(|published| *published != 0);
+        }
         bound?
             .get(&port_key(port))?
             .as_ref()?
@@ -138,6 +142,7 @@ fn port_status(inspect: &ContainerInspectResponse, ports: &[PortConfig]) -> Port
 mod tests {
     use super::*;
     use serde_json::json;
+    use skein_model::PortProtocol;
 
     fn read(state: serde_json::Value) -> Container {
         let inspect = serde_json::from_value(json!({ "Id": "c1", "State": state })).unwrap();
@@ -180,25 +185,28 @@ mod tests {
     }
 
     #[test]
-    fn host_ports_show_what_the_engine_chose() {
+    fn host_ports_show_what_was_chosen() {
         let inspect = serde_json::from_value(json!({
             "Id": "c1",
             "State": {"Status": "running", "Running": true},
             "NetworkSettings": {"Ports": {
-                "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49153"}],
-                "53/udp": null,
+                "80/sctp": [{"HostIp": "0.0.0.0", "HostPort": "49153"}],
+                "53/sctp": null,
             }},
         }))
         .unwrap();
-        let host = |target, protocol| PortConfig {
+        let host = |target, published, protocol| PortConfig {
             target_port: target,
+            published_port: published,
             protocol,
             publish_mode: PublishMode::Host,
             ..PortConfig::default()
         };
         let ports = [
-            host(80, skein_model::PortProtocol::Tcp),
-            host(53, skein_model::PortProtocol::Udp),
+            host(80, 0, PortProtocol::Sctp),
+            host(53, 0, PortProtocol::Sctp),
+            host(80, 8080, PortProtocol::Tcp),
+            host(81, 0, PortProtocol::Tcp),
             PortConfig {
                 target_port: 80,
                 ..PortConfig::default()
@@ -207,7 +215,11 @@ mod tests {
         let Container::Running { ports, .. } = observe(&inspect, &ports) else {
             panic!("it runs");
         };
-        assert_eq!(ports.ports.len(), 1);
-        assert_eq!(ports.ports[0].published_port, 49153);
+        let published: Vec<_> = ports.ports.iter().map(|port| port.published_port).collect();
+        assert_eq!(
+            published,
+            [49_153, 8080],
+            "what has no number yet is not told"
+        );
     }
 }

@@ -9,8 +9,8 @@ use bollard::models::{
     PortBinding, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
 };
 use skein_model::{
-    ContainerSpec, GenericResource, Healthcheck, NodeDescription, Privileges, PublishMode,
-    ServiceSpec, Task,
+    ContainerSpec, GenericResource, Healthcheck, NodeDescription, PortConfig, Privileges,
+    PublishMode, ServiceSpec, Task,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -75,10 +75,10 @@ pub enum SpecError {
     )]
     Unavailable(&'static str),
     #[error(
-        "host-mode ports cannot be published by a task on overlay networks by this version of \
-         Skein: publish them in ingress mode, or remove the networks from the service"
+        "SCTP ports in host mode cannot be published by a task on overlay networks or with other \
+         ports: publish them by a service of their own without networks"
     )]
-    HostPortsOnOverlay,
+    EnginePortsOnOverlay,
     #[error("host-mode ports cannot be published by a task on the host's network")]
     HostPortsOnHost,
 }
@@ -122,7 +122,7 @@ pub fn plan(
         .collect::<Result<Vec<_>, SpecError>>()?;
     env.extend(resource_env(&task.generic_resources));
 
-    let (exposed_ports, port_bindings) = host_ports(task, endpoints)?;
+    let (exposed_ports, port_bindings) = engine_ports(task, endpoints)?;
     let host_config = host_config(task, endpoints, dns)?;
     let body = ContainerCreateBody {
         hostname: text(&expand("hostname", &spec.hostname)?),
@@ -395,24 +395,23 @@ type Ports = (
     Option<HashMap<String, Option<Vec<PortBinding>>>>,
 );
 
-/// Ports that the engine itself publishes on this node.
-fn host_ports(task: &Task, endpoints: &[Endpoint]) -> Result<Ports, SpecError> {
-    let host: Vec<_> = task
-        .ports
-        .iter()
-        .filter(|port| port.publish_mode == PublishMode::Host)
-        .collect();
-    if host.is_empty() {
+/// Ports that the engine itself publishes on this node: what comes to the others is the dataplane's.
+fn engine_ports(task: &Task, endpoints: &[Endpoint]) -> Result<Ports, SpecError> {
+    let on_host = |port: &&PortConfig| port.publish_mode == PublishMode::Host;
+    let mut in_host_mode = task.ports.iter().filter(on_host).peekable();
+    let on_host_network = endpoints.iter().any(|endpoint| endpoint.network == "host");
+    if on_host_network && in_host_mode.peek().is_some() {
+        return Err(SpecError::HostPortsOnHost);
+    }
+    let of_engine: Vec<_> = in_host_mode.filter(|port| port.is_of_engine()).collect();
+    if of_engine.is_empty() {
         return Ok((None, None));
     }
     if endpoints.iter().any(|endpoint| endpoint.address.is_some()) {
-        return Err(SpecError::HostPortsOnOverlay);
-    }
-    if endpoints.iter().any(|endpoint| endpoint.network == "host") {
-        return Err(SpecError::HostPortsOnHost);
+        return Err(SpecError::EnginePortsOnOverlay);
     }
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
-    for port in host {
+    for port in of_engine {
         bindings
             .entry(port_key(port))
             .or_default()
@@ -432,7 +431,7 @@ fn host_ports(task: &Task, endpoints: &[Endpoint]) -> Result<Ports, SpecError> {
 }
 
 /// The engine's name of a container port: `80/tcp`.
-pub(super) fn port_key(port: &skein_model::PortConfig) -> String {
+pub(super) fn port_key(port: &PortConfig) -> String {
     let protocol = match port.protocol {
         skein_model::PortProtocol::Tcp => "tcp",
         skein_model::PortProtocol::Udp => "udp",

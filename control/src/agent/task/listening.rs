@@ -22,12 +22,12 @@ pub fn all_listen(pid: i64, ports: &[PortConfig]) -> bool {
     };
     let has = |protocol| ports.iter().any(|port| port.protocol == protocol);
     let tcp = if has(PortProtocol::Tcp) {
-        listening(&process)
+        reachable(listening(&process))
     } else {
         BTreeSet::new()
     };
     let udp = if has(PortProtocol::Udp) {
-        bound(&process)
+        reachable(bound(&process))
     } else {
         BTreeSet::new()
     };
@@ -39,17 +39,28 @@ pub fn all_listen(pid: i64, ports: &[PortConfig]) -> bool {
     })
 }
 
-fn listening(process: &Process) -> BTreeSet<u16> {
-    let sockets = rows([process.tcp(), process.tcp6()]);
-    let listening = sockets.filter(|socket| socket.state == TcpState::Listen);
-    reachable(listening.map(|socket| socket.local_address))
+/// The ports of this node that some program listens on, or is bound to, by any address. A table that cannot be
+/// read shows none. Blocks.
+pub fn in_use() -> BTreeSet<(PortProtocol, u16)> {
+    let Ok(own) = Process::myself() else {
+        return BTreeSet::new();
+    };
+    let tcp = listening(&own).map(|address| (PortProtocol::Tcp, address.port()));
+    let udp = bound(&own).map(|address| (PortProtocol::Udp, address.port()));
+    tcp.chain(udp).collect()
 }
 
-fn bound(process: &Process) -> BTreeSet<u16> {
+fn listening(process: &Process) -> impl Iterator<Item = SocketAddr> + use<> {
+    let sockets = rows([process.tcp(), process.tcp6()]);
+    let listening = sockets.filter(|socket| socket.state == TcpState::Listen);
+    listening.map(|socket| socket.local_address)
+}
+
+fn bound(process: &Process) -> impl Iterator<Item = SocketAddr> + use<> {
     let sockets = rows([process.udp(), process.udp6()]);
     // So the kernel calls what is not connected.
     let bound = sockets.filter(|socket| socket.state == UdpState::Close);
-    reachable(bound.map(|socket| socket.local_address))
+    bound.map(|socket| socket.local_address)
 }
 
 /// The process may have just ended, and a kernel without IPv6 has no tables of it.
@@ -100,6 +111,12 @@ mod tests {
         ];
         let pid = i64::from(std::process::id());
         assert!(all_listen(pid, &ports));
+        let on_loopback = loopback.local_addr().unwrap().port();
+        let in_use = in_use();
+        assert!(in_use.contains(&(PortProtocol::Tcp, on_loopback)));
+        for port in &ports {
+            assert!(in_use.contains(&(port.protocol, port.target_port)));
+        }
         ports.push(port(PortProtocol::Tcp, loopback.local_addr()));
         assert!(!all_listen(pid, &ports));
         assert!(all_listen(pid, &[]));

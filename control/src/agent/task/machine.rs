@@ -24,6 +24,8 @@ pub struct Situation<'a> {
     pub container: &'a Container,
     /// What was last reported of the container.
     pub reported: Option<&'a ContainerStatus>,
+    /// The ports in host mode that were last reported.
+    pub reported_ports: &'a PortStatus,
     /// The container's process has ended, whatever the engine says.
     pub process_ended: bool,
     /// The container is stopped because its health check failed, or the managers were told so.
@@ -52,6 +54,7 @@ impl<'a> Situation<'a> {
             message: &task.status.message,
             container,
             reported: task.status.container_status.as_ref(),
+            reported_ports: &task.status.port_status,
             process_ended: false,
             unhealthy: *unhealthy,
             patient: false,
@@ -109,7 +112,7 @@ const DESTROYED: &str = "dockerexec: container destroyed";
 
 /// The next step.
 pub fn next(now: &Situation<'_>) -> Action {
-    if let Some(change) = now.change_of_process() {
+    if let Some(change) = now.change_of_process().or_else(|| now.change_of_ports()) {
         return Action::Report(change);
     }
     if matches!(now.container, Container::Unknown) {
@@ -188,6 +191,18 @@ impl Situation<'_> {
             err: err.to_owned(),
             ..self.change(self.state, self.message)
         })
+    }
+
+    /// A running task whose ports in host mode are others by now: the managers tell the dataplane of those
+    /// that they know.
+    fn change_of_ports(&self) -> Option<Change> {
+        let Container::Running { ports, .. } = self.container else {
+            return None;
+        };
+        let runs = self.state == TaskState::Running && self.desired < TaskState::Shutdown;
+        let ends = self.removed || self.unhealthy || self.process_ended;
+        (runs && !ends && ports != self.reported_ports)
+            .then(|| self.change(self.state, self.message))
     }
 
     fn starting(&self) -> Action {
@@ -287,6 +302,8 @@ mod tests {
         }
     }
 
+    const NO_PORTS: &PortStatus = &PortStatus { ports: Vec::new() };
+
     fn at(state: TaskState, container: &Container) -> Situation<'_> {
         Situation {
             desired: TaskState::Running,
@@ -295,6 +312,7 @@ mod tests {
             message: "before",
             container,
             reported: None,
+            reported_ports: NO_PORTS,
             process_ended: false,
             unhealthy: false,
             patient: false,
@@ -370,6 +388,28 @@ mod tests {
         let mut now = at(TaskState::Running, &ended);
         (now.process_ended, now.reported) = (true, Some(&none));
         assert_eq!(reported(&now).0, TaskState::Failed);
+    }
+
+    #[test]
+    fn ports_that_a_running_task_has_instead_of_others_are_told() {
+        let ports = PortStatus {
+            ports: vec![skein_model::PortConfig::default()],
+        };
+        let container = Container::Running {
+            status: status(0),
+            health: Health::None,
+            ports: ports.clone(),
+        };
+        let mut now = at(TaskState::Running, &container);
+        let Action::Report(change) = next(&now) else {
+            panic!("nothing is told");
+        };
+        assert_eq!((change.state, &change.ports), (now.state, &ports));
+        now.desired = TaskState::Shutdown;
+        assert_eq!(next(&now), Action::Stop { unhealthy: false });
+        now.desired = TaskState::Running;
+        now.reported_ports = &ports;
+        assert_eq!(next(&now), Action::Wait, "it is told once");
     }
 
     #[test]
@@ -557,7 +597,7 @@ mod tests {
             let reported = pid.map(|pid| ContainerStatus { pid, ..status(0) });
             let now = Situation {
                 desired, removed, state, message: "", container: &container, unhealthy, patient,
-                listening, reported: reported.as_ref(), process_ended,
+                listening, reported: reported.as_ref(), reported_ports: NO_PORTS, process_ended,
             };
             let action = next(&now);
             if container == Container::Unknown && !(process_ended && pid == Some(1)) {

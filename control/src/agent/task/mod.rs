@@ -1,6 +1,7 @@
 //! The tasks of this node.
 
 mod failure;
+mod host_ports;
 pub mod listening;
 pub mod machine;
 mod preparation;
@@ -8,4 +9,5 @@ mod process;
 mod registry;
 mod supervisor;
 
+pub use host_ports::HostPorts;
 pub use registry::{Environment, Tasks};

@@ -1,6 +1,6 @@
 //! The tasks of this node, and who looks after each.
 
-use super::supervisor::Supervisor;
+use super::{host_ports::HostPorts, supervisor::Supervisor};
 use crate::agent::{
     dependencies::Dependencies,
     engine::Engine,
@@ -37,6 +37,8 @@ pub struct Environment {
     pub dependencies: Dependencies,
     /// Keeps the files that containers see those as.
     pub files: Files,
+    /// Knows the ports of the node that are theirs.
+    pub host_ports: HostPorts,
     /// What the engine last said of the node; `None` until it has.
     pub description: Arc<ArcSwapOption<NodeDescription>>,
 }
@@ -84,6 +86,10 @@ impl Tasks {
             supervisors: TaskTracker::new(),
             shutdown,
         };
+        // All of them before any task may choose one.
+        for record in records.values() {
+            tasks.environment.host_ports.keep(&record.task);
+        }
         for record in records.into_values() {
             tasks.supervise(record, true);
         }
@@ -113,6 +119,7 @@ impl Tasks {
                 continue;
             }
             drop(entries);
+            self.environment.host_ports.keep(&task);
             let record = Record {
                 task,
                 ..Record::default()

@@ -108,6 +108,7 @@ impl Supervisor {
                 Action::Stop { unhealthy } => self.stop(&container, unhealthy).await,
                 Action::Remove => self.remove(&container).await,
                 Action::Forget => {
+                    self.environment.host_ports.release(&task.id);
                     self.remove_files().await;
                     if let Err(error) = self.environment.store.remove(&task.id).await {
                         tracing::error!("{error:#}");
@@ -157,7 +158,11 @@ impl Supervisor {
                 let labels = inspect.config.as_ref().and_then(|c| c.labels.as_ref());
                 let owner = labels.and_then(|labels| labels.get(LABEL_TASK_ID));
                 if owner == Some(&self.record.task.id) {
-                    container::observe(&inspect, &self.record.task.ports)
+                    let environment = &self.environment;
+                    let ports = environment
+                        .host_ports
+                        .of(&self.record.task, &environment.networks);
+                    container::observe(&inspect, &ports.await)
                 } else {
                     Container::Missing
                 }
@@ -312,6 +317,7 @@ impl Supervisor {
         let ended = status.state.is_terminal();
         self.environment.reports.push(&id, status);
         if ended {
+            self.environment.host_ports.release(&id);
             self.remove_files().await;
         }
     }

@@ -1,5 +1,6 @@
 //! Who is on a network of the swarm: services, their tasks, and the nodes that run them.
 
+use crate::api::tasks::is_hidden_on;
 use serde_json::{Map, Value, json};
 use skein_model::{Network, PublishMode, Service, State, Task, TaskState};
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ fn tasks<'a>(
         task.status.state == TaskState::Running
             && task.desired_state <= TaskState::Running
             && !is_stopped()
+            && !is_hidden_on(task, network)
     };
     state
         .tasks()
@@ -99,8 +101,8 @@ pub fn peers(state: &State, network: &Network) -> Vec<Value> {
 mod tests {
     use super::*;
     use skein_model::{
-        Action, Node, NodeStatus, PortConfig, Proposal, ServiceEndpoint, TaskNetwork, TaskStatus,
-        Timestamp, VirtualIp,
+        Action, EndpointSpec, Node, NodeStatus, PortConfig, Proposal, ServiceEndpoint, TaskNetwork,
+        TaskStatus, Timestamp, VirtualIp,
     };
 
     #[test]
@@ -162,7 +164,29 @@ mod tests {
                 .into(),
             ..Task::default()
         };
+        // On the ingress network for its port in host mode.
+        let mut other = Service {
+            id: "s2".into(),
+            ..Service::default()
+        };
+        other.spec.name = "other".into();
+        let on_host = PortConfig {
+            publish_mode: PublishMode::Host,
+            ..PortConfig::default()
+        };
+        let endpoint_spec = Some(EndpointSpec {
+            ports: vec![on_host],
+            ..EndpointSpec::default()
+        });
+        let hidden = Task {
+            service_id: other.id.clone(),
+            endpoint_spec,
+            networks_attachments: task("t1", TaskState::Running).networks_attachments[1..].into(),
+            ..task("t3", TaskState::Running)
+        };
         let actions = vec![
+            Action::Create(other.into()),
+            Action::Create(hidden.into()),
             Action::Create(node.into()),
             Action::Create(service.into()),
             Action::Create(task("t1", TaskState::Running).into()),

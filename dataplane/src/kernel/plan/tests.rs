@@ -63,6 +63,7 @@ fn desired(endpoints: &[(&str, &str, &str, EndpointState)]) -> Desired {
             address: (*address).into(),
             state: (*state).into(),
             names: vec![],
+            host_ports: vec![],
         }));
     }
     let upsert = objects.into_iter().map(|object| Object {
@@ -236,4 +237,50 @@ fn tasks_above_what_the_map_holds_are_said() {
     let plan = plan(&desired(&endpoints), &attached(&local));
     assert_eq!(plan.local["web"].ready_len as usize, LOCAL_BACKENDS_MAX);
     assert_eq!(plan.problems.len(), 1);
+}
+
+#[test]
+fn a_port_in_host_mode_leads_to_the_tasks_of_this_node_that_have_it() {
+    let mut wanted = desired(&[
+        ("in", "a", "10.0.0.5", READY),
+        ("in", "a", "10.0.0.6", DRAINING),
+        ("in", "a", "10.0.0.7", READY),
+        ("in", "b", "10.0.0.8", READY),
+    ]);
+    let port = |published, target| PublishedPort {
+        transport: Transport::Udp.into(),
+        published,
+        target,
+    };
+    let mut gives = |address: &str, ports: &[PublishedPort]| {
+        let endpoint = wanted.endpoints.get_mut(&format!("{address}.in"));
+        endpoint.unwrap().host_ports = ports.to_vec();
+    };
+    gives("10.0.0.5", &[port(8080, 80), port(40_000, 80)]);
+    gives("10.0.0.6", &[port(8080, 80)]);
+    let local = attached(&[
+        ("in", "10.0.0.5", 3),
+        ("in", "10.0.0.6", 4),
+        ("in", "10.0.0.7", 5),
+    ]);
+    let plan = plan(&wanted, &local);
+    assert_eq!(plan.problems, []);
+    let leads_to = |published: u16| {
+        let key = PublishedKey {
+            port: published.to_be(),
+            proto: UDP,
+            pad: 0,
+        };
+        let (group, target) = &plan.published[&key];
+        assert_eq!((service_of(group), *target), ("web", 80));
+        assert_eq!(plan.nodes[group], [(ip("198.18.0.1"), 1)], "no other node");
+        let local = &plan.local[group];
+        let ready = &local.ready[..local.ready_len as usize];
+        let draining = &local.draining[..local.draining_len as usize];
+        (ready.to_vec(), draining.to_vec())
+    };
+    assert_eq!(leads_to(8080), (vec![3], vec![4]));
+    assert_eq!(leads_to(40_000), (vec![3], vec![]));
+    assert_eq!(plan.local["web"].ready_len, 2, "in ingress mode, all do");
+    assert_eq!(plan.published.len(), 3);
 }

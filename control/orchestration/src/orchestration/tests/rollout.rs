@@ -3,7 +3,7 @@
 use super::*;
 use crate::drain;
 use proptest::prelude::*;
-use skein_model::{EndpointSpec, PortConfig, PublishMode};
+use skein_model::{EndpointSpec, PortConfig, PortProtocol, PublishMode};
 use std::collections::BTreeMap;
 
 impl World {
@@ -26,7 +26,13 @@ impl World {
         }
     }
 
-    fn host_port(&mut self, service: &str, order: UpdateOrder, image: &str) {
+    fn host_port(
+        &mut self,
+        service: &str,
+        order: UpdateOrder,
+        protocol: PortProtocol,
+        image: &str,
+    ) {
         self.fixture.service(service, |service| {
             set_image(service, image);
             service.spec.update_config = Some(UpdateConfig { order, ..config(1) });
@@ -35,6 +41,7 @@ impl World {
                     published_port: 80,
                     target_port: 80,
                     publish_mode: PublishMode::Host,
+                    protocol,
                     ..PortConfig::default()
                 }],
                 ..EndpointSpec::default()
@@ -329,21 +336,49 @@ fn an_update_ends_though_a_node_is_paused_under_it() {
 }
 
 #[test]
-fn a_host_port_passes_from_the_old_task_to_the_new_one() {
+fn tasks_share_a_host_port_while_one_takes_the_others_place() {
     for (order, mode) in [
         (UpdateOrder::StopFirst, ServiceMode::default()),
         (UpdateOrder::StopFirst, ServiceMode::Global {}),
         (UpdateOrder::StartFirst, ServiceMode::default()),
         (UpdateOrder::StartFirst, ServiceMode::Global {}),
     ] {
-        let mut world = World::new(&["a"]);
+        let mut world = World::new(&["a", "b"]);
         world
             .fixture
             .service("web", |service| service.spec.mode = mode);
-        world.host_port("web", order, "demo:1");
+        world.host_port("web", order, PortProtocol::Tcp, "demo:1");
         world.settle();
         let old = world.live("web").remove(0);
-        world.host_port("web", order, "demo:2");
+        world.host_port("web", order, PortProtocol::Tcp, "demo:2");
+        world.decide();
+        let wanted = world.fixture.state.task(&old.id).unwrap().desired_state;
+        let stays = order == UpdateOrder::StartFirst;
+        assert_eq!(
+            wanted <= TaskState::Complete,
+            stays,
+            "until the new one runs"
+        );
+        let live = world.live("web").into_iter();
+        let mut new = live.filter(|task| task.spec_version != old.spec_version);
+        let new = new.next().unwrap();
+        assert_eq!(new.node_id, old.node_id, "who calls that node is served on");
+        assert_eq!(new.status.state, TaskState::Assigned);
+        world.run_for(30.0);
+        assert_eq!(world.images("web")[0], "demo:2");
+        let mut live = world.live("web").into_iter();
+        assert!(live.all(|task| task.status.state == TaskState::Running));
+    }
+}
+
+#[test]
+fn a_port_that_the_engine_publishes_passes_from_the_old_task_to_the_new_one() {
+    for order in [UpdateOrder::StopFirst, UpdateOrder::StartFirst] {
+        let mut world = World::new(&["a"]);
+        world.host_port("web", order, PortProtocol::Sctp, "demo:1");
+        world.settle();
+        let old = world.live("web").remove(0);
+        world.host_port("web", order, PortProtocol::Sctp, "demo:2");
         world.decide();
         let old = world.fixture.state.task(&old.id).unwrap().clone();
         assert_eq!(
@@ -368,19 +403,38 @@ fn a_host_port_passes_from_the_old_task_to_the_new_one() {
 }
 
 #[test]
-fn start_first_uses_a_node_whose_port_is_free() {
-    let mut world = World::new(&["a", "b"]);
-    world.host_port("web", UpdateOrder::StartFirst, "demo:1");
+fn nodes_keep_their_tasks_of_a_host_port_over_an_update() {
+    let mut world = World::new(&["a", "b", "c"]);
+    world.fixture.service("web", |service| {
+        service.spec.mode = ServiceMode::Replicated { replicas: 2 };
+    });
+    world.host_port("web", UpdateOrder::StartFirst, PortProtocol::Tcp, "demo:1");
     world.settle();
-    let old = world.live("web").remove(0);
-    world.host_port("web", UpdateOrder::StartFirst, "demo:2");
-    world.decide();
-    let live = world.live("web");
-    assert_eq!(live.len(), 2, "both at once");
-    let new = live.iter().find(|task| task.id != old.id).unwrap();
-    assert_ne!(new.node_id, old.node_id);
-    world.run_for(30.0);
-    assert_eq!(world.images("web"), ["demo:2"]);
+    let nodes = |world: &World| {
+        let live = world.live("web").into_iter();
+        let mut nodes: Vec<String> = live.map(|task| task.node_id.clone()).collect();
+        nodes.sort();
+        nodes
+    };
+    let before = nodes(&world);
+    world.host_port("web", UpdateOrder::StartFirst, PortProtocol::Tcp, "demo:2");
+    world.run_for(60.0);
+    assert_eq!(world.images("web"), ["demo:2", "demo:2"]);
+    assert_eq!(nodes(&world), before);
+    // Where a node takes none any more, its task goes beside one that is yet to be replaced.
+    let pause = |node: &mut skein_model::Node| node.spec.availability = Availability::Pause;
+    world.fixture.node(&before[0], pause);
+    let free = ["a", "b", "c"]
+        .into_iter()
+        .find(|node| !before.iter().any(|b| b == node));
+    world.fixture.node(free.unwrap(), pause);
+    world.host_port("web", UpdateOrder::StartFirst, PortProtocol::Tcp, "demo:3");
+    world.run_for(60.0);
+    let live = world.live("web").into_iter();
+    let updated = live.filter(|task| task.status.state == TaskState::Running);
+    let on: Vec<_> = updated.filter(|t| t.node_id == before[1]).collect();
+    let newest = |task: &&Task| task.spec.container_spec.image == "demo:3";
+    assert_eq!(on.iter().filter(|task| newest(task)).count(), 1);
 }
 
 #[test]

@@ -220,11 +220,12 @@ fn every_kind_of_mount() {
 }
 
 #[test]
-fn host_ports_are_the_engines_to_publish() {
+fn the_engine_publishes_what_the_dataplane_does_not_carry() {
     let rest = json!({"X-Skein-Ports": [
-        {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"},
-        {"Protocol": "udp", "TargetPort": 53, "PublishMode": "host"},
-        {"Protocol": "tcp", "TargetPort": 81, "PublishedPort": 8081, "PublishMode": "ingress"},
+        {"Protocol": "sctp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"},
+        {"Protocol": "sctp", "TargetPort": 53, "PublishMode": "host"},
+        {"Protocol": "tcp", "TargetPort": 81, "PublishedPort": 8081, "PublishMode": "host"},
+        {"Protocol": "sctp", "TargetPort": 82, "PublishedPort": 8082, "PublishMode": "ingress"},
     ]});
     let task = task(json!({"ContainerSpec": {"Image": "demo"}}), rest);
     let bridge = [Endpoint {
@@ -232,10 +233,10 @@ fn host_ports_are_the_engines_to_publish() {
         address: None,
     }];
     let made = body(&plan(&task, &node(), &bridge, &[]).unwrap());
-    assert_eq!(made["ExposedPorts"], json!({"53/udp": {}, "80/tcp": {}}));
+    assert_eq!(made["ExposedPorts"], json!({"53/sctp": {}, "80/sctp": {}}));
     assert_eq!(
         made["HostConfig"]["PortBindings"],
-        json!({"80/tcp": [{"HostPort": "8080"}], "53/udp": [{"HostPort": ""}]})
+        json!({"80/sctp": [{"HostPort": "8080"}], "53/sctp": [{"HostPort": ""}]})
     );
     assert_eq!(made["HostConfig"]["NetworkMode"], "bridge");
     assert_eq!(made.get("NetworkingConfig"), None);
@@ -243,8 +244,22 @@ fn host_ports_are_the_engines_to_publish() {
     let ingress = [overlay("ingress", [10, 0, 0, 5])];
     assert_eq!(
         plan(&task, &node(), &ingress, &[]).unwrap_err(),
-        SpecError::HostPortsOnOverlay
+        SpecError::EnginePortsOnOverlay
     );
+    let rest = json!({"X-Skein-Ports": [
+        {"Protocol": "tcp", "TargetPort": 81, "PublishedPort": 8081, "PublishMode": "host"},
+    ]});
+    let carried = self::task(json!({"ContainerSpec": {"Image": "demo"}}), rest);
+    let made = body(&plan(&carried, &node(), &ingress, &[]).unwrap());
+    assert_eq!(made["HostConfig"].get("PortBindings"), None);
+    let host = [Endpoint {
+        network: "host".into(),
+        address: None,
+    }];
+    for task in [task, carried] {
+        let error = plan(&task, &node(), &host, &[]).unwrap_err();
+        assert_eq!(error, SpecError::HostPortsOnHost);
+    }
 }
 
 #[test]
