@@ -15,7 +15,7 @@ use skein_model::{
     Availability, EngineDescription, NodeDescription, NodeResources, Platform, Task, TaskState,
 };
 use skein_proto::{
-    network::{NetworkUpdate, Programmed},
+    network::{EncodedUpdate, Programmed},
     node::{
         AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, LogSubscription, NetworkRequest,
         ReportNetworkRequest, SessionMessage, SessionRequest, SubscriptionsRequest,
@@ -212,7 +212,7 @@ struct Streams {
     first: SessionMessage,
     sessions: Streaming<SessionMessage>,
     assignments: Streaming<AssignmentsMessage>,
-    network: Streaming<NetworkUpdate>,
+    network: Streaming<EncodedUpdate>,
     subscriptions: Streaming<LogSubscription>,
 }
 
@@ -276,7 +276,7 @@ async fn heartbeats(mut call: Call, offset: Duration, period: Duration) -> Ended
 }
 
 /// Says of every update that all of it is in the kernel.
-async fn network(mut call: Call, mut updates: Streaming<NetworkUpdate>) -> Ended {
+async fn network(mut call: Call, mut updates: Streaming<EncodedUpdate>) -> Ended {
     while let Some(update) = updates.message().await? {
         let programmed = Programmed {
             version: update.version,

@@ -32,7 +32,7 @@ pub use payload::*;
 pub use service::*;
 pub use spec::*;
 pub use store::{
-    ACTION_BYTES_MAX, Action, Applied, Draft, Event, LookupError, PROPOSAL_ACTIONS_MAX,
+    ACTION_BYTES_MAX, Action, Applied, Change, Draft, Event, LookupError, PROPOSAL_ACTIONS_MAX,
     PROPOSAL_BYTES_MAX, Payloads, Proposal, Rejection, State, TaskGroup, check_size,
 };
 pub use task::*;

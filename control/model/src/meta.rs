@@ -12,7 +12,7 @@ pub struct Version {
 }
 
 /// What every object carries. The store fills it in; proposers only hand back what they read.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Meta {
     /// See [`Version`].

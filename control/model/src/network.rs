@@ -11,7 +11,7 @@ pub const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
 /// A network of swarm scope.
 ///
 /// Its JSON is the store's own; the API shows networks in the form of `GET /networks`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Network {
     #[serde(rename = "ID")]
@@ -30,7 +30,7 @@ pub struct Network {
 }
 
 /// A network as asked for (`POST /networks/create`).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct NetworkSpec {
@@ -51,7 +51,7 @@ pub struct NetworkSpec {
     pub predefined: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Ipam {
@@ -60,7 +60,7 @@ pub struct Ipam {
     pub config: Vec<IpamConfig>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct IpamConfig {

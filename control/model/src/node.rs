@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A member of the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Node {
@@ -27,7 +27,7 @@ pub struct Node {
     pub data_path_addr: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct NodeSpec {
@@ -81,7 +81,7 @@ impl Availability {
 }
 
 /// What a node says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct NodeDescription {
@@ -104,7 +104,7 @@ pub struct Platform {
     pub os: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct NodeResources {
@@ -116,7 +116,7 @@ pub struct NodeResources {
     pub generic_resources: Vec<GenericResource>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct EngineDescription {
@@ -138,7 +138,7 @@ pub struct EnginePlugin {
     pub name: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct TlsInfo {
@@ -150,7 +150,7 @@ pub struct TlsInfo {
     pub cert_issuer_public_key: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct NodeStatus {
@@ -175,7 +175,7 @@ pub enum NodeState {
     Disconnected,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct ManagerStatus {

@@ -57,7 +57,7 @@ pub struct Service {
 }
 
 /// What the allocator gave a service.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct ServiceEndpoint {
     /// The endpoint spec that `ports` and `virtual_ips` were given for.
@@ -71,7 +71,7 @@ pub struct ServiceEndpoint {
 }
 
 /// The address of a service on one network.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct VirtualIp {
@@ -83,7 +83,7 @@ pub struct VirtualIp {
 }
 
 /// Which run of a job is the present one: every update of its service begins another.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct JobStatus {
@@ -104,7 +104,7 @@ impl Service {
 }
 
 /// How far an update or rollback is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct UpdateStatus {

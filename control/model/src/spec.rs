@@ -33,7 +33,7 @@ impl ServiceSpec {
 }
 
 /// How many tasks a service has, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub enum ServiceMode {
     #[serde(rename_all = "PascalCase")]
@@ -75,7 +75,7 @@ impl Default for ServiceMode {
 }
 
 /// What each task of a service is to be.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct TaskSpec {
@@ -107,7 +107,7 @@ pub enum Runtime {
     Attachment,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct ContainerSpec {
@@ -169,7 +169,7 @@ pub struct ContainerSpec {
 }
 
 /// Kept as given; what of it applies is the engine's to say.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Privileges {
@@ -185,7 +185,7 @@ pub struct Privileges {
     pub no_new_privileges: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct SelinuxContext {
@@ -197,7 +197,7 @@ pub struct SelinuxContext {
     pub level: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Seccomp {
@@ -208,7 +208,7 @@ pub struct Seccomp {
     pub profile: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct AppArmor {
@@ -216,7 +216,7 @@ pub struct AppArmor {
     pub mode: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Mount {
@@ -250,7 +250,7 @@ pub enum MountKind {
     Cluster,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct BindOptions {
@@ -260,7 +260,7 @@ pub struct BindOptions {
     pub non_recursive: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct VolumeOptions {
@@ -274,7 +274,7 @@ pub struct VolumeOptions {
     pub subpath: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct TmpfsOptions {
@@ -287,7 +287,7 @@ pub struct TmpfsOptions {
 }
 
 /// A named driver with options: of logs, volumes, …
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Driver {
@@ -297,7 +297,7 @@ pub struct Driver {
     pub options: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Healthcheck {
@@ -322,7 +322,7 @@ impl Healthcheck {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct DnsConfig {
@@ -334,7 +334,7 @@ pub struct DnsConfig {
     pub options: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct SecretReference {
@@ -345,7 +345,7 @@ pub struct SecretReference {
     pub secret_name: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct ConfigReference {
@@ -358,7 +358,7 @@ pub struct ConfigReference {
     pub config_name: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct ReferenceFile {
@@ -370,7 +370,7 @@ pub struct ReferenceFile {
     pub mode: u32,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Ulimit {
@@ -379,7 +379,7 @@ pub struct Ulimit {
     pub hard: i64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct ResourceRequirements {
@@ -393,7 +393,7 @@ pub struct ResourceRequirements {
     pub memory_swappiness: Option<i64>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Limits {
@@ -405,7 +405,7 @@ pub struct Limits {
     pub pids: i64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Reservations {
@@ -418,7 +418,7 @@ pub struct Reservations {
 }
 
 /// One of the two is given.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct GenericResource {
@@ -428,7 +428,7 @@ pub struct GenericResource {
     pub named_resource_spec: Option<NamedResource>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct DiscreteResource {
@@ -436,7 +436,7 @@ pub struct DiscreteResource {
     pub value: i64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct NamedResource {
@@ -444,7 +444,7 @@ pub struct NamedResource {
     pub value: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct RestartPolicy {
@@ -469,7 +469,7 @@ pub enum RestartCondition {
     Any,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Placement {
@@ -483,7 +483,7 @@ pub struct Placement {
     pub platforms: Vec<Platform>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct PlacementPreference {
@@ -491,7 +491,7 @@ pub struct PlacementPreference {
     pub spread: Option<SpreadOver>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct SpreadOver {
@@ -499,7 +499,7 @@ pub struct SpreadOver {
 }
 
 /// A network that every task of the service joins.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct NetworkAttachmentConfig {
@@ -549,7 +549,7 @@ pub enum UpdateOrder {
     StartFirst,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct EndpointSpec {

@@ -7,6 +7,7 @@ mod lookup;
 mod references;
 mod transaction;
 
+pub use changes::Change;
 pub use draft::Draft;
 pub use groups::{Payloads, TaskGroup};
 pub use lookup::LookupError;

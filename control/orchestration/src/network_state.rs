@@ -1,13 +1,18 @@
 //! The network state of a node: what its dataplane must know, of the store as it is.
 
+mod states;
+
+pub use states::{NetworkStates, Told};
+
 use skein_model::{
-    Network, NodeState, PortConfig, PortProtocol, PublishMode, ResolutionMode, Service, State,
-    Task, TaskState, short_id,
+    Network, Node, NodeState, PortConfig, PortProtocol, PublishMode, ResolutionMode, Service,
+    State, Task, TaskState, short_id,
 };
 use skein_proto::network::{self as proto, object::Object as Kind};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     sync::Arc,
 };
 
@@ -17,47 +22,36 @@ const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 /// Everything that a node's dataplane must have, in an order of its own.
 ///
 /// Networks are those on which the node has tasks, and the ingress network; of these, all endpoints.
-/// Published ports are those of all services, as every node answers on them, and those in host mode of
-/// the node's own tasks.
+/// Published ports are those of all services: every node answers on them. Those in host mode are their
+/// endpoints', and their nodes answer on them.
+///
+/// Costs a look at everything: for many nodes there is [`NetworkStates`].
 pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
     let ingress = state.ingress_network().map(|network| network.id.as_str());
     let networks: BTreeMap<&str, proto::Network> = networks_of(state, node_id)
         .into_iter()
         .filter_map(|id| Some((id, network(state.network(id)?)?)))
         .collect();
+    let has = |id: &str| networks.contains_key(id);
 
-    let mut objects = vec![Kind::Settings(proto::Settings {
-        node_id: node_id.to_owned(),
-        vxlan_port: state
-            .cluster()
-            .map_or(0, |cluster| cluster.data_path_port.into()),
-        ingress_network_id: ingress.unwrap_or_default().to_owned(),
-    })];
-    for node in state.nodes().filter(|node| !node.data_path_addr.is_empty()) {
-        objects.push(Kind::Node(proto::Node {
-            id: node.id.clone(),
-            hostname: node.description.hostname.clone(),
-            address: node.data_path_addr.clone(),
-            up: node.status.state != NodeState::Down,
-        }));
-    }
-    let services = state
-        .services()
-        .filter_map(|s| service(s, ingress, &networks));
+    let mut objects = vec![Kind::Settings(settings(state, node_id))];
+    objects.extend(state.nodes().filter_map(|of| node(of)).map(Kind::Node));
+    let services = state.services().map(|of| service(of, ingress));
+    let services = services.chain(removed_services(state));
+    let services = services.filter_map(|of| on_networks(&of, has));
     objects.extend(services.map(Kind::Service));
-    let present = state.services();
-    let mut taken: BTreeSet<PortKey> = present
-        .flat_map(|s| published_ports(&s.endpoint.ports).map(|port| key(&port)))
-        .collect();
-    let mut host_ports = host_ports(state, node_id, &mut taken);
-    objects.extend(removed_services(state, taken).map(Kind::Service));
-    for task in state.tasks().filter(|task| is_on_networks(task)) {
+    let ids: BTreeSet<&str> = state.tasks().map(|task| task.node_id.as_str()).collect();
+    let on_nodes = ids.into_iter().flat_map(|id| host_ports(state, id));
+    let mut host_ports: BTreeMap<&str, Vec<_>> = on_nodes.collect();
+    for task in state.tasks() {
         let mut on_node = host_ports.remove(task.id.as_str()).unwrap_or_default();
-        objects.extend(endpoints(task, &networks).map(|mut endpoint| {
-            if Some(endpoint.network_id.as_str()) == ingress {
-                endpoint.host_ports = std::mem::take(&mut on_node);
-            }
-            Kind::Endpoint(endpoint)
+        let places = places(task).filter(|(id, _)| has(id));
+        objects.extend(places.map(|(id, address)| {
+            let host_ports = match Some(id) == ingress {
+                true => std::mem::take(&mut on_node),
+                false => Vec::new(),
+            };
+            Kind::Endpoint(endpoint(task, id, address, host_ports))
         }));
     }
     objects.extend(networks.into_values().map(Kind::Network));
@@ -65,6 +59,26 @@ pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
         object: Some(object),
     };
     objects.into_iter().map(object).collect()
+}
+
+fn settings(state: &State, node_id: &str) -> proto::Settings {
+    let ingress = state.ingress_network().map(|network| network.id.clone());
+    let cluster = state.cluster();
+    proto::Settings {
+        node_id: node_id.to_owned(),
+        vxlan_port: cluster.map_or(0, |cluster| cluster.data_path_port.into()),
+        ingress_network_id: ingress.unwrap_or_default(),
+    }
+}
+
+/// `None` until its address is known.
+fn node(node: &Node) -> Option<proto::Node> {
+    (!node.data_path_addr.is_empty()).then(|| proto::Node {
+        id: node.id.clone(),
+        hostname: node.description.hostname.clone(),
+        address: node.data_path_addr.clone(),
+        up: node.status.state != NodeState::Down,
+    })
 }
 
 /// The networks of which a node has the endpoints: those of its own tasks, and the ingress network.
@@ -104,12 +118,8 @@ pub fn network(network: &Network) -> Option<proto::Network> {
     })
 }
 
-/// `None` where the service concerns none of the networks and publishes nothing.
-fn service(
-    service: &Service,
-    ingress: Option<&str>,
-    networks: &BTreeMap<&str, proto::Network>,
-) -> Option<proto::Service> {
+/// A service with all of its networks on which it is to be found.
+fn service(service: &Service, ingress: Option<&str>) -> proto::Service {
     let endpoint = &service.endpoint;
     let ports: Vec<_> = published_ports(&endpoint.ports).collect();
     let vip_on = |network: &str| {
@@ -124,28 +134,41 @@ fn service(
             .iter()
             .map(|a| (a.target.as_str(), &a.aliases[..])),
     );
-    let networks: Vec<_> = joined
-        .filter(|(id, _)| networks.contains_key(id))
-        .filter_map(|(id, aliases)| {
-            let vip = match endpoint.spec.mode {
-                ResolutionMode::Dnsrr => String::new(),
-                // Until the allocator has given it, the service is not there.
-                ResolutionMode::Vip => vip_on(id)?,
-            };
-            Some(proto::ServiceNetwork {
-                network_id: id.to_owned(),
-                vip,
-                aliases: aliases.to_vec(),
-            })
+    let networks = joined.filter_map(|(id, aliases)| {
+        let vip = match endpoint.spec.mode {
+            ResolutionMode::Dnsrr => String::new(),
+            // Until the allocator has given it, the service is not there.
+            ResolutionMode::Vip => vip_on(id)?,
+        };
+        Some(proto::ServiceNetwork {
+            network_id: id.to_owned(),
+            vip,
+            aliases: aliases.to_vec(),
         })
-        .collect();
-    // Of ports in host mode its endpoints tell, but not what it is called.
-    let is_on_nodes = endpoint.ports.iter().any(PortConfig::is_of_node);
-    (!ports.is_empty() || !networks.is_empty() || is_on_nodes).then(|| proto::Service {
+    });
+    proto::Service {
         id: service.id.clone(),
         name: service.spec.name.clone(),
-        networks,
+        networks: networks.collect(),
         ports,
+        in_host_mode: endpoint.ports.iter().any(PortConfig::is_of_node),
+        removed: false,
+    }
+}
+
+/// A service as a node with these networks is told of it; `None` where it concerns none of them and
+/// publishes nothing.
+fn on_networks(service: &proto::Service, has: impl Fn(&str) -> bool) -> Option<proto::Service> {
+    let networks = service.networks.iter().filter(|of| has(&of.network_id));
+    let networks: Vec<_> = networks.cloned().collect();
+    let publishes = !service.ports.is_empty() || service.in_host_mode;
+    (publishes || !networks.is_empty()).then(|| proto::Service {
+        id: service.id.clone(),
+        name: service.name.clone(),
+        networks,
+        ports: service.ports.clone(),
+        in_host_mode: service.in_host_mode,
+        removed: service.removed,
     })
 }
 
@@ -176,20 +199,18 @@ fn key(port: &proto::PublishedPort) -> PortKey {
     (port.transport, port.published)
 }
 
-/// The ports in host mode of a node's tasks, by task ID. A port has one owner: one that is `taken` already
-/// is not here, and what is here is taken from then on.
+/// Whether ports of the task's node may lead to it.
+fn is_in_host_mode(task: &Task) -> bool {
+    is_on_networks(task) && task.ports.iter().any(PortConfig::is_of_node)
+}
+
+/// The ports in host mode of a node's tasks, by task ID.
 ///
 /// Tasks of one service share a port while one takes the other's place. If they listen on different ports,
 /// it leads to the newest that takes connections: the others keep those that they have.
-fn host_ports<'a>(
-    state: &'a State,
-    node_id: &str,
-    taken: &mut BTreeSet<PortKey>,
-) -> BTreeMap<&'a str, Vec<proto::PublishedPort>> {
+fn host_ports<'a>(state: &'a State, node_id: &str) -> BTreeMap<&'a str, Vec<proto::PublishedPort>> {
     let on_node = state.tasks_of_node(node_id);
-    let publishes =
-        |task: &&Arc<Task>| is_on_networks(task) && task.ports.iter().any(PortConfig::is_of_node);
-    let mut tasks: Vec<&Arc<Task>> = on_node.filter(publishes).collect();
+    let mut tasks: Vec<&Arc<Task>> = on_node.filter(|task| is_in_host_mode(task)).collect();
     let is_ready = |task: &Task| endpoint_state(task) == proto::EndpointState::Ready;
     tasks.sort_by_key(|task| (!is_ready(task), Reverse(task.spec_version)));
     let mut leads: BTreeMap<PortKey, (&str, u32)> = BTreeMap::new();
@@ -199,28 +220,23 @@ fn host_ports<'a>(
         for port in known.filter(|port| port.published_port != 0) {
             let port = published_port(&port);
             let owner = (task.service_id.as_str(), port.target);
-            if *leads.entry(key(&port)).or_insert(owner) == owner && !taken.contains(&key(&port)) {
+            if *leads.entry(key(&port)).or_insert(owner) == owner {
                 ports.entry(&task.id).or_default().push(port);
             }
         }
     }
-    taken.extend(leads.into_keys());
     ports
 }
 
 /// Services that are no more, but whose tasks have not all ended: their connections live on until
 /// then. They have the ports that any of these tasks was made with, which an update may have changed; of
-/// one port with several targets, the newest. A port that is `taken`, as another service has it by now, is
-/// that one's.
-fn removed_services(
-    state: &State,
-    mut taken: BTreeSet<PortKey>,
-) -> impl Iterator<Item = proto::Service> {
-    let of_removed = |task: &&Arc<Task>| {
-        let publishes = is_on_networks(task) && !task.ports.is_empty();
-        publishes && state.service(&task.service_id).is_none()
-    };
-    let mut tasks: Vec<&Arc<Task>> = state.tasks().filter(of_removed).collect();
+/// one port with several targets, the newest. A port that another service has by now is that one's.
+fn removed_services(state: &State) -> impl Iterator<Item = proto::Service> {
+    let ids = state.services_of_tasks();
+    let ids = ids.filter(|id| state.service(id).is_none());
+    let publishes = |task: &&Arc<Task>| is_on_networks(task) && !task.ports.is_empty();
+    let tasks = ids.flat_map(|id| state.tasks_of_service(id));
+    let mut tasks: Vec<&Arc<Task>> = tasks.filter(publishes).collect();
     tasks.sort_by_key(|task| Reverse(task.spec_version));
     let mut removed: BTreeMap<&str, proto::Service> = BTreeMap::new();
     for task in tasks {
@@ -228,10 +244,17 @@ fn removed_services(
         let service = removed.entry(id).or_insert_with(|| proto::Service {
             id: id.to_owned(),
             name: task.service_name.clone(),
-            networks: Vec::new(),
-            ports: Vec::new(),
+            removed: true,
+            ..proto::Service::default()
         });
         service.ports.extend(published_ports(&task.ports));
+    }
+    let mut taken = BTreeSet::new();
+    if !removed.is_empty() {
+        let present = state.services();
+        taken.extend(
+            present.flat_map(|s| published_ports(&s.endpoint.ports).map(|port| key(&port))),
+        );
     }
     removed.into_values().filter_map(move |mut service| {
         service.ports.retain(|port| taken.insert(key(port)));
@@ -239,28 +262,37 @@ fn removed_services(
     })
 }
 
-fn endpoints<'a>(
-    task: &'a Task,
-    networks: &'a BTreeMap<&str, proto::Network>,
-) -> impl Iterator<Item = proto::Endpoint> + 'a {
+/// The networks on which a task has an address that may be in use, by ID, and the addresses.
+fn places(task: &Task) -> impl Iterator<Item = (&str, Ipv4Addr)> {
     let attachments = task.networks_attachments.iter();
-    attachments.filter_map(move |attachment| {
-        let network_id = &attachment.network_id;
-        if !networks.contains_key(network_id.as_str()) {
-            return None;
-        }
-        Some(proto::Endpoint {
-            id: format!("{}.{network_id}", task.id),
-            task_id: task.id.clone(),
-            service_id: task.service_id.clone(),
-            network_id: network_id.clone(),
-            node_id: task.node_id.clone(),
-            address: attachment.address?.addr().to_string(),
-            state: endpoint_state(task).into(),
-            names: names(task),
-            host_ports: Vec::new(),
-        })
+    let attachments = attachments.filter(move |_| is_on_networks(task));
+    attachments.filter_map(|attachment| {
+        let address = attachment.address?.addr();
+        Some((attachment.network_id.as_str(), address))
     })
+}
+
+fn endpoint_id(task: &Task, network_id: &str) -> String {
+    format!("{}.{network_id}", task.id)
+}
+
+fn endpoint(
+    task: &Task,
+    network_id: &str,
+    address: Ipv4Addr,
+    host_ports: Vec<proto::PublishedPort>,
+) -> proto::Endpoint {
+    proto::Endpoint {
+        id: endpoint_id(task, network_id),
+        task_id: task.id.clone(),
+        service_id: task.service_id.clone(),
+        network_id: network_id.to_owned(),
+        node_id: task.node_id.clone(),
+        address: address.to_string(),
+        state: endpoint_state(task).into(),
+        names: names(task),
+        host_ports,
+    }
 }
 
 fn endpoint_state(task: &Task) -> proto::EndpointState {
@@ -516,7 +548,7 @@ mod tests {
         let mut draft = fixture.draft();
         draft.remove(skein_model::Kind::Service, "web");
         fixture.commit(draft);
-        let services: Vec<_> = removed_services(&fixture.state, BTreeSet::new()).collect();
+        let services: Vec<_> = removed_services(&fixture.state).collect();
         let [web] = &services[..] else {
             panic!("{services:?}")
         };
@@ -646,6 +678,10 @@ mod tests {
         for object in network_state(&fixture.state, node) {
             if let Some(Kind::Endpoint(endpoint)) = object.object {
                 assert!(endpoint.network_id == "ingress" || endpoint.host_ports.is_empty());
+                // Every node hears of the ports of the others, and leaves them to them.
+                if endpoint.node_id != node {
+                    continue;
+                }
                 let of_task =
                     |p: &proto::PublishedPort| (p.published, p.target, endpoint.task_id.clone());
                 ports.extend(endpoint.host_ports.iter().map(of_task));
@@ -673,15 +709,6 @@ mod tests {
         fixture.commit(draft);
         assert_eq!(host_ports_on(&fixture, "b"), both);
         fixture.task("back1", |task| task.status.state = TaskState::Shutdown);
-        assert_eq!(host_ports_on(&fixture, "b"), []);
-    }
-
-    #[test]
-    fn a_port_of_every_node_is_none_of_a_task_s() {
-        let mut fixture = with_host_ports();
-        fixture.service("web", |service| {
-            service.endpoint.ports = publishing(8080).ports;
-        });
         assert_eq!(host_ports_on(&fixture, "b"), []);
     }
 

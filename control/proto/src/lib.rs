@@ -4,9 +4,11 @@
 //! - [`node`]: everything on the mTLS port: identity, dispatcher, logs, Raft, API forwarding.
 //! - [`inspect`]: what `skein` asks the daemons; also its JSON.
 //! - [`view`]: a network state as a whole.
+//! - [`encoded`]: objects of network states that are encoded once for many nodes.
 //! - [`plugin`]: options that pass through the engine.
 //! - [`socket`]: unix sockets between processes of one node.
 
+pub mod encoded;
 pub mod plugin;
 pub mod socket;
 pub mod view;

@@ -26,7 +26,7 @@ use skein_model::{
     EngineDescription, NodeDescription, NodeResources, NodeRole, Task, TaskState, TaskStatus,
 };
 use skein_proto::{
-    network::{NetworkUpdate, Programmed},
+    network::{EncodedUpdate, NetworkUpdate, Programmed},
     node::{
         AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NetworkRequest,
         ReportNetworkRequest, SessionMessage, SessionRequest, TaskStatusUpdate,
@@ -393,10 +393,11 @@ impl Run {
             }
             .boxed()
         });
-        let mut updates: mpsc::Receiver<Result<NetworkUpdate, Status>> = opening.await?;
+        let mut updates: mpsc::Receiver<Result<EncodedUpdate, Status>> = opening.await?;
         let mut told = View::default();
         while let Some(update) = updates.recv().await {
-            told = told.after(update?);
+            let update = NetworkUpdate::try_from(update?);
+            told = told.after(update.expect("what managers send can be read"));
             if Random.random_bool(REFUSES) {
                 self.report_network(to, id).await?;
                 pause(PROGRAM_AGAIN_MS).await;

@@ -11,10 +11,13 @@ use super::{
 use crate::rpc::{Managers, RemoteManager};
 use rand::Rng as _;
 use skein_model::{Node, Task};
-use skein_proto::node::{
-    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NetworkRequest, ReportNetworkRequest,
-    SessionMessage, SessionRequest, TaskStatusUpdate, UpdateTaskStatusRequest,
-    dispatcher_client::DispatcherClient,
+use skein_proto::{
+    network::NetworkUpdate,
+    node::{
+        AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NetworkRequest,
+        ReportNetworkRequest, SessionMessage, SessionRequest, TaskStatusUpdate,
+        UpdateTaskStatusRequest, dispatcher_client::DispatcherClient,
+    },
 };
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 use tokio::{
@@ -200,6 +203,9 @@ impl Session {
         };
         let mut updates = client.network(request).await?.into_inner();
         while let Some(update) = updates.message().await? {
+            let update = NetworkUpdate::try_from(update).map_err(|error| {
+                Status::internal(format!("a network state cannot be read: {error}"))
+            })?;
             self.environment.networks.take(update);
         }
         Err(ended())

@@ -16,8 +16,23 @@ pub(super) struct Kernels {
 
 #[derive(Default)]
 struct Shared {
-    by_node: Mutex<BTreeMap<String, Kernel>>,
+    known: Mutex<Known>,
     news: Notify,
+}
+
+#[derive(Default)]
+struct Known {
+    by_node: BTreeMap<String, Kernel>,
+    /// The nodes' networks are to be the same in all states of the store from the first to the second.
+    same: (u64, u64),
+}
+
+impl Known {
+    /// Up to which state of the store holds what holds for one.
+    fn holds_to(&self, index: u64) -> u64 {
+        let (from, to) = self.same;
+        if index >= from { index.max(to) } else { index }
+    }
 }
 
 /// One node, in one session.
@@ -63,39 +78,54 @@ impl Kernel {
 impl Kernels {
     /// A node was told a version: that of the state of the store it is made of.
     pub(super) fn told(&self, session: &Session, version: u64) {
-        self.change(session, |kernel| {
+        self.change(session, version, |kernel, holds_to| {
             let first = kernel.told.map_or(version, |told| told.first);
             kernel.told = Some(Told {
                 first,
                 version,
-                holds_to: version,
+                holds_to,
             });
         });
     }
 
     /// The newest version that a node was told holds for a later state of the store, too.
     pub(super) fn holds(&self, session: &Session, index: u64) {
-        self.change(session, |kernel| {
+        self.change(session, index, |kernel, holds_to| {
             if let Some(told) = &mut kernel.told {
-                told.holds_to = told.holds_to.max(index);
+                told.holds_to = told.holds_to.max(holds_to);
             }
         });
     }
 
+    /// The networks of all nodes are to be the same in all states of the store from one to another.
+    pub(super) fn same(&self, from: u64, to: u64) {
+        let mut known = self.shared.known.lock();
+        known.same = (from, to);
+        let all = known.by_node.values_mut();
+        for told in all.filter_map(|kernel| kernel.told.as_mut()) {
+            if told.holds_to >= from {
+                told.holds_to = told.holds_to.max(to);
+            }
+        }
+        self.shared.news.notify_one();
+    }
+
     /// A node's kernel has a version, the whole of it.
     pub(super) fn report(&self, session: &Session, version: u64) {
-        self.change(session, |kernel| kernel.programmed = Some(version));
+        self.change(session, version, |kernel, _| {
+            kernel.programmed = Some(version);
+        });
     }
 
     /// This manager leads no more: the nodes say it to another.
     pub(super) fn forget(&self) {
-        self.shared.by_node.lock().clear();
+        *self.shared.known.lock() = Known::default();
     }
 
     /// Up to which state each node's kernel is right.
     pub(super) fn programmed(&self) -> Programmed {
-        let by_node = self.shared.by_node.lock();
-        let nodes = by_node.iter();
+        let known = self.shared.known.lock();
+        let nodes = known.by_node.iter();
         nodes
             .map(|(node, kernel)| (node.clone(), kernel.index()))
             .collect()
@@ -103,8 +133,8 @@ impl Kernels {
 
     /// How far each node is, for people to see.
     pub(super) fn progress(&self) -> BTreeMap<String, Progress> {
-        let by_node = self.shared.by_node.lock();
-        let nodes = by_node.iter().map(|(node, kernel)| {
+        let known = self.shared.known.lock();
+        let nodes = known.by_node.iter().map(|(node, kernel)| {
             let progress = Progress {
                 told: kernel.told.map_or(0, |told| told.version),
                 programmed: kernel.programmed.unwrap_or(0),
@@ -119,13 +149,15 @@ impl Kernels {
         self.shared.news.notified().await;
     }
 
-    fn change(&self, session: &Session, change: impl FnOnce(&mut Kernel)) {
+    /// Changes what is known of a node; `change` is told up to which state holds what holds for `index`.
+    fn change(&self, session: &Session, index: u64, change: impl FnOnce(&mut Kernel, u64)) {
         // One that has ended has nothing more to say.
         if session.ended.is_cancelled() {
             return;
         }
-        let mut by_node = self.shared.by_node.lock();
-        let kernel = by_node.entry(session.node_id.clone()).or_default();
+        let mut known = self.shared.known.lock();
+        let holds_to = known.holds_to(index);
+        let kernel = known.by_node.entry(session.node_id.clone()).or_default();
         if kernel.session_id != session.id {
             *kernel = Kernel {
                 session_id: session.id.clone(),
@@ -133,7 +165,7 @@ impl Kernels {
             };
         }
         let before = kernel.index();
-        change(kernel);
+        change(kernel, holds_to);
         if kernel.index() > before {
             self.shared.news.notify_one();
         }
@@ -196,6 +228,24 @@ mod tests {
         assert!(known(&kernels, 12));
         kernels.forget();
         assert_eq!(kernels.programmed(), Programmed::default());
+    }
+
+    #[test]
+    fn states_that_are_the_same_to_networks_hold_for_all_who_know_the_first_of_them() {
+        let (kernels, session) = (Kernels::default(), session("s"));
+        kernels.told(&session, 10);
+        kernels.report(&session, 10);
+        kernels.same(11, 13);
+        assert!(known(&kernels, 10), "it has not been told of 11");
+        kernels.holds(&session, 11);
+        assert!(known(&kernels, 13));
+        kernels.same(11, 14);
+        assert!(known(&kernels, 14));
+        kernels.same(15, 17);
+        assert!(known(&kernels, 14));
+        kernels.told(&session, 15);
+        kernels.report(&session, 15);
+        assert!(known(&kernels, 17));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use super::{
     certificates::{self, Wanted},
     heartbeats::Pulse,
     kernels::Kernels,
+    networks::Networks,
     problems::Problems,
     roles::{self, Group},
     sessions::Sessions,
@@ -38,6 +39,7 @@ pub(super) async fn run<S: Store>(
     sessions: Sessions,
     problems: Problems,
     kernels: Kernels,
+    networks: Networks,
     shutdown: CancellationToken,
 ) {
     let mut leadership = store.leadership();
@@ -55,10 +57,12 @@ pub(super) async fn run<S: Store>(
             () = shutdown.cancelled() => {}
             () = lost(&mut leadership, term) => info!(term, "this manager leads no more"),
             () = lead(&store, &pulse, &kernels) => {}
+            () = networks.follow(&store) => {}
         }
         sessions.end_all();
         problems.forget();
         kernels.forget();
+        networks.forget();
     }
     sessions.end_all();
 }

@@ -9,6 +9,7 @@ mod heartbeats;
 mod kernels;
 mod leader;
 mod logs;
+mod networks;
 mod problems;
 mod reports;
 mod roles;
@@ -28,6 +29,7 @@ use crate::raft::{
 use drivers::Drivers;
 use heartbeats::Pulse;
 use kernels::Kernels;
+use networks::Networks;
 use problems::Problems;
 use reports::Reports;
 use sessions::Sessions;
@@ -54,6 +56,7 @@ struct Parts<S: Store> {
     reports: Reports,
     problems: Problems,
     kernels: Kernels,
+    networks: Networks,
     drivers: Arc<dyn Drivers>,
     broker: logs::Broker,
     events: Events,
@@ -61,12 +64,14 @@ struct Parts<S: Store> {
 
 impl<S: Store> Parts<S> {
     fn start(store: S, drivers: Arc<dyn Drivers>, shutdown: CancellationToken) -> Self {
+        let kernels = Kernels::default();
         let parts = Self {
             drivers,
             pulse: Arc::new(Pulse::new()),
             sessions: Sessions::default(),
             problems: Problems::default(),
-            kernels: Kernels::default(),
+            networks: Networks::new(kernels.clone()),
+            kernels,
             reports: Reports::start(store.clone(), shutdown.clone()),
             broker: logs::Broker::default(),
             events: Events::start(store.clone(), shutdown.clone()),
@@ -78,6 +83,7 @@ impl<S: Store> Parts<S> {
             parts.sessions.clone(),
             parts.problems.clone(),
             parts.kernels.clone(),
+            parts.networks.clone(),
             shutdown,
         ));
         parts
@@ -91,6 +97,7 @@ impl<S: Store> Parts<S> {
             reports: self.reports.clone(),
             problems: self.problems.clone(),
             kernels: self.kernels.clone(),
+            networks: self.networks.clone(),
             drivers: self.drivers.clone(),
         }
     }

@@ -8,7 +8,7 @@ use crate::{
 use parking_lot::Mutex;
 use skein_model::{State, new_id};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -86,28 +86,36 @@ pub(super) fn stream<S: Store, T: Send + 'static, I: IntoIterator<Item = T>>(
     session: Session,
     next: impl FnMut(&State) -> I + Send + 'static,
 ) -> ReceiverStream<Result<T, Status>> {
-    stream_with(store, session, Arc::default(), next)
+    stream_of(store, session, store.watch(), Arc::default(), next)
 }
 
-/// The same where what `next` says depends on more than the state: it is asked also when there is `news`.
-pub(super) fn stream_with<S: Store, T: Send + 'static, I: IntoIterator<Item = T>>(
+/// The same of another thing that is watched, and where what `next` says depends on more than that: it is
+/// asked also when there is `news`.
+pub(super) fn stream_of<S, W, T, I>(
     store: &S,
     session: Session,
+    mut watched: watch::Receiver<W>,
     news: Arc<Notify>,
-    mut next: impl FnMut(&State) -> I + Send + 'static,
-) -> ReceiverStream<Result<T, Status>> {
+    mut next: impl FnMut(&W) -> I + Send + 'static,
+) -> ReceiverStream<Result<T, Status>>
+where
+    S: Store,
+    W: Clone + Send + Sync + 'static,
+    T: Send + 'static,
+    I: IntoIterator<Item = T>,
+{
     let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
     let store = store.clone();
     platform::spawn::<S::Platform>(async move {
         let follow = async {
-            let mut states = store.watch();
             loop {
                 // Room first, so that what is sent is as new as can be.
                 let Ok(room) = sender.reserve().await else {
                     return;
                 };
-                let state = states.borrow_and_update().clone();
-                let messages: Vec<T> = next(&state).into_iter().collect();
+                let seen = watched.borrow_and_update().clone();
+                let messages: Vec<T> = next(&seen).into_iter().collect();
+                drop(seen);
                 let mut room = Some(room);
                 for message in messages {
                     match room.take() {
@@ -118,7 +126,7 @@ pub(super) fn stream_with<S: Store, T: Send + 'static, I: IntoIterator<Item = T>
                 }
                 let changed = tokio::select! {
                     biased;
-                    changed = states.changed() => changed.is_ok(),
+                    changed = watched.changed() => changed.is_ok(),
                     () = news.notified() => true,
                     () = sender.closed() => false,
                 };

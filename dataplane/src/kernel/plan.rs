@@ -7,7 +7,7 @@ use skein_abi::{
     limits::LOCAL_BACKENDS_MAX,
     overlay::{Location, NETWORK_INTERNAL, Network, OverlayKey},
 };
-use skein_proto::network::{Endpoint, EndpointState, Kind, Problem, Transport};
+use skein_proto::network::{Endpoint, EndpointState, Kind, Problem, Service, Transport};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -205,7 +205,10 @@ impl<'a> Endpoints<'a> {
                 let on_network = (service, endpoint.network_id.as_str());
                 let of_service = gathered.by_service.entry(on_network).or_default();
                 of_service.push(placed);
-                for port in &endpoint.host_ports {
+                let on_this_node = nodes
+                    .get(endpoint.node_id.as_str())
+                    .is_some_and(|node| node.own);
+                for port in endpoint.host_ports.iter().filter(|_| on_this_node) {
                     let port = (port.transport(), port.published, port.target);
                     let sharing = gathered.by_host_port.entry((service, port)).or_default();
                     sharing.push(placed);
@@ -277,14 +280,15 @@ fn plan_services<'a>(
             plan.vips
                 .insert(key, ready.map(|backend| backend.address).collect());
         }
-        if service.ports.is_empty() {
-            continue;
-        }
-        for port in &service.ports {
-            let port = (port.transport(), port.published, port.target);
-            plan.publish(&service.id, port);
-        }
-        plan.balance(&service.id, endpoints.of(&service.id, ingress));
+    }
+    // Whose a port is that several have: a service's that has it on all nodes, then a task's of this node, and
+    // only then one's that is no more.
+    let (removed, present): (Vec<_>, Vec<_>) = desired
+        .services
+        .values()
+        .partition(|service| service.removed);
+    for service in present {
+        plan.publish_all(service, endpoints.of(&service.id, ingress));
     }
     for ((service, port), backends) in &endpoints.by_host_port {
         // Another target is another group: so the kernel takes it and those who listen on it in one write.
@@ -294,14 +298,31 @@ fn plan_services<'a>(
         plan.publish(&group, *port);
         plan.balance(&group, backends);
     }
+    for service in removed {
+        plan.publish_all(service, endpoints.of(&service.id, ingress));
+    }
 }
 
 impl Plan {
+    /// A service's ports on all nodes.
+    fn publish_all(&mut self, service: &Service, backends: &[Placed]) {
+        if service.ports.is_empty() {
+            return;
+        }
+        for port in &service.ports {
+            let port = (port.transport(), port.published, port.target);
+            self.publish(&service.id, port);
+        }
+        self.balance(&service.id, backends);
+    }
+
+    /// Whose it is already, it stays.
     fn publish(&mut self, group: &str, (transport, published, target): Port) {
         match published_key(transport, published) {
             Ok(key) => {
                 let target = u16::try_from(target).unwrap_or_default();
-                self.published.insert(key, (group.to_owned(), target));
+                let owner = self.published.entry(key);
+                owner.or_insert_with(|| (group.to_owned(), target));
             }
             Err(message) => self.problem(Kind::Service, service_of(group), message),
         }

@@ -111,7 +111,7 @@ mod tests {
                 place("a", "10.0.1.2"),
                 place("b", ""),
             ],
-            ports: vec![],
+            ..proto::Service::default()
         };
         desired.services.insert("s1".into(), service);
         for endpoint in [

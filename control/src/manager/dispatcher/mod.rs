@@ -11,6 +11,7 @@ use super::{
     drivers::Drivers,
     heartbeats::Pulse,
     kernels::Kernels,
+    networks::Networks,
     problems::Problems,
     reports::Reports,
     sessions::{self, Session, Sessions},
@@ -20,7 +21,7 @@ use crate::{raft::Member, rpc::Caller};
 use skein_model::{Cluster, Node, NodeDescription, NodeState, TaskStatus};
 use skein_orchestration::heartbeats::heartbeat_period;
 use skein_proto::{
-    network::{NetworkUpdate, Programmed},
+    network::{EncodedUpdate, Programmed},
     node as proto,
 };
 use std::{
@@ -42,6 +43,7 @@ pub(super) struct Service<S: Store> {
     pub(super) reports: Reports,
     pub(super) problems: Problems,
     pub(super) kernels: Kernels,
+    pub(super) networks: Networks,
     pub(super) drivers: Arc<dyn Drivers>,
 }
 
@@ -87,7 +89,7 @@ impl<S: Store> Service<S> {
 impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     type SessionStream = Stream<proto::SessionMessage>;
     type AssignmentsStream = Stream<proto::AssignmentsMessage>;
-    type NetworkStream = Stream<NetworkUpdate>;
+    type NetworkStream = Stream<EncodedUpdate>;
 
     async fn session(
         &self,
@@ -203,7 +205,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
             }
             messages
         };
-        let stream = sessions::stream_with(&self.store, session, news, next);
+        let stream = sessions::stream_of(&self.store, session, self.store.watch(), news, next);
         Ok(Response::new(stream))
     }
 
@@ -245,8 +247,10 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     ) -> Answer<Self::NetworkStream> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let mut updates = network::Updates::of(session.clone(), self.kernels.clone());
-        let next = move |state: &skein_model::State| updates.next(state);
-        Ok(Response::new(sessions::stream(&self.store, session, next)))
+        let next = move |states: &Option<_>| states.as_ref().and_then(|of| updates.next(of));
+        let watched = self.networks.watch();
+        let stream = sessions::stream_of(&self.store, session, watched, Arc::default(), next);
+        Ok(Response::new(stream))
     }
 
     async fn report_network(

@@ -1,16 +1,14 @@
 use crate::manager::{kernels::Kernels, sessions::Session};
-use skein_model::State;
-use skein_orchestration::network_state::network_state;
-use skein_proto::{network::NetworkUpdate, view::View};
+use skein_orchestration::network_state::{NetworkStates, Told};
+use skein_proto::network::EncodedUpdate;
+use std::sync::Arc;
 
 /// The network state of one node, as its dataplane was told of it.
 pub(super) struct Updates {
     session: Session,
     kernels: Kernels,
     /// `None` until all was told.
-    told: Option<View>,
-    /// [`State::network_index`] of the state that was looked at last.
-    seen: Option<u64>,
+    told: Option<Told>,
 }
 
 impl Updates {
@@ -20,28 +18,18 @@ impl Updates {
             session,
             kernels,
             told: None,
-            seen: None,
         }
     }
 
-    /// What the dataplane must be told of a state.
-    pub(super) fn next(&mut self, state: &State) -> Option<NetworkUpdate> {
-        // A thousand nodes ask this of every state.
-        if self.seen.replace(state.network_index()) == Some(state.network_index()) {
-            self.kernels.holds(&self.session, state.index());
-            return None;
+    /// What the dataplane must be told.
+    pub(super) fn next(&mut self, states: &Arc<NetworkStates>) -> Option<EncodedUpdate> {
+        let (told, update) = states.update(&self.session.node_id, self.told.as_ref());
+        self.told = Some(told);
+        match &update {
+            Some(update) => self.kernels.told(&self.session, update.version),
+            // Most changes are of tasks on networks that the node does not have.
+            None => self.kernels.holds(&self.session, states.index()),
         }
-        let view = View::new(state.index(), network_state(state, &self.session.node_id));
-        // Most changes of the store concern no network: their versions alone are no news.
-        if let Some(told) = &self.told
-            && told.objects == view.objects
-        {
-            self.kernels.holds(&self.session, state.index());
-            return None;
-        }
-        let update = view.update_from(self.told.as_ref());
-        self.kernels.told(&self.session, view.version);
-        self.told = Some(view);
         update
     }
 }
@@ -49,7 +37,7 @@ impl Updates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skein_model::{Action, Node, Object, Proposal, Task, Timestamp};
+    use skein_model::{Action, Node, Object, Proposal, State, Task, Timestamp};
     use tokio_util::sync::CancellationToken;
 
     fn with(state: &State, object: impl Into<Object>) -> State {
@@ -79,18 +67,21 @@ mod tests {
         };
         let mut updates = Updates::of(session, Kernels::default());
         let state = with(&State::default(), node("a"));
-        let first = updates.next(&state).unwrap();
+        let states = Arc::new(NetworkStates::default().after(&state));
+        let first = updates.next(&states).unwrap();
         assert!(first.complete && first.version == 1);
-        assert_eq!(updates.next(&state), None);
+        assert_eq!(updates.next(&states), None);
         let task = Task {
             id: "t".into(),
             node_id: "a".into(),
             ..Task::default()
         };
         let state = with(&state, task);
-        assert_eq!(updates.next(&state), None);
+        let states = Arc::new(states.after(&state));
+        assert_eq!(updates.next(&states), None);
         let state = with(&state, node("b"));
-        let second = updates.next(&state).unwrap();
+        let states = Arc::new(states.after(&state));
+        let second = updates.next(&states).unwrap();
         assert_eq!((second.version, second.upsert.len()), (3, 1));
         assert!(!second.complete);
     }

@@ -45,7 +45,7 @@ pub struct Raw {
     /// Held: the session ends with its stream.
     _session: Messages<proto::SessionMessage>,
     assignments: Messages<proto::AssignmentsMessage>,
-    network: Messages<net::NetworkUpdate>,
+    network: Messages<net::EncodedUpdate>,
 }
 
 impl Raw {
@@ -87,7 +87,8 @@ impl Raw {
 
     pub async fn network(&mut self) -> net::NetworkUpdate {
         let next = timeout(PATIENCE, self.network.next()).await;
-        next.expect("an update in time").unwrap().unwrap()
+        let update = next.expect("an update in time").unwrap().unwrap();
+        update.try_into().unwrap()
     }
 
     pub async fn report(&self, task: &str, state: TaskState) -> Result<(), Status> {

@@ -40,6 +40,7 @@ fn desired(endpoints: &[(&str, &str, &str, EndpointState)]) -> Desired {
             published: 30_000,
             target: 80,
         }],
+        ..Service::default()
     };
     let mut objects = vec![
         Kinds::Settings(Settings {
@@ -258,6 +259,7 @@ fn a_port_in_host_mode_leads_to_the_tasks_of_this_node_that_have_it() {
     };
     gives("10.0.0.5", &[port(8080, 80), port(40_000, 80)]);
     gives("10.0.0.6", &[port(8080, 80)]);
+    gives("10.0.0.8", &[port(8080, 80), port(40_001, 80)]);
     let local = attached(&[
         ("in", "10.0.0.5", 3),
         ("in", "10.0.0.6", 4),
@@ -283,4 +285,50 @@ fn a_port_in_host_mode_leads_to_the_tasks_of_this_node_that_have_it() {
     assert_eq!(leads_to(40_000), (vec![3], vec![]));
     assert_eq!(plan.local["web"].ready_len, 2, "in ingress mode, all do");
     assert_eq!(plan.published.len(), 3);
+}
+
+#[test]
+fn a_port_is_of_all_nodes_before_it_is_of_one_and_last_of_what_is_no_more() {
+    const PORT: u16 = 8080;
+    let port = |target| PublishedPort {
+        transport: Transport::Tcp.into(),
+        published: PORT.into(),
+        target,
+    };
+    let mut wanted = desired(&[("in", "a", "10.0.0.5", READY)]);
+    let owner = |wanted: &Desired| {
+        let key = PublishedKey {
+            port: PORT.to_be(),
+            proto: TCP,
+            pad: 0,
+        };
+        let plan = plan(wanted, &attached(&[("in", "10.0.0.5", 3)]));
+        assert_eq!(plan.problems, []);
+        plan.published.get(&key).map(|(group, target)| {
+            assert!(plan.local.contains_key(group));
+            (service_of(group).to_owned(), *target)
+        })
+    };
+    assert_eq!(owner(&wanted), None);
+    // Before and after the others, by name.
+    for id in ["gone", "zombie"] {
+        let gone = Service {
+            id: id.into(),
+            ports: vec![port(1)],
+            removed: true,
+            ..Service::default()
+        };
+        wanted.services.insert(id.into(), gone);
+    }
+    assert_eq!(owner(&wanted), Some(("gone".into(), 1)));
+    let endpoint = wanted.endpoints.get_mut("10.0.0.5.in").unwrap();
+    endpoint.host_ports = vec![port(2)];
+    assert_eq!(owner(&wanted), Some(("web".into(), 2)));
+    let everywhere = Service {
+        id: "zz".into(),
+        ports: vec![port(3)],
+        ..Service::default()
+    };
+    wanted.services.insert("zz".into(), everywhere);
+    assert_eq!(owner(&wanted), Some(("zz".into(), 3)));
 }
