@@ -101,13 +101,17 @@ impl Kernels {
     pub(super) fn same(&self, from: u64, to: u64) {
         let mut known = self.shared.known.lock();
         known.same = (from, to);
-        let all = known.by_node.values_mut();
-        for told in all.filter_map(|kernel| kernel.told.as_mut()) {
-            if told.holds_to >= from {
+        let mut is_further = false;
+        for kernel in known.by_node.values_mut() {
+            let before = kernel.index();
+            if let Some(told) = kernel.told.as_mut().filter(|told| told.holds_to >= from) {
                 told.holds_to = told.holds_to.max(to);
             }
+            is_further |= kernel.index() > before;
         }
-        self.shared.news.notify_one();
+        if is_further {
+            self.shared.news.notify_one();
+        }
     }
 
     /// A node's kernel has a version, the whole of it.
@@ -253,9 +257,12 @@ mod tests {
         let (kernels, session) = (Kernels::default(), session("s"));
         let silent = std::time::Duration::from_secs(1);
         kernels.told(&session, 10);
+        kernels.same(10, 11);
         let none = tokio::time::timeout(silent, kernels.news()).await;
         assert!(none.is_err());
         kernels.report(&session, 10);
+        kernels.news().await;
+        kernels.same(10, 12);
         kernels.news().await;
     }
 }
