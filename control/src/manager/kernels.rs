@@ -179,14 +179,9 @@ impl Kernels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio_util::sync::CancellationToken;
 
     fn session(id: &str) -> Session {
-        Session {
-            node_id: "a".into(),
-            id: id.into(),
-            ended: CancellationToken::new(),
-        }
+        Session::new("a", id.to_owned())
     }
 
     fn known(kernels: &Kernels, index: u64) -> bool {

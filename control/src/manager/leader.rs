@@ -56,7 +56,13 @@ pub(super) async fn run<S: Store>(
             biased;
             () = shutdown.cancelled() => {}
             () = lost(&mut leadership, term) => info!(term, "this manager leads no more"),
-            _ = async { tokio::join!(lead(&store, &pulse, &kernels), networks.follow(&store)) } => {}
+            _ = async {
+                tokio::join!(
+                    lead(&store, &pulse, &kernels),
+                    networks.follow(&store),
+                    sessions.follow(&store),
+                )
+            } => {}
         }
         sessions.end_all();
         problems.forget();

@@ -1,14 +1,17 @@
 //! The agents that this leader is in touch with.
 
+mod concerned;
+
 use super::store::{self, Store};
 use crate::{
     raft::platform::{self, Platform},
     rpc::PeerIdentity,
 };
+use concerned::{Concerned, Watcher};
 use parking_lot::Mutex;
 use skein_model::{State, new_id};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -25,6 +28,24 @@ pub(super) struct Session {
     pub(super) node_id: String,
     pub(super) id: String,
     pub(super) ended: CancellationToken,
+    /// Sent whenever there may be something to tell the node.
+    news: watch::Sender<()>,
+}
+
+impl Session {
+    pub(super) fn new(node_id: &str, id: String) -> Self {
+        Self {
+            node_id: node_id.to_owned(),
+            id,
+            ended: CancellationToken::new(),
+            news: watch::Sender::new(()),
+        }
+    }
+
+    /// Its streams look whether there is something to tell the node.
+    pub(super) fn wake(&self) {
+        self.news.send_replace(());
+    }
 }
 
 /// The newest session of each node.
@@ -36,11 +57,7 @@ pub(super) struct Sessions {
 impl Sessions {
     /// Begins a session of a node; an earlier one ends.
     pub(super) fn begin<P: Platform>(&self, node_id: &str) -> Session {
-        let session = Session {
-            node_id: node_id.to_owned(),
-            id: new_id(&mut P::rng()),
-            ended: CancellationToken::new(),
-        };
+        let session = Session::new(node_id, new_id(&mut P::rng()));
         let earlier = self
             .by_node
             .lock()
@@ -55,6 +72,29 @@ impl Sessions {
     pub(super) fn end_all(&self) {
         for session in std::mem::take(&mut *self.by_node.lock()).into_values() {
             session.ended.cancel();
+        }
+    }
+
+    /// Wakes the sessions that each change of the store may concern, until Raft has ended.
+    pub(super) async fn follow<S: Store>(&self, store: &S) {
+        let mut states = store.watch();
+        let mut watcher = Watcher::default();
+        loop {
+            let state = states.borrow_and_update().clone();
+            let concerned = watcher.next(state, store.members());
+            {
+                let sessions = self.by_node.lock();
+                match &concerned {
+                    Concerned::All => sessions.values().for_each(Session::wake),
+                    Concerned::Nodes(ids) => {
+                        let sessions = ids.iter().filter_map(|id| sessions.get(id));
+                        sessions.for_each(Session::wake);
+                    }
+                }
+            }
+            if states.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -79,23 +119,22 @@ pub(super) fn peer<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
     peer.ok_or_else(|| Status::unauthenticated("a certificate of the swarm is needed for this"))
 }
 
-/// Streams what `next` makes of each state until the session ends or the agent hangs up. `next` says
-/// nothing where a state brings no news.
+/// Streams what `next` makes of the newest state, whenever the session is woken, until it ends or the
+/// agent hangs up. `next` says nothing where there is no news.
 pub(super) fn stream<S: Store, T: Send + 'static, I: IntoIterator<Item = T>>(
     store: &S,
     session: Session,
-    next: impl FnMut(&State) -> I + Send + 'static,
+    mut next: impl FnMut(&State) -> I + Send + 'static,
 ) -> ReceiverStream<Result<T, Status>> {
-    stream_of(store, session, store.watch(), Arc::default(), next)
+    let (news, states) = (session.news.subscribe(), store.clone());
+    stream_of(store, session, news, move |()| next(&states.state()))
 }
 
-/// The same of another thing that is watched, and where what `next` says depends on more than that: it is
-/// asked also when there is `news`.
+/// The same of another thing that is watched.
 pub(super) fn stream_of<S, W, T, I>(
     store: &S,
     session: Session,
     mut watched: watch::Receiver<W>,
-    news: Arc<Notify>,
     mut next: impl FnMut(&W) -> I + Send + 'static,
 ) -> ReceiverStream<Result<T, Status>>
 where
@@ -127,7 +166,6 @@ where
                 let changed = tokio::select! {
                     biased;
                     changed = watched.changed() => changed.is_ok(),
-                    () = news.notified() => true,
                     () = sender.closed() => false,
                 };
                 if !changed {

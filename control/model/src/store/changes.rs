@@ -3,7 +3,7 @@
 use super::{Event, State};
 use crate::{Network, Node, Object, Service, Task};
 use imbl::{OrdMap, ordmap::DiffItem};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// One object in two states; at least one is there.
 pub type Change<'a, T> = (Option<&'a Arc<T>>, Option<&'a Arc<T>>);
@@ -40,6 +40,14 @@ impl State {
         before: &'a Self,
     ) -> impl Iterator<Item = Change<'a, Task>> + 'a {
         changed(&before.tasks, &self.tasks)
+    }
+
+    /// The IDs of the nodes of which something differs from an earlier state: what they are, or their tasks.
+    pub fn changed_node_ids<'a>(&'a self, before: &'a Self) -> BTreeSet<&'a str> {
+        let nodes = self.changed_nodes(before);
+        let nodes = nodes.filter_map(|(old, new)| Some(new.or(old)?.id.as_str()));
+        let tasks = self.tasks_by_node.changed(&before.tasks_by_node);
+        nodes.chain(tasks).collect()
     }
 
     /// What changed of the objects that users name, from an earlier state to this one: of one kind after

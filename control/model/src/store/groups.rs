@@ -2,7 +2,7 @@
 //! that whether something did is known without a look at any of it.
 
 use crate::{Config, Secret, Task};
-use imbl::OrdMap;
+use imbl::{OrdMap, ordmap::DiffItem};
 use std::sync::Arc;
 
 /// The tasks of one service, or of one node.
@@ -57,6 +57,14 @@ impl TaskGroups {
 
     pub(super) fn tasks(&self, owner: &str) -> impl Iterator<Item = &Arc<Task>> {
         self.0.get(owner).into_iter().flat_map(TaskGroup::iter)
+    }
+
+    /// The owners whose tasks differ from what they were before.
+    pub(super) fn changed<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a str> {
+        before.0.diff(&self.0).map(|item| match item {
+            DiffItem::Add(owner, _) | DiffItem::Remove(owner, _) => owner.as_str(),
+            DiffItem::Update { new, .. } => new.0.as_str(),
+        })
     }
 
     pub(super) fn owners(&self) -> impl Iterator<Item = &String> {

@@ -2,23 +2,23 @@
 
 use super::values::{Ask, Values};
 use crate::{
-    manager::drivers::{Drivers, Request},
+    manager::{
+        drivers::{Drivers, Request},
+        sessions::Session,
+    },
     raft::platform::{self, Platform},
 };
 use parking_lot::Mutex;
 use skein_model::State;
 use std::sync::Arc;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 /// What asks on behalf of one session.
 pub(super) struct Asking {
     pub(super) drivers: Arc<dyn Drivers>,
     /// Where the answers go.
     pub(super) values: Arc<Mutex<Values>>,
-    /// Told when there is something new in them.
-    pub(super) news: Arc<Notify>,
-    pub(super) ended: CancellationToken,
+    /// Woken when there is something new in them.
+    pub(super) session: Session,
 }
 
 impl Asking {
@@ -32,18 +32,19 @@ impl Asking {
             return;
         };
         let answer = self.drivers.get(&driver.name, Request::of(secret, task));
-        let (values, news, ended) = (self.values.clone(), self.news.clone(), self.ended.clone());
+        let (values, session) = (self.values.clone(), self.session.clone());
+        let ended = session.ended.clone();
         let asking = async move {
             let answer = answer.await;
             if let Err(error) = &answer {
                 tracing::debug!(secret = ask.secret_id, task = ask.task_id, "{error}");
             }
             let rest = values.lock().take(&ask, answer);
-            news.notify_one();
+            session.wake();
             if let Some(rest) = rest {
                 platform::sleep::<P>(rest).await;
                 values.lock().rested(&ask);
-                news.notify_one();
+                session.wake();
             }
         };
         platform::spawn::<P>(async move {

@@ -75,7 +75,7 @@ impl Assignments {
     /// end of a task that still drains it hears nothing.
     pub(super) fn next(&mut self, state: &State) -> (Vec<Ask>, Vec<AssignmentsMessage>) {
         let now = self.look(state);
-        // A thousand nodes ask this of every state.
+        // Not every change that wakes a session is of these.
         if self.seen.as_ref().is_some_and(|seen| seen.is_same(&now)) {
             return (Vec::new(), Vec::new());
         }

@@ -133,7 +133,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
             let members = store.members();
             let cluster = state.cluster();
             let issuer = cluster.map(|c| wanted.of(c).clone()).unwrap_or_default();
-            // A thousand nodes ask this of every state.
+            // Most changes are of the node's tasks.
             let now = (node.clone(), cluster.cloned(), members.clone());
             let is_seen = seen.as_ref().is_some_and(|seen| is_same(seen, &now));
             seen = Some(now);
@@ -191,12 +191,10 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     ) -> Answer<Self::AssignmentsStream> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let mut assignments = assignments::Assignments::of(&session.node_id);
-        let news = Arc::default();
         let asking = asking::Asking {
             drivers: self.drivers.clone(),
             values: assignments.values(),
-            news: Arc::clone(&news),
-            ended: session.ended.clone(),
+            session: session.clone(),
         };
         let next = move |state: &skein_model::State| {
             let (asks, messages) = assignments.next(state);
@@ -205,8 +203,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
             }
             messages
         };
-        let stream = sessions::stream_of(&self.store, session, self.store.watch(), news, next);
-        Ok(Response::new(stream))
+        Ok(Response::new(sessions::stream(&self.store, session, next)))
     }
 
     async fn update_task_status(
@@ -249,7 +246,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         let mut updates = network::Updates::of(session.clone(), self.kernels.clone());
         let next = move |states: &Option<_>| states.as_ref().and_then(|of| updates.next(of));
         let watched = self.networks.watch();
-        let stream = sessions::stream_of(&self.store, session, watched, Arc::default(), next);
+        let stream = sessions::stream_of(&self.store, session, watched, next);
         Ok(Response::new(stream))
     }
 
@@ -278,12 +275,8 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
 type Seen = (Arc<Node>, Option<Arc<Cluster>>, Vec<Member>);
 
 fn is_same(one: &Seen, other: &Seen) -> bool {
-    let clusters = (one.1.as_ref(), other.1.as_ref());
-    let same_cluster = match clusters {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        (one, other) => one.is_none() && other.is_none(),
-    };
-    Arc::ptr_eq(&one.0, &other.0) && same_cluster && one.2 == other.2
+    let cluster = |of: &Seen| of.1.as_ref().map(Arc::as_ptr);
+    Arc::ptr_eq(&one.0, &other.0) && cluster(one) == cluster(other) && one.2 == other.2
 }
 
 /// The address that a manager is reached at. Its own session comes from wherever it reaches itself.

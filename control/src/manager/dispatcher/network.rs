@@ -38,7 +38,6 @@ impl Updates {
 mod tests {
     use super::*;
     use skein_model::{Action, Node, Object, Proposal, State, Task, Timestamp};
-    use tokio_util::sync::CancellationToken;
 
     fn with(state: &State, object: impl Into<Object>) -> State {
         let mut state = state.clone();
@@ -60,11 +59,7 @@ mod tests {
 
     #[test]
     fn tasks_on_no_network_are_no_news() {
-        let session = Session {
-            node_id: "a".to_owned(),
-            id: "s".to_owned(),
-            ended: CancellationToken::new(),
-        };
+        let session = Session::new("a", "s".to_owned());
         let mut updates = Updates::of(session, Kernels::default());
         let state = with(&State::default(), node("a"));
         let states = Arc::new(NetworkStates::default().after(&state));
