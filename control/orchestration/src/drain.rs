@@ -136,10 +136,10 @@ impl Drain {
         }
         // Cheap: states share their objects.
         let state = draft.state().clone();
-        let nodes = Nodes::of(&state);
+        let known = Known::of(&state, programmed);
         for task in &unwanted {
             // Remembered until the store says it: others may be quicker than this draft.
-            if self.is_over(draft, task, &nodes, programmed, wake) {
+            if self.is_over(draft, &known, task, wake) {
                 let mut task = (**task).clone();
                 task.drained = true;
                 draft.put(task);
@@ -152,14 +152,7 @@ impl Drain {
         std::mem::take(&mut self.late)
     }
 
-    fn is_over(
-        &mut self,
-        draft: &Draft,
-        task: &Task,
-        nodes: &Nodes<'_>,
-        programmed: &Programmed,
-        wake: &mut Wake,
-    ) -> bool {
+    fn is_over(&mut self, draft: &Draft, known: &Known<'_>, task: &Task, wake: &mut Wake) -> bool {
         // No new flow goes to a node that is down, whatever its tasks are marked as.
         if !takes_flows(task) || node_failure::is_gone(draft, &task.node_id) {
             return true;
@@ -191,7 +184,7 @@ impl Drain {
                 return false;
             }
         };
-        let late = nodes.late(task, index, programmed);
+        let late = known.late(task, index);
         waiting.confirmed = match late.is_empty() {
             true => waiting.confirmed.or(Some(now)),
             // One has come back that knows nothing of it.
@@ -243,7 +236,10 @@ impl Drain {
             return true;
         }
         let agreed = draft.base().task(&task.id).filter(|task| takes_flows(task));
-        let confirmed = agreed.is_some_and(|task| known.is_on_all(task));
+        let confirmed = agreed.is_some_and(|task| {
+            let late = known.late(task, task.meta.version.index);
+            late.is_empty()
+        });
         if !confirmed {
             wake.on_programmed();
             wake.at(patience_ends);
@@ -253,7 +249,7 @@ impl Drain {
 }
 
 /// What the nodes have of the network, in one pass that asks of many tasks: which nodes there are to ask
-/// is found out once.
+/// is found out once, and only where one has an address.
 pub(crate) struct Known<'a> {
     state: &'a State,
     programmed: &'a Programmed,
@@ -271,11 +267,10 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Whether every node has a task as it is agreed on.
-    fn is_on_all(&self, task: &Task) -> bool {
+    /// The nodes that balance to a task and do not have a state yet.
+    fn late(&self, task: &Task, index: u64) -> Vec<&'a str> {
         let nodes = self.nodes.get_or_init(|| Nodes::of(self.state));
-        let index = task.meta.version.index;
-        nodes.late(task, index, self.programmed).is_empty()
+        nodes.late(task, index, self.programmed)
     }
 }
 
