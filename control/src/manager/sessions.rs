@@ -19,8 +19,9 @@ use tonic::{Request, Status};
 /// Messages that wait for a slow agent, per stream: each is computed when there is room for it, so
 /// that more would only be older.
 const STREAM_QUEUE: usize = 2;
-/// What happens within this time goes to an agent in one message.
-const COALESCE: Duration = Duration::from_millis(50);
+/// Between two looks whether there is something to tell an agent: the first change of many goes at once,
+/// the others together.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// One registration of a node. It ends when the node registers anew, or this manager leads no more.
 #[derive(Clone)]
@@ -163,6 +164,7 @@ where
                         None => {}
                     }
                 }
+                platform::sleep::<S::Platform>(LOOK_INTERVAL).await;
                 let changed = tokio::select! {
                     biased;
                     changed = watched.changed() => changed.is_ok(),
@@ -171,7 +173,6 @@ where
                 if !changed {
                     return;
                 }
-                platform::sleep::<S::Platform>(COALESCE).await;
             }
         };
         tokio::select! {
