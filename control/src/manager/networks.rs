@@ -36,6 +36,20 @@ impl Networks {
         self.made.send_replace(None);
     }
 
+    /// Those of a later state. Nobody is woken for what is nothing new: the next ones only need not begin
+    /// so far back.
+    fn take(&self, made: Arc<NetworkStates>) {
+        self.made.send_if_modified(|known| {
+            let same = known.as_ref().filter(|same| made.says_nothing_new(same));
+            if let Some(same) = same {
+                self.kernels.same(same.index(), made.index());
+            }
+            let is_new = same.is_none();
+            *known = Some(made);
+            is_new
+        });
+    }
+
     /// Makes them from each state of the store, until Raft has ended. What comes while one is made is
     /// skipped but for the newest.
     pub(super) async fn follow<S: Store>(&self, store: &S) {
@@ -53,7 +67,7 @@ impl Networks {
                 // The first is made of everything there is.
                 let making = move || Ok(Arc::new(before.unwrap_or_default().after(&state)));
                 if let Ok(made) = S::Platform::blocking(making).await {
-                    self.made.send_replace(Some(made));
+                    self.take(made);
                 } else {
                     warn!("the nodes' networks could not be found out; see the message above");
                     self.forget();

@@ -8,7 +8,7 @@ use super::{
     places, service,
 };
 use imbl::{OrdMap, ordmap::DiffItem};
-use skein_model::{Service, State};
+use skein_model::{Service, State, Task};
 use skein_proto::{
     encoded::encode,
     network::{self as proto, EncodedUpdate, object::Object as Content},
@@ -30,7 +30,8 @@ pub struct NetworkStates {
     /// Those of every node, but for its name.
     settings: proto::Settings,
     nodes: Objects<Encoded>,
-    /// With all of their networks, of which each node is told its own.
+    /// Those on networks or with published ports: with all of their networks, of which each node is told
+    /// its own.
     services: Objects<Arc<proto::Service>>,
     /// Which of the services are no more: their tasks have not all ended.
     removed: BTreeSet<String>,
@@ -80,6 +81,19 @@ impl NetworkStates {
         self.state.network_index()
     }
 
+    /// Whether no node is to be told anything that it was not told by an earlier one; `false` only says
+    /// that one may be.
+    pub fn says_nothing_new(&self, before: &Self) -> bool {
+        let is_on_networks = |task: &Arc<Task>| !task.networks_attachments.is_empty();
+        let mut tasks = self.state.changed_tasks(&before.state);
+        self.settings == before.settings
+            && is_same(&self.nodes, &before.nodes)
+            && is_same(&self.services, &before.services)
+            && is_same(&self.networks, &before.networks)
+            // Which networks a node has depends on tasks that have no address yet, too.
+            && !tasks.any(|(old, new)| old.into_iter().chain(new).any(is_on_networks))
+    }
+
     fn take_nodes(&mut self, before: &State) {
         for (old, new) in self.state.changed_nodes(before) {
             let Some(either) = new.or(old) else { continue };
@@ -89,7 +103,11 @@ impl NetworkStates {
     }
 
     fn take_services(&mut self, before: &Self, ingress: Option<&str>) {
-        let made = |of: &Service| Some(Arc::new(service(of, ingress)));
+        let made = |of: &Service| {
+            let service = service(of, ingress);
+            let concerns_nodes = !service.networks.is_empty() || !service.ports.is_empty();
+            concerns_nodes.then(|| Arc::new(service))
+        };
         if self.settings.ingress_network_id != before.settings.ingress_network_id {
             for service in self.state.services() {
                 set(&mut self.services, &service.id, made(service));
@@ -308,6 +326,11 @@ fn set<T: Clone + PartialEq>(objects: &mut Objects<T>, id: &str, object: Option<
         None if objects.contains_key(id) => drop(objects.remove(id)),
         _ => {}
     }
+}
+
+/// Whether nothing was put or taken out between the two. Known at once.
+fn is_same<T: Clone>(one: &Objects<T>, other: &Objects<T>) -> bool {
+    (one.is_empty() && other.is_empty()) || one.ptr_eq(other)
 }
 
 /// Changes what is on a network. Nothing is kept of one on which nothing is.

@@ -362,3 +362,37 @@ fn what_is_no_matter_of_networks_changes_nothing() {
     assert!(world.states.networks.ptr_eq(&after.networks));
     assert_eq!(after.index(), world.state.index());
 }
+
+#[test]
+fn services_and_tasks_on_no_network_are_nothing_new_to_nodes() {
+    let mut world = cluster();
+    world.put(Service {
+        id: "quiet".into(),
+        ..Service::default()
+    });
+    world.put(Task {
+        id: "quiet1".into(),
+        service_id: "quiet".into(),
+        node_id: "n3".into(),
+        ..Task::default()
+    });
+    let after = world.states.after(&world.state);
+    assert!(after.says_nothing_new(&world.states));
+    world.remove(Kind::Task, "quiet1");
+    world.remove(Kind::Service, "quiet");
+    let after = after.after(&world.state);
+    assert!(after.says_nothing_new(&world.states));
+
+    // Its node has another network now, though nothing is on that yet.
+    let task = world.state.task("t0").unwrap();
+    let mut without_address = Task::clone(task);
+    without_address.id = "t9".into();
+    for attachment in &mut without_address.networks_attachments {
+        attachment.address = None;
+    }
+    without_address.meta = skein_model::Meta::default();
+    world.put(without_address);
+    let after = world.states.after(&world.state);
+    assert!(world.states.networks.ptr_eq(&after.networks));
+    assert!(!after.says_nothing_new(&world.states));
+}
