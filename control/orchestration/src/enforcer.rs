@@ -158,10 +158,7 @@ mod tests {
                 message: "of its node".into(),
                 ..TaskStatus::default()
             };
-            let task = fixture.state.task("t").unwrap();
-            if let Some(task) = crate::report(task, said, fixture.now) {
-                fixture.put(task);
-            }
+            fixture.said("t", said);
             let status = &fixture.state.task("t").unwrap().status;
             assert_eq!(status.state, state);
             assert_eq!(status.message, "task rejected by constraint enforcer");

@@ -34,7 +34,7 @@ mod wake;
 pub use dirty::is_up_to_date;
 pub use node_removal::remove_node;
 pub use orchestration::Orchestration;
-pub use report::report;
+pub use report::take_report;
 pub use wake::Wake;
 
 #[cfg(test)]

@@ -57,12 +57,16 @@ fn end_unplaced(draft: &mut Draft, scope: &Scope) {
     }
 }
 
-/// Removes those to be removed of which nothing runs any more as far as can be known. A node that
+/// Whether a task is to be removed and nothing of it runs any more, as far as can be known. A node that
 /// was down learns when it comes back that the task is gone, and removes what is left of it.
+pub(crate) fn may_go(state: &State, task: &Task) -> bool {
+    task.desired_state == TaskState::Remove && !slot::may_run(state, task)
+}
+
 fn remove(draft: &mut Draft, scope: &Scope) {
     let gone: Vec<String> = scope
         .tasks(draft)
-        .filter(|task| task.desired_state == TaskState::Remove && !slot::may_run(draft, task))
+        .filter(|task| may_go(draft, task))
         .map(|task| task.id.clone())
         .collect();
     for id in gone {

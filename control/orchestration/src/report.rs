@@ -1,11 +1,27 @@
 //! What becomes of a task when its node reports.
 
-use crate::enforcer;
-use skein_model::{Task, TaskState, TaskStatus, Timestamp};
+use crate::{enforcer, reaper};
+use skein_model::{Draft, Kind, Task, TaskState, TaskStatus, Timestamp};
+
+/// Takes what a node says of a task. That of a task which is gone, or is another node's, changes nothing.
+///
+/// A task that is to be removed goes with its end: whoever counts the tasks of a removed stack sees none
+/// that has ended and is still there.
+pub fn take_report(draft: &mut Draft, node_id: &str, task_id: &str, reported: TaskStatus) {
+    let task = draft.task(task_id).filter(|task| task.node_id == node_id);
+    let Some(next) = task.and_then(|task| report(task, reported, draft.now())) else {
+        return;
+    };
+    if reaper::may_go(draft, &next) {
+        draft.remove(Kind::Task, task_id);
+    } else {
+        draft.put(next);
+    }
+}
 
 /// The task with what its node says of it; `None` where that is nothing new. An observed state never
 /// goes back, and the first end of a task is its last.
-pub fn report(task: &Task, reported: TaskStatus, now: Timestamp) -> Option<Task> {
+fn report(task: &Task, reported: TaskStatus, now: Timestamp) -> Option<Task> {
     let before = &task.status;
     if reported.state < before.state || before.state.is_terminal() {
         return None;
@@ -44,6 +60,7 @@ pub fn report(task: &Task, reported: TaskStatus, now: Timestamp) -> Option<Task>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Fixture;
     use proptest::prelude::*;
 
     const STATES: [TaskState; 11] = [
@@ -88,6 +105,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_task_to_be_removed_goes_with_its_end() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        fixture.node("b", |_| {});
+        fixture.task("t", |task| {
+            task.node_id = "a".into();
+            task.status.state = TaskState::Running;
+            task.desired_state = TaskState::Remove;
+        });
+        let mut take = |node: &str, state| {
+            let mut draft = fixture.draft();
+            take_report(&mut draft, node, "t", status(state));
+            fixture.commit(draft);
+            fixture.state.task("t").map(|task| task.status.state)
+        };
+        assert_eq!(take("b", TaskState::Shutdown), Some(TaskState::Running));
+        assert_eq!(take("a", TaskState::Running), Some(TaskState::Running));
+        assert_eq!(take("a", TaskState::Shutdown), None);
+        assert_eq!(take("a", TaskState::Failed), None);
     }
 
     #[test]

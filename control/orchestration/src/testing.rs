@@ -191,9 +191,15 @@ impl Fixture {
             state,
             ..task.status.clone()
         };
-        if let Some(task) = crate::report(&task, status, self.now) {
-            self.put(task);
-        }
+        self.said(id, status);
+    }
+
+    /// The same, word for word.
+    pub fn said(&mut self, id: &str, status: TaskStatus) {
+        let node_id = self.state.task(id).unwrap().node_id.clone();
+        let mut draft = self.draft();
+        crate::take_report(&mut draft, &node_id, id, status);
+        self.commit(draft);
     }
 
     /// Brings every task that has a node which is not down to the state that is wanted of it: live

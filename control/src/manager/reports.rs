@@ -2,7 +2,8 @@
 
 use super::store::{self, Store};
 use crate::raft::platform;
-use skein_model::{Draft, TaskStatus};
+use skein_model::TaskStatus;
+use skein_orchestration::take_report;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -69,7 +70,9 @@ impl Reports {
 async fn store_batch<S: Store>(store: &S, batch: Vec<Report>) {
     let stored = store::commit(store, |draft| {
         for report in &batch {
-            apply(draft, report);
+            for (task_id, status) in &report.updates {
+                take_report(draft, &report.node_id, task_id, status.clone());
+            }
         }
         Ok(())
     })
@@ -77,19 +80,5 @@ async fn store_batch<S: Store>(store: &S, batch: Vec<Report>) {
     for report in batch {
         // Callers that hung up need no answer.
         let _ = report.done.send(stored.clone());
-    }
-}
-
-/// Reports on tasks that are gone, or are another node's, change nothing.
-fn apply(draft: &mut Draft, report: &Report) {
-    for (id, status) in &report.updates {
-        let Some(task) = draft.task(id) else { continue };
-        if task.node_id != report.node_id {
-            continue;
-        }
-        let next = skein_orchestration::report(task, status.clone(), draft.now());
-        if let Some(next) = next {
-            draft.put(next);
-        }
     }
 }
