@@ -87,9 +87,15 @@ impl Supervisor {
 
     /// Runs until the task has left no trace.
     pub(super) async fn run(mut self) {
+        // As it was seen in the step before, where that was a report, which does nothing to a container.
+        // What else befalls it wakes the task, at the latest when it waits.
+        let mut seen = None;
         loop {
             self.take_wanted().await;
-            let container = self.look().await;
+            let container = match seen.take() {
+                Some(container) => container,
+                None => self.look().await,
+            };
             let listening = self.listens(&container).await;
             let patient = self.patience(&container).is_some();
             let task = &self.record.task;
@@ -101,8 +107,11 @@ impl Supervisor {
             });
             match action {
                 Action::Wait => self.wait(&container).await,
-                Action::Report(change) => self.report(change).await,
-                Action::Prepare => self.prepare(&container).await,
+                Action::Report(change) => {
+                    self.report(change).await;
+                    seen = Some(container);
+                }
+                Action::Prepare => seen = self.prepare(&container).await,
                 Action::Start => self.start(&container).await,
                 Action::GiveUp => self.give_up(&container).await,
                 Action::Stop { unhealthy } => self.stop(&container, unhealthy).await,
@@ -371,23 +380,25 @@ impl Supervisor {
         }
     }
 
-    async fn prepare(&mut self, container: &Container) {
+    /// The container, once it is made and reported.
+    async fn prepare(&mut self, container: &Container) -> Option<Container> {
         let mut wanted = self.wanted.clone();
         let step = prepare(&self.environment, &self.record, container);
-        match Self::unless_unwanted(&mut wanted, step).await {
-            None => {}
-            Some(Err(failure)) => self.failed(failure, container).await,
-            Some(Ok(())) => {
+        match Self::unless_unwanted(&mut wanted, step).await? {
+            Err(failure) => {
+                self.failed(failure, container).await;
+                None
+            }
+            Ok(()) => {
                 let container = self.look().await;
-                if let Some(status) = container.status() {
-                    let change = Change {
-                        state: TaskState::Ready,
-                        message: "prepared".to_owned(),
-                        container: Some(status.clone()),
-                        ..Change::default()
-                    };
-                    self.report(change).await;
-                }
+                let change = Change {
+                    state: TaskState::Ready,
+                    message: "prepared".to_owned(),
+                    container: Some(container.status()?.clone()),
+                    ..Change::default()
+                };
+                self.report(change).await;
+                Some(container)
             }
         }
     }
