@@ -1,12 +1,8 @@
 //! Takes away the tasks that nobody needs to see any more.
 
-use crate::{node_failure, settled::Scope, slot};
+use crate::{settled::Scope, slot, update};
 use skein_model::{Draft, Kind, Service, State, Task, TaskState};
 use std::{sync::Arc, time::Duration};
-
-/// Tasks kept of a place whose newest task has not run yet: the update reads from its predecessor
-/// that the place is one of those in its hands.
-const KEPT_WHILE_STARTING: usize = 2;
 
 /// How long an attachment may wait for its address: above what those wait who ask for one.
 const UNATTACHED_MAX: Duration = Duration::from_secs(60);
@@ -57,16 +53,18 @@ fn end_unplaced(draft: &mut Draft, scope: &Scope) {
     }
 }
 
-/// Whether a task is to be removed and nothing of it runs any more, as far as can be known. A node that
-/// was down learns when it comes back that the task is gone, and removes what is left of it.
-pub(crate) fn may_go(state: &State, task: &Task) -> bool {
-    task.desired_state == TaskState::Remove && !slot::may_run(state, task)
+/// Whether a task is to be removed and nothing of it runs any more. A node that is down may run it still, and
+/// has its addresses: the task stays until the node says that it has ended, or is given up.
+pub(crate) fn may_go(task: &Task) -> bool {
+    let state = task.status.state;
+    let has_ended = state < TaskState::Assigned || state.is_terminal();
+    task.desired_state == TaskState::Remove && has_ended
 }
 
 fn remove(draft: &mut Draft, scope: &Scope) {
     let gone: Vec<String> = scope
         .tasks(draft)
-        .filter(|task| may_go(draft, task))
+        .filter(|task| may_go(task))
         .map(|task| task.id.clone())
         .collect();
     for id in gone {
@@ -110,17 +108,13 @@ fn trim(draft: &mut Draft, scope: &Scope) {
         };
         let Some(limit) = limit else { continue };
         for tasks in slot::places(draft, &service.id).into_values() {
-            let Some((newest, older)) = tasks.split_last() else {
+            let Some((_, older)) = tasks.split_last() else {
                 continue;
             };
-            let starting = slot::is_live(newest) && newest.status.state < TaskState::Running;
-            let limit = if starting {
-                limit.max(KEPT_WHILE_STARTING)
-            } else {
-                limit
-            };
+            let needed = update::remembers(draft, &service, &tasks);
             let over = tasks.len().saturating_sub(limit);
-            let dead = older.iter().filter(|task| is_history(draft, task));
+            let dead = older.iter().filter(|task| is_history(task));
+            let dead = dead.filter(|task| !needed.contains(&task.id.as_str()));
             let ids: Vec<_> = dead.take(over).map(|task| task.id.clone()).collect();
             for id in ids {
                 draft.remove(Kind::Task, &id);
@@ -129,9 +123,8 @@ fn trim(draft: &mut Draft, scope: &Scope) {
     }
 }
 
-fn is_history(state: &State, task: &Task) -> bool {
-    let on_lost_node = || !task.node_id.is_empty() && node_failure::is_gone(state, &task.node_id);
-    !slot::is_live(task) && (task.status.state.is_terminal() || on_lost_node())
+fn is_history(task: &Task) -> bool {
+    !slot::is_live(task) && task.status.state.is_terminal()
 }
 
 #[cfg(test)]
@@ -223,7 +216,11 @@ mod tests {
         assert_eq!(desired(&fixture), TaskState::Remove);
         reap(&mut fixture);
         assert_eq!(ids(&fixture), ["runs"]);
+        // It may run still, with its address.
         fixture.node("a", |node| node.status.state = NodeState::Down);
+        reap(&mut fixture);
+        assert_eq!(ids(&fixture), ["runs"]);
+        fixture.task("runs", |task| task.status.state = TaskState::Orphaned);
         reap(&mut fixture);
         assert!(ids(&fixture).is_empty());
     }

@@ -12,7 +12,7 @@ pub fn take_report(draft: &mut Draft, node_id: &str, task_id: &str, reported: Ta
     let Some(next) = task.and_then(|task| report(task, reported, draft.now())) else {
         return;
     };
-    if reaper::may_go(draft, &next) {
+    if reaper::may_go(&next) {
         draft.remove(Kind::Task, task_id);
     } else {
         draft.put(next);

@@ -167,6 +167,25 @@ impl Part {
     }
 }
 
+/// The tasks by which an update that is under way knows how far it is in a place, by ID: the last outdated one,
+/// and the first that took over from it, by which the update is judged.
+pub(crate) fn remembers<'a>(state: &State, service: &Service, tasks: &'a Tasks) -> Vec<&'a str> {
+    let under_way = service.update_status.as_ref().is_some_and(|status| {
+        !matches!(
+            status.state,
+            UpdateState::Completed | UpdateState::RollbackCompleted
+        )
+    });
+    let is_dirty = |task: &Arc<Task>| dirty::is_dirty(state, service, task);
+    let Some(last) = tasks.iter().rposition(is_dirty).filter(|_| under_way) else {
+        return Vec::new();
+    };
+    let mut after = tasks.iter().skip(last + 1);
+    let first = after.find(|task| task.spec_version == Some(service.spec_version));
+    let needed = tasks.get(last).into_iter().chain(first);
+    needed.map(|task| task.id.as_str()).collect()
+}
+
 /// The task that is furthest on its way to RUNNING, and of several the oldest.
 fn furthest<'a>(tasks: impl Iterator<Item = &'a Arc<Task>>) -> Option<&'a Arc<Task>> {
     tasks.min_by_key(|task| std::cmp::Reverse(task.status.state))

@@ -36,6 +36,14 @@ impl World {
         }
     }
 
+    /// How many tasks of a place are kept that have ended.
+    fn keep_history(&mut self, limit: i64) {
+        let mut cluster = (**self.fixture.state.cluster().unwrap()).clone();
+        let orchestration = &mut cluster.spec.orchestration;
+        orchestration.task_history_retention_limit = limit;
+        self.fixture.put(cluster);
+    }
+
     /// One pass of the leader; the number of changes, and when it wants to be asked again.
     fn pass(&mut self) -> (usize, Wake) {
         let mut draft = self.fixture.draft();
@@ -408,7 +416,15 @@ fn a_replacement_waits_a_minute_at_most() {
 
 #[test]
 fn an_update_goes_on_one_by_one_and_ends_after_its_watch() {
+    for history in [5, 1, 0] {
+        goes_on_one_by_one(history);
+    }
+}
+
+/// Whatever is kept of the tasks that it replaced.
+fn goes_on_one_by_one(history: i64) {
     let mut world = World::new(&["a", "b"]);
+    world.keep_history(history);
     world.fixture.replicas("web", 3);
     world.settle();
     let mut changed = config(1);
@@ -437,6 +453,10 @@ fn an_update_goes_on_one_by_one_and_ends_after_its_watch() {
     let status = service.update_status.as_ref().unwrap();
     assert_eq!(status.message, "update completed");
     assert_eq!(status.completed_at, Some(world.fixture.now));
+    world.settle();
+    let places = 3;
+    let kept = world.fixture.state.tasks_of_service("web").count();
+    assert_eq!(kept, places * if history > 1 { 2 } else { 1 });
 }
 
 #[test]
@@ -494,11 +514,18 @@ fn a_parallelism_of_zero_is_all_at_once() {
 
 /// An update of three tasks of which every new one fails at once.
 fn failing_update(action: FailureAction) -> World {
+    failing_update_above(action, 0.0, 5)
+}
+
+/// The same where so many may fail, and so many tasks are kept that have ended.
+fn failing_update_above(action: FailureAction, ratio: f64, history: i64) -> World {
     let mut world = World::new(&["a"]);
+    world.keep_history(history);
     world.fixture.replicas("web", 3);
     world.settle();
     let mut changed = config(1);
     changed.failure_action = action;
+    changed.max_failure_ratio = ratio;
     changed.delay = 1_000_000_000;
     world.update("demo:bad", changed);
     let mut service = (**world.fixture.state.service("web").unwrap()).clone();
@@ -534,6 +561,17 @@ fn a_failing_update_pauses_until_the_next_one() {
     world.run_for(60.0);
     assert_eq!(world.images("web"), ["demo:3"; 3]);
     assert_eq!(world.update_state("web"), Some(UpdateState::Completed));
+}
+
+#[test]
+fn an_update_remembers_what_failed_whatever_the_history_keeps() {
+    for history in [5, 1, 0] {
+        let world = failing_update_above(FailureAction::Pause, 0.5, history);
+        assert_eq!(world.update_state("web"), Some(UpdateState::Paused));
+        let images = world.images("web");
+        let updated = images.iter().filter(|image| *image == "demo:bad").count();
+        assert_eq!(updated, 2, "with a history of {history}");
+    }
 }
 
 #[test]
