@@ -105,8 +105,8 @@ impl NetworkStates {
     fn take_services(&mut self, before: &Self, ingress: Option<&str>) {
         let made = |of: &Service| {
             let service = service(of, ingress);
-            let concerns_nodes = !service.networks.is_empty() || !service.ports.is_empty();
-            concerns_nodes.then(|| Arc::new(service))
+            let publishes = !service.ports.is_empty() || service.in_host_mode;
+            (publishes || !service.networks.is_empty()).then(|| Arc::new(service))
         };
         if self.settings.ingress_network_id != before.settings.ingress_network_id {
             for service in self.state.services() {

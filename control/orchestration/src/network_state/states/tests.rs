@@ -196,10 +196,14 @@ fn ports(change: Change) -> Vec<PortConfig> {
         publish_mode,
         ..PortConfig::default()
     };
+    let in_host_mode = port(first, PublishMode::Host);
+    if change.b & 4 != 0 {
+        return vec![in_host_mode];
+    }
     vec![
         port(first, PublishMode::Ingress),
         port(first + 1, PublishMode::Ingress),
-        port(first, PublishMode::Host),
+        in_host_mode,
     ]
 }
 
