@@ -3,7 +3,7 @@
 use super::*;
 use crate::{PayloadSpec, ServiceSpec, Timestamp, Version};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn service(id: &str, name: &str) -> Service {
     Service {
@@ -355,5 +355,50 @@ proptest! {
         }
         let json = serde_json::to_vec(&state).unwrap();
         prop_assert_eq!(serde_json::from_slice::<State>(&json).unwrap(), state);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    /// Enough tasks for trees of several levels, which lose and share nodes: the library's own way to
+    /// compare them has been wrong there.
+    #[test]
+    fn what_changed_is_all_that_differs(
+        first in prop::collection::vec(0..300_u32, 1..200),
+        changes in prop::collection::vec((0..300_u32, 0..4_u32), 1..8),
+    ) {
+        let id = |n: u32| format!("t{n:03}");
+        let mut state = State::default();
+        for n in first.into_iter().collect::<BTreeSet<_>>() {
+            let created = Action::Create(task(&id(n), "s", "a").into());
+            propose(&mut state, vec![created]).unwrap();
+        }
+        let before = state.clone();
+        for (n, change) in changes {
+            let known = state.task(&id(n)).cloned();
+            let action = match known {
+                None => Action::Create(task(&id(n), "s", "a").into()),
+                Some(_) if change == 0 => Action::Remove {
+                    kind: Kind::Task,
+                    id: id(n),
+                    version: None,
+                },
+                Some(known) => Action::Update(Task {
+                    slot: u64::from(change),
+                    ..Task::clone(&known)
+                }.into()),
+            };
+            propose(&mut state, vec![action]).unwrap();
+        }
+        let mut known: BTreeMap<String, Arc<Task>> =
+            before.tasks().map(|task| (task.id.clone(), task.clone())).collect();
+        for (old, new) in state.changed_tasks(&before) {
+            match (old, new) {
+                (_, Some(new)) => drop(known.insert(new.id.clone(), new.clone())),
+                (Some(old), None) => drop(known.remove(&old.id)),
+                (None, None) => unreachable!("a change of nothing"),
+            }
+        }
+        prop_assert!(known.values().eq(state.tasks()));
     }
 }
