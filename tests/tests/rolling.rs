@@ -16,6 +16,9 @@ use xtask::{
 };
 
 const PORT: u16 = 30_100;
+/// Of twenty tasks. Each check is a process that the engine starts in a container: one a second for each
+/// task leaves two cores with half of the requests.
+const HEALTH_INTERVAL: &str = "4s";
 /// How often each way to update is tried.
 const ROUNDS: usize = 3;
 /// For an update of all replicas on a loaded machine.
@@ -69,7 +72,7 @@ fn twenty_replicas_are_updated_unnoticed() -> anyhow::Result<()> {
         "--health-cmd",
         "skein-demo check",
         "--health-interval",
-        "1s",
+        HEALTH_INTERVAL,
     ];
     for health in [&[], check] {
         if !health.is_empty() {
