@@ -80,6 +80,11 @@ const WANTED: &[Wanted] = &[
         "the words of newer engines, and 400 for what the client did wrong",
     ),
     wanted(
+        "network create .*--opt encrypted",
+        r"^swarm: (<id>|sealed|\(exit 0\))$|^skein: (\(stderr\) .*encryption is not supported|\(exit 1\)$)",
+        "what would cross the wire in the clear is not to be called encrypted",
+    ),
+    wanted(
         "--name twice|service ls$",
         "twice|<id>$|exit",
         "the engine would refuse every task that is twice on a network",

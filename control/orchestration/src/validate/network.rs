@@ -4,6 +4,9 @@ use super::{SpecError, SpecErrorKind, check_name};
 use crate::allocator;
 use skein_model::{NetworkSpec, PREDEFINED_LABEL, State};
 
+/// The option by which Swarm's overlays are encrypted between nodes, whatever its value.
+const ENCRYPTED_OPTION: &str = "encrypted";
+
 /// Checks all that can be said of a network that is to be created. Whether its name is free, and
 /// whether there is an ingress network already, is the store's to say.
 ///
@@ -41,6 +44,14 @@ pub fn check_network(state: &State, spec: &NetworkSpec) -> Result<(), SpecError>
         return Err(SpecError::with(
             SpecErrorKind::Unimplemented,
             "IPv6 is not supported on overlay networks: create the network without it",
+        ));
+    }
+    // What is taken for encrypted must not cross the wire in the clear.
+    if spec.options.contains_key(ENCRYPTED_OPTION) {
+        return Err(SpecError::with(
+            SpecErrorKind::Unimplemented,
+            "encryption is not supported on overlay networks: create the network without the option \
+             \"encrypted\", or encrypt in the application",
         ));
     }
     allocator::check_network(state, spec).map_err(|error| SpecError::invalid(error.to_string()))

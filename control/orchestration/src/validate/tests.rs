@@ -264,6 +264,34 @@ fn networks_are_refused_in_the_references_words() {
 }
 
 #[test]
+fn networks_that_would_not_be_as_asked_are_refused() {
+    let fixture = Fixture::default();
+    let refusal = |change: &dyn Fn(&mut NetworkSpec)| {
+        let mut spec = NetworkSpec {
+            name: "front".into(),
+            driver: "overlay".into(),
+            ..NetworkSpec::default()
+        };
+        change(&mut spec);
+        let error = check_network(&fixture.state, &spec).unwrap_err();
+        (error.kind, error.message)
+    };
+    let (kind, message) = refusal(&|n| n.enable_ipv6 = true);
+    assert_eq!(kind, SpecErrorKind::Unimplemented);
+    assert!(message.starts_with("IPv6 is not supported"), "{message}");
+    for value in ["", "true", "false"] {
+        let (kind, message) = refusal(&|n| {
+            n.options.insert("encrypted".into(), value.into());
+        });
+        assert_eq!(kind, SpecErrorKind::Unimplemented);
+        assert!(
+            message.starts_with("encryption is not supported"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn defaults_fill_in_only_what_is_left_out() {
     let mut spec = spec();
     spec.update_config = Some(UpdateConfig {
