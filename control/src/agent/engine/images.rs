@@ -1,23 +1,46 @@
 //! Images, and registries that want to know who asks.
 
-use super::{Engine, EngineError, failure};
+use super::{
+    Engine, EngineError, failure,
+    pulls::{Answer, Key},
+};
 use base64::Engine as _;
-use bollard::{auth::DockerCredentials, query_parameters::CreateImageOptionsBuilder};
-use futures::StreamExt as _;
-use std::time::Duration;
+use bollard::{
+    auth::DockerCredentials, models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder,
+};
+use futures::{Stream, StreamExt as _};
+use std::{pin::pin, time::Duration};
 use tokio::time::timeout;
 
 /// A pull may take long, but not say nothing for as long as this.
 const PULL_SILENCE: Duration = Duration::from_secs(120);
+/// The same where the engine has the image of an earlier pull: a task is better started with that than
+/// kept waiting for a registry that takes every connection and answers none. Registries that work
+/// answer within a second or two, and from then on the engine tells how far it is.
+const PULL_SILENCE_IF_PRESENT: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// Pulls an image unless the engine has it: what is there needs no registry.
+    /// Sees to it that the engine has an image, and has it as the registry has it now: what a tag names
+    /// may have changed. A pull that fails leaves what is there. What is named by its ID, or by a
+    /// digest that is there, cannot have changed, and needs no registry.
     pub async fn ensure_image(&self, image: &str, registry_auth: &str) -> Result<(), EngineError> {
-        if self.has_image(image).await? {
-            return Ok(());
+        let is_present = self.has_image(image).await?;
+        match naming(image) {
+            Naming::Id if is_present => return Ok(()),
+            Naming::Id => return Err(absent(image)),
+            Naming::Digest if is_present => return Ok(()),
+            Naming::Digest | Naming::Tag => {}
         }
-        let pulled = self.pull(image, registry_auth).await;
-        pulled.map_err(|error| no_such_image(image, error))
+        let key = Key {
+            image: image.to_owned(),
+            registry_auth: registry_auth.to_owned(),
+            is_present,
+        };
+        let begin = || -> futures::future::BoxFuture<'static, Answer> {
+            let (engine, key) = (self.clone(), key.clone());
+            Box::pin(async move { engine.pull(&key).await })
+        };
+        self.pulls.join(key.clone(), begin).await
     }
 
     /// Whether the engine has an image already.
@@ -33,37 +56,91 @@ impl Engine {
         }
     }
 
-    async fn pull(&self, image: &str, registry_auth: &str) -> Result<(), EngineError> {
-        const WHAT: &str = "pulling the image";
+    async fn pull(&self, key: &Key) -> Answer {
+        let image = &key.image;
+        let silence = if key.is_present {
+            PULL_SILENCE_IF_PRESENT
+        } else {
+            PULL_SILENCE
+        };
         let docker = self.ready().await?;
         let options = CreateImageOptionsBuilder::new()
             .from_image(&pull_reference(image))
             .build();
-        let mut progress = docker.create_image(Some(options), None, credentials(registry_auth));
-        loop {
-            match timeout(PULL_SILENCE, progress.next()).await {
-                Ok(None) => return Ok(()),
-                Ok(Some(Ok(step))) => {
-                    if let Some(message) = step.error_detail.and_then(|error| error.message) {
-                        return Err(EngineError::Refused {
-                            status: 500,
-                            message,
-                        });
-                    }
-                }
-                Ok(Some(Err(error))) => return Err(failure(WHAT, error)),
-                Err(_) => {
-                    let seconds = PULL_SILENCE.as_secs();
+        let progress = docker.create_image(Some(options), None, credentials(&key.registry_auth));
+        match pulled(image, silence, progress).await {
+            Err(error) if key.is_present => {
+                tracing::info!(
+                    image,
+                    %error,
+                    "could not pull the image: tasks start with what the engine has of it"
+                );
+                Ok(())
+            }
+            pulled => pulled.map_err(|error| no_such_image(image, error)),
+        }
+    }
+}
+
+/// Awaits the end of a pull.
+async fn pulled(
+    image: &str,
+    silence: Duration,
+    progress: impl Stream<Item = Result<CreateImageInfo, bollard::errors::Error>>,
+) -> Answer {
+    let mut progress = pin!(progress);
+    loop {
+        match timeout(silence, progress.next()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(Ok(step))) => {
+                if let Some(message) = step.error_detail.and_then(|error| error.message) {
                     return Err(EngineError::Refused {
-                        status: 504,
-                        message: format!(
-                            "pulling {image}: the registry sent nothing for {seconds} s; load the \
-                             image into the engine of this node, or make the registry reachable"
-                        ),
+                        status: 500,
+                        message,
                     });
                 }
             }
+            Ok(Some(Err(error))) => return Err(failure("pulling the image", error)),
+            Err(_) => {
+                let seconds = silence.as_secs();
+                return Err(EngineError::Refused {
+                    status: 504,
+                    message: format!(
+                        "pulling {image}: the registry sent nothing for {seconds} s; load the image \
+                         into the engine of this node, or make the registry reachable"
+                    ),
+                });
+            }
         }
+    }
+}
+
+/// What an image is named by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    /// Its ID, `sha256:…`: no registry knows it by that.
+    Id,
+    /// The digest that a registry gave it.
+    Digest,
+    /// A tag, which may move.
+    Tag,
+}
+
+fn naming(image: &str) -> Naming {
+    if image.starts_with("sha256:") {
+        Naming::Id
+    } else if image.contains('@') {
+        Naming::Digest
+    } else {
+        Naming::Tag
+    }
+}
+
+/// In the engine's words.
+fn absent(image: &str) -> EngineError {
+    EngineError::Refused {
+        status: 404,
+        message: format!("No such image: {image}"),
     }
 }
 
@@ -132,6 +209,102 @@ mod tests {
         };
         let said = no_such_image("nope:1", refused).to_string();
         assert_eq!(said, "No such image: nope:1: network is unreachable");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_registry_is_given_up_sooner_where_the_image_is_there() {
+        let begun = tokio::time::Instant::now();
+        let silent = futures::stream::pending();
+        let error = pulled("web:1", PULL_SILENCE_IF_PRESENT, silent).await;
+        assert!(error.unwrap_err().to_string().contains("nothing for 10 s"));
+        assert_eq!(begun.elapsed(), PULL_SILENCE_IF_PRESENT);
+    }
+
+    #[test]
+    fn an_image_is_named_by_id_digest_or_tag() {
+        let digest = "0".repeat(64);
+        for (image, by) in [
+            (format!("sha256:{digest}"), Naming::Id),
+            (format!("web@sha256:{digest}"), Naming::Digest),
+            (format!("host:5000/a/web:1@sha256:{digest}"), Naming::Digest),
+            ("sha256".into(), Naming::Tag),
+            ("web".into(), Naming::Tag),
+            ("host:5000/a/web:1".into(), Naming::Tag),
+        ] {
+            assert_eq!(naming(&image), by, "{image}");
+        }
+    }
+
+    /// An engine that has `web:1` and `web@…`, whose pulls begin and then fail once `go` says so.
+    async fn engine_without_registry(
+        listener: tokio::net::UnixListener,
+        pulls: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+        go: std::sync::Arc<tokio::sync::Semaphore>,
+    ) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (pulls, go) = (pulls.clone(), go.clone());
+            tokio::spawn(async move {
+                let mut request = vec![0; 4096];
+                let read = stream.read(&mut request).await.unwrap();
+                let head = String::from_utf8_lossy(&request[..read]).into_owned();
+                let (status, body) = if head.starts_with("GET /version") {
+                    ("200 OK", r#"{"ApiVersion":"1.44"}"#)
+                } else if head.contains("/images/create") {
+                    pulls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let _go = go.acquire().await.unwrap();
+                    ("500 Internal Server Error", r#"{"message":"no such host"}"#)
+                } else if head.contains("/images/web") {
+                    ("200 OK", r#"{"Id":"sha256:00"}"#)
+                } else {
+                    ("404 Not Found", r#"{"message":"No such image"}"#)
+                };
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+                     content-length: {length}\r\n\r\n{body}"
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_tag_names_is_pulled_once_for_all_and_started_without_if_it_is_there() {
+        use std::sync::atomic::Ordering;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("engine.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let pulls = std::sync::Arc::default();
+        let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+        let serving = tokio::spawn(engine_without_registry(
+            listener,
+            std::sync::Arc::clone(&pulls),
+            go.clone(),
+        ));
+        let engine = Engine::at(&path).unwrap();
+        let digest = format!("web@sha256:{}", "0".repeat(64));
+        engine.ensure_image(&digest, "").await.unwrap();
+        assert_eq!(pulls.load(Ordering::Relaxed), 0);
+        let id = format!("sha256:{}", "0".repeat(64));
+        let error = engine.ensure_image(&id, "").await.unwrap_err();
+        assert!(error.is_not_found() && pulls.load(Ordering::Relaxed) == 0);
+
+        let starting = futures::future::join_all((0..30).map(|_| engine.ensure_image("web:1", "")));
+        let answering = async {
+            // All have looked for the image by then, and wait for the same pull.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            go.add_permits(1);
+        };
+        let (answers, ()) = tokio::join!(starting, answering);
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert_eq!(pulls.load(Ordering::Relaxed), 1);
+        engine.ensure_image("web:1", "").await.unwrap();
+        assert_eq!(pulls.load(Ordering::Relaxed), 2);
+
+        let error = engine.ensure_image("absent:1", "").await.unwrap_err();
+        assert_eq!(error.to_string(), "No such image: absent:1: no such host");
+        serving.abort();
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod describe;
 mod guests;
 mod images;
 mod networks;
+mod pulls;
 
 pub use describe::describe;
 pub use guests::Guest;
@@ -97,6 +98,8 @@ pub struct Engine {
     changes: Arc<Semaphore>,
     /// One at a time makes or removes twins: the engine would make two of one name.
     twins: Arc<Mutex<()>>,
+    /// Tasks that start together share a pull.
+    pulls: Arc<pulls::Pulls>,
 }
 
 impl Engine {
@@ -112,6 +115,7 @@ impl Engine {
             negotiated: Arc::default(),
             changes: Arc::new(Semaphore::new(CHANGES_AT_ONCE)),
             twins: Arc::default(),
+            pulls: Arc::default(),
         })
     }
 

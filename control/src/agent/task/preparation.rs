@@ -52,12 +52,13 @@ pub(super) async fn prepare(
     check_bind_sources(&plan_on(&named)?).await?;
     let files = files_of(environment, task)?;
     let image = &task.spec.container_spec.image;
-    if task.registry_auth == CREDENTIALS_WITHHELD && !engine.has_image(image).await? {
+    if task.registry_auth != CREDENTIALS_WITHHELD {
+        engine.ensure_image(image, &task.registry_auth).await?;
+    } else if !engine.has_image(image).await? {
         return Err(Failure::Passing(
             "waiting for a manager to tell the registry's credentials again".to_owned(),
         ));
     }
-    engine.ensure_image(image, &task.registry_auth).await?;
 
     let mut endpoints = Vec::with_capacity(named.len());
     for (attachment, endpoint) in task.networks_attachments.iter().zip(named) {
