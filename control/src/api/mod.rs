@@ -34,7 +34,10 @@ pub use cluster::Forwarded;
 pub use member::{Member, Store};
 pub use server::serve;
 
-use crate::raft::ProposeError;
+use crate::{
+    clock,
+    raft::{self, Attempts, ProposeError},
+};
 use axum::{
     Router,
     extract::{Request, State},
@@ -73,7 +76,23 @@ impl Leader {
         Ok(self.propose(action).await?)
     }
 
-    /// The same, for those who have words of their own for what the store refuses.
+    /// Makes a change that rests on what it reads, from the start again where others were quicker.
+    async fn change(
+        &self,
+        mut make: impl FnMut(&mut model::Draft) -> Result<(), ApiError> + Send,
+    ) -> Result<(), ApiError> {
+        let mut attempts = Attempts::default();
+        loop {
+            let mut draft = model::Draft::new(self.read().await?, clock::now());
+            make(&mut draft)?;
+            let proposed = raft::propose_all(draft, |actions| self.store.propose(actions));
+            if attempts.settle(proposed.await)?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes one change of the store, for those who have words of their own for what it refuses.
     async fn propose(&self, action: model::Action) -> Result<(), ProposeError> {
         let (bytes, limit) = (action.bytes(), model::PROPOSAL_BYTES_MAX);
         if bytes > limit {

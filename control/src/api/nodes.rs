@@ -1,7 +1,7 @@
 //! `/nodes`
 
 use super::{Leader, error::ApiError, filters::Filters, json, member::Store, query::Params};
-use crate::{clock, manager::Group};
+use crate::manager::Group;
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -110,19 +110,14 @@ pub async fn update(
     let state = leader.read().await?;
     let mut node = Node::clone(state.find_node(&id)?);
     if (node.spec.role, spec.role) == (NodeRole::Manager, NodeRole::Worker) {
-        check_demotion(&state, &node.id, &group(&*leader.store))?;
+        let store = &leader.store;
+        let group = Group::of(store.members(), |id| store.reachable(id));
+        check_demotion(&state, &node.id, &group)?;
     }
     node.meta.version = version;
     node.spec = spec;
     leader.write(Action::Update(Object::from(node))).await?;
     Ok(StatusCode::OK)
-}
-
-fn group(store: &dyn Store) -> Group {
-    let members = store.members();
-    let ids = members.iter().map(|member| member.raft_id);
-    let reachable = ids.filter(|id| store.reachable(*id)).collect();
-    Group { members, reachable }
 }
 
 /// Whether a manager may become a worker.
@@ -171,9 +166,15 @@ pub async fn remove(
     Path(id): Path<String>,
     params: Params,
 ) -> Result<StatusCode, ApiError> {
-    let state = leader.read().await?;
-    let node = state.find_node(&id)?.clone();
     let force = params.flag("force");
+    // The node's tasks report all the time.
+    leader.change(|draft| removal(draft, &id, force)).await?;
+    Ok(StatusCode::OK)
+}
+
+fn removal(draft: &mut Draft, id: &str, force: bool) -> Result<(), ApiError> {
+    let state = draft.state();
+    let node = state.find_node(id)?.clone();
     let cluster = state.cluster().ok_or_else(ApiError::no_leader)?;
     let refuse = |message| Err(ApiError::rpc(Code::FailedPrecondition, message));
     if cluster.managers.contains_key(&node.id) {
@@ -185,12 +186,8 @@ pub async fn remove(
     if node.status.state == NodeState::Ready && !force {
         return refuse(format!("node {} is not down and can't be removed", node.id));
     }
-    let mut draft = Draft::new(state.clone(), clock::now());
-    skein_orchestration::remove_node(&mut draft, &node.id);
-    for actions in draft.into_proposals() {
-        leader.store.propose(actions).await?;
-    }
-    Ok(StatusCode::OK)
+    skein_orchestration::remove_node(draft, &node.id);
+    Ok(())
 }
 
 #[cfg(test)]

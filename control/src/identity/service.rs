@@ -3,7 +3,7 @@
 use super::{AuthorityError, JoinToken, cert_expiry, sign};
 use crate::{
     clock,
-    raft::{Raft, RaftSlot},
+    raft::{self, Attempts, Raft, RaftSlot},
     rpc::{PeerIdentity, propose_status},
 };
 use skein_model::{
@@ -124,11 +124,16 @@ impl ca_server::Ca for CaService {
                 .await
                 .map_err(propose_status)?;
         }
-        let state = raft.linearizable().await.map_err(propose_status)?;
-        let mut draft = Draft::new(state, clock::now());
-        skein_orchestration::remove_node(&mut draft, &node_id);
-        for actions in draft.into_proposals() {
-            raft.propose(actions).await.map_err(propose_status)?;
+        let mut attempts = Attempts::default();
+        loop {
+            let state = raft.linearizable().await.map_err(propose_status)?;
+            let mut draft = Draft::new(state, clock::now());
+            skein_orchestration::remove_node(&mut draft, &node_id);
+            let proposed = raft::propose_all(draft, |actions| raft.propose(actions));
+            let settled = attempts.settle(proposed.await);
+            if settled.map_err(propose_status)?.is_some() {
+                break;
+            }
         }
         tracing::info!(node = node_id, "a node that joined gave back its place");
         Ok(Response::new(WithdrawResponse {}))

@@ -118,7 +118,7 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse<S::Platform>>, kernels: &Ke
         if state.cluster().is_some() {
             let draft = Draft::new(state, store.now());
             let pulse = pulse.clone();
-            let group = group(store);
+            let group = Group::of(store.members(), |id| store.reachable(id));
             let programmed = kernels.programmed();
             let deciding = move || Ok(decide(pass, draft, &pulse, &group, &programmed));
             let decided = S::Platform::blocking(deciding).await;
@@ -199,11 +199,4 @@ fn decide<P: Platform>(
         awaits_nodes: wake.awaits_nodes(),
     };
     (pass, draft, due)
-}
-
-fn group<S: Store>(store: &S) -> Group {
-    let members = store.members();
-    let ids = members.iter().map(|member| member.raft_id);
-    let reachable = ids.filter(|id| store.reachable(*id)).collect();
-    Group { members, reachable }
 }

@@ -23,6 +23,13 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    /// Of its members, and which of them answer.
+    pub(crate) fn of(members: Vec<Member>, is_reachable: impl Fn(u64) -> bool) -> Self {
+        let ids = members.iter().map(|member| member.raft_id);
+        let reachable = ids.filter(|id| is_reachable(*id)).collect();
+        Self { members, reachable }
+    }
+
     /// Whether a quorum answers once this member is gone.
     pub(crate) fn can_spare(&self, raft_id: u64) -> bool {
         let others = self.members.iter().map(|member| member.raft_id);

@@ -1,17 +1,13 @@
 //! What the manager's parts need of the replicated store.
 
 use crate::{
-    raft::{Leadership, Member, ProposeError, Raft, platform::Platform},
+    raft::{self, Attempts, Leadership, Member, ProposeError, Raft, platform::Platform},
     rpc::propose_status,
 };
-use skein_model::{Action, Applied, Draft, Rejection, State, Timestamp};
+use skein_model::{Action, Applied, Draft, State, Timestamp};
 use std::future::Future;
 use tokio::sync::watch;
 use tonic::Status;
-
-/// How often a change is made anew that others were quicker than. The leader's own loop and the
-/// dispatcher meet often, but each of them soon stops.
-const COMMIT_ATTEMPTS: u32 = 10;
 
 /// The replicated store as one manager sees it: [`Raft`], or one in memory.
 pub(super) trait Store: Clone + Send + Sync + 'static {
@@ -87,33 +83,18 @@ pub(super) async fn commit<S: Store>(
     store: &S,
     mut change: impl FnMut(&mut Draft) -> Result<(), Status> + Send,
 ) -> Result<(), Status> {
-    let mut conflict = Rejection::OutOfSequence;
-    for _ in 0..COMMIT_ATTEMPTS {
+    let mut attempts = Attempts::default();
+    loop {
         let mut draft = Draft::new(store.state(), store.now());
         change(&mut draft)?;
-        match propose_all(store, draft).await {
-            Ok(()) => return Ok(()),
-            Err(ProposeError::Rejected(rejection)) => conflict = rejection,
-            Err(error) => return Err(propose_status(error)),
+        let proposed = attempts.settle(propose_all(store, draft).await);
+        if proposed.map_err(propose_status)?.is_some() {
+            return Ok(());
         }
     }
-    Err(Status::aborted(format!(
-        "gave up after {COMMIT_ATTEMPTS} attempts to change the store: {conflict}; try again"
-    )))
 }
 
-/// Proposes all changes of a draft, up to the first failure; but what is too long for the store keeps
-/// nothing else from it.
+/// See [`raft::propose_all`].
 pub(super) async fn propose_all<S: Store>(store: &S, draft: Draft) -> Result<(), ProposeError> {
-    let mut refused = Ok(());
-    for actions in draft.into_proposals() {
-        match store.propose(actions).await {
-            Ok(_) => {}
-            Err(ProposeError::Rejected(rejection @ Rejection::TooLarge { .. })) => {
-                refused = Err(rejection.into());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    refused
+    raft::propose_all(draft, |actions| store.propose(actions)).await
 }

@@ -1,15 +1,11 @@
 //! Who is to be a manager: `Cluster.managers` in the store. The group itself follows (see
 //! [`super::membership`]).
 
-use super::{ProposeError, Raft};
-use skein_model::{
-    Action, Applied, Cluster, Node, NodeRole, NodeState, RaftMember, Rejection, State,
-};
+use super::{Attempts, ProposeError, Raft};
+use skein_model::{Action, Cluster, Node, NodeRole, NodeState, RaftMember, Rejection, State};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
-/// Attempts when others change the same objects meanwhile.
-const ATTEMPTS: usize = 10;
 /// How long the group may take to let a member go.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
 const REMOVAL_POLL: Duration = Duration::from_millis(50);
@@ -107,15 +103,13 @@ async fn change<T>(
     raft: &Raft,
     make: impl Fn(&State) -> Result<(Vec<Action>, T), ProposeError>,
 ) -> Result<T, ProposeError> {
-    for _ in 0..ATTEMPTS {
+    let mut attempts = Attempts::default();
+    loop {
         let (actions, result) = make(&raft.linearizable().await?)?;
-        match raft.propose(actions).await {
-            Ok(Applied { .. }) => return Ok(result),
-            Err(ProposeError::Rejected(Rejection::OutOfSequence)) => {}
-            Err(error) => return Err(error),
+        if attempts.settle(raft.propose(actions).await)?.is_some() {
+            return Ok(result);
         }
     }
-    Err(Rejection::OutOfSequence.into())
 }
 
 fn cluster(state: &State) -> Result<Cluster, ProposeError> {

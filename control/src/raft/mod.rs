@@ -1,6 +1,7 @@
 //! The replicated store: consensus over the cluster's [`State`]. No type of the consensus library
 //! leaves this module.
 
+mod attempts;
 mod candidacy;
 mod compaction;
 mod contacts;
@@ -18,6 +19,7 @@ mod survivor;
 mod types;
 mod wire;
 
+pub use attempts::{Attempts, propose_all};
 pub use handle::{PROPOSE_TIMEOUT, Raft};
 pub use service::{RaftServer, RaftService};
 pub use survivor::survive;

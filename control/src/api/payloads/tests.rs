@@ -15,12 +15,18 @@ use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt as _;
 
+/// What others do once something is about to be proposed.
+type Meanwhile = Box<dyn FnOnce(&mut Model) + Send>;
+
 #[derive(Default)]
-struct Memory(Mutex<Model>);
+pub(in crate::api) struct Memory(Mutex<Model>, Mutex<Option<Meanwhile>>);
 
 impl Memory {
-    fn apply(&self, actions: Vec<Action>) -> Result<Applied, Rejection> {
+    pub(in crate::api) fn apply(&self, actions: Vec<Action>) -> Result<Applied, Rejection> {
         let mut state = self.0.lock();
+        if let Some(meanwhile) = self.1.lock().take() {
+            meanwhile(&mut state);
+        }
         let index = state.index() + 1;
         let at = Timestamp::from_unix_nanos(index.into());
         state.apply(index, &Proposal { at, actions })
@@ -372,4 +378,46 @@ async fn a_driver_that_no_node_has_is_refused() {
     // Configs have none, whatever is said.
     let spec = json!({"Name": "conf", "Data": "YQ==", "Driver": {"Name": "vault"}});
     api.create("/configs", spec).await;
+}
+
+#[tokio::test]
+async fn a_node_is_removed_although_its_tasks_report_meanwhile() {
+    let api = Api::new();
+    let mut node = skein_model::Node {
+        id: "n1".into(),
+        ..skein_model::Node::default()
+    };
+    node.status.state = skein_model::NodeState::Ready;
+    let mut task = skein_model::Task {
+        id: "t1".into(),
+        node_id: "n1".into(),
+        ..skein_model::Task::default()
+    };
+    task.status.state = skein_model::TaskState::Starting;
+    let cluster = skein_model::Cluster {
+        id: "c".into(),
+        ..skein_model::Cluster::default()
+    };
+    for object in [cluster.into(), node.into(), Object::from(task)] {
+        api.store.apply(vec![Action::Create(object)]).unwrap();
+    }
+    let report = |state: &mut Model| {
+        let mut task = skein_model::Task::clone(state.task("t1").unwrap());
+        task.status.state = skein_model::TaskState::Running;
+        let (index, actions) = (state.index() + 1, vec![Action::Update(task.into())]);
+        let at = Timestamp::from_unix_nanos(index.into());
+        state.apply(index, &Proposal { at, actions }).unwrap();
+    };
+    let (status, said) = api.refused("DELETE", "/nodes/n1", Value::Null).await;
+    assert_eq!(status, 400, "{said}");
+    *api.store.1.lock() = Some(Box::new(report));
+    let (status, answer) = api.call("DELETE", "/nodes/n1?force=1", Value::Null).await;
+    assert_eq!(status, 200, "{answer}");
+    let state = api.store.state();
+    assert!(state.node("n1").is_none() && api.store.1.lock().is_none());
+    assert!(state.cluster().unwrap().removed_nodes.contains_key("n1"));
+    assert_eq!(
+        state.task("t1").unwrap().status.state,
+        skein_model::TaskState::Orphaned
+    );
 }
