@@ -249,3 +249,5 @@ pub async fn remove<T: Kept>(
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(super) use tests::Memory;

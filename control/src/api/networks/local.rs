@@ -14,17 +14,19 @@ use http::{Method, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::Value;
+use skein_model::{LookupError, State as Model};
 
 /// The longest answer of the leader that is read here; it lists every network of the swarm.
 const ANSWER_MAX: usize = 64 << 20;
 
 impl Local {
-    /// Whether the cluster can be asked from here.
+    /// Whether this is a manager: one asks the cluster, which takes a leader.
     pub(super) fn is_manager(&self) -> bool {
         self.member.store().is_some()
     }
 
-    /// What the cluster answers to a request of this node's own: `None` where it cannot be asked.
+    /// What the cluster answers to a request of this node's own: `None` on a worker. Without a leader that
+    /// is an error, which comes late.
     async fn of_cluster(&self, path_and_query: &str) -> Option<(StatusCode, Value)> {
         if !self.is_manager() {
             return None;
@@ -36,19 +38,46 @@ impl Local {
         Some((parts.status, value))
     }
 
-    /// The same for the network of a name or ID, if it is the swarm's.
+    /// The network of a name or ID, if it is the swarm's. Where no leader can be asked, what is none of
+    /// the swarm's as far as this manager knows is none.
     async fn swarm_network(&self, id: &str, query: &str) -> Result<Option<Value>, ApiError> {
+        if self.is_without_leader() && !self.replica_has(id) {
+            return Ok(None);
+        }
         match self
             .of_cluster(&format!("/networks/{}?{query}", encoded(id)))
             .await
         {
             Some((StatusCode::OK, network)) => Ok(Some(network)),
             Some((StatusCode::NOT_FOUND, _)) | None => Ok(None),
+            // A leader that was just lost.
+            Some((status, _)) if status.is_server_error() && !self.replica_has(id) => Ok(None),
             Some((status, error)) => Err(ApiError::new(
                 status,
                 error["message"].as_str().unwrap_or_default(),
             )),
         }
+    }
+
+    fn is_without_leader(&self) -> bool {
+        let store = self.member.store();
+        store.is_some_and(|store| store.leadership().borrow().leader.is_none())
+    }
+
+    /// Whether a name or ID is one of the swarm's, as far as this manager's own copy of the store says:
+    /// that may be late, but needs no leader.
+    fn replica_has(&self, id: &str) -> bool {
+        let state = self.member.store().map(|store| store.state());
+        state.is_some_and(|state| knows(&state, id))
+    }
+
+    /// A network that is this engine's alone: what is local must work without a leader. That is one of
+    /// the full ID `id`; or one of that name, or whose ID begins so, if the swarm has none.
+    async fn own_network(&self, id: &str) -> Result<Option<Value>, ApiError> {
+        let network = self.engines_network(id).await?;
+        Ok(network.filter(|network| {
+            shape::twin_of(network).is_none() && (network["Id"] == id || !self.replica_has(id))
+        }))
     }
 
     /// A network of the engine, if it has it.
@@ -61,6 +90,16 @@ impl Local {
             Err(error) if error.status == StatusCode::NOT_FOUND => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Whether a name, an ID or its beginning may mean a network of the swarm. The predefined ones are
+/// every node's own.
+fn knows(state: &Model, id: &str) -> bool {
+    match state.find_network(id) {
+        Ok(network) => !network.spec.predefined,
+        Err(LookupError::NotFound { .. }) => false,
+        Err(LookupError::Ambiguous { .. }) => true,
     }
 }
 
@@ -99,7 +138,12 @@ pub async fn inspect(
     request: Request,
 ) -> Result<Response, ApiError> {
     let scope = params.text("scope");
-    if scope != "local" {
+    let own = match scope {
+        "swarm" => None,
+        // An engine that is away has nothing to say of what is the swarm's.
+        _ => local.own_network(&id).await.ok().flatten(),
+    };
+    if scope != "local" && own.is_none() {
         let query = request.uri().query().unwrap_or_default();
         if let Some(mut network) = local.swarm_network(&id, query).await? {
             let name = network["Name"].as_str().unwrap_or_default();
@@ -111,10 +155,13 @@ pub async fn inspect(
         }
     }
     let not_found = || ApiError::not_found(format!("network {id} not found"));
-    let network = match local.engines_network(&id).await? {
+    let network = match own {
         Some(network) => Some(network),
-        // Workers know the swarm's networks by their twins alone.
-        None => local.twin(&id).await?,
+        None => match local.engines_network(&id).await? {
+            Some(network) => Some(network),
+            // Workers know the swarm's networks by their twins alone.
+            None => local.twin(&id).await?,
+        },
     };
     let mut network = network.ok_or_else(not_found)?;
     shape::from_twin(&mut network);
@@ -172,7 +219,9 @@ pub async fn remove(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    if local.is_manager() {
+    // An engine that is away has nothing to say of what is the swarm's.
+    let is_own = matches!(local.own_network(&id).await, Ok(Some(_)));
+    if local.is_manager() && !is_own {
         let uri = format!("/networks/{}", encoded(&id));
         let asked = Request::builder()
             .method(Method::DELETE)
@@ -193,4 +242,128 @@ pub async fn remove(
         )));
     }
     Ok(local.pass_to_engine(request).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::attachments::Attachments,
+        api::{
+            cluster::Cluster, leader_table, member, node_table, payloads::Memory, proxy::Engine,
+        },
+        node::{InitRequest, JoinRequest, Membership, NodeError, RemoteManager},
+    };
+    use futures::future::BoxFuture;
+    use skein_model::{Action, Network};
+    use std::sync::Arc;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixListener,
+        time::Instant,
+    };
+    use tower::ServiceExt as _;
+
+    /// A manager that knows no leader.
+    struct Lonely(Arc<Memory>);
+
+    impl member::Member for Lonely {
+        fn membership(&self) -> Membership {
+            Membership {
+                state: LocalState::Active,
+                is_manager: true,
+                ..Membership::default()
+            }
+        }
+        fn init(&self, _: InitRequest) -> BoxFuture<'_, Result<String, NodeError>> {
+            unreachable!("no test inits")
+        }
+        fn join(&self, _: JoinRequest) -> BoxFuture<'_, Result<(), NodeError>> {
+            unreachable!("no test joins")
+        }
+        fn leave(&self, _: bool) -> BoxFuture<'_, Result<(), NodeError>> {
+            unreachable!("no test leaves")
+        }
+        fn unlock(&self, _: String) -> BoxFuture<'_, Result<(), NodeError>> {
+            unreachable!("no test unlocks")
+        }
+        fn managers(&self) -> Vec<RemoteManager> {
+            Vec::new()
+        }
+        fn store(&self) -> Option<Arc<dyn member::Store>> {
+            Some(self.0.clone())
+        }
+        fn attachments(&self) -> Option<Attachments> {
+            None
+        }
+        fn leader_channel(&self) -> BoxFuture<'_, Result<tonic::transport::Channel, NodeError>> {
+            unreachable!("there is no leader")
+        }
+    }
+
+    /// An engine with the network `bridge`, which takes every other request.
+    async fn serve(listener: UnixListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            let head = String::from_utf8_lossy(&request[..read]).into_owned();
+            let (status, body) = match head.split(' ').take(2).collect::<Vec<_>>()[..] {
+                ["GET", path] if path.ends_with("/bridge") || path.ends_with("/e1") => (
+                    "200 OK",
+                    r#"{"Name":"bridge","Id":"e1","Scope":"local","Driver":"bridge"}"#,
+                ),
+                ["GET", _] => ("404 Not Found", r#"{"message":"network not found"}"#),
+                _ => ("201 Created", r#"{"Id":"made by the engine"}"#),
+            };
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+                 content-length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_local_works_without_a_leader() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("engine.sock");
+        let serving = tokio::spawn(serve(UnixListener::bind(&path).unwrap()));
+        let store = Arc::new(Memory::default());
+        for (id, name, predefined) in [("s1", "bridge", true), ("s2", "front", false)] {
+            let mut network = Network {
+                id: id.into(),
+                ..Network::default()
+            };
+            network.spec.name = name.into();
+            network.spec.driver = "overlay".into();
+            network.spec.predefined = predefined;
+            store.apply(vec![Action::Create(network.into())]).unwrap();
+        }
+        let member: Arc<dyn member::Member> = Arc::new(Lonely(store));
+        let router = node_table(Local {
+            engine: Engine::new(path),
+            cluster: Cluster::new(member.clone(), leader_table),
+            member,
+        });
+        let call = |method: &str, path: &str, body: &str| {
+            let request = Request::builder().method(method).uri(path);
+            let request = request.header("content-type", "application/json");
+            let request = request.body(Body::from(body.to_owned())).unwrap();
+            let answered = router.clone().oneshot(request);
+            async { answered.await.unwrap().status().as_u16() }
+        };
+        let begun = Instant::now();
+        assert_eq!(call("GET", "/networks/bridge", "").await, 200);
+        assert_eq!(call("GET", "/networks/e1", "").await, 200);
+        assert_eq!(call("GET", "/networks/absent", "").await, 404);
+        let own = r#"{"Name":"own","Driver":"bridge"}"#;
+        assert_eq!(call("POST", "/networks/create", own).await, 201);
+        assert_eq!(call("DELETE", "/networks/bridge", "").await, 201);
+        assert!(begun.elapsed().as_secs() < 4, "{:?}", begun.elapsed());
+        // What is the swarm's takes its leader.
+        let taken = r#"{"Name":"front","Driver":"bridge"}"#;
+        assert_eq!(call("POST", "/networks/create", taken).await, 500);
+        serving.abort();
+    }
 }
