@@ -8,16 +8,23 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, header};
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a ping waits for the engine, which answers one at once: it is the first thing that a client
+/// asks for, whatever it wants.
+const PING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What Swarm says of two managers, in its own way.
 const TWO_MANAGERS: &str = "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.";
 
 pub async fn ping(State(local): State<Local>, request: Request) -> Response {
     let membership = local.member.membership();
-    // Without an engine, the cluster can still be worked with.
-    let mut response = match local.pass_to_engine(request).await {
-        response if response.status().is_success() => response,
-        _ => (
+    // Without an engine, and with one that hangs, the cluster can still be worked with.
+    let of_engine = timeout(PING_PATIENCE, local.pass_to_engine(request)).await;
+    let mut response = match of_engine {
+        Ok(response) if response.status().is_success() => response,
+        Ok(_) | Err(_) => (
             [
                 (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
                 (header::PRAGMA, "no-cache"),

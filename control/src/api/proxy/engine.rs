@@ -7,19 +7,33 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, timeout},
+};
 
 /// How long the engine may take to accept a connection: it is local, so more means it hangs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the engine may take for an answer that Skein itself needs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a request waits to hear what version of the API the engine speaks.
+const VERSION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long an engine counts as the one that was asked: it may be exchanged for one of another version
+/// while this daemon runs.
+const VERSION_KEPT: Duration = Duration::from_secs(10);
+
+/// How long an engine that hangs is not asked again: requests that need none are not to wait for it.
+const VERSION_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long it may take to make or change something: an engine whose network plugin is away waits 15 s
 /// for each network.
@@ -36,9 +50,16 @@ pub struct Engine {
 
 struct Inner {
     socket: PathBuf,
-    /// Asked for once: an engine of another version is another process, and that breaks so many
-    /// connections that clients negotiate anew after this daemon's restart at the latest.
-    version: OnceLock<ApiVersion>,
+    version: Mutex<Offered>,
+}
+
+/// What is known of the engine's version.
+#[derive(Clone, Copy, Default)]
+struct Offered {
+    /// What it last said.
+    version: Option<ApiVersion>,
+    /// It is not asked again before.
+    again: Option<Instant>,
 }
 
 /// Why a request did not reach the engine, or its answer did not come.
@@ -61,7 +82,7 @@ impl Engine {
         Self {
             inner: Arc::new(Inner {
                 socket,
-                version: OnceLock::new(),
+                version: Mutex::default(),
             }),
         }
     }
@@ -163,22 +184,34 @@ impl Engine {
         }
     }
 
-    /// The newest version that clients may speak: what both Skein and the engine know.
+    /// The newest version that clients may speak: what both Skein and the engine know. That of an engine
+    /// which does not answer is the one that it last had.
     pub async fn offered_version(&self) -> ApiVersion {
-        if let Some(version) = self.inner.version.get() {
-            return *version;
+        let known = {
+            let mut known = self.inner.version.lock();
+            let now = Instant::now();
+            if known.again.is_some_and(|again| now < again) {
+                return known.version.unwrap_or(ApiVersion::FALLBACK);
+            }
+            // Meanwhile others go on with what is known, if anything is.
+            known.again = known.version.map(|_| now + VERSION_KEPT);
+            known.version
+        };
+        let answer = timeout(VERSION_PATIENCE, self.get("/version")).await;
+        let mut offered = self.inner.version.lock();
+        match answer {
+            Ok(answer) => {
+                let version = answer
+                    .ok()
+                    .and_then(|version| ApiVersion::parse(version["ApiVersion"].as_str()?));
+                let version = version.map(|engines| engines.min(ApiVersion::NEWEST));
+                // One that refuses connections does so at once, and may be there at any moment.
+                offered.again = version.map(|_| Instant::now() + VERSION_KEPT);
+                offered.version = version.or(known);
+            }
+            Err(_) => offered.again = Some(Instant::now() + VERSION_PAUSE),
         }
-        let answer = self.get("/version").await;
-        let known = answer
-            .ok()
-            .and_then(|version| ApiVersion::parse(version["ApiVersion"].as_str()?));
-        match known {
-            Some(engines) => *self
-                .inner
-                .version
-                .get_or_init(|| engines.min(ApiVersion::NEWEST)),
-            None => ApiVersion::FALLBACK,
-        }
+        offered.version.unwrap_or(ApiVersion::FALLBACK)
     }
 }
 
@@ -206,4 +239,63 @@ async fn read(body: Incoming) -> Result<Bytes, ApiError> {
 fn as_json(bytes: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(bytes)
         .map_err(|error| ApiError::internal(format!("the engine's answer is no JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixListener,
+    };
+
+    /// Answers one request with a version.
+    async fn answer(listener: &UnixListener, version: &str) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+        let body = format!("{{\"ApiVersion\":\"{version}\"}}");
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_was_exchanged_is_asked_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("engine.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let engine = Engine::new(path.clone());
+        let later = || engine.inner.version.lock().again = Some(Instant::now());
+        let (offered, ()) = tokio::join!(engine.offered_version(), answer(&listener, "1.44"));
+        assert_eq!(offered, ApiVersion::new(1, 44));
+        // Known for a while, without asking.
+        assert_eq!(engine.offered_version().await, offered);
+        later();
+        let (offered, ()) = tokio::join!(engine.offered_version(), answer(&listener, "1.41"));
+        assert_eq!(offered, ApiVersion::new(1, 41));
+        // While it is away it counts as the one that it was, and is asked as soon as it is back.
+        later();
+        drop(listener);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(engine.offered_version().await, offered);
+        let listener = UnixListener::bind(&path).unwrap();
+        let (offered, ()) = tokio::join!(engine.offered_version(), answer(&listener, "1.45"));
+        assert_eq!(offered, ApiVersion::new(1, 45));
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_hangs_keeps_requests_waiting_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("engine.sock");
+        let _hung = UnixListener::bind(&path).unwrap();
+        let engine = Engine::new(path);
+        let begun = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(engine.offered_version().await, ApiVersion::FALLBACK);
+        }
+        assert!(
+            begun.elapsed() < VERSION_PATIENCE * 2,
+            "{:?}",
+            begun.elapsed()
+        );
+    }
 }
