@@ -17,11 +17,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Pause after a failed renewal; it doubles.
+/// Pause after a failed renewal, whoever has asked for it: the first, and the longest. It doubles, and is
+/// jittered, as all nodes renew while the root changes.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
-/// The same where the managers have asked for it, and wait.
-const RETRY_ORDERED: Duration = Duration::from_millis(500);
 /// Signing reads from a quorum.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// The part of a certificate's life after which it is renewed: a random point between the two, so
@@ -47,7 +46,7 @@ pub(super) async fn run(mut renewal: Renewal, shutdown: CancellationToken) {
 
 impl Renewal {
     async fn follow(&mut self) {
-        let mut retry = RETRY_MIN;
+        let mut failures = 0;
         let mut point = random_point();
         let mut forced = false;
         loop {
@@ -61,31 +60,30 @@ impl Renewal {
             };
             if pause.is_zero() {
                 match self.renew().await {
-                    Ok(()) => (retry, point, forced) = (RETRY_MIN, random_point(), false),
-                    Err(error) if ordered => {
-                        tracing::warn!(error, "could not renew the node's certificate");
-                        sleep(RETRY_ORDERED).await;
-                    }
+                    Ok(()) => (failures, point, forced) = (0, random_point(), false),
                     Err(error) => {
+                        let retry = retry_delay(failures, rand::rng().random());
                         tracing::warn!(error, ?retry, "could not renew the node's certificate");
-                        tokio::select! {
-                            () = sleep(retry) => {}
-                            () = self.forced.notified() => forced = true,
-                            _ = self.orders.changed() => {}
-                        }
-                        retry = (retry * 2).min(RETRY_MAX);
+                        failures += 1;
+                        forced |= self.pause(retry, &mut failures).await;
                     }
                 }
                 continue;
             }
             // Once the certificate is of the new root: those who trust that one alone take it.
             if adopts_root(&orders, &identity) {
-                if let Err(error) = self.adopt(identity.with_root(orders.root_pem)).await {
-                    tracing::warn!(
-                        error,
-                        "could not take over the swarm's new root certificate"
-                    );
-                    sleep(RETRY_ORDERED).await;
+                match self.adopt(identity.with_root(orders.root_pem)).await {
+                    Ok(()) => failures = 0,
+                    Err(error) => {
+                        let retry = retry_delay(failures, rand::rng().random());
+                        tracing::warn!(
+                            error,
+                            ?retry,
+                            "could not take over the swarm's new root certificate"
+                        );
+                        failures += 1;
+                        forced |= self.pause(retry, &mut failures).await;
+                    }
                 }
                 continue;
             }
@@ -96,6 +94,26 @@ impl Renewal {
                     // The agent has ended; so will this.
                     std::future::pending::<()>().await;
                 },
+            }
+        }
+    }
+
+    /// Waits before the next attempt, unless there is another reason for it: then the pauses begin
+    /// anew. Whether a renewal was forced meanwhile.
+    async fn pause(&mut self, retry: Duration, failures: &mut u32) -> bool {
+        tokio::select! {
+            () = sleep(retry) => false,
+            () = self.forced.notified() => {
+                *failures = 0;
+                true
+            }
+            changed = self.orders.changed() => {
+                if changed.is_err() {
+                    // The agent has ended; so will this.
+                    std::future::pending::<()>().await;
+                }
+                *failures = 0;
+                false
             }
         }
     }
@@ -152,6 +170,12 @@ fn adopts_root(orders: &Orders, identity: &Identity) -> bool {
     issuer.cert_issuer_public_key == orders.issuer_key
 }
 
+/// How long to wait after so many failures and one more; `jitter` is from 0 to 1.
+fn retry_delay(failures: u32, jitter: f64) -> Duration {
+    let doubled = RETRY_MIN.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
+    doubled.min(RETRY_MAX).mul_f64(0.75 + jitter / 4.0)
+}
+
 fn random_point() -> f64 {
     rand::rng().random_range(RENEW_FROM..RENEW_UNTIL)
 }
@@ -176,6 +200,18 @@ mod tests {
         assert_eq!(due_in(validity, 0.5, at(250)), Duration::ZERO);
         let point = random_point();
         assert!((RENEW_FROM..RENEW_UNTIL).contains(&point));
+    }
+
+    #[test]
+    fn failed_renewals_are_tried_less_and_less_often() {
+        for failures in [0, 1, 5, 9, 10, 31, 32, u32::MAX] {
+            let (short, long) = (retry_delay(failures, 0.0), retry_delay(failures, 1.0));
+            assert!(short < long && long <= RETRY_MAX, "{failures}");
+            assert!(short >= RETRY_MIN.mul_f64(0.75), "{failures}");
+        }
+        assert_eq!(retry_delay(0, 1.0), RETRY_MIN);
+        assert_eq!(retry_delay(3, 1.0), RETRY_MIN * 8);
+        assert_eq!(retry_delay(u32::MAX, 1.0), RETRY_MAX);
     }
 
     #[test]
