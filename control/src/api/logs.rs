@@ -1,6 +1,6 @@
 //! Logs of services and tasks, in Docker's stream format.
 
-use super::{Leader, error::ApiError, member::Store, query::Params};
+use super::{Leader, error::ApiError, member::Store, query::Params, version::ApiVersion};
 use crate::manager::{LogOptions, LogRecord, LogSelector, LogsError};
 use axum::{
     body::Body,
@@ -13,12 +13,15 @@ use http::header;
 use std::{convert::Infallible, fmt::Write, sync::Arc};
 use tokio_stream::wrappers::ReceiverStream;
 
+/// The first version of the API that tells frames from what a terminal writes.
+const FRAMES_NAMED: ApiVersion = ApiVersion::new(1, 42);
 /// The stream of messages about the log itself.
 const STREAM_ERROR: u8 = 3;
 
 pub async fn of_service(
     State(leader): State<Leader>,
     Path(id): Path<String>,
+    version: ApiVersion,
     params: Params,
 ) -> Result<Response, ApiError> {
     let options = options(&params)?;
@@ -29,23 +32,44 @@ pub async fn of_service(
         tasks: Vec::new(),
     };
     let tty = service.spec.task_template.container_spec.tty;
-    respond(&leader, selector, options, &params, tty).await
+    respond(
+        &leader,
+        selector,
+        options,
+        &params,
+        content_type(version, tty),
+        tty,
+    )
+    .await
 }
 
 pub async fn of_task(
     State(leader): State<Leader>,
     Path(id): Path<String>,
+    version: ApiVersion,
     params: Params,
 ) -> Result<Response, ApiError> {
     let options = options(&params)?;
     let state = leader.read().await?;
     let task = state.find_task(&id)?;
+    if task.is_attachment() {
+        // The reference's error has no type here.
+        return Err(ApiError::internal("logs only supported on container tasks"));
+    }
     let selector = LogSelector {
         services: Vec::new(),
         tasks: vec![task.id.clone()],
     };
     let tty = task.spec.container_spec.tty;
-    respond(&leader, selector, options, &params, tty).await
+    respond(
+        &leader,
+        selector,
+        options,
+        &params,
+        content_type(version, tty),
+        tty,
+    )
+    .await
 }
 
 async fn respond(
@@ -53,6 +77,7 @@ async fn respond(
     selector: LogSelector,
     options: LogOptions,
     params: &Params,
+    content_type: &'static str,
     tty: bool,
 ) -> Result<Response, ApiError> {
     let records = leader.store.logs(selector, options).await;
@@ -66,15 +91,18 @@ async fn respond(
         details: params.flag("details"),
         framed: !tty,
     };
-    let content_type = if tty {
-        "application/vnd.docker.raw-stream"
-    } else {
-        "application/vnd.docker.multiplexed-stream"
-    };
     let frames =
         ReceiverStream::new(records).map(move |record| Ok::<_, Infallible>(format.write(&record)));
     let body = Body::from_stream(frames);
     Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+}
+
+fn content_type(asked: ApiVersion, tty: bool) -> &'static str {
+    if tty || asked < FRAMES_NAMED {
+        "application/vnd.docker.raw-stream"
+    } else {
+        "application/vnd.docker.multiplexed-stream"
+    }
 }
 
 fn options(params: &Params) -> Result<LogOptions, ApiError> {
@@ -171,6 +199,21 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn older_clients_know_frames_by_no_name() {
+        let framed = "application/vnd.docker.multiplexed-stream";
+        let raw = "application/vnd.docker.raw-stream";
+        for (minor, tty, expected) in [
+            (41, false, raw),
+            (41, true, raw),
+            (42, false, framed),
+            (51, false, framed),
+            (51, true, raw),
+        ] {
+            assert_eq!(content_type(ApiVersion::new(1, minor), tty), expected);
+        }
+    }
 
     #[test]
     fn options_are_checked_in_the_references_words() {

@@ -421,3 +421,21 @@ async fn a_node_is_removed_although_its_tasks_report_meanwhile() {
         skein_model::TaskState::Orphaned
     );
 }
+
+#[tokio::test]
+async fn containers_of_users_have_no_logs_of_tasks() {
+    let api = Api::new();
+    let mut place = skein_model::Task {
+        id: "t1".into(),
+        ..skein_model::Task::default()
+    };
+    place.spec.runtime = skein_model::Runtime::Attachment;
+    api.store.apply(vec![Action::Create(place.into())]).unwrap();
+    let refused = api
+        .refused("GET", "/tasks/t1/logs?stdout=1", Value::Null)
+        .await;
+    assert_eq!(
+        refused,
+        (500, "logs only supported on container tasks".to_owned())
+    );
+}
