@@ -75,8 +75,8 @@ const WANTED: &[Wanted] = &[
         "no address of a network goes to a node's own balancer",
     ),
     wanted(
-        "network create .*(nonsense|absent)|POST /networks/create",
-        "[Ii]nvalid (subnet|name)|plugin|^swarm: status 500|^skein: status 400|DNS name",
+        r#"network create .* --subnet nonsense|POST /networks/create '\{"Name":("odd"|"",)"#,
+        "[Ii]nvalid (subnet|name)|^swarm: status 500$|^skein: status 400$|DNS name",
         "the words of newer engines, and 400 for what the client did wrong",
     ),
     wanted(
@@ -95,18 +95,23 @@ const WANTED: &[Wanted] = &[
         "overlapping networks work, so that one is a network like others",
     ),
     wanted(
-        "/secrets/create|/services/create|/services/bare/update|/logs",
-        "unmarshal|JSON|EOF|base64|registryAuthFrom|at least one|since|^swarm: status 500|^skein: status 400",
-        "the words of another JSON decoder or of newer engines; 400 for what the client did wrong",
+        r#"POST /services/create( '(\[\]|\{)')?$|POST /secrets/create '.*"Data":"\?\?\?""#,
+        r"^(swarm|skein): \.message = .*(unmarshal|JSON|EOF|base64)",
+        "the words of another JSON decoder",
     ),
     wanted(
-        "services/create",
+        r"&registryAuthFrom=nobody|GET /services/bare/logs$|/logs\?stdout=1&since=x",
+        r"^(swarm|skein): \.message = .*(registryAuthFrom|at least one|since)|^swarm: status 500$|^skein: status 400$",
+        "the words of newer engines, and 400 for what the client did wrong",
+    ),
+    wanted(
+        r#"POST /services/create .*"Replicas":-1"#,
         "non-negative|cannot unmarshal number",
         "the reference's own words where its JSON decoder says less",
     ),
     wanted(
-        "services/create",
-        r"Warnings = null",
+        r#"POST /services/create .*("Isolation":"odd"|"Name":"zero")"#,
+        r"^skein: \.Warnings = null$",
         "written by newer engines also where there are none",
     ),
     wanted(
