@@ -474,6 +474,43 @@ async fn followed_logs_take_in_new_tasks_and_end_with_the_reader() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn followed_logs_go_on_where_they_were_once_the_node_has_another_session() {
+    let (store, parts, _shutdown) = cluster(&["a"]);
+    let agent = Agent::start(&parts, "a").await;
+    store.create(web(1));
+    until(&store, "a task", |state| running(state, "a") == 1).await;
+    let broker = &parts.broker;
+    let mut records = broker.read(&store, of_web(), options(true)).unwrap();
+    let record = records.recv().await.unwrap();
+    assert_eq!(record.stream, 3, "said at once");
+    assert_eq!(&record.data[..], b"node a is not available");
+    let mut before = agent.subscriptions(&parts).await;
+    let first = before.recv().await.unwrap();
+    let at = |subscription: &proto::LogSubscription, nanos: u32, text: &str| proto::LogChunk {
+        timestamp: format!("2026-01-02T03:04:05.{nanos:09}Z"),
+        ..chunk(subscription, &subscription.task_ids[0], text)
+    };
+    broker.publish("a", at(&first, 1, "one")).await.unwrap();
+    broker.publish("a", at(&first, 2, "two")).await.unwrap();
+    // As after a new certificate: the agent has forgotten what it was asked.
+    let mut after = agent.subscriptions(&parts).await;
+    let second = after.recv().await.unwrap();
+    assert_eq!(second.task_ids, first.task_ids);
+    let at_the_last = "2026-01-02T03:04:05Z".parse::<skein_model::Timestamp>();
+    let seconds = at_the_last.unwrap().unix_nanos() / 1_000_000_000;
+    assert_eq!((i128::from(second.since), second.tail), (seconds, -1));
+    assert!(broker.publish("a", at(&first, 3, "late")).await.is_err());
+    for (nanos, text) in [(1, "one"), (2, "two"), (3, "three")] {
+        broker.publish("a", at(&second, nanos, text)).await.unwrap();
+    }
+    for expected in ["one", "two", "three"] {
+        assert_eq!(&records.recv().await.unwrap().data[..], expected.as_bytes());
+    }
+    drop(records);
+    assert!(after.recv().await.unwrap().close);
+}
+
+#[tokio::test(start_paused = true)]
 async fn logs_that_cannot_be_had_are_named() {
     let (store, parts, _shutdown) = cluster(&["a"]);
     let agent = Agent::start(&parts, "a").await;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::manager::store::Store;
 use parking_lot::Mutex;
-use skein_model::new_id;
+use skein_model::{Timestamp, new_id};
 use skein_proto::node as proto;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,13 +23,38 @@ struct Reader {
     records: mpsc::Sender<LogRecord>,
     /// By the ID of the subscription that an agent got: its node and the tasks that have not ended.
     parts: BTreeMap<String, Part>,
-    /// Told whenever something comes in.
+    /// Of a reader that follows: what is to be asked for again once its node is back, by node and task.
+    lost: BTreeMap<String, BTreeMap<String, LogOptions>>,
+    /// Of a reader that follows: the timestamp of the last record of each task.
+    reached: HashMap<String, String>,
+    /// Told whenever something comes in, or can be had again.
     progress: Arc<Notify>,
+}
+
+impl Reader {
+    /// Notes that the agent of a node publishes nothing any more of what it was asked; the
+    /// subscriptions that were.
+    fn lose(&mut self, node_id: &str) -> Vec<String> {
+        let mut gone = Vec::new();
+        self.parts.retain(|id, part| {
+            if part.node_id != node_id || !part.options.follow {
+                return true;
+            }
+            let lost = self.lost.entry(node_id.to_owned()).or_default();
+            lost.extend(part.unfinished.iter().map(|id| (id.clone(), part.options)));
+            gone.push(id.clone());
+            false
+        });
+        gone
+    }
 }
 
 struct Part {
     node_id: String,
     unfinished: BTreeSet<String>,
+    options: LogOptions,
+    /// The agent begins with what the reader has already: of each task, what is up to here.
+    until: HashMap<String, String>,
 }
 
 /// The way to the agent of a node.
@@ -43,6 +68,91 @@ struct Inner {
     readers: HashMap<String, Reader>,
     /// Subscription ID -> reader ID.
     subscriptions: HashMap<String, String>,
+}
+
+impl Inner {
+    /// Asks the agent of a node for tasks; whether it could be. A reader that follows has lost them
+    /// otherwise.
+    fn subscribe(
+        &mut self,
+        reader_id: &str,
+        node_id: &str,
+        tasks: &BTreeSet<String>,
+        options: LogOptions,
+        until: HashMap<String, String>,
+    ) -> bool {
+        let subscription = proto::LogSubscription {
+            id: new_id(&mut rand::rng()),
+            close: false,
+            task_ids: tasks.iter().cloned().collect(),
+            follow: options.follow,
+            tail: options.tail,
+            since: options.since,
+            stdout: options.stdout,
+            stderr: options.stderr,
+        };
+        let Some(reader) = self.readers.get_mut(reader_id) else {
+            return false;
+        };
+        let id = subscription.id.clone();
+        let agent = self.agents.get(node_id);
+        if agent.is_none_or(|agent| agent.try_send(Ok(subscription)).is_err()) {
+            if options.follow {
+                let lost = reader.lost.entry(node_id.to_owned()).or_default();
+                lost.extend(tasks.iter().map(|id| (id.clone(), options)));
+            }
+            return false;
+        }
+        let part = Part {
+            node_id: node_id.to_owned(),
+            unfinished: tasks.clone(),
+            options,
+            until,
+        };
+        reader.parts.insert(id.clone(), part);
+        self.subscriptions.insert(id, reader_id.to_owned());
+        true
+    }
+
+    /// A node's agent publishes nothing any more of what it was asked.
+    fn lose(&mut self, node_id: &str) {
+        for reader in self.readers.values_mut() {
+            for id in reader.lose(node_id) {
+                self.subscriptions.remove(&id);
+            }
+        }
+    }
+}
+
+/// What to ask for again: of tasks with records, from the second on of the last one of that task which
+/// is the furthest behind; of others, what was asked for.
+fn resumed(
+    tasks: &BTreeMap<String, LogOptions>,
+    reached: &HashMap<String, String>,
+) -> Vec<(LogOptions, BTreeSet<String>)> {
+    let second = |task_id: &String| -> Option<i64> {
+        let at: Timestamp = reached.get(task_id)?.parse().ok()?;
+        i64::try_from(at.unix_nanos() / 1_000_000_000).ok()
+    };
+    let since = tasks.keys().filter_map(second).min();
+    let mut asked: Vec<(LogOptions, BTreeSet<String>)> = Vec::new();
+    for (task_id, options) in tasks {
+        let options = match (second(task_id), since) {
+            (Some(_), Some(since)) => LogOptions {
+                tail: -1,
+                since,
+                ..*options
+            },
+            _ => *options,
+        };
+        match asked.iter_mut().find(|(other, _)| *other == options) {
+            Some((_, tasks)) => {
+                tasks.insert(task_id.clone());
+            }
+            None => asked.push((options, [task_id.clone()].into())),
+        }
+    }
+    asked
 }
 
 /// Where readers and agents meet. Clones share it.
@@ -74,6 +184,8 @@ impl Broker {
             let reader = Reader {
                 records: records.clone(),
                 parts: BTreeMap::new(),
+                lost: BTreeMap::new(),
+                reached: HashMap::new(),
                 progress: progress.clone(),
             };
             inner.readers.insert(id.clone(), reader);
@@ -101,32 +213,42 @@ impl Broker {
         let mut failures = Vec::new();
         let mut inner = self.inner.lock();
         for (node_id, tasks) in tasks {
-            let subscription = proto::LogSubscription {
-                id: new_id(&mut rand::rng()),
-                close: false,
-                task_ids: tasks.iter().cloned().collect(),
-                follow: options.follow,
-                tail: options.tail,
-                since: options.since,
-                stdout: options.stdout,
-                stderr: options.stderr,
-            };
-            let id = subscription.id.clone();
-            let agent = inner.agents.get(node_id);
-            if agent.is_none_or(|agent| agent.try_send(Ok(subscription)).is_err()) {
+            let until = HashMap::new();
+            if !inner.subscribe(reader_id, node_id, tasks, options, until) {
                 failures.push(format!("node {node_id} is not available"));
-                continue;
-            }
-            inner.subscriptions.insert(id.clone(), reader_id.to_owned());
-            if let Some(reader) = inner.readers.get_mut(reader_id) {
-                let part = Part {
-                    node_id: node_id.clone(),
-                    unfinished: tasks.clone(),
-                };
-                reader.parts.insert(id, part);
             }
         }
         failures
+    }
+
+    /// Asks again, of nodes that are back, for what a reader that follows has lost: it goes on where it
+    /// was.
+    pub(super) fn resume(&self, reader_id: &str) {
+        let mut inner = self.inner.lock();
+        let Inner {
+            agents, readers, ..
+        } = &mut *inner;
+        let Some(reader) = readers.get_mut(reader_id) else {
+            return;
+        };
+        if reader
+            .lost
+            .keys()
+            .all(|node_id| !agents.contains_key(node_id))
+        {
+            return;
+        }
+        let (back, away): (BTreeMap<_, _>, _) = std::mem::take(&mut reader.lost)
+            .into_iter()
+            .partition(|(node_id, _)| agents.contains_key(node_id));
+        reader.lost = away;
+        let until = reader.reached.clone();
+        for (node_id, tasks) in back {
+            // Where the agent's queue is full, it is for the next time.
+            for (options, tasks) in resumed(&tasks, &until) {
+                inner.subscribe(reader_id, &node_id, &tasks, options, until.clone());
+            }
+        }
     }
 
     /// Whether nothing more will come for a reader of what it has asked for.
@@ -156,9 +278,16 @@ impl Broker {
         }
     }
 
-    /// A node's agent can be asked.
+    /// A node's agent can be asked. What it was asked before, in another session, it has forgotten.
     pub(super) fn attach(&self, node_id: &str, agent: Agent) {
-        self.inner.lock().agents.insert(node_id.to_owned(), agent);
+        let mut inner = self.inner.lock();
+        inner.lose(node_id);
+        inner.agents.insert(node_id.to_owned(), agent);
+        for reader in inner.readers.values() {
+            if reader.lost.contains_key(node_id) {
+                reader.progress.notify_one();
+            }
+        }
     }
 
     /// It cannot any more, unless it came back by another way.
@@ -167,6 +296,7 @@ impl Broker {
         let current = inner.agents.get(node_id);
         if current.is_some_and(|current| current.same_channel(agent)) {
             inner.agents.remove(node_id);
+            inner.lose(node_id);
         }
     }
 
@@ -182,6 +312,39 @@ impl Broker {
         let part = reader.parts.get(&chunk.subscription_id)?;
         let asked = part.node_id == node_id && part.unfinished.contains(&chunk.task_id);
         asked.then(|| (reader.records.clone(), reader.progress.clone()))
+    }
+
+    /// Whether a reader has not had a chunk yet; notes that it has now.
+    fn is_new(&self, chunk: &proto::LogChunk) -> bool {
+        let mut inner = self.inner.lock();
+        let Inner {
+            subscriptions,
+            readers,
+            ..
+        } = &mut *inner;
+        let reader = subscriptions.get(&chunk.subscription_id);
+        let Some(reader) = reader.and_then(|id| readers.get_mut(id)) else {
+            return false;
+        };
+        let Some(part) = reader.parts.get(&chunk.subscription_id) else {
+            return false;
+        };
+        if chunk.timestamp.is_empty() || !part.options.follow {
+            return true;
+        }
+        // Timestamps are all of one length.
+        let had = part.until.get(&chunk.task_id);
+        if had.is_some_and(|had| chunk.timestamp <= *had) {
+            return false;
+        }
+        match reader.reached.get_mut(&chunk.task_id) {
+            Some(reached) => reached.clone_from(&chunk.timestamp),
+            None => {
+                let (task, at) = (chunk.task_id.clone(), chunk.timestamp.clone());
+                reader.reached.insert(task, at);
+            }
+        }
+        true
     }
 
     /// Notes that all of a task was sent.
@@ -205,10 +368,11 @@ impl Broker {
         let Some((records, progress)) = self.reader_of(node_id, &chunk) else {
             return Err(Status::cancelled("nobody reads this subscription any more"));
         };
+        let is_new = self.is_new(&chunk);
         if chunk.end {
             self.end_of(&chunk);
         }
-        if !chunk.data.is_empty() {
+        if is_new && !chunk.data.is_empty() {
             let record = LogRecord {
                 task_id: chunk.task_id,
                 node_id: node_id.to_owned(),

@@ -27,7 +27,7 @@ pub struct LogSelector {
 }
 
 /// What of the logs is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOptions {
     /// Go on when all there is has been sent.
     pub follow: bool,

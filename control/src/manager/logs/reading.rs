@@ -42,7 +42,16 @@ impl<S: Store> Reading<S> {
         let state = states.borrow_and_update().clone();
         let mut failures = self.ask(&state, self.options);
         failures.extend(self.without_node(&state));
+        if self.options.follow {
+            // There is no end at which they would be said.
+            for failure in failures.drain(..) {
+                self.say(&failure).await;
+            }
+        }
         loop {
+            if self.options.follow {
+                self.broker.resume(&self.id);
+            }
             if !self.options.follow && self.broker.is_complete(&self.id) {
                 break;
             }
@@ -65,7 +74,9 @@ impl<S: Store> Reading<S> {
                     self.say("the manager that collected the logs leads no more: ask again").await;
                     return;
                 }
-                () = sleep_until(patience), if !self.options.follow => {
+                // Looks again for what could not be asked for.
+                () = sleep_until(patience), if self.options.follow => {}
+                () = sleep_until(patience) => {
                     failures.push(format!(
                         "nodes sent nothing for {} seconds",
                         AGENT_PATIENCE.as_secs()
