@@ -10,11 +10,11 @@ use super::{
 };
 use crate::rpc::{Managers, RemoteManager};
 use rand::Rng as _;
-use skein_model::{Node, Task};
+use skein_model::{Node, NodeDescription, Task};
 use skein_proto::{
     network::NetworkUpdate,
     node::{
-        AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NetworkRequest,
+        AssignmentsMessage, AssignmentsRequest, DescribeRequest, HeartbeatRequest, NetworkRequest,
         ReportNetworkRequest, SessionMessage, SessionRequest, TaskStatusUpdate,
         UpdateTaskStatusRequest, dispatcher_client::DispatcherClient,
     },
@@ -35,6 +35,8 @@ const SETTLED: Duration = Duration::from_secs(5);
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 /// A leader that does not answer a heartbeat within this time is given up.
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(3);
+/// Between looks at what the engine says of the node: Swarm's time.
+const DESCRIBE_INTERVAL: Duration = Duration::from_secs(20);
 /// For reports, which the leader puts into its store.
 const REPORT_DEADLINE: Duration = Duration::from_secs(15);
 /// Statuses that come within this time go in one call.
@@ -133,7 +135,8 @@ impl Session {
             self.assignments(client.clone(), &id),
             self.network(client.clone(), &id),
             self.report(client.clone(), &id),
-            self.report_network(client, &id),
+            self.report_network(client.clone(), &id),
+            self.describe(client, &id, description),
             logs::serve(&self.environment.engine, &self.tasks, channel, &id),
             async {
                 // The managers must see the new certificate, and who now calls.
@@ -209,6 +212,35 @@ impl Session {
             self.environment.networks.take(update);
         }
         Err(ended())
+    }
+
+    /// Tells what the node is whenever it is another than was `told`.
+    async fn describe(&self, mut client: Client, id: &str, mut told: NodeDescription) -> Ended {
+        let environment = &self.environment;
+        loop {
+            sleep(DESCRIBE_INTERVAL).await;
+            // An engine that is away is what it was.
+            let Ok(now) = environment.engine.describe().await else {
+                continue;
+            };
+            environment.description.store(Some(Arc::new(now.clone())));
+            let now = NodeDescription {
+                tls_info: told.tls_info.clone(),
+                ..now
+            };
+            if now == told {
+                continue;
+            }
+            let request = DescribeRequest {
+                session_id: id.to_owned(),
+                description: serde_json::to_vec(&now)
+                    .map_err(|error| Status::internal(error.to_string()))?,
+            };
+            let call = client.describe(request);
+            within(REPORT_DEADLINE, "to take what the node is", call).await?;
+            tracing::info!("the managers know what the node has become");
+            told = now;
+        }
     }
 
     async fn report(&self, mut client: Client, id: &str) -> Ended {

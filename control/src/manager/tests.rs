@@ -6,7 +6,7 @@ mod memory;
 mod secrets;
 
 use super::*;
-use agent::Agent;
+use agent::{Agent, request};
 pub(super) use memory::Memory;
 use skein_model::{
     Cluster, EndpointSpec, Kind, Network, NetworkSpec, NodeState, PortConfig, Service, ServiceMode,
@@ -363,6 +363,29 @@ async fn a_node_has_the_address_it_calls_from() {
     assert_eq!(node.status.addr, "198.18.0.7");
     assert_eq!(node.data_path_addr, "198.18.0.7");
     drop(session);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_may_become_another_within_its_session() {
+    let (store, parts, _shutdown) = cluster(&["a"]);
+    let agent = Agent::start(&parts, "a").await;
+    let described = skein_model::NodeDescription {
+        hostname: "renamed".into(),
+        ..skein_model::NodeDescription::default()
+    };
+    let message = |session_id: String| proto::DescribeRequest {
+        session_id,
+        description: serde_json::to_vec(&described).unwrap(),
+    };
+    let dispatcher = parts.dispatcher();
+    let strange = dispatcher.describe(request("a", message("none".into())));
+    assert!(strange.await.is_err());
+    let before = store.state().node("a").unwrap().clone();
+    let telling = dispatcher.describe(request("a", message(agent.session_id())));
+    telling.await.unwrap();
+    let node = store.state().node("a").unwrap().clone();
+    assert_eq!(node.description, described);
+    assert_eq!(node.status, before.status);
 }
 
 #[tokio::test(start_paused = true)]

@@ -165,6 +165,25 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         Ok(Response::new(sessions::stream(&self.store, session, next)))
     }
 
+    async fn describe(
+        &self,
+        request: Request<proto::DescribeRequest>,
+    ) -> Answer<proto::DescribeResponse> {
+        let session = self.session_of(&request, &request.get_ref().session_id)?;
+        let description: NodeDescription = parse(&request.get_ref().description, "description")?;
+        store::commit(&self.store, |draft| {
+            // One that was removed meanwhile hears so by its session.
+            if let Some(node) = draft.node(&session.node_id) {
+                let mut node = Node::clone(node);
+                node.description = description.clone();
+                draft.put(node);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(Response::new(proto::DescribeResponse {}))
+    }
+
     async fn heartbeat(
         &self,
         request: Request<proto::HeartbeatRequest>,
