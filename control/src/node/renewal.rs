@@ -17,9 +17,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Pause after a failed renewal, whoever has asked for it: the first, and the longest. It doubles, and is
-/// jittered, as all nodes renew while the root changes.
-const RETRY_MIN: Duration = Duration::from_secs(5);
+/// Pause after a failed renewal, whoever has asked for it: the first, as short as people wait for a
+/// promotion, and the longest. It doubles, and is jittered, as all nodes renew while the root changes.
+const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
 /// Signing reads from a quorum.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
