@@ -24,8 +24,8 @@ const PAUSE_MS: (u64, u64) = (500, 5_000);
 pub enum Fault {
     /// A daemon dies, and comes back later.
     Crash(Host),
-    /// A host loses its power: its containers end too.
-    PowerLoss(Host),
+    /// Hosts lose their power: their containers end too.
+    PowerLoss(BTreeSet<Host>),
     /// Nothing comes from some hosts to the others, nor back.
     Partition(BTreeSet<Host>),
     /// Nothing comes from some hosts to the others; what these say arrives.
@@ -51,7 +51,9 @@ impl Fault {
         };
         let fault = match Random.random_range(0..100) {
             0..25 => Self::Crash(any()),
-            25..37 => Self::PowerLoss(any()),
+            25..35 => Self::PowerLoss(BTreeSet::from([any()])),
+            // What no disk has by now is nowhere.
+            35..37 => Self::PowerLoss(hosts.iter().copied().collect()),
             37..52 => Self::Partition(some()),
             52..62 => Self::OneWay(some()),
             62..78 => Self::Weather(Weather {

@@ -370,14 +370,18 @@ impl World {
                 executor::sleep(down).await;
                 self.start(host);
             }
-            Fault::PowerLoss(host) => {
-                self.crash(host);
-                if let Some(engine) = self.engine(host) {
-                    engine.lose_power();
+            Fault::PowerLoss(some) => {
+                for host in some.iter().copied() {
+                    self.crash(host);
+                    if let Some(engine) = self.engine(host) {
+                        engine.lose_power();
+                    }
+                    self.clear_kernel(host);
                 }
-                self.clear_kernel(host);
                 executor::sleep(down).await;
-                self.start(host);
+                for host in some {
+                    self.start(host);
+                }
             }
             Fault::Partition(some) => {
                 self.cut(&some, true);

@@ -306,9 +306,19 @@ mod tests {
         });
         let mut owner = service("owner");
         owner.spec.mode = ServiceMode::Replicated { replicas: 0 };
+        // Without it, nothing can be published.
+        let mut ingress = skein_model::Network::default();
+        ingress.spec.ingress = true;
+        ingress.allocation = Some(skein_model::NetworkAllocation {
+            vni: 4096,
+            subnet: "10.0.0.0/24".parse().unwrap(),
+            gateway: "10.0.0.1".parse().unwrap(),
+            range: "10.0.0.0/24".parse().unwrap(),
+        });
         let objects = |owner: &Service| {
             let services = [waiting.clone().into(), owner.clone().into()];
-            [services.to_vec(), vec![node("n1").into()]].concat()
+            let first = vec![ingress.clone().into(), node("n1").into()];
+            [first, services.to_vec()].concat()
         };
         due(&cluster(objects(&owner), &[])).unwrap_err();
         owner.endpoint.ports.push(port);

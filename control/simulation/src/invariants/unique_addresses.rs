@@ -189,6 +189,7 @@ mod tests {
         both(of("t", "web", "n1"), of("u", "web", "n1")).unwrap_err();
         let mut outdated = of("t", "web", "n1");
         outdated.spec.force_update = 1;
+        outdated.spec_version = None;
         both(outdated.clone(), of("u", "web", "n1")).unwrap();
         both(outdated, of("u", "other", "n1")).unwrap_err();
         let mut stops = of("t", "web", "n1");
