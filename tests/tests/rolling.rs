@@ -11,7 +11,7 @@ use std::{
 };
 use xtask::{
     check::{requests::await_published, services},
-    cluster::{Cluster, Host},
+    cluster::{Cluster, Daemon, Host},
     wait_until,
 };
 
@@ -138,6 +138,22 @@ fn tasks_leave_unnoticed() -> anyhow::Result<()> {
         first.docker(&["service", "scale", "-d", "web=2"])?;
         settle(first, 2)?;
         cluster.nodes().try_for_each(|node| stopped(node, 1))
+    })?;
+    cluster.down()
+}
+
+#[test]
+fn every_control_daemon_dies_unnoticed() -> anyhow::Result<()> {
+    /// Longer than managers take to give a silent node up.
+    const AWAY: Duration = Duration::from_secs(20);
+    let cluster = swarm("rolling-headless", 3, 1)?;
+    begin(&cluster, 6, &[])?;
+    unnoticed(&cluster, "no control daemon", || {
+        let control = &[Daemon::Control];
+        cluster.nodes().try_for_each(|node| node.kill(control))?;
+        std::thread::sleep(AWAY);
+        cluster.nodes().try_for_each(|node| node.start(control))?;
+        settle(cluster.host("n1")?, 6)
     })?;
     cluster.down()
 }
