@@ -176,8 +176,11 @@ pub(crate) fn remembers<'a>(state: &State, service: &Service, tasks: &'a Tasks) 
             UpdateState::Completed | UpdateState::RollbackCompleted
         )
     });
+    if !under_way {
+        return Vec::new();
+    }
     let is_dirty = |task: &Arc<Task>| dirty::is_dirty(state, service, task);
-    let Some(last) = tasks.iter().rposition(is_dirty).filter(|_| under_way) else {
+    let Some(last) = tasks.iter().rposition(is_dirty) else {
         return Vec::new();
     };
     let mut after = tasks.iter().skip(last + 1);
