@@ -32,15 +32,7 @@ pub async fn of_service(
         tasks: Vec::new(),
     };
     let tty = service.spec.task_template.container_spec.tty;
-    respond(
-        &leader,
-        selector,
-        options,
-        &params,
-        content_type(version, tty),
-        tty,
-    )
-    .await
+    respond(&leader, selector, options, &params, version, tty).await
 }
 
 pub async fn of_task(
@@ -61,15 +53,7 @@ pub async fn of_task(
         tasks: vec![task.id.clone()],
     };
     let tty = task.spec.container_spec.tty;
-    respond(
-        &leader,
-        selector,
-        options,
-        &params,
-        content_type(version, tty),
-        tty,
-    )
-    .await
+    respond(&leader, selector, options, &params, version, tty).await
 }
 
 async fn respond(
@@ -77,7 +61,7 @@ async fn respond(
     selector: LogSelector,
     options: LogOptions,
     params: &Params,
-    content_type: &'static str,
+    version: ApiVersion,
     tty: bool,
 ) -> Result<Response, ApiError> {
     let records = leader.store.logs(selector, options).await;
@@ -94,7 +78,7 @@ async fn respond(
     let frames =
         ReceiverStream::new(records).map(move |record| Ok::<_, Infallible>(format.write(&record)));
     let body = Body::from_stream(frames);
-    Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+    Ok(([(header::CONTENT_TYPE, content_type(version, tty))], body).into_response())
 }
 
 fn content_type(asked: ApiVersion, tty: bool) -> &'static str {
