@@ -1,16 +1,16 @@
 //! Ports that programs of the host listen on, and that are therefore not published here.
 
 use super::plan::{Plan, service_of};
-use procfs::net::{TcpState, UdpState};
 use skein_abi::{
     TCP, UDP,
     addresses::DNS_ADDRESS,
     ingress::{PUBLISHED_TAKEN, Published, PublishedKey},
 };
 use skein_proto::network::{Kind, Problem};
+use skein_sockets::Namespace;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 /// See the module. A port that becomes published while a program of the host listens on it stays the
@@ -85,22 +85,17 @@ impl TakenPorts {
 
 /// The ports that sockets of this network namespace listen on (TCP) or are bound to (UDP).
 fn listening() -> BTreeSet<PublishedKey> {
-    // A kernel without IPv6 has no tables of it.
-    let tcp = [procfs::net::tcp(), procfs::net::tcp6()];
-    let tcp = tcp.into_iter().flatten().flatten();
-    let tcp = tcp.filter(|socket| socket.state == TcpState::Listen);
-    let tcp = tcp.map(|socket| (TCP, socket.local_address));
-    let udp = [procfs::net::udp(), procfs::net::udp6()];
-    let udp = udp.into_iter().flatten().flatten();
-    let udp = udp.filter(|socket| socket.state == UdpState::Close);
-    let udp = udp.map(|socket| (UDP, socket.local_address));
-    let hinder = tcp.chain(udp).filter(|(_, address)| hinders(address.ip()));
-    let keys = hinder.map(|(proto, address)| PublishedKey {
-        port: skein_abi::port(address.port()),
-        proto,
-        pad: 0,
-    });
-    keys.collect()
+    let of = |proto, sockets: Vec<SocketAddr>| {
+        let hinder = sockets.into_iter().filter(|address| hinders(address.ip()));
+        hinder.map(move |address| PublishedKey {
+            port: skein_abi::port(address.port()),
+            proto,
+            pad: 0,
+        })
+    };
+    let tcp = of(TCP, skein_sockets::tcp_listeners(Namespace::Own));
+    let udp = of(UDP, skein_sockets::udp_bound(Namespace::Own));
+    tcp.chain(udp).collect()
 }
 
 /// Whether a socket with this address would get what comes to a published port. Sockets on loopback

@@ -1,36 +1,26 @@
-//! Whether a container takes connections: read from the kernel's tables of its network namespace.
+//! Whether a container takes connections: by the sockets of its network namespace.
 
-use procfs::{
-    ProcResult,
-    net::{TcpState, UdpState},
-    process::Process,
-};
 use skein_model::{PortConfig, PortProtocol};
+use skein_sockets::Namespace;
 use std::{collections::BTreeSet, net::SocketAddr};
 
-/// Whether all ports are listened on in the namespace of a process. A table that cannot be read
+/// Whether all ports are listened on in the namespace of a process. A namespace that cannot be read
 /// shows none. Blocks.
 pub fn all_listen(pid: i64, ports: &[PortConfig]) -> bool {
     if ports.is_empty() {
         return true;
     }
-    let Some(process) = i32::try_from(pid)
-        .ok()
-        .and_then(|pid| Process::new(pid).ok())
-    else {
+    let Ok(pid) = i32::try_from(pid) else {
         return false;
     };
+    let namespace = Namespace::OfProcess(pid);
     let has = |protocol| ports.iter().any(|port| port.protocol == protocol);
-    let tcp = if has(PortProtocol::Tcp) {
-        reachable(listening(&process))
-    } else {
-        BTreeSet::new()
+    let reachable_by = |protocol, sockets: fn(Namespace) -> Vec<SocketAddr>| {
+        let addresses = has(protocol).then(|| sockets(namespace));
+        reachable(addresses.unwrap_or_default())
     };
-    let udp = if has(PortProtocol::Udp) {
-        reachable(bound(&process))
-    } else {
-        BTreeSet::new()
-    };
+    let tcp = reachable_by(PortProtocol::Tcp, skein_sockets::tcp_listeners);
+    let udp = reachable_by(PortProtocol::Udp, skein_sockets::udp_bound);
     ports.iter().all(|port| match port.protocol {
         PortProtocol::Tcp => tcp.contains(&port.target_port),
         PortProtocol::Udp => udp.contains(&port.target_port),
@@ -39,38 +29,24 @@ pub fn all_listen(pid: i64, ports: &[PortConfig]) -> bool {
     })
 }
 
-/// The ports of this node that some program listens on, or is bound to, by any address. A table that cannot be
-/// read shows none. Blocks.
+/// The ports of this node that some program listens on, or is bound to, by any address. Blocks.
 pub fn in_use() -> BTreeSet<(PortProtocol, u16)> {
-    let Ok(own) = Process::myself() else {
-        return BTreeSet::new();
+    let of = |protocol, sockets: Vec<SocketAddr>| {
+        let ports = sockets.into_iter();
+        ports.map(move |address| (protocol, address.port()))
     };
-    let tcp = listening(&own).map(|address| (PortProtocol::Tcp, address.port()));
-    let udp = bound(&own).map(|address| (PortProtocol::Udp, address.port()));
+    let tcp = of(
+        PortProtocol::Tcp,
+        skein_sockets::tcp_listeners(Namespace::Own),
+    );
+    let udp = of(PortProtocol::Udp, skein_sockets::udp_bound(Namespace::Own));
     tcp.chain(udp).collect()
 }
 
-fn listening(process: &Process) -> impl Iterator<Item = SocketAddr> + use<> {
-    let sockets = rows([process.tcp(), process.tcp6()]);
-    let listening = sockets.filter(|socket| socket.state == TcpState::Listen);
-    listening.map(|socket| socket.local_address)
-}
-
-fn bound(process: &Process) -> impl Iterator<Item = SocketAddr> + use<> {
-    let sockets = rows([process.udp(), process.udp6()]);
-    // So the kernel calls what is not connected.
-    let bound = sockets.filter(|socket| socket.state == UdpState::Close);
-    bound.map(|socket| socket.local_address)
-}
-
-/// The process may have just ended, and a kernel without IPv6 has no tables of it.
-fn rows<T>(tables: [ProcResult<Vec<T>>; 2]) -> impl Iterator<Item = T> {
-    tables.into_iter().flatten().flatten()
-}
-
 /// The ports of what is not bound to the loopback alone.
-fn reachable(addresses: impl Iterator<Item = SocketAddr>) -> BTreeSet<u16> {
+fn reachable(addresses: impl IntoIterator<Item = SocketAddr>) -> BTreeSet<u16> {
     addresses
+        .into_iter()
         .filter(|address| !address.ip().to_canonical().is_loopback())
         .map(|address| address.port())
         .collect()
@@ -92,7 +68,7 @@ mod tests {
             "[::ffff:127.0.0.1]:9002",
         ];
         let addresses = addresses.map(|address| address.parse().unwrap());
-        assert_eq!(reachable(addresses.into_iter()), [80, 443, 9000].into());
+        assert_eq!(reachable(addresses), [80, 443, 9000].into());
     }
 
     #[test]
