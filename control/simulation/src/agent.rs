@@ -57,8 +57,8 @@ const REFUSES: f64 = 0.04;
 const PROGRAM_AGAIN_MS: (u64, u64) = (100, 1_500);
 /// How long a record takes to be on the disk.
 const STORE_MS: (u64, u64) = (1, 10);
-/// What every node has to give: more than the tasks of a world ask for.
-const NANO_CPUS: i64 = 64_000_000_000;
+/// What every node has to give.
+pub(crate) const NANO_CPUS: i64 = 64_000_000_000;
 const MEMORY_BYTES: i64 = 64 << 30;
 
 /// What an agent remembers over a crash. Clones share it.

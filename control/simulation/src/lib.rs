@@ -2,7 +2,7 @@
 //! disks and a network that are made up, on one thread and in virtual time. All that happens is drawn
 //! from a seed: the same seed is the same world, step by step.
 //!
-//! A world ([`world`]) founds a cluster, lets [`client`]s change it while [`faults`] strike, ends the
+//! A world ([`world`]) founds a cluster, lets [`client`]s make [`changes`] while [`faults`] strike, ends the
 //! faults, and waits until the cluster has settled. Whatever is seen on the way goes to the
 //! [`history`], which shows it to the [`invariants`].
 //!
@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod batch;
+pub mod changes;
 pub mod client;
 pub mod disk;
 pub mod engine;

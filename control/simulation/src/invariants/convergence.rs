@@ -3,7 +3,8 @@
 use super::Invariant;
 use crate::history::{Cluster, Seen};
 use skein_model::{
-    Availability, Node, NodeState, Service, ServiceMode, State, Task, TaskState, UpdateState,
+    Availability, Node, NodeState, Service, ServiceMode, State, Task, TaskSpec, TaskState,
+    UpdateState,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -99,10 +100,16 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
         status,
         Some(UpdateState::Paused | UpdateState::RollbackPaused)
     );
+    // And one whose tasks find no node waits for one.
+    let waits = |task: &&Arc<Task>| waits_for_a_node(state, &wanted, task);
+    let waiting = wanted.iter().filter(|task| waits(task)).count();
     match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
             let slots: BTreeSet<u64> = wanted.iter().map(|task| task.slot).collect();
-            let most = if paused { 2 * replicas } else { replicas };
+            let most = match paused || waiting > 0 {
+                true => 2 * replicas,
+                false => replicas,
+            };
             if slots.len() as u64 != replicas || wanted.len() as u64 > most {
                 return Err(format!(
                     "tasks wanted in slots: {slots:?}, {}",
@@ -112,38 +119,62 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
         }
         ServiceMode::Global {} => {
             let on: BTreeSet<&str> = wanted.iter().map(|task| task.node_id.as_str()).collect();
-            if let Some(node) = active(state).find(|node| !on.contains(node.id.as_str())) {
+            let mut eligible =
+                active(state).filter(|node| satisfies(node, &service.spec.task_template));
+            if let Some(node) = eligible.find(|node| !on.contains(node.id.as_str())) {
                 return Err(format!("no task on node {}", node.id));
             }
         }
         ServiceMode::ReplicatedJob {
             total_completions, ..
         } => {
-            if complete.len() as u64 != total_completions || !wanted.is_empty() {
+            let is_done = complete.len() as u64 == total_completions && wanted.is_empty();
+            let is_stuck = waiting > 0 && waiting == wanted.len();
+            if !is_done && !is_stuck {
                 let under_way = wanted.len();
                 return Err(format!("complete: {complete:?}, under way: {under_way}"));
             }
         }
         ServiceMode::GlobalJob {} => {
             let done = |node: &Node| complete.contains(&(0, node.id.as_str()));
-            if let Some(node) = active(state).find(|node| !done(node)) {
+            let is_stuck = |node: &Node| wanted.iter().any(|t| t.node_id == node.id && waits(t));
+            let mut eligible =
+                active(state).filter(|node| satisfies(node, &service.spec.task_template));
+            if let Some(node) = eligible.find(|node| !done(node) && !is_stuck(node)) {
                 return Err(format!("not complete on node {}", node.id));
             }
         }
     }
-    if let Some(state @ (UpdateState::Updating | UpdateState::RollbackStarted)) = status {
+    let updating = matches!(
+        status,
+        Some(UpdateState::Updating | UpdateState::RollbackStarted)
+    );
+    if updating && waiting == 0 {
+        let state = status;
         return Err(format!("the update is under way: {state:?}"));
     }
     for &task in &wanted {
-        if waits_for_its_node(state, task) || paused && waits_for_its_successor(&wanted, task) {
+        let waits = waits(&task) || waits_for_its_node(state, task);
+        if waits || paused && waits_for_its_successor(&wanted, task) {
             continue;
         }
         check_task(state, task)?;
-        if !paused && task.spec != service.spec.task_template {
+        if !paused && !updating && !is_of_now(state, service, task) {
             return Err(format!("task {} is of an earlier spec", task.id));
         }
     }
     Ok(())
+}
+
+/// Whether a task is what its service says, or where it would be placed by that and otherwise the same.
+fn is_of_now(state: &State, service: &Service, task: &Task) -> bool {
+    let now = &service.spec.task_template;
+    let placed_now = TaskSpec {
+        placement: now.placement.clone(),
+        ..task.spec.clone()
+    };
+    let node = state.node(&task.node_id);
+    placed_now == *now && node.is_some_and(|node| satisfies(node, now))
 }
 
 /// Whether a task is bound to a paused node: it stays as it is, if it runs, and else waits.
@@ -151,6 +182,56 @@ fn waits_for_its_node(state: &State, task: &Task) -> bool {
     let node = state.node(&task.node_id);
     let is_paused = node.is_some_and(|node| node.spec.availability == Availability::Pause);
     task.mode.is_global() && is_paused
+}
+
+/// Whether no node takes a task: none satisfies its constraints and has room for it.
+fn waits_for_a_node(state: &State, wanted: &[&Arc<Task>], task: &Task) -> bool {
+    let of_service_on = |node: &Node| {
+        let others = wanted.iter().filter(|other| other.id != task.id);
+        others.filter(|other| other.node_id == node.id).count() as u64
+    };
+    let most = task.spec.placement.as_ref().map_or(0, |p| p.max_replicas);
+    let suits = |node: &&Arc<Node>| {
+        let is_bound_elsewhere = !task.node_id.is_empty() && task.node_id != node.id;
+        !is_bound_elsewhere
+            && satisfies(node, &task.spec)
+            && free(state, node) >= reserved(task)
+            && (most == 0 || of_service_on(node) < most)
+    };
+    task.status.state == TaskState::Pending && !active(state).any(|node| suits(&node))
+}
+
+/// Whether a node has the labels that a task asks for. What users ask for here is one label's value, or
+/// that it is another.
+fn satisfies(node: &Node, task: &TaskSpec) -> bool {
+    let constraints = task.placement.iter().flat_map(|p| &p.constraints);
+    let mut unmet = constraints.filter(|constraint| {
+        let label = |key: &str| {
+            let name = key.strip_prefix("node.labels.").unwrap_or_default();
+            node.spec.labels.get(name).map_or("", String::as_str)
+        };
+        match (constraint.split_once("=="), constraint.split_once("!=")) {
+            (Some((key, value)), _) => label(key) != value,
+            (_, Some((key, value))) => label(key) == value,
+            (None, None) => true,
+        }
+    });
+    unmet.next().is_none()
+}
+
+/// Nano-CPUs that a task reserves.
+fn reserved(task: &Task) -> i64 {
+    let resources = task.spec.resources.as_ref();
+    let reserved = resources.and_then(|resources| resources.reservations.as_ref());
+    reserved.map_or(0, |reserved| reserved.nano_cpus)
+}
+
+/// Nano-CPUs that no task of the node has reserved.
+fn free(state: &State, node: &Node) -> i64 {
+    let has_room =
+        |task: &&Arc<Task>| (TaskState::Assigned..=TaskState::Running).contains(&task.status.state);
+    let taken = state.tasks_of_node(&node.id).filter(has_room);
+    node.description.resources.nano_cpus - taken.map(|task| reserved(task)).sum::<i64>()
 }
 
 /// Whether a task that never ran is kept beside one that runs in its place, and has what it waits for: a
@@ -178,6 +259,13 @@ fn check_task(state: &State, task: &Task) -> Result<(), String> {
     }
     let node = state.node(&task.node_id);
     let node = node.ok_or_else(|| format!("task {id} is on node {:?}", task.node_id))?;
+    if !satisfies(node, &task.spec) {
+        let placement = &task.spec.placement;
+        return Err(format!(
+            "task {id} runs on node {}, against {placement:?}",
+            node.id
+        ));
+    }
     if node.spec.availability == Availability::Drain {
         return Err(format!("task {id} runs on node {}, which drains", node.id));
     }
@@ -229,7 +317,7 @@ mod tests {
         invariants::testing::{next, service, task},
         network::Host,
     };
-    use skein_model::Object;
+    use skein_model::{Object, Placement, Reservations, ResourceRequirements};
 
     fn node(id: &str) -> Node {
         let mut node = Node {
@@ -357,6 +445,58 @@ mod tests {
         };
         with(Availability::Pause).unwrap();
         with(Availability::Active).unwrap_err();
+    }
+
+    #[test]
+    fn a_task_waits_for_a_node_that_satisfies_its_constraints_and_has_room() {
+        let asks = |change: &dyn Fn(&mut TaskSpec)| {
+            let mut web = service("web");
+            change(&mut web.spec.task_template);
+            let mut waiting = task("a", &web, 1);
+            waiting.node_id.clear();
+            waiting.status.state = TaskState::Pending;
+            let mut node = node("n1");
+            node.spec.labels.insert("zone".into(), "east".into());
+            node.description.resources.nano_cpus = 10;
+            let objects = vec![web.into(), waiting.into(), node.into()];
+            due(&cluster(objects, &[]))
+        };
+        let placed = |placement: Placement| asks(&|task| task.placement = Some(placement.clone()));
+        let in_zone = |constraint: &str| Placement {
+            constraints: vec![constraint.to_owned()],
+            ..Placement::default()
+        };
+        placed(in_zone("node.labels.zone==west")).unwrap();
+        placed(in_zone("node.labels.zone!=east")).unwrap();
+        placed(in_zone("node.labels.zone==east")).unwrap_err();
+        placed(in_zone("node.labels.zone!=west")).unwrap_err();
+        let reserves = |nano_cpus| {
+            asks(&|task| {
+                let reservations = Some(Reservations {
+                    nano_cpus,
+                    ..Default::default()
+                });
+                task.resources = Some(ResourceRequirements {
+                    reservations,
+                    ..Default::default()
+                });
+            })
+        };
+        reserves(11).unwrap();
+        reserves(10).unwrap_err();
+    }
+
+    #[test]
+    fn a_task_must_not_run_where_its_constraints_are_not_met() {
+        let mut web = service("web");
+        let constraints = vec!["node.labels.zone==west".to_owned()];
+        web.spec.task_template.placement = Some(Placement {
+            constraints,
+            ..Default::default()
+        });
+        let running = task("a", &web, 1);
+        let objects = vec![web.into(), running.into(), node("n1").into()];
+        due(&cluster(objects, &["a"])).unwrap_err();
     }
 
     #[test]
