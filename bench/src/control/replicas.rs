@@ -35,6 +35,8 @@ const SKEIN: &str = "Skein";
 const SWARM: &str = "Docker Swarm";
 const FLOOR: &str = "the engine alone";
 
+/// It ends services at once, so that rounds do not wait for them.
+const STOP: &str = "SIGKILL";
 /// What every contender's containers run.
 const COMMAND: [&str; 2] = ["/bin/sleep", "86400"];
 
@@ -100,7 +102,7 @@ pub fn measure(nodes: &Nodes<'_>, quick: bool, rng: &mut dyn RngCore) -> anyhow:
         ),
         ..Section::default()
     };
-    let alone = service(&[], false);
+    let alone = sleeping();
     let mut contenders = [
         Contender::new(SKEIN, || skein.turn(&alone)),
         Contender::new(SWARM, || swarm.turn(&alone)),
@@ -117,7 +119,7 @@ pub fn measure(nodes: &Nodes<'_>, quick: bool, rng: &mut dyn RngCore) -> anyhow:
     });
 
     let network = "bench";
-    let published = service(&[network], true);
+    let published = serving(network);
     let create = ["network", "create", "--driver", "overlay", network];
     nodes
         .skein
@@ -136,7 +138,7 @@ pub fn measure(nodes: &Nodes<'_>, quick: bool, rng: &mut dyn RngCore) -> anyhow:
              without which Docker publishes nothing."
         ));
     }
-    let what = format!("{REPLICAS} replicas on an overlay, with a published port");
+    let what = format!("{REPLICAS} replicas of a server on an overlay, with a published port");
     compare(&mut section, &what, rounds, &mut contenders, rng);
     Ok(section)
 }
@@ -161,28 +163,28 @@ fn compare(
     section.comparisons.push(comparison);
 }
 
-/// The service: it ends when it is told to, so that rounds do not wait for it.
-fn service(networks: &[&str], publish: bool) -> Value {
-    let networks: Vec<_> = networks
-        .iter()
-        .map(|name| json!({"Target": name}))
-        .collect();
-    let ports = if publish {
-        json!([{"TargetPort": 8080, "Protocol": "tcp", "PublishMode": "ingress"}])
-    } else {
-        json!([])
-    };
+/// A service that sleeps.
+fn sleeping() -> Value {
+    let container = json!({
+        "Image": format!("{IMAGE}:latest"),
+        "Command": [COMMAND[0]],
+        "Args": [COMMAND[1]],
+        "StopSignal": STOP,
+    });
+    service(&container, &json!([]), &json!([]))
+}
+
+/// A service on a network whose port is published. It listens there, as tasks of Skein run once they do.
+fn serving(network: &str) -> Value {
+    let container = json!({"Image": format!("{IMAGE}:latest"), "StopSignal": STOP});
+    let ports = json!([{"TargetPort": 8080, "Protocol": "tcp", "PublishMode": "ingress"}]);
+    service(&container, &json!([{"Target": network}]), &ports)
+}
+
+fn service(container: &Value, networks: &Value, ports: &Value) -> Value {
     json!({
         "Name": "bench",
-        "TaskTemplate": {
-            "ContainerSpec": {
-                "Image": format!("{IMAGE}:latest"),
-                "Command": [COMMAND[0]],
-                "Args": [COMMAND[1]],
-                "StopSignal": "SIGKILL",
-            },
-            "Networks": networks,
-        },
+        "TaskTemplate": {"ContainerSpec": container, "Networks": networks},
         "Mode": {"Replicated": {"Replicas": REPLICAS}},
         "EndpointSpec": {"Ports": ports},
     })
