@@ -8,7 +8,7 @@ use crate::{
     drain::{Drain, Known, Programmed},
     global,
     restart::{self, nanos},
-    scheduler,
+    scheduler::{engine_ports, waits_for_host_port},
     settled::Scope,
     slot::{self, Place, Tasks},
     task,
@@ -99,9 +99,9 @@ impl Part {
 
     /// Whether an outdated task has a port that another task waits for: the engine binds it for one only.
     fn holds_a_port_of(&self, task: &Task) -> bool {
-        let wanted = scheduler::engine_ports(task);
+        let wanted = engine_ports(task);
         let mut outdated = self.outdated.iter();
-        outdated.any(|old| !scheduler::engine_ports(old).is_disjoint(&wanted))
+        outdated.any(|old| !engine_ports(old).is_disjoint(&wanted))
     }
 
     /// Whether a task of the place runs.
@@ -152,7 +152,7 @@ impl Part {
     ) -> bool {
         // Where the new task can have its port only after the old one, it is the order that gives.
         let mut live = self.successors.iter().filter(|task| slot::is_live(task));
-        if live.any(|task| scheduler::waits_for_host_port(task) && self.holds_a_port_of(task)) {
+        if live.any(|task| self.holds_a_port_of(task) && waits_for_host_port(draft, task)) {
             return true;
         }
         let mut live = self.successors.iter().filter(|task| slot::is_live(task));

@@ -174,14 +174,6 @@ const FILTERS: [Filter; 8] = [
 /// Those that a node which passed before may not pass any more: it only fills up.
 const FILLING: [Filter; 3] = [Filter::Resources, Filter::HostPorts, Filter::MaxReplicas];
 
-/// What the refusal of a host port begins with.
-const HOST_PORT_IN_USE: &str = "host-mode port already in use";
-
-/// Whether the task has no node because others have its ports.
-pub(crate) fn waits_for_host_port(task: &Task) -> bool {
-    task.status.state == TaskState::Pending && task.status.err.contains(HOST_PORT_IN_USE)
-}
-
 impl Filter {
     fn explain(self, nodes: u64) -> String {
         let on = |what: &str| match nodes {
@@ -195,7 +187,7 @@ impl Filter {
             Self::Plugins => on("missing plugin"),
             Self::Constraints => on("scheduling constraints not satisfied"),
             Self::Platform => on("unsupported platform"),
-            Self::HostPorts => on(HOST_PORT_IN_USE),
+            Self::HostPorts => on("host-mode port already in use"),
             Self::MaxReplicas => "max replicas per node limit exceed".into(),
             Self::Volumes => on("cannot fulfill requested CSI volume mounts"),
         }
@@ -227,6 +219,11 @@ impl Refusals {
             *self.0.entry(filter).or_default() += 1;
         }
         refusal.is_none()
+    }
+
+    /// Whether a node that suits the task otherwise refused it because others have its ports.
+    pub(super) fn are_of_host_ports(&self) -> bool {
+        self.0.contains_key(&Filter::HostPorts)
     }
 
     /// The reasons, those of most nodes first.

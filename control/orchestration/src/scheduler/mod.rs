@@ -8,7 +8,6 @@ mod stock;
 mod tree;
 
 pub use constraint::{Constraint, ConstraintError};
-pub(crate) use filter::waits_for_host_port;
 pub(crate) use room::engine_ports;
 pub(crate) use stock::Stock;
 
@@ -222,11 +221,7 @@ fn are_alike(a: &Task, b: &Task) -> bool {
 /// Lets a task that is bound to a node go on, if the node can take it.
 fn confirm(draft: &mut Draft, room: &mut Room, task: &Task) {
     let demand = Demand::of(draft, task);
-    let of_service = if demand.counts_service() {
-        of_service_on(draft, task)
-    } else {
-        0
-    };
+    let of_service = of_service_on(draft, &demand, task, &room.node.id);
     let mut refusals = Refusals::default();
     if refusals.admits(&demand, room, of_service) {
         let message = "scheduler confirmed task can run on preassigned node";
@@ -236,14 +231,36 @@ fn confirm(draft: &mut Draft, room: &mut Room, task: &Task) {
     }
 }
 
-/// Wanted tasks of the task's service on its node.
-fn of_service_on(state: &State, task: &Task) -> u64 {
-    let there = state.tasks_of_node(&task.node_id).filter(|other| {
+/// Wanted tasks of the task's service on a node, if it matters how many there are.
+fn of_service_on(state: &State, demand: &Demand<'_>, task: &Task, node_id: &str) -> u64 {
+    if !demand.counts_service() {
+        return 0;
+    }
+    let there = state.tasks_of_node(node_id).filter(|other| {
         other.service_id == task.service_id
             && counts(other)
             && other.desired_state <= TaskState::Complete
     });
     there.count() as u64
+}
+
+/// Whether the task has no node because others have its ports: no node can take it, and one could, had it
+/// the ports to give.
+pub(crate) fn waits_for_host_port(state: &State, task: &Task) -> bool {
+    let demand = Demand::of(state, task);
+    if task.status.state != TaskState::Pending || !demand.has_host_ports() {
+        return false;
+    }
+    let rooms = Room::all(state);
+    let mut rooms = rooms
+        .iter()
+        .filter(|room| task.node_id.is_empty() || task.node_id == room.node.id);
+    let mut refusals = Refusals::default();
+    let finds_room = rooms.any(|room| {
+        let of_service = of_service_on(state, &demand, task, &room.node.id);
+        refusals.admits(&demand, room, of_service)
+    });
+    !finds_room && refusals.are_of_host_ports()
 }
 
 fn assign(draft: &mut Draft, room: &mut Room, task: &Task, message: &str) {

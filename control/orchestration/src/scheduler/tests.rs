@@ -81,6 +81,38 @@ fn tasks_go_where_their_service_has_the_fewest_then_where_all_have() {
 }
 
 #[test]
+fn a_task_waits_for_a_port_while_no_node_can_take_it_and_one_could_otherwise() {
+    let mut fixture = Fixture::default();
+    fixture.node("a", |_| {});
+    fixture.node("b", |node| node.status.state = NodeState::Down);
+    fixture.pending("holder", "web", |task| {
+        task.node_id = "a".into();
+        task.status.state = TaskState::Running;
+        task.endpoint_spec = host_port(80);
+    });
+    let waits = |fixture: &mut Fixture, change: &dyn Fn(&mut Task)| {
+        fixture.pending("t", "web", |task| {
+            task.endpoint_spec = host_port(80);
+            // What users are told decides nothing.
+            task.status.err = "anything".into();
+            change(task);
+        });
+        waits_for_host_port(&fixture.state, fixture.state.task("t").unwrap())
+    };
+    let bound_to = |node: &'static str| move |task: &mut Task| task.node_id = node.into();
+    assert!(waits(&mut fixture, &|_| {}));
+    assert!(waits(&mut fixture, &bound_to("a")));
+    assert!(!waits(&mut fixture, &bound_to("b")), "its node is down");
+    assert!(!waits(&mut fixture, &|task| {
+        task.node_id.clear();
+        task.spec.resources = reserve(1 << 40);
+    }));
+    assert!(waits(&mut fixture, &|task| task.spec.resources = None));
+    fixture.node("b", |node| node.status.state = NodeState::Ready);
+    assert!(!waits(&mut fixture, &|_| {}), "the other node has it free");
+}
+
+#[test]
 fn explanations_are_swarms() {
     let mut fixture = Fixture::default();
     assert_eq!(fixture.why_not(|_| {}), "no suitable node");
