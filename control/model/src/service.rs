@@ -26,9 +26,6 @@ pub struct Service {
     /// Version of the service when `spec` was last changed by a user or a rollback.
     #[serde(rename = "X-Skein-SpecVersion")]
     pub spec_version: Version,
-    /// The same for `previous_spec`.
-    #[serde(rename = "X-Skein-PreviousSpecVersion")]
-    pub previous_spec_version: Version,
     /// `X-Registry-Auth` of the last create or update; never shown.
     #[serde(
         rename = "X-Skein-RegistryAuth",

@@ -19,7 +19,6 @@ pub fn created(state: &State, id: String, spec: ServiceSpec, now: Timestamp) -> 
 pub fn updated(state: &State, current: &Service, spec: ServiceSpec, now: Timestamp) -> Service {
     Service {
         previous_spec: Some(current.spec.clone()),
-        previous_spec_version: current.spec_version,
         spec,
         spec_version: next_version(state),
         update_status: None,
@@ -34,7 +33,6 @@ pub fn rolled_back(state: &State, current: &Service, now: Timestamp) -> Option<S
     let previous = current.previous_spec.clone()?;
     Some(Service {
         previous_spec: Some(current.spec.clone()),
-        previous_spec_version: current.spec_version,
         job_status: next_run(&previous, current.job_status.as_ref(), now),
         spec: previous,
         spec_version: next_version(state),

@@ -128,7 +128,6 @@ impl Fixture {
             Some(service) => {
                 let mut service = (**service).clone();
                 service.previous_spec = Some(service.spec.clone());
-                service.previous_spec_version = service.spec_version;
                 service.update_status = None;
                 if let Some(status) = &mut service.job_status {
                     status.job_iteration.index += 1;
