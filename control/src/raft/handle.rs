@@ -29,14 +29,19 @@ use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a proposal or a linearizable read may take: an election (2-3 s) and a slow disk fit in.
+/// How long a proposal or a linearizable read may take: an election (see [`ELECTION_MS`]) and a slow
+/// disk fit in.
 pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The leader's beat. Also how long a follower may take to write entries to its disk before they
-/// are sent again.
+/// How long a follower may take to answer a beat, or entries, which it writes to its disk first, before
+/// they are sent again; and the least time between two beats of the leader. openraft looks at the clock
+/// every one and a half of these, so that in fact its beats are 375 ms apart.
 pub(super) const HEARTBEAT_MS: u64 = 250;
-/// A follower stands for election after this long without a beat, drawn anew each time. Four to
-/// six beats, so that a loaded machine's pauses depose nobody.
+/// How long a member waits beyond the leader's lease before it stands for election: openraft draws it
+/// once, when the member starts, and takes the upper bound for the lease. So a follower stands 2.5 to 3 s
+/// after the last beat that it heard, and what it takes to look at the clock: six to eight beats, so that
+/// a loaded machine's pauses depose nobody. Who was not elected stands again after the time that it has
+/// drawn; who knows of a longer log than its own waits 3 s more.
 pub(super) const ELECTION_MS: (u64, u64) = (1000, 1500);
 /// One piece of a snapshot, written and synced by the receiver.
 const SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
