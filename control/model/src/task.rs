@@ -84,6 +84,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// Whether it is to run, or to go on to where that leads: nobody has asked for its end.
+    pub fn is_wanted(&self) -> bool {
+        self.desired_state <= TaskState::Complete
+    }
+
     /// Whether it is a place on a network and no container of the cluster's: see [`Runtime`].
     pub fn is_attachment(&self) -> bool {
         self.spec.runtime == Runtime::Attachment

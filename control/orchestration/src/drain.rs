@@ -53,7 +53,7 @@ pub struct Late {
 
 /// Whether the node of a task may be told what is wanted of it, where that is its end.
 pub fn may_stop(task: &Task) -> bool {
-    is_wanted(task) || task.drained || task.status.state.is_terminal()
+    task.is_wanted() || task.drained || task.status.state.is_terminal()
 }
 
 /// The task as its node is to know it: one that may not stop yet is to run.
@@ -65,10 +65,6 @@ pub fn as_told(task: &Arc<Task>) -> Arc<Task> {
         desired_state: TaskState::Running,
         ..Task::clone(task)
     })
-}
-
-fn is_wanted(task: &Task) -> bool {
-    task.desired_state <= TaskState::Complete
 }
 
 /// Whether nodes may send the task new flows: it has an address, and the network state says that it is
@@ -127,7 +123,7 @@ impl Drain {
             .collect();
         self.successors.retain(|id, _| {
             let task = draft.task(id);
-            task.is_some_and(|task| is_wanted(task) && !task.status.state.is_terminal())
+            task.is_some_and(|task| task.is_wanted() && !task.status.state.is_terminal())
         });
         let ids: BTreeSet<&str> = unwanted.iter().map(|task| task.id.as_str()).collect();
         self.waiting.retain(|id, _| ids.contains(id.as_str()));
@@ -169,7 +165,7 @@ impl Drain {
         }
         // Nobody can know of a mark that is not agreed on yet.
         let agreed = draft.base().task(&task.id);
-        let agreed = agreed.filter(|task| !is_wanted(task));
+        let agreed = agreed.filter(|task| !task.is_wanted());
         let seen = agreed.map(|task| task.meta.version.index);
         let index = match (waiting.marked, seen) {
             (Some(index), _) => index,

@@ -2,6 +2,7 @@
 //! constraint asks for are gone, or resources.
 
 use crate::{
+    occupancy::takes_room,
     scheduler::{Constraint, Stock, constraints_of},
     settled::Scope,
 };
@@ -82,10 +83,7 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope) {
 }
 
 fn is_subject(task: &Task) -> bool {
-    let state = task.status.state;
-    let is_there = state >= TaskState::Assigned && !state.is_terminal();
-    let is_container = !task.is_attachment();
-    is_there && is_container && task.desired_state <= TaskState::Complete && !is_unfit(task)
+    takes_room(task) && task.is_wanted() && !is_unfit(task)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod job;
 pub mod network_state;
 mod node_failure;
 mod node_removal;
+mod occupancy;
 mod orchestration;
 mod reaper;
 mod replicated;

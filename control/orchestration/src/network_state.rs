@@ -4,6 +4,7 @@ mod states;
 
 pub use states::{NetworkStates, Told};
 
+use crate::occupancy::is_placed;
 use skein_model::{
     Network, Node, NodeState, PortConfig, PortProtocol, PublishMode, ResolutionMode, Service,
     State, Task, TaskState, short_id,
@@ -86,17 +87,12 @@ pub(crate) fn networks_of<'a>(state: &'a State, node_id: &str) -> BTreeSet<&'a s
     let ingress = state.ingress_network().map(|network| network.id.as_str());
     let tasks = state
         .tasks_of_node(node_id)
-        .filter(|task| is_on_networks(task));
+        .filter(|task| is_placed(task));
     tasks
         .flat_map(|task| &task.networks_attachments)
         .map(|attachment| attachment.network_id.as_str())
         .chain(ingress)
         .collect()
-}
-
-/// Whether the task's addresses may be in use: it has a node and has not ended.
-fn is_on_networks(task: &Task) -> bool {
-    task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
 }
 
 /// A network as nodes are told of it; `None` until it is allocated, and for networks of the nodes
@@ -201,7 +197,7 @@ fn key(port: &proto::PublishedPort) -> PortKey {
 
 /// Whether ports of the task's node may lead to it.
 fn is_in_host_mode(task: &Task) -> bool {
-    is_on_networks(task) && task.ports.iter().any(PortConfig::is_of_node)
+    is_placed(task) && task.ports.iter().any(PortConfig::is_of_node)
 }
 
 /// The ports in host mode of a node's tasks, by task ID.
@@ -234,7 +230,7 @@ fn host_ports<'a>(state: &'a State, node_id: &str) -> BTreeMap<&'a str, Vec<prot
 fn removed_services(state: &State) -> impl Iterator<Item = proto::Service> {
     let ids = state.services_of_tasks();
     let ids = ids.filter(|id| state.service(id).is_none());
-    let publishes = |task: &&Arc<Task>| is_on_networks(task) && !task.ports.is_empty();
+    let publishes = |task: &&Arc<Task>| is_placed(task) && !task.ports.is_empty();
     let tasks = ids.flat_map(|id| state.tasks_of_service(id));
     let mut tasks: Vec<&Arc<Task>> = tasks.filter(publishes).collect();
     tasks.sort_by_key(|task| Reverse(task.spec_version));
@@ -265,7 +261,7 @@ fn removed_services(state: &State) -> impl Iterator<Item = proto::Service> {
 /// The networks on which a task has an address that may be in use, by ID, and the addresses.
 fn places(task: &Task) -> impl Iterator<Item = (&str, Ipv4Addr)> {
     let attachments = task.networks_attachments.iter();
-    let attachments = attachments.filter(move |_| is_on_networks(task));
+    let attachments = attachments.filter(move |_| is_placed(task));
     attachments.filter_map(|attachment| {
         let address = attachment.address?.addr();
         Some((attachment.network_id.as_str(), address))
@@ -303,7 +299,7 @@ fn endpoint_state(task: &Task) -> proto::EndpointState {
             false => proto::EndpointState::Ready,
         };
     }
-    if task.desired_state > TaskState::Complete {
+    if !task.is_wanted() {
         proto::EndpointState::Draining
     } else if is_ready(task) {
         proto::EndpointState::Ready

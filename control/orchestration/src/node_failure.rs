@@ -1,6 +1,6 @@
 //! What becomes of tasks on nodes that are gone, and nobody will report on again.
 
-use crate::{Wake, settled::Scope};
+use crate::{Wake, occupancy::is_bound, settled::Scope};
 use skein_model::{Availability, Draft, NodeState, State, Task, TaskState, Timestamp};
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ pub(crate) fn orphan(draft: &mut Draft, scope: &Scope, wake: &mut Wake) {
     let now = draft.now();
     let tasks: Vec<(Arc<Task>, bool)> = scope
         .tasks(draft)
-        .filter(|task| !task.node_id.is_empty() && !task.status.state.is_terminal())
+        .filter(|task| is_bound(task))
         .filter_map(|task| match draft.node(&task.node_id) {
             None => Some((task.clone(), true)),
             Some(node) if node.status.state == NodeState::Down => {

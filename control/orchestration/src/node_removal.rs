@@ -1,6 +1,6 @@
 //! What goes with a node that is removed from the swarm.
 
-use crate::node_failure::given_up_with_node;
+use crate::{node_failure::given_up_with_node, occupancy::is_bound};
 use skein_model::{Cluster, Draft, Kind, Task};
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ pub fn remove_node(draft: &mut Draft, node_id: &str) {
     let tasks: Vec<Arc<Task>> = draft
         .state()
         .tasks_of_node(node_id)
-        .filter(|task| !task.status.state.is_terminal())
+        .filter(|task| is_bound(task))
         .cloned()
         .collect();
     for task in tasks {

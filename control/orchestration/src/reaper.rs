@@ -1,6 +1,6 @@
 //! Takes away the tasks that nobody needs to see any more.
 
-use crate::{settled::Scope, slot, update};
+use crate::{occupancy::is_placed, settled::Scope, slot, update};
 use skein_model::{Draft, Kind, Service, State, Task, TaskState};
 use std::{sync::Arc, time::Duration};
 
@@ -56,9 +56,7 @@ fn end_unplaced(draft: &mut Draft, scope: &Scope) {
 /// Whether a task is to be removed and nothing of it runs any more. A node that is down may run it still, and
 /// has its addresses: the task stays until the node says that it has ended, or is given up.
 pub(crate) fn may_go(task: &Task) -> bool {
-    let state = task.status.state;
-    let has_ended = state < TaskState::Assigned || state.is_terminal();
-    task.desired_state == TaskState::Remove && has_ended
+    task.desired_state == TaskState::Remove && !is_placed(task)
 }
 
 fn remove(draft: &mut Draft, scope: &Scope) {

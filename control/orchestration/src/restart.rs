@@ -2,6 +2,7 @@
 
 use crate::{
     Wake, node_failure,
+    occupancy::may_run,
     scheduler::engine_ports,
     settled::Scope,
     slot::{self, Place},
@@ -186,7 +187,7 @@ fn stopping_places(state: &State, of: &[Arc<Task>]) -> BTreeSet<(String, Place)>
     services
         .into_iter()
         .flat_map(|id| state.tasks_of_service(id))
-        .filter(|task| !slot::is_live(task) && slot::may_run(state, task))
+        .filter(|task| !slot::is_live(task) && may_run(state, task))
         .map(|task| (task.service_id.clone(), Place::of(task)))
         .collect()
 }
@@ -200,7 +201,7 @@ fn ports_are_held(state: &State, task: &Task) -> bool {
     }
     state.tasks_of_node(&task.node_id).any(|other| {
         !slot::is_live(other)
-            && slot::may_run(state, other)
+            && may_run(state, other)
             && !engine_ports(other).is_disjoint(&ports)
     })
 }

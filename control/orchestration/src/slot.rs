@@ -47,13 +47,5 @@ pub(crate) fn sort(tasks: &mut Tasks) {
 /// done what it was wanted for.
 pub(crate) fn is_live(task: &Task) -> bool {
     let done = task.mode.is_job() && task.status.state == TaskState::Complete;
-    task.desired_state <= TaskState::Complete && !done
-}
-
-/// Whether anything but time can become of the task's container: it may run still.
-pub(crate) fn may_run(state: &State, task: &Task) -> bool {
-    let placed = task.status.state >= TaskState::Assigned;
-    placed
-        && !task.status.state.is_terminal()
-        && !crate::node_failure::is_gone(state, &task.node_id)
+    task.is_wanted() && !done
 }

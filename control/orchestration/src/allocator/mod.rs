@@ -12,7 +12,7 @@ mod service;
 pub use network::{NetworkError, PREFIX_MAX, VNI_MAX, VNI_MIN, VNI_OPTION, check_network};
 pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports};
 
-use crate::settled::Scope;
+use crate::{occupancy::holds_addresses, settled::Scope};
 use pool::AddressPool;
 use skein_model::{
     Draft, EndpointSpec, Rejection, Service, State, Task, TaskNetwork, TaskSpec, TaskState,
@@ -139,11 +139,6 @@ fn addresses_in_use(state: &State) -> BTreeMap<String, BTreeSet<std::net::Ipv4Ad
         network.insert(address.addr());
     }
     in_use
-}
-
-/// Whether the task's addresses are its own still.
-fn holds_addresses(task: &Task) -> bool {
-    !task.status.state.is_terminal()
 }
 
 /// The networks of the service's tasks in the order of attachment; the ingress network is first.

@@ -12,11 +12,12 @@ pub(crate) use room::engine_ports;
 pub(crate) use stock::Stock;
 
 use crate::{
+    occupancy::{may_run, takes_room},
     settled::Scope,
-    slot::{self, Place},
+    slot::Place,
 };
 use filter::{Demand, Refusals};
-use room::{Room, counts};
+use room::Room;
 use skein_model::{Draft, State, Task, TaskSpec, TaskState, Timestamp, Version};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use stock::reserved;
@@ -61,7 +62,7 @@ impl Scheduler {
         let mut pending: Vec<Arc<Task>> = scope
             .tasks(draft)
             .filter(|task| task.status.state == TaskState::Pending)
-            .filter(|task| task.desired_state <= TaskState::Complete)
+            .filter(|task| task.is_wanted())
             .cloned()
             .collect();
         if pending.is_empty() {
@@ -103,7 +104,7 @@ impl Scheduler {
         let demand = Demand::of(draft, first);
         let mut of_service = vec![0; rooms.len()];
         for task in draft.tasks_of_service(&first.service_id) {
-            let wanted = counts(task) && task.desired_state <= TaskState::Complete;
+            let wanted = takes_room(task) && task.is_wanted();
             if let Some(index) = wanted.then(|| room_of.get(&task.node_id)).flatten() {
                 of_service[*index] += 1;
             }
@@ -206,7 +207,7 @@ fn predecessors_of(state: &State, task: &Task, demand: &Demand<'_>) -> Vec<Strin
     }
     let place = Place::of(task);
     let of_service = state.tasks_of_service(&task.service_id);
-    let before = of_service.filter(|old| slot::may_run(state, old) && Place::of(old) == place);
+    let before = of_service.filter(|old| may_run(state, old) && Place::of(old) == place);
     before.map(|old| old.node_id.clone()).collect()
 }
 
@@ -237,9 +238,7 @@ fn of_service_on(state: &State, demand: &Demand<'_>, task: &Task, node_id: &str)
         return 0;
     }
     let there = state.tasks_of_node(node_id).filter(|other| {
-        other.service_id == task.service_id
-            && counts(other)
-            && other.desired_state <= TaskState::Complete
+        other.service_id == task.service_id && takes_room(other) && other.is_wanted()
     });
     there.count() as u64
 }

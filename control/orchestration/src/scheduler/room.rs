@@ -1,8 +1,8 @@
 //! What tasks take of a node, and what it has left.
 
 use super::stock::Stock;
-use crate::dirty;
-use skein_model::{Node, PortConfig, PortProtocol, PublishMode, State, Task, TaskState};
+use crate::{dirty, occupancy::takes_room};
+use skein_model::{Node, PortConfig, PortProtocol, PublishMode, State, Task};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -62,7 +62,7 @@ impl Room {
                 host_ports: BTreeMap::new(),
                 tasks: 0,
             };
-            for task in state.tasks_of_node(&node.id).filter(|task| counts(task)) {
+            for task in state.tasks_of_node(&node.id).filter(|task| takes_room(task)) {
                 room.stock.take(task);
                 room.note(state, task);
             }
@@ -73,7 +73,7 @@ impl Room {
 
     /// Notes a task on the node, apart from its resources.
     pub(super) fn note(&mut self, state: &State, task: &Task) {
-        let stops = task.desired_state > TaskState::Complete;
+        let stops = !task.is_wanted();
         let ports = host_ports(task);
         let outdated = !ports.is_empty() && is_outdated(state, task);
         for port in ports {
@@ -109,13 +109,6 @@ fn is_of_engine((protocol, published_port): &HostPort) -> bool {
         ..PortConfig::default()
     }
     .is_of_engine()
-}
-
-/// Whether the task takes something of its node. One that is bound to the node counts once the
-/// scheduler has confirmed it.
-pub(super) fn counts(task: &Task) -> bool {
-    let placed = task.status.state >= TaskState::Assigned && !task.status.state.is_terminal();
-    placed && !task.is_attachment()
 }
 
 /// The ports of its node that a task asks for by number, and those that its node has chosen for it.

@@ -372,7 +372,7 @@ impl Supervisor {
         step: impl Future<Output = Result<T, Failure>>,
     ) -> Option<Result<T, Failure>> {
         let unwanted = wanted
-            .wait_for(|wanted| wanted.removed || wanted.task.desired_state > TaskState::Complete);
+            .wait_for(|wanted| wanted.removed || !wanted.task.is_wanted());
         tokio::select! {
             biased;
             _ = unwanted => None,

@@ -88,7 +88,7 @@ fn needs<'a>(state: &State, tasks: impl Iterator<Item = &'a Arc<Task>>) -> Needs
 
 /// A task that runs has its files, and is never started again.
 fn is_to_get_files(task: &Task) -> bool {
-    task.status.state < TaskState::Running && task.desired_state <= TaskState::Complete
+    task.status.state < TaskState::Running && task.is_wanted()
 }
 
 /// Whether the value is not in the store.
