@@ -28,6 +28,7 @@ pub mod scheduler;
 mod settled;
 mod slot;
 mod task;
+pub mod template;
 mod update;
 pub mod validate;
 mod wake;

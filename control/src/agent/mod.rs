@@ -1,6 +1,6 @@
 //! The agent: runs the node's tasks on its container engine.
 //!
-//! - [`container`], [`template`], [`task::machine`]: what to do, as values.
+//! - [`container`], [`task::machine`]: what to do, as values.
 //! - [`engine`]: the engine's API.
 //! - [`task`]: a supervisor for each task; [`store`] remembers them.
 //! - [`dependencies`]: the tasks' secrets and configs; [`files`]: where containers see them.
@@ -24,7 +24,6 @@ pub mod reports;
 pub mod session;
 pub mod store;
 pub mod task;
-pub mod template;
 
 use crate::rpc::Managers;
 use skein_model::NodeRole;

@@ -110,6 +110,8 @@ impl From<SpecError> for ApiError {
         let code = match error.kind {
             SpecErrorKind::Invalid => Code::InvalidArgument,
             SpecErrorKind::Forbidden => Code::PermissionDenied,
+            SpecErrorKind::NotFound => Code::NotFound,
+            SpecErrorKind::Precondition => Code::FailedPrecondition,
             SpecErrorKind::Unimplemented => Code::Unimplemented,
             SpecErrorKind::Internal => return Self::internal(error.message),
         };

@@ -10,10 +10,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 use skein_model::{
-    Action, Draft, ManagerStatus, Node, NodeRole, NodeSpec, NodeState, Object, Reachability,
-    State as Model,
+    Action, Draft, ManagerStatus, Node, NodeRole, NodeSpec, Object, Reachability, State as Model,
 };
-use tonic::Code;
+use skein_orchestration::validate;
 
 const FILTERS: [&str; 6] = ["id", "name", "label", "node.label", "role", "membership"];
 
@@ -112,36 +111,12 @@ pub async fn update(
     if (node.spec.role, spec.role) == (NodeRole::Manager, NodeRole::Worker) {
         let store = &leader.store;
         let group = Group::of(store.members(), |id| store.reachable(id));
-        check_demotion(&state, &node.id, &group)?;
+        validate::check_demotion(&state, group.can_spare_node(&node.id))?;
     }
     node.meta.version = version;
     node.spec = spec;
     leader.write(Action::Update(Object::from(node))).await?;
     Ok(StatusCode::OK)
-}
-
-/// Whether a manager may become a worker.
-fn check_demotion(state: &Model, node_id: &str, group: &Group) -> Result<(), ApiError> {
-    let managers = state.nodes().filter(|n| n.spec.role == NodeRole::Manager);
-    if managers.count() == 1 {
-        return Err(ApiError::rpc(
-            Code::FailedPrecondition,
-            "attempting to demote the last manager of the swarm",
-        ));
-    }
-    let member = group
-        .members
-        .iter()
-        .find(|member| member.node_id == node_id);
-    let member = member
-        .ok_or_else(|| ApiError::rpc(Code::NotFound, "can't find manager in raft memberlist"))?;
-    if !group.can_spare(member.raft_id) {
-        return Err(ApiError::rpc(
-            Code::FailedPrecondition,
-            "can't remove member from the raft: this would result in a loss of quorum",
-        ));
-    }
-    Ok(())
 }
 
 /// Case does not matter in a node's role and availability.
@@ -175,17 +150,7 @@ pub async fn remove(
 fn removal(draft: &mut Draft, id: &str, force: bool) -> Result<(), ApiError> {
     let state = draft.state();
     let node = state.find_node(id)?.clone();
-    let cluster = state.cluster().ok_or_else(ApiError::no_leader)?;
-    let refuse = |message| Err(ApiError::rpc(Code::FailedPrecondition, message));
-    if cluster.managers.contains_key(&node.id) {
-        return refuse(format!(
-            "node {} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal",
-            node.id
-        ));
-    }
-    if node.status.state == NodeState::Ready && !force {
-        return refuse(format!("node {} is not down and can't be removed", node.id));
-    }
+    validate::check_node_removal(state, &node, force)?;
     skein_orchestration::remove_node(draft, &node.id);
     Ok(())
 }
@@ -219,63 +184,5 @@ mod tests {
             (error.status.as_u16(), &*error.message),
             (400, "invalid Role: \"boss\"")
         );
-    }
-
-    #[test]
-    fn a_manager_is_demoted_only_while_others_hold_the_quorum() {
-        let node = |id: &str| {
-            let mut node = Node {
-                id: id.into(),
-                ..Node::default()
-            };
-            node.spec.role = NodeRole::Manager;
-            Action::Create(node.into())
-        };
-        let group = |members: &[u64], reachable: &[u64]| Group {
-            members: members
-                .iter()
-                .map(|id| crate::raft::Member {
-                    raft_id: *id,
-                    node_id: format!("n{id}"),
-                    address: String::new(),
-                })
-                .collect(),
-            reachable: reachable.iter().copied().collect(),
-        };
-        let mut state = Model::default();
-        let mut add = |index: u64, id: &str| {
-            let at = skein_model::Timestamp::default();
-            let actions = vec![node(id)];
-            let proposal = skein_model::Proposal { at, actions };
-            state.apply(index, &proposal).unwrap();
-            state.clone()
-        };
-        let (one, three) = (add(1, "n1"), [add(2, "n2"), add(3, "n3")][1].clone());
-        let refused = |state, id, group| check_demotion(state, id, &group).unwrap_err();
-        let last = refused(&one, "n1", group(&[1], &[1]));
-        assert_eq!(
-            (last.status.as_u16(), &*last.message),
-            (
-                400,
-                "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm"
-            )
-        );
-        let absent = refused(&three, "n3", group(&[1, 2], &[1, 2]));
-        assert_eq!(
-            (absent.status.as_u16(), &*absent.message),
-            (
-                404,
-                "rpc error: code = NotFound desc = can't find manager in raft memberlist"
-            )
-        );
-        let quorum = refused(&three, "n2", group(&[1, 2, 3], &[1, 2]));
-        assert_eq!(
-            (quorum.status.as_u16(), &*quorum.message),
-            (
-                400,
-                "rpc error: code = FailedPrecondition desc = can't remove member from the raft: this would result in a loss of quorum"
-            )
-        );
-        assert!(check_demotion(&three, "n3", &group(&[1, 2, 3], &[1, 2])).is_ok());
     }
 }

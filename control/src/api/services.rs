@@ -4,7 +4,7 @@ use super::{
     Leader, error::ApiError, filters::Filters, json, names, query::Params, spec,
     version::ApiVersion,
 };
-use crate::{agent::container, clock};
+use crate::clock;
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -91,8 +91,7 @@ fn status(state: &Model, service: &Service) -> Value {
 /// All checks of a spec, whose networks become IDs.
 fn check(state: &Model, current: Option<&Service>, spec: &mut ServiceSpec) -> Result<(), ApiError> {
     validate::resolve_networks(state, spec)?;
-    validate::check_service(state, current, spec)?;
-    container::check_templates(spec).map_err(|error| ApiError::rpc(Code::InvalidArgument, error))
+    Ok(validate::check_service(state, current, spec)?)
 }
 
 pub async fn inspect(

@@ -2,10 +2,8 @@
 
 use super::{SecretKey, apply_ca_config};
 use skein_model::{Cluster, ClusterSpec, Timestamp};
+use skein_orchestration::validate::check_cluster;
 use std::time::Duration;
-
-/// The shortest validity of node certificates, in nanoseconds.
-const CERT_EXPIRY_MIN: i64 = 3_600_000_000_000;
 
 /// Puts a spec in place of the cluster's, with what follows from it: a change of the root, and the key
 /// that managers are locked with, which `rotate_unlock_key` replaces.
@@ -18,16 +16,7 @@ pub fn apply_spec(
     rotate_unlock_key: bool,
     now: Timestamp,
 ) -> Result<(), String> {
-    let expiry = next.ca_config.node_cert_expiry;
-    if expiry != 0 && expiry < CERT_EXPIRY_MIN {
-        return Err("minimum certificate expiry time is: 1h0m0s".into());
-    }
-    if next.dispatcher.heartbeat_period < 0 {
-        return Err("heartbeat time period cannot be a negative duration".into());
-    }
-    if next.name != "default" {
-        return Err("modification of cluster name is not allowed".into());
-    }
+    check_cluster(&next).map_err(|error| error.message)?;
     apply_ca_config(cluster, next.ca_config.clone(), now)?;
     let ca_config = cluster.spec.ca_config.clone();
     cluster.spec = ClusterSpec { ca_config, ..next };

@@ -30,6 +30,13 @@ impl Group {
         Self { members, reachable }
     }
 
+    /// Whether a quorum answers once the node's member is gone; `None` if it is no member.
+    pub(crate) fn can_spare_node(&self, node_id: &str) -> Option<bool> {
+        let mut members = self.members.iter();
+        let member = members.find(|member| member.node_id == node_id)?;
+        Some(self.can_spare(member.raft_id))
+    }
+
     /// Whether a quorum answers once this member is gone.
     pub(crate) fn can_spare(&self, raft_id: u64) -> bool {
         let others = self.members.iter().map(|member| member.raft_id);
@@ -162,6 +169,9 @@ mod tests {
             let can = group(members, reachable).can_spare(gone);
             assert_eq!(can, spared, "{gone} of {members:?}, {reachable:?} answer");
         }
+        let three = group(&[1, 2, 3], &[1, 2, 3]);
+        let spared = ["n3", "n4"].map(|node| three.can_spare_node(node));
+        assert_eq!(spared, [Some(true), None]);
     }
 
     #[test]

@@ -1,16 +1,22 @@
-//! What a spec must be before it may enter the store, in the reference's words.
+//! What users may ask of the store, in the reference's words: how a spec must be before it enters it, and
+//! what may be done to a node.
 //!
-//! The API calls this on what users send, so that nothing that is wrong in itself is ever proposed. What
-//! depends on other objects being there is part of the store's transaction: others may be quicker.
+//! The API calls this on what users send, so that nothing that is wrong in itself is ever proposed; how it
+//! is written is the API's own matter. What depends on other objects being there is part of the store's
+//! transaction: others may be quicker.
 
+mod cluster;
 mod container;
 mod image;
 mod network;
+mod node;
 mod payload;
 mod service;
 
+pub use cluster::check_cluster;
 pub use image::is_image_reference;
 pub use network::check_network;
+pub use node::{check_demotion, check_node_removal};
 pub use payload::{check_config, check_payload_update, check_secret, check_secret_data};
 pub(crate) use service::default_update_config;
 pub use service::{
@@ -25,6 +31,10 @@ pub enum SpecErrorKind {
     Invalid,
     /// 403
     Forbidden,
+    /// 404
+    NotFound,
+    /// 400: not as things are.
+    Precondition,
     /// 500: what the reference answers where its own error has no type, and clients know it so.
     Internal,
     /// 501

@@ -1,10 +1,14 @@
 //! Services: what is refused, and the defaults of what is left out.
 
 use super::{SpecError, SpecErrorKind, check_name, container, payload};
-use crate::{allocator::check_ports, scheduler::Constraint};
+use crate::{
+    allocator::check_ports,
+    scheduler::Constraint,
+    template::{Context, expand_container},
+};
 use skein_model::{
-    ContainerSpec, DnsConfig, EndpointSpec, LookupError, Placement, PublishMode, ResolutionMode,
-    ResourceRequirements, RestartPolicy, Service, ServiceMode, ServiceSpec, State, TaskSpec,
+    ContainerSpec, DnsConfig, EndpointSpec, LookupError, NodeDescription, Placement, PublishMode, ResolutionMode,
+    ResourceRequirements, RestartPolicy, Service, ServiceMode, ServiceSpec, State, Task, TaskSpec,
     UpdateConfig,
 };
 use std::collections::BTreeSet;
@@ -37,15 +41,37 @@ pub fn check_service(
     if let Some(config) = &spec.update_config {
         check_update_config(config)?;
     }
-    let Some(endpoint) = &spec.endpoint_spec else {
-        return Ok(());
-    };
-    check_endpoint(endpoint)?;
+    if let Some(endpoint) = &spec.endpoint_spec {
+        check_endpoint(endpoint)?;
+        check_ports_are_free(state, current, endpoint)?;
+    }
+    check_templates(spec)
+}
+
+fn check_ports_are_free(
+    state: &State,
+    current: Option<&Service>,
+    endpoint: &EndpointSpec,
+) -> Result<(), SpecError> {
     let id = current.map(|service| service.id.as_str());
     if current.is_none_or(|current| current.spec.endpoint_spec.as_ref() != Some(endpoint)) {
         check_ports(state, id, endpoint).map_err(|error| SpecError::invalid(error.to_string()))?;
     }
     Ok(())
+}
+
+/// Tries the templates with the values of no task in particular.
+fn check_templates(service: &ServiceSpec) -> Result<(), SpecError> {
+    let task = Task {
+        slot: 1,
+        service_name: service.name.clone(),
+        service_labels: service.labels.clone(),
+        ..Task::default()
+    };
+    let context = Context::new(&task, &NodeDescription::default());
+    expand_container(&service.task_template.container_spec, &context)
+        .map(drop)
+        .map_err(|error| SpecError::invalid(error.to_string()))
 }
 
 /// Checks what an update may not change. [`check_service`] checks the rest.

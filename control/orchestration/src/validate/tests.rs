@@ -47,6 +47,25 @@ fn a_plain_service_passes() {
 }
 
 #[test]
+fn templates_are_tried_before_there_is_a_task() {
+    let mut service = spec();
+    service.labels.insert("tier".into(), "x".into());
+    let state = &Fixture::default().state;
+    let container = &mut service.task_template.container_spec;
+    container.hostname = "{{.Node.Hostname}}-{{.Task.Slot}}".into();
+    container.env = vec!["TIER={{.Service.Labels.tier}}".into(), "{{bare".into()];
+    assert_eq!(check_service(state, None, &service), Ok(()));
+    let container = &mut service.task_template.container_spec;
+    container.env.push("X={{.Nothing}}".into());
+    let error = check_service(state, None, &service).unwrap_err();
+    assert_eq!(error.kind, SpecErrorKind::Invalid);
+    assert!(
+        error.message.starts_with("expanding env failed: "),
+        "{error}"
+    );
+}
+
+#[test]
 fn services_are_refused_in_the_references_words() {
     let name = "name must be valid as a DNS name component";
     assert_eq!(invalid(|s| s.name = "a.b".into()), name);

@@ -1,6 +1,6 @@
 //! The secrets and configs of a task, as files of its container.
 
-use crate::agent::template::{self, Attached, Context, TemplateError};
+use skein_orchestration::template::{self, Attached, Context, TemplateError};
 use bollard::models::{Mount, MountType};
 use skein_model::{Config, Payload, PayloadSpec, ReferenceFile, Secret, Task};
 use std::{

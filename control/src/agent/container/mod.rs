@@ -40,7 +40,7 @@ mod plan;
 
 pub use files::{File, FilesError, Known, file_mounts, files};
 pub use observed::{Container, Health, observe};
-pub use plan::{Endpoint, Plan, SpecError, check_templates, labels, plan};
+pub use plan::{Endpoint, Plan, SpecError, labels, plan};
 
 /// Label that marks every container of a task; its value is empty.
 pub const LABEL_TASK: &str = "com.docker.swarm.task";

@@ -12,7 +12,7 @@ use std::{
     path::PathBuf,
 };
 
-/// A spec's mounts, checked and with their templates expanded.
+/// A spec's mounts, checked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Mounts {
     pub mounts: Vec<EngineMount>,
@@ -20,13 +20,11 @@ pub(super) struct Mounts {
     pub volumes: Vec<VolumeCreateRequest>,
 }
 
-type Expand<'a> = &'a dyn Fn(&'static str, &str) -> Result<String, SpecError>;
-
-pub(super) fn mounts(specs: &[Mount], expand: Expand<'_>) -> Result<Mounts, SpecError> {
+pub(super) fn mounts(specs: &[Mount]) -> Result<Mounts, SpecError> {
     let mut found = Mounts::default();
     for spec in specs {
-        let source = expand("mount source", &spec.source)?;
-        let target = expand("mount target", &spec.target)?;
+        let source = spec.source.clone();
+        let target = spec.target.clone();
         if !target.starts_with('/') {
             return Err(SpecError::RelativeTarget(target));
         }
@@ -52,7 +50,6 @@ pub(super) fn mounts(specs: &[Mount], expand: Expand<'_>) -> Result<Mounts, Spec
                 }
                 mount.typ = Some(MountType::VOLUME);
                 if let Some(options) = &spec.volume_options {
-                    let options = expand_volume(options, expand)?;
                     if let (Some(driver), false) = (&options.driver_config, source.is_empty()) {
                         found.volumes.push(VolumeCreateRequest {
                             name: Some(source),
@@ -62,7 +59,7 @@ pub(super) fn mounts(specs: &[Mount], expand: Expand<'_>) -> Result<Mounts, Spec
                             cluster_volume_spec: None,
                         });
                     }
-                    mount.volume_options = Some(volume_options(&options));
+                    mount.volume_options = Some(volume_options(options));
                 }
             }
             MountKind::Tmpfs => {
@@ -84,16 +81,6 @@ pub(super) fn mounts(specs: &[Mount], expand: Expand<'_>) -> Result<Mounts, Spec
     Ok(found)
 }
 
-/// Whether the templates of a mount have values.
-pub(super) fn check_templates(spec: &Mount, expand: Expand<'_>) -> Result<(), SpecError> {
-    expand("mount source", &spec.source)?;
-    expand("mount target", &spec.target)?;
-    match &spec.volume_options {
-        Some(options) => expand_volume(options, expand).map(drop),
-        None => Ok(()),
-    }
-}
-
 fn bind_options(options: &BindOptions) -> Result<MountBindOptions, SpecError> {
     let propagation = match options.propagation.as_str() {
         "" => None,
@@ -109,25 +96,6 @@ fn bind_options(options: &BindOptions) -> Result<MountBindOptions, SpecError> {
         propagation,
         non_recursive: options.non_recursive.then_some(true),
         ..MountBindOptions::default()
-    })
-}
-
-fn expand_volume(options: &VolumeOptions, expand: Expand<'_>) -> Result<VolumeOptions, SpecError> {
-    let values = |what, map: &BTreeMap<String, String>| {
-        map.iter()
-            .map(|(key, value)| Ok((key.clone(), expand(what, value)?)))
-            .collect::<Result<BTreeMap<_, _>, SpecError>>()
-    };
-    Ok(VolumeOptions {
-        labels: values("volume label", &options.labels)?,
-        driver_config: match &options.driver_config {
-            Some(driver) => Some(Driver {
-                name: driver.name.clone(),
-                options: values("volume driver option", &driver.options)?,
-            }),
-            None => None,
-        },
-        ..options.clone()
     })
 }
 

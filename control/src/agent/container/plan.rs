@@ -1,7 +1,6 @@
 //! From a task to what the engine is asked to create.
 
 use super::{LABEL_NODE_ID, LABEL_TASK, LABEL_TASK_ID, mounts};
-use crate::agent::template::{self, Context, TemplateError};
 use base64::Engine as _;
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
@@ -10,8 +9,9 @@ use bollard::models::{
 };
 use skein_model::{
     ContainerSpec, GenericResource, Healthcheck, NodeDescription, PortConfig, Privileges,
-    PublishMode, ServiceSpec, Task,
+    PublishMode, Task,
 };
+use skein_orchestration::template::{Context, FieldError, expand_container};
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr},
@@ -49,11 +49,8 @@ pub struct Plan {
 pub enum SpecError {
     #[error("dockerexec: image required")]
     NoImage,
-    #[error("expanding {what} failed: {error}")]
-    Template {
-        what: &'static str,
-        error: TemplateError,
-    },
+    #[error(transparent)]
+    Template(#[from] FieldError),
     #[error("invalid mount target, must be an absolute path: {0}")]
     RelativeTarget(String),
     #[error("invalid bind mount source, must be an absolute path: {0}")]
@@ -103,29 +100,18 @@ pub fn plan(
     endpoints: &[Endpoint],
     dns: &[IpAddr],
 ) -> Result<Plan, SpecError> {
-    let spec = &task.spec.container_spec;
-    if spec.image.is_empty() {
+    if task.spec.container_spec.image.is_empty() {
         return Err(SpecError::NoImage);
     }
-    let context = Context::new(task, node);
-    let expand = |what, text: &str| {
-        template::expand(text, &context).map_err(|error| SpecError::Template { what, error })
-    };
-    let mounts = mounts::mounts(&spec.mounts, &expand)?;
-    let mut env = spec
-        .env
-        .iter()
-        .map(|entry| match entry.split_once('=') {
-            Some((name, value)) => Ok(format!("{name}={}", expand("env", value)?)),
-            None => Ok(entry.clone()),
-        })
-        .collect::<Result<Vec<_>, SpecError>>()?;
+    let spec = &expand_container(&task.spec.container_spec, &Context::new(task, node))?;
+    let mounts = mounts::mounts(&spec.mounts)?;
+    let mut env = spec.env.clone();
     env.extend(resource_env(&task.generic_resources));
 
     let (exposed_ports, port_bindings) = engine_ports(task, endpoints)?;
     let host_config = host_config(task, endpoints, dns)?;
     let body = ContainerCreateBody {
-        hostname: text(&expand("hostname", &spec.hostname)?),
+        hostname: text(&spec.hostname),
         user: text(&spec.user),
         exposed_ports,
         tty: spec.tty.then_some(true),
@@ -171,32 +157,6 @@ pub fn plan(
             })
             .collect(),
     })
-}
-
-/// Whether the templates of a service have values, tried with those of no task in particular.
-///
-/// # Errors
-/// The first that has none. What else may be wrong with the spec is found by [`plan`].
-pub fn check_templates(service: &ServiceSpec) -> Result<(), SpecError> {
-    let spec = &service.task_template.container_spec;
-    let task = Task {
-        slot: 1,
-        service_name: service.name.clone(),
-        service_labels: service.labels.clone(),
-        ..Task::default()
-    };
-    let context = Context::new(&task, &NodeDescription::default());
-    let expand = |what, text: &str| {
-        template::expand(text, &context).map_err(|error| SpecError::Template { what, error })
-    };
-    expand("hostname", &spec.hostname)?;
-    for (_, value) in spec.env.iter().filter_map(|entry| entry.split_once('=')) {
-        expand("env", value)?;
-    }
-    for mount in &spec.mounts {
-        mounts::check_templates(mount, &expand)?;
-    }
-    Ok(())
 }
 
 /// Labels of the container: the spec's, then the task's, then the system's, which always win.

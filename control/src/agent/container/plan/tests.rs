@@ -312,19 +312,3 @@ fn what_cannot_be_made_says_why() {
         "{env}"
     );
 }
-
-#[test]
-fn templates_are_tried_before_there_is_a_task() {
-    let mut service = ServiceSpec {
-        labels: [("tier".to_owned(), "x".to_owned())].into(),
-        ..ServiceSpec::default()
-    };
-    let container = &mut service.task_template.container_spec;
-    container.hostname = "{{.Node.Hostname}}-{{.Task.Slot}}".into();
-    container.env = vec!["TIER={{.Service.Labels.tier}}".into(), "{{bare".into()];
-    assert_eq!(check_templates(&service), Ok(()));
-    let container = &mut service.task_template.container_spec;
-    container.env.push("X={{.Nothing}}".into());
-    let error = check_templates(&service).unwrap_err().to_string();
-    assert!(error.starts_with("expanding env failed: "), "{error}");
-}
