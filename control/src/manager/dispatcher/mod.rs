@@ -4,10 +4,11 @@ mod asking;
 mod assignments;
 mod dependencies;
 mod network;
+mod registration;
+mod session;
 mod values;
 
 use super::{
-    certificates::{self, Wanted},
     drivers::Drivers,
     heartbeats::Pulse,
     kernels::Kernels,
@@ -17,17 +18,14 @@ use super::{
     sessions::{self, Session, Sessions},
     store::{self, Store},
 };
-use crate::{raft::Member, rpc::Caller};
-use skein_model::{Cluster, Node, NodeDescription, NodeState, TaskStatus};
+use registration::Registration;
+use skein_model::{Node, NodeDescription, NodeState};
 use skein_orchestration::heartbeats::heartbeat_period;
 use skein_proto::{
     network::{EncodedUpdate, Programmed},
     node as proto,
 };
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
@@ -57,32 +55,6 @@ impl<S: Store> Service<S> {
         store::check_leading(&self.store)?;
         self.sessions.of(request, session_id)
     }
-
-    /// Notes in the store that the node is here, and as what.
-    async fn register(
-        &self,
-        node_id: &str,
-        description: &NodeDescription,
-        address: &str,
-        data_path_address: &str,
-    ) -> Result<(), Status> {
-        store::commit(&self.store, |draft| {
-            let Some(node) = draft.node(node_id) else {
-                return Err(Status::permission_denied(format!(
-                    "node {node_id} is not part of the swarm: it was removed"
-                )));
-            };
-            let mut node = (**node).clone();
-            node.description = description.clone();
-            node.status.state = NodeState::Ready;
-            node.status.message.clear();
-            node.status.addr = address.to_owned();
-            node.data_path_addr = data_path_address.to_owned();
-            draft.put(node);
-            Ok(())
-        })
-        .await
-    }
 }
 
 #[tonic::async_trait]
@@ -96,72 +68,20 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         request: Request<proto::SessionRequest>,
     ) -> Answer<Self::SessionStream> {
         let term = store::check_leading(&self.store)?;
-        let node_id = sessions::peer(&request)?.node_id;
-        // tonic's own notion of the remote address is that of its own listener.
-        let caller = request.extensions().get::<Caller>();
-        let remote = caller.map(|caller| caller.address.ip().to_canonical());
-        let known = advertised(&self.store.state(), &node_id).or(remote);
-        let request = request.into_inner();
-        let description: NodeDescription = parse(&request.description, "description")?;
-        let data_path_address = if request.data_path_address.is_empty() {
-            known.map(|ip| ip.to_string()).unwrap_or_default()
-        } else {
-            request.data_path_address
-        };
-        if data_path_address.parse::<Ipv4Addr>().is_err() {
-            return Err(Status::invalid_argument(format!(
-                "data path address '{data_path_address}' is no IPv4 address: start the node with \
-                 --data-path-addr"
-            )));
-        }
-        let address = known.map_or_else(|| data_path_address.clone(), |ip| ip.to_string());
+        let registration = Registration::of(&self.store.state(), request)?;
+        let node_id = &registration.node_id;
         // Heard first: the leader's loop must find it so once the store says READY.
-        self.pulse.registered(term, &node_id);
-        self.register(&node_id, &description, &address, &data_path_address)
-            .await?;
-        let session = self.sessions.begin::<S::Platform>(&node_id);
+        self.pulse.registered(term, node_id);
+        store::commit(&self.store, |draft| registration.note(draft)).await?;
+        let session = self.sessions.begin::<S::Platform>(node_id);
         info!(
             node = node_id,
-            hostname = description.hostname,
+            hostname = registration.description.hostname,
             "node registered"
         );
         let store = self.store.clone();
-        let (id, mut last, mut wanted) = (session.id.clone(), None, Wanted::default());
-        let mut seen = None;
-        let next = move |state: &skein_model::State| {
-            let node = state.node(&node_id)?;
-            let members = store.members();
-            let cluster = state.cluster();
-            let issuer = cluster.map(|c| wanted.of(c).clone()).unwrap_or_default();
-            // Most changes are of the node's tasks.
-            let now = (node.clone(), cluster.cloned(), members.clone());
-            let is_seen = seen.as_ref().is_some_and(|seen| is_same(seen, &now));
-            seen = Some(now);
-            if is_seen && !certificates::waits(node, &issuer) {
-                return None;
-            }
-            let mut managers: Vec<_> = members
-                .into_iter()
-                .map(|member| proto::Manager {
-                    node_id: member.node_id,
-                    address: member.address,
-                })
-                .collect();
-            managers.sort_by(|a, b| a.node_id.cmp(&b.node_id));
-            let message = proto::SessionMessage {
-                renew: certificates::is_turn(state, &node_id, &issuer),
-                root_pem: issuer.trust_root,
-                issuer_key: issuer.cert_issuer_public_key,
-                session_id: id.clone(),
-                node: serde_json::to_vec(node).ok()?,
-                managers,
-                heartbeat_period_ms: period_ms(state),
-            };
-            (last.as_ref() != Some(&message)).then(|| {
-                last = Some(message.clone());
-                message
-            })
-        };
+        let mut messages = session::Messages::of(&session);
+        let next = move |state: &skein_model::State| messages.next(state, store.members());
         Ok(Response::new(sessions::stream(&self.store, session, next)))
     }
 
@@ -288,21 +208,6 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         }
         Ok(Response::new(proto::ReportNetworkResponse {}))
     }
-}
-
-/// All that the messages of a session are made of, but for whose turn it is to renew certificates.
-type Seen = (Arc<Node>, Option<Arc<Cluster>>, Vec<Member>);
-
-fn is_same(one: &Seen, other: &Seen) -> bool {
-    let cluster = |of: &Seen| of.1.as_ref().map(Arc::as_ptr);
-    Arc::ptr_eq(&one.0, &other.0) && cluster(one) == cluster(other) && one.2 == other.2
-}
-
-/// The address that a manager is reached at. Its own session comes from wherever it reaches itself.
-fn advertised(state: &skein_model::State, node_id: &str) -> Option<IpAddr> {
-    let member = state.cluster()?.managers.get(node_id)?;
-    let address: SocketAddr = member.addr.parse().ok()?;
-    Some(address.ip())
 }
 
 fn period_ms(state: &skein_model::State) -> u32 {
