@@ -263,8 +263,9 @@ impl Session {
             let call = client.update_task_status(request);
             match within(REPORT_DEADLINE, "to take the status of tasks", call).await {
                 Ok(_) => {}
-                // It has taken those of the node's own tasks.
-                Err(status) if status.code() == Code::PermissionDenied => {
+                // It has taken those of the node's own tasks that it can read, and would refuse the
+                // others again.
+                Err(status) if is_refusal(&status) => {
                     tracing::warn!(
                         "the leader refused the status of tasks: {}",
                         status.message()
@@ -295,6 +296,14 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether the leader has taken all statuses of a call but some, which it names.
+fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::PermissionDenied | Code::InvalidArgument
+    )
 }
 
 /// The tasks of the messages that make up the first, complete list.

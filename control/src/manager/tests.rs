@@ -322,7 +322,20 @@ async fn what_agents_may_not_do_is_refused() {
         refused.message(),
         "cannot update a task not assigned this node"
     );
-    // Of the other tasks of a call it counts nevertheless. States never go back.
+    // What is said of the other tasks of a call counts nevertheless, and so it does if a status cannot
+    // be read. States never go back.
+    let unreadable = proto::TaskStatusUpdate {
+        task_id: "unreadable".into(),
+        status: b"{".to_vec(),
+    };
+    let accepted = agent::status(&task.id, TaskState::Accepted);
+    let refused = owner.report_all(vec![unreadable, accepted]).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let what = "the status of task unreadable cannot be read";
+    assert!(refused.message().starts_with(what), "{refused}");
+    let state = store.state().task(&task.id).unwrap().status.state;
+    assert_eq!(state, TaskState::Accepted);
     store.create(Task {
         id: "foreign".into(),
         node_id: other.node().into(),

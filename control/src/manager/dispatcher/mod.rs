@@ -152,7 +152,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let updates = request.into_inner().updates;
         if updates.len() > UPDATES_MAX {
-            return Err(Status::invalid_argument(format!(
+            return Err(Status::resource_exhausted(format!(
                 "{} updates in one call: at most {UPDATES_MAX} are taken",
                 updates.len()
             )));
@@ -163,18 +163,26 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
             task.is_some_and(|task| task.node_id != session.node_id)
         };
         let (foreign, own): (Vec<_>, Vec<_>) = updates.into_iter().partition(is_foreign);
-        let mut parsed: Vec<(String, TaskStatus)> = Vec::with_capacity(own.len());
+        let mut readable = Vec::with_capacity(own.len());
+        let mut unreadable = None;
         for update in own {
-            parsed.push((update.task_id, parse(&update.status, "status")?));
+            let what = format!("status of task {}", update.task_id);
+            match parse(&update.status, &what) {
+                Ok(status) => readable.push((update.task_id, status)),
+                Err(refusal) => unreadable = Some(refusal),
+            }
         }
-        // What is the node's own counts, whatever else it says.
-        self.reports.submit(session.node_id, parsed).await?;
+        // What is the node's own and can be read counts, whatever else it says.
+        self.reports.submit(session.node_id, readable).await?;
         if !foreign.is_empty() {
             return Err(Status::permission_denied(
                 "cannot update a task not assigned this node",
             ));
         }
-        Ok(Response::new(proto::UpdateTaskStatusResponse {}))
+        unreadable.map_or_else(
+            || Ok(Response::new(proto::UpdateTaskStatusResponse {})),
+            Err,
+        )
     }
 
     async fn network(

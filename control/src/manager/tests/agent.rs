@@ -35,6 +35,18 @@ pub fn session(node: &str) -> Request<proto::SessionRequest> {
     )
 }
 
+/// What an agent says of a task.
+pub fn status(task: &str, state: TaskState) -> proto::TaskStatusUpdate {
+    let status = TaskStatus {
+        state,
+        ..TaskStatus::default()
+    };
+    proto::TaskStatusUpdate {
+        task_id: task.into(),
+        status: serde_json::to_vec(&status).unwrap(),
+    }
+}
+
 type Messages<T> = ReceiverStream<Result<T, Status>>;
 
 /// An agent by hand.
@@ -97,17 +109,14 @@ impl Raw {
 
     /// Several in one call.
     pub async fn report_on(&self, tasks: &[&str], state: TaskState) -> Result<(), Status> {
-        let status = TaskStatus {
-            state,
-            ..TaskStatus::default()
-        };
-        let update = |task: &&str| proto::TaskStatusUpdate {
-            task_id: (*task).into(),
-            status: serde_json::to_vec(&status).unwrap(),
-        };
+        self.report_all(tasks.iter().map(|task| status(task, state)).collect())
+            .await
+    }
+
+    pub async fn report_all(&self, updates: Vec<proto::TaskStatusUpdate>) -> Result<(), Status> {
         let message = proto::UpdateTaskStatusRequest {
             session_id: self.session_id.clone(),
-            updates: tasks.iter().map(update).collect(),
+            updates,
         };
         let dispatcher = self.parts.dispatcher();
         dispatcher
