@@ -17,3 +17,5 @@ pub mod manager;
 pub mod node;
 pub mod raft;
 pub mod rpc;
+#[cfg(test)]
+mod testing;

@@ -200,6 +200,15 @@ fn credentials(registry_auth: &str) -> Option<DockerCredentials> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
+    use std::{
+        path::Path,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+    use tokio::sync::Semaphore;
 
     #[test]
     fn an_image_that_is_not_to_be_had_is_named_with_the_reason() {
@@ -236,52 +245,36 @@ mod tests {
     }
 
     /// An engine that has `web:1` and `web@…`, whose pulls begin and then fail once `go` says so.
-    async fn engine_without_registry(
-        listener: tokio::net::UnixListener,
-        pulls: std::sync::Arc<std::sync::atomic::AtomicUsize>,
-        go: std::sync::Arc<tokio::sync::Semaphore>,
-    ) {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        while let Ok((mut stream, _)) = listener.accept().await {
+    fn engine_without_registry(
+        socket: &Path,
+        pulls: &Arc<AtomicUsize>,
+        go: &Arc<Semaphore>,
+    ) -> testing::Server {
+        let (pulls, go) = (pulls.clone(), go.clone());
+        testing::engine(socket, move |_, path| {
             let (pulls, go) = (pulls.clone(), go.clone());
-            tokio::spawn(async move {
-                let mut request = vec![0; 4096];
-                let read = stream.read(&mut request).await.unwrap();
-                let head = String::from_utf8_lossy(&request[..read]).into_owned();
-                let (status, body) = if head.starts_with("GET /version") {
-                    ("200 OK", r#"{"ApiVersion":"1.44"}"#)
-                } else if head.contains("/images/create") {
-                    pulls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            async move {
+                if path == "/version" {
+                    (200, testing::VERSION)
+                } else if path.contains("/images/create") {
+                    pulls.fetch_add(1, Ordering::Relaxed);
                     let _go = go.acquire().await.unwrap();
-                    ("500 Internal Server Error", r#"{"message":"no such host"}"#)
-                } else if head.contains("/images/web") {
-                    ("200 OK", r#"{"Id":"sha256:00"}"#)
+                    (500, r#"{"message":"no such host"}"#)
+                } else if path.contains("/images/web") {
+                    (200, r#"{"Id":"sha256:00"}"#)
                 } else {
-                    ("404 Not Found", r#"{"message":"No such image"}"#)
-                };
-                let length = body.len();
-                let answer = format!(
-                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
-                     content-length: {length}\r\n\r\n{body}"
-                );
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            });
-        }
+                    (404, r#"{"message":"No such image"}"#)
+                }
+            }
+        })
     }
 
     #[tokio::test]
     async fn what_a_tag_names_is_pulled_once_for_all_and_started_without_if_it_is_there() {
-        use std::sync::atomic::Ordering;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("engine.sock");
-        let listener = tokio::net::UnixListener::bind(&path).unwrap();
-        let pulls = std::sync::Arc::default();
-        let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-        let serving = tokio::spawn(engine_without_registry(
-            listener,
-            std::sync::Arc::clone(&pulls),
-            go.clone(),
-        ));
+        let (pulls, go) = (Arc::default(), Arc::new(Semaphore::new(0)));
+        let _serving = engine_without_registry(&path, &pulls, &go);
         let engine = Engine::at(&path).unwrap();
         let digest = format!("web@sha256:{}", "0".repeat(64));
         engine.ensure_image(&digest, "").await.unwrap();
@@ -304,7 +297,6 @@ mod tests {
 
         let error = engine.ensure_image("absent:1", "").await.unwrap_err();
         assert_eq!(error.to_string(), "No such image: absent:1: no such host");
-        serving.abort();
     }
 
     #[test]

@@ -218,6 +218,7 @@ fn reason(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     fn refused(status: u16, message: &str) -> EngineError {
         EngineError::Refused {
@@ -284,30 +285,11 @@ mod tests {
         assert!(error.is_passing());
 
         // The same client reaches it once it is there.
-        let listener = tokio::net::UnixListener::bind(&path).unwrap();
-        let answering = tokio::spawn(answer_not_found(listener));
+        let _engine = testing::engine(&path, async |_, path| match &*path {
+            "/version" => (200, testing::VERSION),
+            _ => (404, r#"{"message":"No such container: c"}"#),
+        });
         let error = engine.container("c").await;
         assert_eq!(error, Ok(None));
-        answering.abort();
-    }
-
-    /// An engine that speaks the newest version and has no container.
-    async fn answer_not_found(listener: tokio::net::UnixListener) {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = vec![0; 4096];
-            let read = stream.read(&mut request).await.unwrap();
-            let (status, body) = if request[..read].starts_with(b"GET /version") {
-                ("200 OK", "{\"ApiVersion\":\"1.44\"}")
-            } else {
-                ("404 Not Found", "{\"message\":\"No such container: c\"}")
-            };
-            let length = body.len();
-            let answer = format!(
-                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
-                 content-length: {length}\r\n\r\n{body}"
-            );
-            stream.write_all(answer.as_bytes()).await.unwrap();
-        }
     }
 }

@@ -253,15 +253,12 @@ mod tests {
             cluster::Cluster, leader_table, member, node_table, payloads::Memory, proxy::Engine,
         },
         node::{InitRequest, JoinRequest, Membership, NodeError, RemoteManager},
+        testing,
     };
     use futures::future::BoxFuture;
     use skein_model::{Action, Network};
-    use std::sync::Arc;
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::UnixListener,
-        time::Instant,
-    };
+    use std::{path::Path as FilePath, sync::Arc};
+    use tokio::time::Instant;
     use tower::ServiceExt as _;
 
     /// A manager that knows no leader.
@@ -302,33 +299,26 @@ mod tests {
     }
 
     /// An engine with the network `bridge`, which takes every other request.
-    async fn serve(listener: UnixListener) {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = vec![0; 4096];
-            let read = stream.read(&mut request).await.unwrap();
-            let head = String::from_utf8_lossy(&request[..read]).into_owned();
-            let (status, body) = match head.split(' ').take(2).collect::<Vec<_>>()[..] {
-                ["GET", path] if path.ends_with("/bridge") || path.ends_with("/e1") => (
-                    "200 OK",
+    fn engine(socket: &FilePath) -> testing::Server {
+        testing::engine(socket, async |method, path| match &*path {
+            path if method == Method::GET
+                && (path.ends_with("/bridge") || path.ends_with("/e1")) =>
+            {
+                (
+                    200,
                     r#"{"Name":"bridge","Id":"e1","Scope":"local","Driver":"bridge"}"#,
-                ),
-                ["GET", _] => ("404 Not Found", r#"{"message":"network not found"}"#),
-                _ => ("201 Created", r#"{"Id":"made by the engine"}"#),
-            };
-            let length = body.len();
-            let answer = format!(
-                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
-                 content-length: {length}\r\n\r\n{body}"
-            );
-            stream.write_all(answer.as_bytes()).await.unwrap();
-        }
+                )
+            }
+            _ if method == Method::GET => (404, r#"{"message":"network not found"}"#),
+            _ => (201, r#"{"Id":"made by the engine"}"#),
+        })
     }
 
     #[tokio::test]
     async fn what_is_local_works_without_a_leader() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("engine.sock");
-        let serving = tokio::spawn(serve(UnixListener::bind(&path).unwrap()));
+        let _serving = engine(&path);
         let store = Arc::new(Memory::default());
         for (id, name, predefined) in [("s1", "bridge", true), ("s2", "front", false)] {
             let mut network = Network {
@@ -364,6 +354,5 @@ mod tests {
         // What is the swarm's takes its leader.
         let taken = r#"{"Name":"front","Driver":"bridge"}"#;
         assert_eq!(call("POST", "/networks/create", taken).await, 500);
-        serving.abort();
     }
 }

@@ -244,42 +244,35 @@ fn as_json(bytes: &[u8]) -> Result<Value, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::UnixListener,
-    };
+    use crate::testing;
+    use tokio::net::UnixListener;
 
-    /// Answers one request with a version.
-    async fn answer(listener: &UnixListener, version: &str) {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
-        let body = format!("{{\"ApiVersion\":\"{version}\"}}");
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-        stream.write_all((head + &body).as_bytes()).await.unwrap();
+    fn serve(socket: &Path, version: &'static str) -> testing::Server {
+        let answer = format!(r#"{{"ApiVersion":"{version}"}}"#);
+        testing::engine(socket, move |_, _| std::future::ready((200, answer.clone())))
     }
 
     #[tokio::test]
     async fn an_engine_that_was_exchanged_is_asked_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("engine.sock");
-        let listener = UnixListener::bind(&path).unwrap();
         let engine = Engine::new(path.clone());
         let later = || engine.inner.version.lock().again = Some(Instant::now());
-        let (offered, ()) = tokio::join!(engine.offered_version(), answer(&listener, "1.44"));
-        assert_eq!(offered, ApiVersion::new(1, 44));
-        // Known for a while, without asking.
-        assert_eq!(engine.offered_version().await, offered);
+        let serving = serve(&path, "1.44");
+        let first = ApiVersion::new(1, 44);
+        assert_eq!(engine.offered_version().await, first);
+        drop(serving);
+        let serving = serve(&path, "1.41");
+        assert_eq!(engine.offered_version().await, first, "known for a while");
         later();
-        let (offered, ()) = tokio::join!(engine.offered_version(), answer(&listener, "1.41"));
-        assert_eq!(offered, ApiVersion::new(1, 41));
+        let second = ApiVersion::new(1, 41);
+        assert_eq!(engine.offered_version().await, second);
         // While it is away it counts as the one that it was, and is asked as soon as it is back.
         later();
-        drop(listener);
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(engine.offered_version().await, offered);
-        let listener = UnixListener::bind(&path).unwrap();
-        let (offered, ()) = tokio::join!(engine.offered_version(), answer(&listener, "1.45"));
-        assert_eq!(offered, ApiVersion::new(1, 45));
+        drop(serving);
+        assert_eq!(engine.offered_version().await, second);
+        let _serving = serve(&path, "1.45");
+        assert_eq!(engine.offered_version().await, ApiVersion::new(1, 45));
     }
 
     #[tokio::test]

@@ -309,6 +309,7 @@ async fn exchange(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::serve;
     use axum::{Json, Router, routing::post};
     use serde_json::{Value, json};
     use skein_model::{Secret, Task};
@@ -332,12 +333,6 @@ mod tests {
             .route("/SecretProvider.GetSecret", post(async || Json(answer)))
     }
 
-    fn serve(socket: &Path, router: Router) {
-        fs::create_dir_all(socket.parent().unwrap()).unwrap();
-        let listener = UnixListener::bind(socket).unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-    }
-
     async fn ask(plugins: &Plugins, name: &str) -> Result<String, String> {
         let request = Request::of(&Secret::default(), &Task::default());
         let answer = plugins.get(name, request).await;
@@ -352,13 +347,13 @@ mod tests {
         let value = |text: &str| json!({"Value": Payload::from(text)});
         use skein_model::Payload;
         let sockets = dir.path().join("sockets");
-        serve(&sockets.join("plain.sock"), router(CAPABILITY, value("a")));
-        serve(
-            &sockets.join("deep/deep.sock"),
-            router(CAPABILITY, value("b")),
-        );
         let elsewhere = dir.path().join("elsewhere.sock");
-        serve(&elsewhere, router(CAPABILITY, value("c")));
+        let _servers = [
+            (sockets.join("plain.sock"), "a"),
+            (sockets.join("deep/deep.sock"), "b"),
+            (elsewhere.clone(), "c"),
+        ]
+        .map(|(socket, said)| serve(&socket, router(CAPABILITY, value(said))));
         fs::create_dir_all(dir.path().join("etc")).unwrap();
         fs::create_dir_all(dir.path().join("lib")).unwrap();
         let address = format!("unix://{}", elsewhere.display());
@@ -399,21 +394,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plugins = plugins(dir.path());
         let socket = |name: &str| dir.path().join(format!("sockets/{name}.sock"));
-        serve(&socket("volume"), router("VolumeDriver", json!({})));
-        serve(
-            &socket("refuses"),
-            router(CAPABILITY, json!({"Err": "sealed"})),
-        );
         let long = json!({"Value": "A".repeat(ANSWER_BYTES_MAX)});
-        serve(&socket("long"), router(CAPABILITY, long));
-        serve(&socket("broken"), router(CAPABILITY, json!({"Value": 7})));
         let fails = Router::new().route(
             "/Plugin.Activate",
             post(async || (http::StatusCode::BAD_GATEWAY, r#"{"Err":"no backend"}"#)),
         );
-        serve(&socket("fails"), fails);
         let hangs = Router::new().route("/Plugin.Activate", post(future::pending::<()>));
-        serve(&socket("hangs"), hangs);
+        let _servers = [
+            ("volume", router("VolumeDriver", json!({}))),
+            ("refuses", router(CAPABILITY, json!({"Err": "sealed"}))),
+            ("long", router(CAPABILITY, long)),
+            ("broken", router(CAPABILITY, json!({"Value": 7}))),
+            ("fails", fails),
+            ("hangs", hangs),
+        ]
+        .map(|(name, router)| serve(&socket(name), router));
         drop(UnixListener::bind(socket("dead")).unwrap());
         for (name, said) in [
             (
