@@ -16,7 +16,12 @@ impl Timestamp {
     /// # Panics
     /// Beyond the years -9999 to 9999, which no clock shows.
     pub fn from_unix_nanos(nanos: i128) -> Self {
-        Self(OffsetDateTime::from_unix_timestamp_nanos(nanos).expect("a year of four digits"))
+        Self::try_from_unix_nanos(nanos).expect("a year of four digits")
+    }
+
+    /// The same of a number that anybody may have written; `None` beyond those years.
+    pub fn try_from_unix_nanos(nanos: i128) -> Option<Self> {
+        OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().map(Self)
     }
 
     /// Nanoseconds since the Unix epoch.

@@ -5,6 +5,7 @@ use crate::manager::LOG_READERS_MAX;
 use bollard::{container::LogOutput, query_parameters::LogsOptionsBuilder};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use skein_model::Timestamp;
 use skein_proto::node::{LogChunk, LogSubscription, SubscriptionsRequest, logs_client::LogsClient};
 use std::{collections::HashMap, convert::Infallible, time::Duration};
 use tokio::{
@@ -240,6 +241,8 @@ impl Reader {
             .timestamps(true)
             .tail(&tail)
             .build();
+        // The engine's client knows whole seconds only.
+        let since = (wanted.since_nanos != 0).then(|| since(wanted)).flatten();
         let mut output = docker.logs(&container, Some(options));
         loop {
             let next = if wanted.follow {
@@ -263,6 +266,9 @@ impl Reader {
                         | LogOutput::Console { message } => (1, message),
                     };
                     let (timestamp, data) = split_timestamp(message);
+                    if since.is_some_and(|since| is_before(&timestamp, since)) {
+                        continue;
+                    }
                     self.send(stream, timestamp, data).await?;
                 }
                 Some(Err(error)) => return self.send_error(&error.to_string()).await,
@@ -274,6 +280,19 @@ impl Reader {
         let text = format!("task {}: {reason}\n", self.task_id);
         self.send(STREAM_ERROR, String::new(), text.into()).await
     }
+}
+
+/// From when on lines are wanted; `None`: no clock shows it.
+fn since(wanted: &LogSubscription) -> Option<Timestamp> {
+    let nanos = i128::from(wanted.since) * 1_000_000_000 + i128::from(wanted.since_nanos);
+    Timestamp::try_from_unix_nanos(nanos)
+}
+
+/// Whether a line is of an earlier time; one of no time is not.
+fn is_before(timestamp: &str, moment: Timestamp) -> bool {
+    timestamp
+        .parse::<Timestamp>()
+        .is_ok_and(|written| written < moment)
 }
 
 /// The engine's time of a line, and the line.
@@ -306,6 +325,24 @@ mod tests {
         for chunk in chunks {
             assert!(chunk.end && chunk.stream == STREAM_ERROR && !chunk.data.is_empty());
             assert_eq!(chunk.subscription_id, "s");
+        }
+    }
+
+    #[test]
+    fn lines_of_the_second_that_is_asked_for_may_be_too_early_still() {
+        let wanted = LogSubscription {
+            since: 1_767_323_045,
+            since_nanos: 123_456_789,
+            ..LogSubscription::default()
+        };
+        let moment = since(&wanted).unwrap();
+        for (time, early) in [
+            ("2026-01-02T03:04:05.123456788Z", true),
+            ("2026-01-02T03:04:05.123456789Z", false),
+            ("2026-01-02T03:04:06Z", false),
+            ("", false),
+        ] {
+            assert_eq!(is_before(time, moment), early, "{time}");
         }
     }
 

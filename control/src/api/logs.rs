@@ -1,6 +1,12 @@
 //! Logs of services and tasks, in Docker's stream format.
 
-use super::{Leader, error::ApiError, member::Store, query::Params, version::ApiVersion};
+use super::{
+    Leader,
+    error::ApiError,
+    member::Store,
+    query::{Params, unix_nanos},
+    version::ApiVersion,
+};
 use crate::manager::{LogOptions, LogRecord, LogSelector, LogsError};
 use axum::{
     body::Body,
@@ -108,15 +114,11 @@ fn options(params: &Params) -> Result<LogOptions, ApiError> {
             }
         },
     };
-    // Seconds, with a fraction that does not matter here.
     let since = match params.text("since") {
         "" => 0,
-        text => {
-            let seconds = text.split('.').next().unwrap_or_default();
-            seconds
-                .parse()
-                .map_err(|_| ApiError::invalid(format!("invalid value for since: {text}")))?
-        }
+        text => unix_nanos(text)
+            .map(|nanos| i64::try_from(nanos).unwrap_or(i64::MAX))
+            .ok_or_else(|| ApiError::invalid(format!("invalid value for since: {text}")))?,
     };
     Ok(LogOptions {
         follow: params.flag("follow"),
@@ -214,9 +216,13 @@ mod tests {
             refused([("stdout", "1"), ("tail", "x")]),
             "tail value must be a positive integer or \"all\""
         );
-        let params = [("stderr", "1"), ("tail", "all"), ("since", "12.5")].into();
+        let params = [("stderr", "1"), ("tail", "all"), ("since", "12.000000005")].into();
         let read = options(&params).unwrap();
-        assert_eq!((read.tail, read.since), (-1, 12));
+        assert_eq!((read.tail, read.since), (-1, 12_000_000_005));
         assert!(read.stderr && !read.stdout && !read.follow);
+        assert_eq!(
+            refused([("stdout", "1"), ("since", "12.5s")]),
+            "invalid value for since: 12.5s"
+        );
     }
 }

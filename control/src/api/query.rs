@@ -51,6 +51,18 @@ impl Params {
     }
 }
 
+/// A moment as Docker's clients write it: seconds since the Unix epoch, with or without a fraction of up to
+/// nine digits. In nanoseconds; `None` if it is none.
+pub fn unix_nanos(text: &str) -> Option<i128> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = seconds.parse().ok()?;
+    if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let nanos: i128 = format!("{fraction:0<9}").parse().ok()?;
+    Some(i128::from(seconds) * 1_000_000_000 + nanos)
+}
+
 impl<const N: usize> From<[(&str, &str); N]> for Params {
     fn from(pairs: [(&str, &str); N]) -> Self {
         Self(pairs.map(|(k, v)| (k.into(), v.into())).into())

@@ -1,7 +1,7 @@
 //! Which of the swarm's events a client asked for: the engine's own rules, since it filters its own.
 
 use crate::{
-    api::{error::ApiError, filters::Filters},
+    api::{error::ApiError, filters::Filters, query::unix_nanos},
     manager::EventMessage,
 };
 
@@ -61,23 +61,16 @@ impl Wanted {
     }
 }
 
-/// Seconds since the Unix epoch, with or without a fraction of up to nine digits, in nanoseconds.
 fn time(text: &str) -> Result<Option<i128>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let invalid = || {
+    let moment = unix_nanos(text).ok_or_else(|| {
         ApiError::invalid(format!(
             "invalid time {text:?}: seconds[.nanoseconds] are wanted"
         ))
-    };
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = seconds.parse().map_err(|_| invalid())?;
-    if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(invalid());
-    }
-    let nanos: i128 = format!("{fraction:0<9}").parse().map_err(|_| invalid())?;
-    Ok(Some(i128::from(seconds) * 1_000_000_000 + nanos))
+    })?;
+    Ok(Some(moment))
 }
 
 #[cfg(test)]

@@ -4,7 +4,13 @@
 use super::swarm::removal;
 use crate::{
     agent::engine::TWIN_LABEL,
-    api::{Leader, Local, body, error::ApiError, filters::Filters, json, proxy, query::Params},
+    api::{
+        Leader, Local, body,
+        error::ApiError,
+        filters::Filters,
+        json, proxy,
+        query::{Params, unix_nanos},
+    },
     clock,
     raft::ProposeError,
 };
@@ -139,20 +145,18 @@ fn unused<'a>(
         })
 }
 
-/// A moment as Docker's clients write it: how long ago (`1h30m`), in seconds since 1970, or in
+/// A moment as Docker's clients write it: how long ago (`1h30m`), in seconds since the Unix epoch, or in
 /// RFC 3339.
 fn moment(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     if let Some(ago) = go_duration(text) {
-        let ago = i128::try_from(ago.as_nanos()).unwrap_or_default();
-        return Ok(Timestamp::from_unix_nanos(now.unix_nanos() - ago));
+        let ago = i128::try_from(ago.as_nanos()).unwrap_or(i128::MAX);
+        // Before any clock, for what is longer ago.
+        let at = Timestamp::try_from_unix_nanos(now.unix_nanos().saturating_sub(ago));
+        return Ok(at.unwrap_or_default());
     }
-    if let Ok(seconds) = text.parse::<i64>() {
-        return Ok(Timestamp::from_unix_nanos(
-            i128::from(seconds) * 1_000_000_000,
-        ));
-    }
-    serde_json::from_value(text.into())
-        .map_err(|_| ApiError::invalid(format!("invalid value for until: {text}")))
+    unix_nanos(text)
+        .map_or_else(|| text.parse().ok(), Timestamp::try_from_unix_nanos)
+        .ok_or_else(|| ApiError::invalid(format!("invalid value for until: {text}")))
 }
 
 fn go_duration(text: &str) -> Option<Duration> {
@@ -195,7 +199,11 @@ mod tests {
         ] {
             assert_eq!(moment(text, now).unwrap(), at(seconds), "{text}");
         }
-        for text in ["", "h", "1 day", "1d"] {
+        let fraction = Timestamp::from_unix_nanos(1_700_000_000_000_000_001);
+        assert_eq!(moment("1700000000.000000001", now).unwrap(), fraction);
+        let ages = "9999999999999h";
+        assert!(moment(ages, now).unwrap() < at(0), "before any network");
+        for text in ["", "h", "1 day", "1d", "99999999999999999"] {
             assert!(moment(text, now).is_err(), "{text}");
         }
     }

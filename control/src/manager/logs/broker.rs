@@ -17,6 +17,8 @@ use tonic::Status;
 
 /// Records that wait for one reader. Agents that send more wait with them.
 const READER_QUEUE: usize = 256;
+/// In a second.
+const NANOS: i64 = 1_000_000_000;
 
 /// A reader, and what it still waits for.
 struct Reader {
@@ -87,7 +89,8 @@ impl Inner {
             task_ids: tasks.iter().cloned().collect(),
             follow: options.follow,
             tail: options.tail,
-            since: options.since,
+            since: options.since.div_euclid(NANOS),
+            since_nanos: i32::try_from(options.since.rem_euclid(NANOS)).unwrap_or(0),
             stdout: options.stdout,
             stderr: options.stderr,
         };
@@ -132,7 +135,8 @@ fn resumed(
 ) -> Vec<(LogOptions, BTreeSet<String>)> {
     let second = |task_id: &String| -> Option<i64> {
         let at: Timestamp = reached.get(task_id)?.parse().ok()?;
-        i64::try_from(at.unix_nanos() / 1_000_000_000).ok()
+        let nanos = i64::try_from(at.unix_nanos()).ok()?;
+        Some(nanos - nanos.rem_euclid(NANOS))
     };
     let since = tasks.keys().filter_map(second).min();
     let mut asked: Vec<(LogOptions, BTreeSet<String>)> = Vec::new();

@@ -33,7 +33,7 @@ pub struct LogOptions {
     pub follow: bool,
     /// The last lines of each task; -1: all.
     pub tail: i64,
-    /// Unix seconds; 0: from the start.
+    /// Nanoseconds since the Unix epoch; 0: from the start.
     pub since: i64,
     /// Whether standard output is wanted.
     pub stdout: bool,
