@@ -7,7 +7,7 @@ use skein_control::{
     node::{Config, Node},
 };
 use std::{
-    fs,
+    env, fs,
     io::{self, IsTerminal as _},
     path::PathBuf,
     sync::Arc,
@@ -33,6 +33,9 @@ struct Flags {
     #[arg(long, default_value = "/run/skein/dataplane.sock")]
     dataplane: PathBuf,
 }
+
+/// Set to 1, tasks start with the images that the engine has: Docker's name.
+const PREFER_OFFLINE_IMAGE: &str = "DOCKER_SERVICE_PREFER_OFFLINE_IMAGE";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -62,6 +65,7 @@ async fn run(flags: Flags) -> Result<()> {
     let node = Node::start(Config {
         state_dir: flags.state_dir,
         engine: flags.engine.clone(),
+        prefers_present_images: env::var_os(PREFER_OFFLINE_IMAGE).is_some_and(|set| set == "1"),
         dataplane: flags.dataplane,
     })
     .await

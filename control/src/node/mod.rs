@@ -43,6 +43,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The container engine's socket.
     pub engine: PathBuf,
+    /// Whether tasks start with the images that the engine has, without asking a registry for newer ones.
+    pub prefers_present_images: bool,
     /// The dataplane's socket.
     pub dataplane: PathBuf,
 }

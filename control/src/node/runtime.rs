@@ -271,11 +271,12 @@ pub(super) fn is_manager(identity: &Identity) -> bool {
 
 /// A client of the node's engine, which need not be up.
 fn engine_of(node: &Node) -> Result<Engine, NodeError> {
-    let socket = &node.config().engine;
-    Engine::at(socket).map_err(|error| {
-        let socket = socket.display();
+    let config = node.config();
+    let engine = Engine::at(&config.engine).map_err(|error| {
+        let socket = config.engine.display();
         NodeError::internal(format!("could not use the engine at {socket}: {error}"))
-    })
+    })?;
+    Ok(engine.preferring_present_images(config.prefers_present_images))
 }
 
 /// What the store knows of a caller. Only a leader's has all that was decided: others may not have

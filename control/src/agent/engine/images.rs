@@ -22,13 +22,15 @@ const PULL_SILENCE_IF_PRESENT: Duration = Duration::from_secs(10);
 impl Engine {
     /// Sees to it that the engine has an image, and has it as the registry has it now: what a tag names
     /// may have changed. A pull that fails leaves what is there. What is named by its ID, or by a
-    /// digest that is there, cannot have changed, and needs no registry.
+    /// digest that is there, cannot have changed, and needs no registry; nor does what is there if
+    /// [that is preferred](Self::preferring_present_images).
     pub async fn ensure_image(&self, image: &str, registry_auth: &str) -> Result<(), EngineError> {
         let is_present = self.has_image(image).await?;
         match naming(image) {
             Naming::Id if is_present => return Ok(()),
             Naming::Id => return Err(absent(image)),
             Naming::Digest if is_present => return Ok(()),
+            Naming::Tag if is_present && self.prefers_present_images => return Ok(()),
             Naming::Digest | Naming::Tag => {}
         }
         let key = Key {
@@ -297,6 +299,12 @@ mod tests {
 
         let error = engine.ensure_image("absent:1", "").await.unwrap_err();
         assert_eq!(error.to_string(), "No such image: absent:1: no such host");
+
+        let content = engine.preferring_present_images(true);
+        content.ensure_image("web:1", "").await.unwrap();
+        assert_eq!(pulls.load(Ordering::Relaxed), 3, "not pulled");
+        assert!(content.ensure_image("absent:1", "").await.is_err());
+        assert_eq!(pulls.load(Ordering::Relaxed), 4, "pulled as it is absent");
     }
 
     #[test]

@@ -100,6 +100,8 @@ pub struct Engine {
     twins: Arc<Mutex<()>>,
     /// Tasks that start together share a pull.
     pulls: Arc<pulls::Pulls>,
+    /// Whether an image that is there is good enough, whatever its registry has by now.
+    prefers_present_images: bool,
 }
 
 impl Engine {
@@ -116,7 +118,17 @@ impl Engine {
             changes: Arc::new(Semaphore::new(CHANGES_AT_ONCE)),
             twins: Arc::default(),
             pulls: Arc::default(),
+            prefers_present_images: false,
         })
+    }
+
+    /// The same engine; whether tasks start with an image that it has without asking a registry.
+    #[must_use]
+    pub fn preferring_present_images(self, prefers_present_images: bool) -> Self {
+        Self {
+            prefers_present_images,
+            ..self
+        }
     }
 
     /// The client, once its API version is one that the engine speaks.
