@@ -1,6 +1,9 @@
 //! What this node answers: the engine's networks and the swarm's, merged.
 
-use super::{shape, swarm::name_taken};
+use super::{
+    shape,
+    swarm::{listed, name_taken},
+};
 use crate::{
     api::{Local, body, error::ApiError, json, query::Params},
     node::LocalState,
@@ -15,9 +18,15 @@ use http_body_util::{BodyExt, Limited};
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::Value;
 use skein_model::{LookupError, State as Model};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// The longest answer of the leader that is read here; it lists every network of the swarm.
 const ANSWER_MAX: usize = 64 << 20;
+
+/// How long a list waits for the leader, which answers such in milliseconds: one that was just lost is not
+/// waited for.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Local {
     /// Whether this is a manager: one asks the cluster, which takes a leader.
@@ -36,6 +45,25 @@ impl Local {
         let bytes = Limited::new(body, ANSWER_MAX).collect().await.ok()?;
         let value = serde_json::from_slice(&bytes.to_bytes()).ok()?;
         Some((parts.status, value))
+    }
+
+    /// The swarm's networks that a list asks for; `None` on a worker. A leader that cannot be asked is not
+    /// waited for: then they are those that this manager knows of, as what is local is listed with them.
+    async fn swarm_networks(
+        &self,
+        parts: &Parts,
+        params: &Params,
+    ) -> Result<Option<Vec<Value>>, ApiError> {
+        let Some(store) = self.member.store() else {
+            return Ok(None);
+        };
+        if !self.is_without_leader() {
+            let asked = timeout(LIST_PATIENCE, self.of_cluster(path_and_query(parts)));
+            if let Ok(Some((StatusCode::OK, Value::Array(networks)))) = asked.await {
+                return Ok(Some(networks));
+            }
+        }
+        listed(&store.state(), params).map(Some)
     }
 
     /// The network of a name or ID, if it is the swarm's. Where no leader can be asked, what is none of
@@ -113,20 +141,24 @@ fn path_and_query(parts: &Parts) -> &str {
     text.map_or("/networks", http::uri::PathAndQuery::as_str)
 }
 
-pub async fn list(State(local): State<Local>, request: Request) -> Result<Response, ApiError> {
+pub async fn list(
+    State(local): State<Local>,
+    params: Params,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let engines = local.engine.get(path_and_query(&parts)).await?;
     let mut networks = match engines {
         Value::Array(networks) => networks,
         _ => Vec::new(),
     };
-    match local.of_cluster(path_and_query(&parts)).await {
-        Some((StatusCode::OK, Value::Array(swarms))) => {
+    match local.swarm_networks(&parts, &params).await? {
+        Some(swarms) => {
             networks.retain(|network| shape::twin_of(network).is_none());
             networks.extend(swarms);
         }
-        // Workers show what is there of the swarm's; and so does a manager without a leader.
-        _ => networks.iter_mut().for_each(shape::from_twin),
+        // Workers show what is there of the swarm's.
+        None => networks.iter_mut().for_each(shape::from_twin),
     }
     Ok(json::ok(&Value::Array(networks)))
 }
@@ -309,6 +341,10 @@ mod tests {
                     r#"{"Name":"bridge","Id":"e1","Scope":"local","Driver":"bridge"}"#,
                 )
             }
+            path if path.ends_with("/networks") => (
+                200,
+                r#"[{"Name":"bridge","Id":"e1","Scope":"local","Driver":"bridge"}]"#,
+            ),
             _ if method == Method::GET => (404, r#"{"message":"network not found"}"#),
             _ => (201, r#"{"Id":"made by the engine"}"#),
         })
@@ -344,6 +380,13 @@ mod tests {
             async { answered.await.unwrap().status().as_u16() }
         };
         let begun = Instant::now();
+        let request = Request::get("/networks").body(Body::empty()).unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let listed: Value = serde_json::from_slice(&body).unwrap();
+        let names = listed.as_array().unwrap().iter();
+        let names: Vec<_> = names.map(|network| &network["Name"]).collect();
+        assert_eq!(names, ["bridge", "front"]);
         assert_eq!(call("GET", "/networks/bridge", "").await, 200);
         assert_eq!(call("GET", "/networks/e1", "").await, 200);
         assert_eq!(call("GET", "/networks/absent", "").await, 404);

@@ -26,14 +26,16 @@ pub async fn list_swarm(
     State(leader): State<Leader>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let filters = Filters::parse(params.text("filters"), &FILTERS)?;
     let state = leader.read().await?;
-    let networks = state
-        .networks()
-        .filter(|network| passes(&state, &filters, network))
-        .map(|network| shape::shown(network))
-        .collect();
-    Ok(json::ok(&Value::Array(networks)))
+    Ok(json::ok(&Value::Array(listed(&state, &params)?)))
+}
+
+/// The networks that a list asks for, as a state has them.
+pub(super) fn listed(state: &Model, params: &Params) -> Result<Vec<Value>, ApiError> {
+    let filters = Filters::parse(params.text("filters"), &FILTERS)?;
+    let networks = state.networks();
+    let networks = networks.filter(|network| passes(state, &filters, network));
+    Ok(networks.map(|network| shape::shown(network)).collect())
 }
 
 fn passes(state: &Model, filters: &Filters, network: &Network) -> bool {
