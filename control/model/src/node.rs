@@ -1,6 +1,6 @@
 //! Nodes: what is asked of them, what they say of themselves, how they are.
 
-use crate::{GenericResource, Meta, is_default};
+use crate::{GenericResource, Meta, Version, is_default};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -25,6 +25,25 @@ pub struct Node {
     /// IPv4 address of the data path; "" until the node registers.
     #[serde(rename = "X-Skein-DataPathAddr")]
     pub data_path_addr: String,
+    /// Version of the node when anything last changed that placement constraints read of it. The store sets
+    /// it; zero of a node that has not changed so since an earlier version of Skein kept it.
+    #[serde(rename = "X-Skein-TraitsVersion", skip_serializing_if = "is_default")]
+    pub traits_version: Version,
+}
+
+impl Node {
+    /// Whether no placement constraint can tell the two apart.
+    pub(crate) fn has_traits_of(&self, other: &Self) -> bool {
+        fn traits(node: &Node) -> impl PartialEq + '_ {
+            let described = &node.description;
+            (
+                (&node.id, node.role, &node.spec.labels, &node.status.addr),
+                (&described.hostname, &described.platform),
+                &described.engine.labels,
+            )
+        }
+        traits(self) == traits(other)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

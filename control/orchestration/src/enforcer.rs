@@ -6,7 +6,7 @@ use crate::{
     scheduler::{Constraint, Stock, constraints_of},
     settled::Scope,
 };
-use skein_model::{Availability, Draft, GivenUp, Node, Task, TaskState};
+use skein_model::{Availability, Draft, GivenUp, Node, Task, TaskState, Version};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -57,10 +57,11 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope) {
         for task in tasks {
             let constraints = constraints.get(&task.service_id);
             let unmet = constraints.is_some_and(|all| !Constraint::all_match(all, &node));
-            // A changed service is its update's to bring about: a few tasks at a time.
+            // A changed service is its update's to bring about: a few tasks at a time. Only what has come
+            // over the node since then is dealt with here, and at once.
             let node_changed = draft
                 .service(&task.service_id)
-                .is_some_and(|service| node.meta.version > service.spec_version);
+                .is_some_and(|service| traits_version(&node) > service.spec_version);
             if (unmet && node_changed) || !stock.holds(task) {
                 unfit.push(task.clone());
             } else {
@@ -79,6 +80,14 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope) {
         task.status.timestamp = draft.now();
         task.status.applied_at = draft.now();
         draft.put(task);
+    }
+}
+
+/// When what constraints read of the node was last changed, or at the earliest known.
+fn traits_version(node: &Node) -> Version {
+    match node.traits_version {
+        Version { index: 0 } => node.meta.version,
+        version => version,
     }
 }
 
@@ -137,6 +146,8 @@ mod tests {
         };
         constrain(&mut fixture, "node.labels.zone==2");
         assert!(enforce(&mut fixture).is_empty(), "the update replaces it");
+        fixture.node("a", |node| node.status.message = "as good as ever".into());
+        assert!(enforce(&mut fixture).is_empty(), "nothing it is placed by");
         constrain(&mut fixture, "node.labels.zone==1");
         fixture.node("a", |node| node.spec.availability = Availability::Pause);
         fixture.node("a", |node| node.spec.labels.clear());

@@ -64,6 +64,29 @@ fn create_and_update_set_version_and_times() {
 }
 
 #[test]
+fn a_node_has_the_version_at_which_constraints_last_read_anything_else_of_it() {
+    let mut state = State::default();
+    let mut node = Node {
+        id: "n".into(),
+        ..Node::default()
+    };
+    propose(&mut state, vec![Action::Create(node.into())]).unwrap();
+    let changes: [(fn(&mut Node), u64); 4] = [
+        (|node| node.status.state = crate::NodeState::Ready, 1),
+        (|node| drop(node.spec.labels.insert("a".into(), "b".into())), 3),
+        (|node| node.spec.availability = crate::Availability::Pause, 3),
+        (|node| node.role = crate::NodeRole::Manager, 5),
+    ];
+    for (change, version) in changes {
+        node = Node::clone(state.node("n").unwrap());
+        change(&mut node);
+        propose(&mut state, vec![Action::Update(node.into())]).unwrap();
+        let traits = state.node("n").unwrap().traits_version;
+        assert_eq!(traits, Version { index: version });
+    }
+}
+
+#[test]
 fn the_network_index_moves_with_all_that_networks_depend_on() {
     let mut state = State::default();
     let on_network = |id: &str| Task {

@@ -3,7 +3,7 @@
 use super::State;
 use crate::{Kind, Object, Timestamp, Version};
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::{io, sync::Arc};
 
 /// Actions in one proposal: as many as Swarm changes in one transaction. Larger changes go in several
 /// proposals.
@@ -293,7 +293,7 @@ impl State {
                 self.check_name(object)?;
                 Ok(Some(Event {
                     before: None,
-                    after: Some(self.put(at, at, object)),
+                    after: Some(self.put(None, at, object)),
                 }))
             }
             Action::Update(object) => {
@@ -304,7 +304,7 @@ impl State {
                     return Err(Rejection::OutOfSequence);
                 }
                 self.check_name(object)?;
-                let after = self.put(before.meta().created_at, at, object);
+                let after = self.put(Some(&before), at, object);
                 Ok(Some(Event {
                     before: Some(before),
                     after: Some(after),
@@ -328,12 +328,20 @@ impl State {
         }
     }
 
-    fn put(&mut self, created: Timestamp, updated: Timestamp, object: &Object) -> Object {
+    fn put(&mut self, before: Option<&Object>, at: Timestamp, object: &Object) -> Object {
         let mut object = object.clone();
+        let version = Version { index: self.index };
         let meta = object.meta_mut();
-        meta.version = Version { index: self.index };
-        meta.created_at = created;
-        meta.updated_at = updated;
+        meta.version = version;
+        meta.created_at = before.map_or(at, |before| before.meta().created_at);
+        meta.updated_at = at;
+        if let Object::Node(node) = &mut object {
+            let node = Arc::make_mut(node);
+            node.traits_version = match before {
+                Some(Object::Node(before)) if before.has_traits_of(node) => before.traits_version,
+                _ => version,
+            };
+        }
         self.insert(object.clone());
         object
     }
