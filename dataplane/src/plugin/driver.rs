@@ -12,16 +12,19 @@ use anyhow::{Context as _, bail};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use skein_abi::addresses::DNS_ADDRESS;
+use skein_abi::addresses::{DNS_ADDRESS, INTERNAL_PREFIX};
 use skein_proto::{
     network::Endpoint,
     plugin::{GATEWAY_NONE, GATEWAY_OPTION, NETWORK_OPTION},
 };
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 /// How long a joining container waits for the managers' word on its task. After it, the container is
 /// taken for one that is no task's.
 const TASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The prefix of a route to one address.
+const HOST_PREFIX: u8 = 32;
 
 pub async fn capabilities(_: &Plugin, _: Value) -> anyhow::Result<Value> {
     // Local: each node's engine has a network of its own; that they are one is the cluster's doing.
@@ -83,6 +86,7 @@ pub async fn create_endpoint(plugin: &Plugin, call: Call) -> anyhow::Result<Valu
             address: address.addr(),
             sandbox: String::new(),
             has_default_route: false,
+            dns_prefix: None,
             no_gateway,
         };
         state.endpoints.insert(call.endpoint_id, endpoint);
@@ -111,6 +115,7 @@ pub async fn leave(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
         if let Some(endpoint) = state.endpoints.get_mut(&call.endpoint_id) {
             endpoint.sandbox.clear();
             endpoint.has_default_route = false;
+            endpoint.dns_prefix = None;
         }
     };
     plugin.change(leave).await?;
@@ -129,7 +134,10 @@ pub async fn join(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
 
     let (known, own_id) = (Arc::clone(&desired), id.clone());
     let insert = move |state: &mut Stored| {
-        endpoint.has_default_route = takes_default_route(&known, state, &own_id, &endpoint);
+        match wanted(&known, &endpoint).filter(|found| is_tasks(found)) {
+            Some(task) => endpoint.has_default_route = takes_default_route(&known, task, &endpoint),
+            None => endpoint.dns_prefix = free_dns_prefix(state, &own_id, &endpoint),
+        }
         state.endpoints.insert(own_id, endpoint.clone());
         endpoint
     };
@@ -142,9 +150,10 @@ pub async fn join(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
     });
     if let Some(network) = desired.networks.get(&endpoint.network_id) {
         let routes = routes(&desired, &endpoint, network.internal);
-        if routes.to_dns {
+        if let Some(prefix) = routes.to_dns {
+            let destination = Ipv4Net::new(DNS_ADDRESS, prefix)?.trunc().to_string();
             answer["StaticRoutes"] = json!([{
-                "Destination": format!("{DNS_ADDRESS}/32"), "RouteType": 0, "NextHop": network.gateway,
+                "Destination": destination, "RouteType": 0, "NextHop": network.gateway,
             }]);
         }
         if routes.out {
@@ -157,8 +166,8 @@ pub async fn join(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
 /// Which routes of its container lead through an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Routes {
-    /// The one to the DNS server, apart from any other.
-    to_dns: bool,
+    /// The one to the DNS server, apart from any other: the length of its prefix.
+    to_dns: Option<u8>,
     /// All others.
     out: bool,
 }
@@ -167,14 +176,14 @@ struct Routes {
 /// other containers' networks the engine chooses the way out itself, which may be none of the cluster's.
 fn routes(desired: &Desired, endpoint: &StoredEndpoint, internal: bool) -> Routes {
     let has_route = endpoint.has_default_route;
-    if is_tasks(desired, endpoint) {
+    if wanted(desired, endpoint).is_some_and(is_tasks) {
         Routes {
-            to_dns: has_route && internal,
+            to_dns: (has_route && internal).then_some(HOST_PREFIX),
             out: has_route && !internal,
         }
     } else {
         Routes {
-            to_dns: has_route,
+            to_dns: endpoint.dns_prefix,
             out: !internal && !endpoint.no_gateway,
         }
     }
@@ -200,23 +209,37 @@ fn wanted<'a>(desired: &'a Desired, endpoint: &StoredEndpoint) -> Option<&'a End
 }
 
 /// Whether its container is a service's.
-fn is_tasks(desired: &Desired, endpoint: &StoredEndpoint) -> bool {
-    wanted(desired, endpoint).is_some_and(|found| !found.service_id.is_empty())
+fn is_tasks(endpoint: &Endpoint) -> bool {
+    !endpoint.service_id.is_empty()
 }
 
-/// Whether the container's default route leads through this endpoint. Exactly one endpoint of a
-/// container has it: that on the ingress network, if there is one, as answers to published ports
-/// leave by it; else the first with a way out; else the first.
+/// The length of the prefix of a route to the DNS server through an endpoint of a container that is no
+/// task's. Such a container comes to networks and leaves them while it runs, and is to know names for as
+/// long as it is on any of them: so each has a route, and the longest that is there has the packets. Two of
+/// one length would exclude each other. `None`: the container is on more networks than there are lengths.
+fn free_dns_prefix(stored: &Stored, id: &str, endpoint: &StoredEndpoint) -> Option<u8> {
+    let beside = stored
+        .endpoints
+        .iter()
+        .filter(|(other_id, other)| *other_id != id && other.sandbox == endpoint.sandbox);
+    let taken: BTreeSet<u8> = beside
+        .filter_map(|(_, other)| match other.dns_prefix {
+            // Of an endpoint that an earlier version of Skein has made.
+            None if other.has_default_route => Some(HOST_PREFIX),
+            prefix => prefix,
+        })
+        .collect();
+    let mut lengths = (INTERNAL_PREFIX + 1..=HOST_PREFIX).rev();
+    lengths.find(|length| !taken.contains(length))
+}
+
+/// Whether the task's default route leads through this endpoint. Exactly one endpoint of a task has it:
+/// that on the ingress network, if there is one, as answers to published ports leave by it; else the first
+/// with a way out; else the first.
 ///
-/// Endpoints join one by one, so a task's are taken from the managers' word rather than from who has
-/// come so far. Of other containers the managers know each endpoint by itself: the first to come has
-/// the route to the DNS server.
-fn takes_default_route(
-    desired: &Desired,
-    stored: &Stored,
-    id: &str,
-    endpoint: &StoredEndpoint,
-) -> bool {
+/// Endpoints join one by one, so they are taken from the managers' word rather than from who has come so
+/// far.
+fn takes_default_route(desired: &Desired, task: &Endpoint, endpoint: &StoredEndpoint) -> bool {
     let rank = |network: &str, address: Ipv4Addr| {
         let found = desired.networks.get(network);
         (
@@ -227,18 +250,12 @@ fn takes_default_route(
         )
     };
     let own = rank(&endpoint.network_id, endpoint.address);
-    let task = wanted(desired, endpoint).filter(|_| is_tasks(desired, endpoint));
-    match task {
-        Some(task) => desired
-            .endpoints
-            .values()
-            .filter(|other| other.task_id == task.task_id)
-            .filter_map(|other| Some(rank(&other.network_id, other.address.parse().ok()?)))
-            .all(|other| own <= other),
-        None => !stored.endpoints.iter().any(|(other_id, other)| {
-            other_id != id && other.sandbox == endpoint.sandbox && other.has_default_route
-        }),
-    }
+    desired
+        .endpoints
+        .values()
+        .filter(|other| other.task_id == task.task_id)
+        .filter_map(|other| Some(rank(&other.network_id, other.address.parse().ok()?)))
+        .all(|other| own <= other)
 }
 
 #[cfg(test)]
@@ -281,6 +298,7 @@ mod tests {
             address: address.parse().unwrap(),
             sandbox: "/run/s".into(),
             has_default_route: false,
+            dns_prefix: None,
             no_gateway: false,
         }
     }
@@ -297,7 +315,7 @@ mod tests {
             let chosen: Vec<_> = endpoints
                 .iter()
                 .map(|(network, address)| endpoint(network, address))
-                .filter(|e| takes_default_route(&desired, &Stored::default(), "x", e))
+                .filter(|e| takes_default_route(&desired, wanted(&desired, e).unwrap(), e))
                 .map(|e| e.network_id)
                 .collect();
             assert_eq!(chosen, [expected]);
@@ -305,18 +323,27 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_is_no_task_has_the_route_by_its_first_network() {
-        let desired = desired(&[]);
-        let first = endpoint("a-net", "10.0.0.9");
+    fn a_container_that_is_no_task_has_a_route_to_names_by_each_of_its_networks() {
         let mut stored = Stored::default();
-        assert!(takes_default_route(&desired, &stored, "first", &first));
-        let taken = StoredEndpoint {
-            has_default_route: true,
-            ..first
+        let mut join = |id: &str, sandbox: &str| {
+            let mut endpoint = endpoint("a-net", "10.0.0.9");
+            endpoint.sandbox = sandbox.into();
+            endpoint.dns_prefix = free_dns_prefix(&stored, id, &endpoint);
+            let prefix = endpoint.dns_prefix;
+            stored.endpoints.insert(id.into(), endpoint);
+            prefix
         };
-        stored.endpoints.insert("first".into(), taken);
-        let second = endpoint("closed", "10.0.0.9");
-        assert!(!takes_default_route(&desired, &stored, "second", &second));
+        assert_eq!(join("first", "/run/s"), Some(32));
+        assert_eq!(join("second", "/run/s"), Some(31));
+        assert_eq!(join("other", "/run/another"), Some(32));
+        assert_eq!(join("first", "/run/s"), Some(32), "joined again");
+        for more in 3..=16 {
+            assert_eq!(join(&format!("{more}"), "/run/s"), Some(33 - more));
+        }
+        assert_eq!(join("seventeenth", "/run/s"), None);
+        stored.endpoints.remove("first");
+        let again = endpoint("a-net", "10.0.0.9");
+        assert_eq!(free_dns_prefix(&stored, "again", &again), Some(32));
     }
 
     #[test]
@@ -325,11 +352,12 @@ mod tests {
         let routes_of = |desired: &Desired, network: &str, first: bool, no_gateway: bool| {
             let endpoint = StoredEndpoint {
                 has_default_route: first,
+                dns_prefix: first.then_some(HOST_PREFIX),
                 no_gateway,
                 ..endpoint(network, "10.0.0.9")
             };
             let routes = routes(desired, &endpoint, network == "closed");
-            (routes.to_dns, routes.out)
+            (routes.to_dns.is_some(), routes.out)
         };
         assert_eq!(routes_of(&desired, "a-net", true, false), (false, true));
         assert_eq!(routes_of(&desired, "a-net", false, false), (false, false));

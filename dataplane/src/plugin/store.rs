@@ -30,8 +30,12 @@ pub struct StoredEndpoint {
     pub address: Ipv4Addr,
     /// Where its container lives; "" until it joins.
     pub sandbox: String,
-    /// The container's default route, or the one to its DNS server, leads through it.
+    /// The task's default route, or the one to its DNS server, leads through it.
     pub has_default_route: bool,
+    /// Of a container that is no task's: how long the prefix of its route to the DNS server is that leads
+    /// through this endpoint, if one does.
+    #[serde(default)]
+    pub dns_prefix: Option<u8>,
     /// Another network of the container leads out.
     #[serde(default)]
     pub no_gateway: bool,
@@ -108,6 +112,7 @@ mod tests {
             address: Ipv4Addr::new(10, 0, 1, 5),
             sandbox: sandbox.into(),
             has_default_route: false,
+            dns_prefix: None,
             no_gateway: false,
         };
         let mut store = Store::open(path.clone()).unwrap();
