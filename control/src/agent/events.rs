@@ -149,12 +149,10 @@ async fn remove_idle_twins(
         idle.remove(&guest.network_id);
     }
     for network in idle.intersection(idle_before) {
-        // A task that needs it since then makes it anew if it comes too late to keep it.
-        if needed().contains(network) {
-            continue;
-        }
-        match engine.remove_twin(network).await {
-            Ok(()) => tracing::info!(network, "removed the twin of a network"),
+        let is_needed = || needed().contains(network);
+        match engine.remove_twin_unless(network, is_needed).await {
+            Ok(true) => tracing::info!(network, "removed the twin of a network"),
+            Ok(false) => {}
             // A container that was made and not started may hold it.
             Err(error) => tracing::debug!(network, "the twin of a network stays: {error}"),
         }

@@ -115,13 +115,23 @@ impl Engine {
         Ok(idle)
     }
 
-    /// Removes the twin of a network; an engine that still has endpoints on it refuses.
-    pub async fn remove_twin(&self, network_id: &str) -> Result<(), EngineError> {
+    /// Removes the twin of a network that nobody needs; whether it did. An engine that still has endpoints
+    /// on it refuses. Who needs it from then on must [ensure](Self::ensure_twin) it.
+    pub async fn remove_twin_unless(
+        &self,
+        network_id: &str,
+        is_needed: impl Fn() -> bool,
+    ) -> Result<bool, EngineError> {
         let _turn = self.twins.lock().await;
+        // Asked now: whoever was given the twin needed it before, and who needs it later has a later turn.
+        if is_needed() {
+            return Ok(false);
+        }
         let Some(twin) = self.twin(network_id).await? else {
-            return Ok(());
+            return Ok(false);
         };
-        self.remove_network(&twin).await
+        self.remove_network(&twin).await?;
+        Ok(true)
     }
 
     /// Removes the twins of all networks. What fails is logged.
@@ -168,7 +178,50 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
+    use http::Method;
     use serde_json::json;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    };
+
+    #[tokio::test]
+    async fn a_twin_that_is_needed_by_its_turn_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("engine.sock");
+        let removed = Arc::new(AtomicUsize::new(0));
+        let count = removed.clone();
+        let twins = json!([{"Id": "ffff", "Labels": {TWIN_LABEL: "n1"}}]).to_string();
+        let _engine = testing::engine(&path, move |method, path| {
+            let answer = match &*path {
+                "/version" => (200, testing::VERSION.to_owned()),
+                _ if method == Method::DELETE => {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    (204, String::new())
+                }
+                _ => (200, twins.clone()),
+            };
+            std::future::ready(answer)
+        });
+        let engine = Engine::at(&path).unwrap();
+        let needed = AtomicBool::new(false);
+        let turn = engine.twins.lock().await;
+        let is_needed = || needed.load(Ordering::Relaxed);
+        let removing = engine.remove_twin_unless("n1", is_needed);
+        let starting = async {
+            // The removal has begun, and waits.
+            tokio::task::yield_now().await;
+            needed.store(true, Ordering::Relaxed);
+            drop(turn);
+        };
+        let (kept, ()) = tokio::join!(removing, starting);
+        assert_eq!(kept, Ok(false));
+        assert_eq!(removed.load(Ordering::Relaxed), 0);
+        needed.store(false, Ordering::Relaxed);
+        assert_eq!(engine.remove_twin_unless("n1", is_needed).await, Ok(true));
+        assert_eq!(removed.load(Ordering::Relaxed), 1);
+    }
 
     #[test]
     fn a_twin_names_the_network_it_stands_for() {
