@@ -312,7 +312,7 @@ impl Attachments {
                     let wish = Wish {
                         network: guest.network_id.clone(),
                         address: guest.address,
-                        aliases: Vec::new(),
+                        aliases: self.inner.engine.aliases(&guest).await?,
                     };
                     let (container, network) = (&guest.name, &guest.network_id);
                     match self.attach(&wish).await {

@@ -3,7 +3,7 @@
 use super::{Engine, EngineError, networks::TWIN_LABEL};
 use crate::agent::container::LABEL_TASK;
 use bollard::{
-    models::{ContainerSummary, ContainerSummaryStateEnum, NetworkDisconnectRequest},
+    models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, NetworkDisconnectRequest},
     query_parameters::ListContainersOptionsBuilder,
 };
 use std::{collections::HashMap, net::Ipv4Addr};
@@ -43,6 +43,12 @@ impl Engine {
             .into_iter()
             .flat_map(|container| on_twins(container, &twins))
             .collect())
+    }
+
+    /// What else a guest is called on its network; nothing of one that has gone.
+    pub async fn aliases(&self, guest: &Guest) -> Result<Vec<String>, EngineError> {
+        let container = self.container(&guest.container).await?;
+        Ok(container.map_or_else(Vec::new, |container| aliases_on(container, &guest.twin)))
     }
 
     /// Takes a container off a network. One that is not there is fine.
@@ -99,6 +105,16 @@ fn on_twins(container: ContainerSummary, twins: &HashMap<String, String>) -> Vec
         .collect()
 }
 
+/// A container's aliases on a network, by the engine's own ID of it.
+fn aliases_on(container: ContainerInspectResponse, twin: &str) -> Vec<String> {
+    let networks = container.network_settings.and_then(|s| s.networks);
+    let mut endpoints = networks.into_iter().flat_map(HashMap::into_values);
+    let on_twin = endpoints.find(|endpoint| endpoint.network_id.as_deref() == Some(twin));
+    on_twin
+        .and_then(|endpoint| endpoint.aliases)
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +123,21 @@ mod tests {
     fn read(container: serde_json::Value) -> Vec<Guest> {
         let twins = [("ffff".to_owned(), "n1".to_owned())].into();
         on_twins(serde_json::from_value(container).unwrap(), &twins)
+    }
+
+    #[test]
+    fn aliases_are_those_of_the_one_network() {
+        let inspected = json!({"NetworkSettings": {"Networks": {
+            "bridge": {"NetworkID": "eeee", "Aliases": ["other"]},
+            "front": {"NetworkID": "ffff", "Aliases": ["db", "store"]},
+            "back": {"NetworkID": "dddd", "Aliases": null},
+        }}});
+        let aliases = |twin: &str| {
+            let container = serde_json::from_value(inspected.clone()).unwrap();
+            aliases_on(container, twin)
+        };
+        assert_eq!(aliases("ffff"), ["db", "store"]);
+        assert!(aliases("dddd").is_empty() && aliases("cccc").is_empty());
     }
 
     #[test]
