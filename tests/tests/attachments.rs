@@ -259,6 +259,20 @@ fn containers_join_and_leave_networks() -> anyhow::Result<()> {
         is_unknown(manager, "peer", "joined")
     })?;
 
+    // Names stay known by whichever network is left, with a way out by the engine's own as well.
+    run(worker, "first", "--network front")?;
+    docker(worker, "network connect bridge first")?;
+    docker(worker, "network connect back first")?;
+    reaches(worker, "first", "peer", "\"hostname\"")?;
+    docker(worker, "network disconnect front first")?;
+    reaches(worker, "first", "peer", "\"hostname\"")?;
+    // An address is free at once for who gave it back on this node.
+    docker(worker, "network connect --ip 10.80.0.78 front first")?;
+    docker(worker, "network disconnect front first")?;
+    docker(worker, "network connect --ip 10.80.0.78 front first")?;
+    docker(worker, "rm -f first")?;
+    await_attachments(manager, 2)?;
+
     // One with a network of the engine's keeps its way out, and its ports.
     run(worker, "published", "--network front -p 8090:8080")?;
     let published = hostname(worker, "published")?;

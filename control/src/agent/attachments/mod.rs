@@ -132,6 +132,9 @@ impl Attachments {
     /// # Errors
     /// See [`Refusal`]; nothing is left of the place then.
     pub async fn attach(&self, wish: &Wish) -> Result<Attached, Refusal> {
+        if let Some(address) = wish.address {
+            self.give_back(address).await;
+        }
         let answer = self.ask(wish).await?;
         let address = answer.address.parse::<Ipv4Addr>().ok();
         let Some((network, address)) = answer.network.zip(address) else {
@@ -155,6 +158,27 @@ impl Attachments {
                 self.give_up(&answer.task_id).await;
                 Err(error.into())
             }
+        }
+    }
+
+    /// Gives back the places of an address whose containers are gone. The next look would; but who has just
+    /// taken a container off a network may put another there at once.
+    async fn give_back(&self, address: Ipv4Addr) {
+        // Before the look: a container that is made meanwhile is none of these.
+        let made = self.inner.places.lock().made_at(address);
+        if made.is_empty() {
+            return;
+        }
+        let vacant = match self.inner.engine.guests().await {
+            Ok(guests) => self.inner.places.lock().vacant(made, &guests),
+            // Whether the address is free is the managers' to say.
+            Err(error) => {
+                tracing::debug!(%address, "cannot tell whether an address is still in use: {error}");
+                return;
+            }
+        };
+        for task_id in vacant {
+            self.give_up(&task_id).await;
         }
     }
 
@@ -203,7 +227,7 @@ impl Attachments {
 
     /// The container with the place was made.
     pub fn settle(&self, task_id: &str) {
-        self.inner.places.lock().unclaim(task_id);
+        self.inner.places.lock().settle(task_id);
         self.look_soon();
     }
 

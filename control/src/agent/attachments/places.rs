@@ -23,7 +23,9 @@ struct Place {
     assigned: bool,
     /// Its container is being made by this process.
     claimed: bool,
-    /// Its container was there.
+    /// This process has made its container.
+    made: bool,
+    /// A look has found its container.
     seen: bool,
     missing_since: Option<Instant>,
 }
@@ -70,6 +72,7 @@ impl Places {
                 status: task.status,
                 assigned: true,
                 claimed: false,
+                made: false,
                 seen: false,
                 missing_since: None,
             });
@@ -97,17 +100,44 @@ impl Places {
             status: TaskStatus::default(),
             assigned: false,
             claimed: false,
+                made: false,
             seen: false,
             missing_since: None,
         });
         place.claimed = true;
     }
 
-    /// The container was made, or was not.
+    /// The container was made.
+    pub(super) fn settle(&mut self, task_id: &str) {
+        if let Some(place) = self.places.get_mut(task_id) {
+            place.claimed = false;
+            place.made = true;
+        }
+    }
+
+    /// No container was made.
     pub(super) fn unclaim(&mut self, task_id: &str) {
         if let Some(place) = self.places.get_mut(task_id) {
             place.claimed = false;
         }
+    }
+
+    /// Places of an address whose containers have been made. If no look finds one from now on, it is gone.
+    pub(super) fn made_at(&self, address: Ipv4Addr) -> Vec<String> {
+        let is_made = |place: &Place| (place.made || place.seen) && !place.claimed;
+        let made = self.places.iter();
+        let made = made.filter(|(_, place)| place.address == address && is_made(place));
+        made.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Those of some places that no container is on.
+    pub(super) fn vacant(&self, of: Vec<String>, guests: &[Guest]) -> Vec<String> {
+        let mut vacant = of;
+        vacant.retain(|id| {
+            let place = self.places.get(id);
+            place.is_some_and(|place| !guests.iter().any(|guest| is_on(guest, place)))
+        });
+        vacant
     }
 
     /// Task IDs of all.
@@ -133,9 +163,7 @@ impl Places {
         let mut actions = Vec::new();
         let mut gone = Vec::new();
         for (id, place) in &mut self.places {
-            let guest = guests.iter().find(|guest| {
-                guest.network_id == place.network_id && guest.address == Some(place.address)
-            });
+            let guest = guests.iter().find(|guest| is_on(guest, place));
             let status = match guest {
                 Some(guest) => {
                     place.seen = true;
@@ -171,9 +199,7 @@ impl Places {
     fn adopt(&mut self, guests: &[Guest], at: Instant) -> Vec<Action> {
         let has_place = |guest: &&Guest| {
             let mut places = self.places.values();
-            places.any(|place| {
-                guest.network_id == place.network_id && guest.address == Some(place.address)
-            })
+            places.any(|place| is_on(guest, place))
         };
         let strays: Vec<&Guest> = guests
             .iter()
@@ -188,6 +214,11 @@ impl Places {
             .map(|guest| Action::Adopt(guest.clone()))
             .collect()
     }
+}
+
+/// Whether the place is the container's.
+fn is_on(guest: &Guest, place: &Place) -> bool {
+    guest.network_id == place.network_id && guest.address == Some(place.address)
 }
 
 fn status_of(place: &Place, guest: &Guest, now: Timestamp) -> TaskStatus {
@@ -313,6 +344,24 @@ mod tests {
         let ended = told(&places.look(&[], at + GRACE, now));
         assert_eq!(ended, Some((TaskState::Shutdown, vec![])));
         assert!(places.ids().is_empty(), "no manager will ever take it away");
+    }
+
+    #[test]
+    fn an_address_is_free_once_its_container_was_made_and_is_gone() {
+        let (mut places, now) = (Places::default(), Timestamp::default());
+        places.assign(true, vec![task("t")], &[]);
+        assert!(places.made_at(ADDRESS).is_empty(), "it may yet come");
+        places.claim("t", "n1", ADDRESS, vec![]);
+        places.look(&[guest(true)], Instant::now(), now);
+        assert!(places.made_at(ADDRESS).is_empty(), "it is being made");
+        places.settle("t");
+        let made = places.made_at(ADDRESS);
+        assert_eq!(made, ["t"]);
+        assert!(places.made_at(Ipv4Addr::new(10, 0, 1, 6)).is_empty());
+        assert!(places.vacant(made.clone(), &[guest(false)]).is_empty());
+        assert_eq!(places.vacant(made.clone(), &[]), made);
+        places.assign(false, vec![], &made);
+        assert!(places.vacant(made, &[]).is_empty(), "given back already");
     }
 
     #[test]
