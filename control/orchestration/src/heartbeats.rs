@@ -86,6 +86,22 @@ impl Heartbeats {
     }
 }
 
+/// Notes that the nodes have no manager to talk to: the leader stops, and they must find another. Whoever
+/// leads next takes it from there.
+pub fn disconnect(draft: &mut Draft) {
+    let ready: Vec<Arc<Node>> = draft
+        .nodes()
+        .filter(|node| node.status.state == NodeState::Ready)
+        .cloned()
+        .collect();
+    for node in ready {
+        let mut node = Node::clone(&node);
+        node.status.state = NodeState::Disconnected;
+        node.status.message = "node is currently trying to find new manager".into();
+        draft.put(node);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +142,22 @@ mod tests {
             status(&fixture, "a"),
             (NodeState::Down, "heartbeat failure".into())
         );
+    }
+
+    #[test]
+    fn nodes_that_a_leader_leaves_are_the_next_one_s_to_hear_of() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        fixture.node("gone", |node| node.status.state = NodeState::Down);
+        let mut draft = fixture.draft();
+        disconnect(&mut draft);
+        fixture.commit(draft);
+        let message = "node is currently trying to find new manager".to_owned();
+        assert_eq!(status(&fixture, "a"), (NodeState::Disconnected, message));
+        assert_eq!(status(&fixture, "gone").0, NodeState::Down);
+        beat(&mut fixture, &mut Heartbeats::new(SECOND), SECOND);
+        assert_eq!(status(&fixture, "a").0, NodeState::Unknown);
+        assert_eq!(status(&fixture, "gone").0, NodeState::Down);
     }
 
     #[test]

@@ -36,10 +36,15 @@ use sessions::Sessions;
 use skein_proto::node::{
     attachments_server::Attachments, dispatcher_server::Dispatcher, logs_server::Logs,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::Store;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// How long a leader that stops takes to say so in the store: a round of consensus on a loaded machine, well
+/// within the time that a daemon has to end.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The manager of this node. Clones are handles of the same.
 #[derive(Clone)]
@@ -89,6 +94,27 @@ impl<S: Store> Parts<S> {
         parts
     }
 
+    async fn disconnect_nodes(&self) {
+        if !self.store.leadership().borrow().is_self {
+            return;
+        }
+        let noting = store::commit(&self.store, |draft| {
+            skein_orchestration::heartbeats::disconnect(draft);
+            Ok(())
+        });
+        match platform::timeout::<S::Platform, _>(DISCONNECT_TIMEOUT, noting).await {
+            Some(Ok(())) => {}
+            // The next leader finds out by itself.
+            Some(Err(status)) => {
+                debug!(
+                    "could not note that the nodes are without a manager: {}",
+                    status.message()
+                );
+            }
+            None => debug!("no quorum takes note of the nodes being without a manager"),
+        }
+    }
+
     fn dispatcher(&self) -> dispatcher::Service<S> {
         dispatcher::Service {
             store: self.store.clone(),
@@ -129,6 +155,12 @@ impl<P: Platform> Manager<P> {
     /// The replicated store.
     pub fn raft(&self) -> &Raft<P> {
         &self.parts.store
+    }
+
+    /// Notes in the store that the nodes are without a manager, if this one leads: it is about to stop, and
+    /// serves them no more. What fails is left to the next leader.
+    pub async fn disconnect_nodes(&self) {
+        self.parts.disconnect_nodes().await;
     }
 
     /// The gRPC service for agents. Requests carry a [`crate::rpc::PeerIdentity`].

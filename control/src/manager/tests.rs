@@ -300,6 +300,20 @@ async fn a_node_hears_of_an_end_once_every_node_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_are_disconnected_once_their_leader_stops() {
+    for (leads, expected) in [(true, NodeState::Disconnected), (false, NodeState::Ready)] {
+        let (store, parts, _shutdown) = cluster(&["a"]);
+        let _agent = agent::Raw::open(&parts, "a").await;
+        assert_eq!(node_state(&store.state(), "a"), NodeState::Ready);
+        if !leads {
+            store.lead(false);
+        }
+        parts.disconnect_nodes().await;
+        assert_eq!(node_state(&store.state(), "a"), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_agents_may_not_do_is_refused() {
     let (store, parts, _shutdown) = cluster(&["a", "b"]);
     let mut a = agent::Raw::open(&parts, "a").await;

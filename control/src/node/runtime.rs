@@ -189,6 +189,8 @@ impl Runtime {
         part.tasks.close();
         let stopped = tokio::time::timeout(STOP_TIMEOUT, async {
             part.tasks.wait().await;
+            // Now: no node can register any more, and the group is still there.
+            part.manager.disconnect_nodes().await;
             part.manager.raft().stop().await;
         });
         if stopped.await.is_err() {
