@@ -1,7 +1,9 @@
 //! What a change of the store is in the words of Docker's events. Pure.
 
 use serde::{Serialize, Serializer};
-use skein_model::{Event as Change, Node, Object, Service, ServiceMode, Timestamp, UpdateStatus};
+use skein_model::{
+    Event as Change, Node, Object, Reachability, Service, ServiceMode, Timestamp, UpdateStatus,
+};
 use std::collections::BTreeMap;
 
 /// One event of `GET /events`, of scope `swarm`.
@@ -73,6 +75,22 @@ impl Message {
             "leader",
             &(!leads).to_string(),
             &leads.to_string(),
+        );
+        Self::new("node", "update", &node.id, attributes, now)
+    }
+
+    /// That a manager answers the leader, or no longer.
+    pub fn of_reachability(node: &Node, reachable: bool, now: Timestamp) -> Self {
+        let mut attributes = Attributes::from([("name".to_owned(), name_of_node(node))]);
+        let name = |reachable| match reachable {
+            true => Reachability::Reachable,
+            false => Reachability::Unreachable,
+        };
+        differ(
+            &mut attributes,
+            "reachability",
+            &name(!reachable),
+            &name(reachable),
         );
         Self::new("node", "update", &node.id, attributes, now)
     }

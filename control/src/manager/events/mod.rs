@@ -2,7 +2,7 @@
 //!
 //! Every manager tells the same, from its own copy of the store: by comparing each state with the one
 //! before it. Two changes that come at once are told as one, and nothing is told of what changed while
-//! this manager was away.
+//! this manager was away. Which managers can be reached the leader alone knows, and tells.
 
 mod message;
 
@@ -12,7 +12,11 @@ use super::store::Store;
 use crate::raft::{Leadership, platform};
 use parking_lot::Mutex;
 use skein_model::State;
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +25,10 @@ const KEPT_MAX: usize = 256;
 /// Events that a listener may lag behind before it loses some; as many as Docker's own channel has,
 /// doubled, since an update of many nodes comes at once.
 const LAG_MAX: usize = 2048;
+
+/// Between two looks at which managers answer the leader: well below the time after which one is found not
+/// to.
+const REACHABILITY_LOOK: Duration = Duration::from_secs(1);
 
 /// Events from now on.
 pub type Live = broadcast::Receiver<Arc<Message>>;
@@ -80,9 +88,26 @@ impl Events {
         (mut states, mut seen): (watch::Receiver<State>, State),
         (mut leadership, mut led_by): (watch::Receiver<Leadership>, Option<String>),
     ) {
+        let mut reachable = BTreeMap::new();
+        let mut look_at = platform::now::<S::Platform>() + REACHABILITY_LOOK;
         loop {
             tokio::select! {
                 biased;
+                () = platform::sleep_until::<S::Platform>(look_at) => {
+                    look_at = platform::now::<S::Platform>() + REACHABILITY_LOOK;
+                    let before = std::mem::take(&mut reachable);
+                    if leadership.borrow().is_self {
+                        reachable = reachability(&store);
+                    }
+                    let changed = reachable.iter().filter(|(id, now)| {
+                        before.get(*id).is_some_and(|before| before != *now)
+                    });
+                    let now = store.now();
+                    self.tell(changed.filter_map(|(id, reachable)| {
+                        let node = seen.node(id)?;
+                        Some(Message::of_reachability(node, *reachable, now))
+                    }));
+                }
                 changed = states.changed() => {
                     if changed.is_err() {
                         return;
@@ -131,6 +156,14 @@ impl Events {
             }
         }
     }
+}
+
+/// Which managers answer, by node.
+fn reachability(store: &impl Store) -> BTreeMap<String, bool> {
+    let members = store.members().into_iter();
+    members
+        .map(|member| (member.node_id, store.reachable(member.raft_id)))
+        .collect()
 }
 
 /// The node that leads.

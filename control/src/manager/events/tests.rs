@@ -115,6 +115,38 @@ async fn states_and_leadership_of_nodes_are_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_leader_tells_which_managers_can_be_reached() {
+    let store = Memory::default();
+    let mut node = Node {
+        id: "other".into(),
+        ..Node::default()
+    };
+    node.description.hostname = "host-other".into();
+    store.create(node);
+    store.lead(true);
+    let events = Events::start(store.clone(), CancellationToken::new());
+    let (_, mut live) = events.listen_from_now().unwrap();
+    tokio::time::sleep(REACHABILITY_LOOK * 2).await;
+    for (cut_off, before, after) in [
+        (true, "reachable", "unreachable"),
+        (false, "unreachable", "reachable"),
+    ] {
+        store.cut_off(cut_off);
+        let expected = json!({
+            "name": "host-other", "reachability.old": before, "reachability.new": after,
+        });
+        assert_eq!(next(&mut live).await["Actor"]["Attributes"], expected);
+    }
+    // What a manager that does not lead hears says nothing.
+    store.led_by("other");
+    tokio::time::sleep(REACHABILITY_LOOK * 2).await;
+    while live.try_recv().is_ok() {}
+    store.cut_off(true);
+    tokio::time::sleep(REACHABILITY_LOOK * 2).await;
+    assert!(live.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_so_many_are_kept() {
     let store = Memory::default();
     let events = Events::start(store.clone(), CancellationToken::new());

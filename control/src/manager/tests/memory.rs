@@ -3,7 +3,10 @@
 use super::*;
 use crate::raft::{Leadership, Member, ProposeError};
 use skein_model::{Action, Applied, Object, Proposal, State, Timestamp};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// What the store's Raft would take for a commit.
@@ -13,6 +16,8 @@ const COMMIT_TIME: Duration = Duration::from_millis(3);
 pub struct Memory {
     state: Arc<watch::Sender<State>>,
     leadership: Arc<watch::Sender<Leadership>>,
+    /// The other member does not answer.
+    cut_off: Arc<AtomicBool>,
     start: Instant,
 }
 
@@ -21,6 +26,7 @@ impl Default for Memory {
         Self {
             state: Arc::new(watch::Sender::new(State::default())),
             leadership: Arc::new(watch::Sender::new(Leadership::default())),
+            cut_off: Arc::default(),
             start: Instant::now(),
         }
     }
@@ -41,6 +47,10 @@ impl Memory {
             now.is_self = leads;
             now.leader = (!leads).then(other);
         });
+    }
+
+    pub fn cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Relaxed);
     }
 
     pub fn led_by(&self, node_id: &str) {
@@ -123,7 +133,7 @@ impl Store for Memory {
         vec![other()]
     }
     fn reachable(&self, _raft_id: u64) -> bool {
-        true
+        !self.cut_off.load(Ordering::Relaxed)
     }
     /// Goes with the paused clock of the tests.
     fn now(&self) -> Timestamp {
