@@ -4,8 +4,10 @@
 //! tests compare the two.
 
 use super::{
-    endpoint, endpoint_id, host_ports, is_in_host_mode, network, networks_of, node, on_networks,
-    places, service,
+    endpoint::{endpoint, endpoint_id, places},
+    network, networks_of, node, on_networks,
+    ports::{host_ports, is_in_host_mode, removed_services},
+    service,
 };
 use imbl::{OrdMap, ordmap::DiffItem};
 use skein_model::{Service, State, Task};
@@ -117,7 +119,7 @@ impl NetworkStates {
             let Some(either) = new.or(old) else { continue };
             set(&mut self.services, &either.id, new.and_then(|of| made(of)));
         }
-        let removed = super::removed_services(&self.state);
+        let removed = removed_services(&self.state);
         let removed: BTreeMap<String, proto::Service> =
             removed.map(|of| (of.id.clone(), of)).collect();
         let ended = before.removed.iter().filter(|id| {
