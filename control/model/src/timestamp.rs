@@ -21,7 +21,9 @@ impl Timestamp {
 
     /// The same of a number that anybody may have written; `None` beyond those years.
     pub fn try_from_unix_nanos(nanos: i128) -> Option<Self> {
-        OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().map(Self)
+        OffsetDateTime::from_unix_timestamp_nanos(nanos)
+            .ok()
+            .map(Self)
     }
 
     /// Nanoseconds since the Unix epoch.

@@ -82,9 +82,7 @@ fn node(node: &Node) -> Option<proto::Node> {
 /// The networks of which a node has the endpoints: those of its own tasks, and the ingress network.
 pub(crate) fn networks_of<'a>(state: &'a State, node_id: &str) -> BTreeSet<&'a str> {
     let ingress = state.ingress_network().map(|network| network.id.as_str());
-    let tasks = state
-        .tasks_of_node(node_id)
-        .filter(|task| is_placed(task));
+    let tasks = state.tasks_of_node(node_id).filter(|task| is_placed(task));
     tasks
         .flat_map(|task| &task.networks_attachments)
         .map(|attachment| attachment.network_id.as_str())

@@ -200,8 +200,6 @@ fn ports_are_held(state: &State, task: &Task) -> bool {
         return false;
     }
     state.tasks_of_node(&task.node_id).any(|other| {
-        !slot::is_live(other)
-            && may_run(state, other)
-            && !engine_ports(other).is_disjoint(&ports)
+        !slot::is_live(other) && may_run(state, other) && !engine_ports(other).is_disjoint(&ports)
     })
 }

@@ -73,8 +73,14 @@ fn a_node_has_the_version_at_which_constraints_last_read_anything_else_of_it() {
     propose(&mut state, vec![Action::Create(node.into())]).unwrap();
     let changes: [(fn(&mut Node), u64); 4] = [
         (|node| node.status.state = crate::NodeState::Ready, 1),
-        (|node| drop(node.spec.labels.insert("a".into(), "b".into())), 3),
-        (|node| node.spec.availability = crate::Availability::Pause, 3),
+        (
+            |node| drop(node.spec.labels.insert("a".into(), "b".into())),
+            3,
+        ),
+        (
+            |node| node.spec.availability = crate::Availability::Pause,
+            3,
+        ),
         (|node| node.role = crate::NodeRole::Manager, 5),
     ];
     for (change, version) in changes {

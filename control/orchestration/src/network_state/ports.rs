@@ -47,7 +47,10 @@ pub(super) fn is_in_host_mode(task: &Task) -> bool {
 ///
 /// Tasks of one service share a port while one takes the other's place. If they listen on different ports,
 /// it leads to the newest that takes connections: the others keep those that they have.
-pub(super) fn host_ports<'a>(state: &'a State, node_id: &str) -> BTreeMap<&'a str, Vec<proto::PublishedPort>> {
+pub(super) fn host_ports<'a>(
+    state: &'a State,
+    node_id: &str,
+) -> BTreeMap<&'a str, Vec<proto::PublishedPort>> {
     let on_node = state.tasks_of_node(node_id);
     let mut tasks: Vec<&Arc<Task>> = on_node.filter(|task| is_in_host_mode(task)).collect();
     let is_ready = |task: &Task| endpoint_state(task) == proto::EndpointState::Ready;

@@ -62,7 +62,10 @@ impl Room {
                 host_ports: BTreeMap::new(),
                 tasks: 0,
             };
-            for task in state.tasks_of_node(&node.id).filter(|task| takes_room(task)) {
+            for task in state
+                .tasks_of_node(&node.id)
+                .filter(|task| takes_room(task))
+            {
                 room.stock.take(task);
                 room.note(state, task);
             }

@@ -22,9 +22,8 @@ pub fn expand_container(
     spec: &ContainerSpec,
     context: &Context,
 ) -> Result<ContainerSpec, FieldError> {
-    let expand = |what, text: &str| {
-        expand(text, context).map_err(|error| FieldError { what, error })
-    };
+    let expand =
+        |what, text: &str| expand(text, context).map_err(|error| FieldError { what, error });
     let mut expanded = spec.clone();
     expanded.hostname = expand("hostname", &spec.hostname)?;
     for entry in &mut expanded.env {

@@ -8,9 +8,7 @@ use crate::{
     scheduler::{engine_ports, waits_for_host_port},
     slot::{self, Place, Tasks},
 };
-use skein_model::{
-    Draft, Service, State, Task, TaskState, Timestamp, UpdateOrder, UpdateState,
-};
+use skein_model::{Draft, Service, State, Task, TaskState, Timestamp, UpdateOrder, UpdateState};
 use std::{sync::Arc, time::Duration};
 
 /// A place that has an outdated task, or more than one that is wanted.
@@ -25,7 +23,12 @@ pub(super) struct Part {
 
 impl Part {
     /// `None` where the update has nothing to do.
-    pub(super) fn of(state: &State, service: &Service, place: Place, tasks: &Tasks) -> Option<Self> {
+    pub(super) fn of(
+        state: &State,
+        service: &Service,
+        place: Place,
+        tasks: &Tasks,
+    ) -> Option<Self> {
         let is_dirty = |task: &Arc<Task>| dirty::is_dirty(state, service, task);
         let last = tasks.iter().rposition(is_dirty);
         let (upto, after) = tasks.split_at(last.map_or(0, |last| last + 1));

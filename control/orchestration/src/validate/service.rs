@@ -7,9 +7,9 @@ use crate::{
     template::{Context, expand_container},
 };
 use skein_model::{
-    ContainerSpec, DnsConfig, EndpointSpec, LookupError, NodeDescription, Placement, PublishMode, ResolutionMode,
-    ResourceRequirements, RestartPolicy, Service, ServiceMode, ServiceSpec, State, Task, TaskSpec,
-    UpdateConfig,
+    ContainerSpec, DnsConfig, EndpointSpec, LookupError, NodeDescription, Placement, PublishMode,
+    ResolutionMode, ResourceRequirements, RestartPolicy, Service, ServiceMode, ServiceSpec, State,
+    Task, TaskSpec, UpdateConfig,
 };
 use std::collections::BTreeSet;
 

@@ -100,7 +100,7 @@ impl Places {
             status: TaskStatus::default(),
             assigned: false,
             claimed: false,
-                made: false,
+            made: false,
             seen: false,
             missing_since: None,
         });

@@ -1,8 +1,8 @@
 //! The secrets and configs of a task, as files of its container.
 
-use skein_orchestration::template::{self, Attached, Context, TemplateError};
 use bollard::models::{Mount, MountType};
 use skein_model::{Config, Payload, PayloadSpec, ReferenceFile, Secret, Task};
+use skein_orchestration::template::{self, Attached, Context, TemplateError};
 use std::{
     collections::BTreeMap,
     path::{Component, Path, PathBuf},

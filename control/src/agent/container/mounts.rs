@@ -6,7 +6,7 @@ use bollard::models::{
     MountTmpfsOptions, MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig,
     VolumeCreateRequest,
 };
-use skein_model::{BindOptions, Driver, Mount, MountKind, VolumeOptions};
+use skein_model::{BindOptions, Mount, MountKind, VolumeOptions};
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,

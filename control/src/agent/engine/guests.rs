@@ -3,7 +3,10 @@
 use super::{Engine, EngineError, networks::TWIN_LABEL};
 use crate::agent::container::LABEL_TASK;
 use bollard::{
-    models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, NetworkDisconnectRequest},
+    models::{
+        ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum,
+        NetworkDisconnectRequest,
+    },
     query_parameters::ListContainersOptionsBuilder,
 };
 use std::{collections::HashMap, net::Ipv4Addr};

@@ -371,8 +371,7 @@ impl Supervisor {
         wanted: &mut watch::Receiver<Wanted>,
         step: impl Future<Output = Result<T, Failure>>,
     ) -> Option<Result<T, Failure>> {
-        let unwanted = wanted
-            .wait_for(|wanted| wanted.removed || !wanted.task.is_wanted());
+        let unwanted = wanted.wait_for(|wanted| wanted.removed || !wanted.task.is_wanted());
         tokio::select! {
             biased;
             _ = unwanted => None,

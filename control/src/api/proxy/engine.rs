@@ -249,7 +249,9 @@ mod tests {
 
     fn serve(socket: &Path, version: &'static str) -> testing::Server {
         let answer = format!(r#"{{"ApiVersion":"{version}"}}"#);
-        testing::engine(socket, move |_, _| std::future::ready((200, answer.clone())))
+        testing::engine(socket, move |_, _| {
+            std::future::ready((200, answer.clone()))
+        })
     }
 
     #[tokio::test]
