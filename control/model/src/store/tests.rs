@@ -71,7 +71,8 @@ fn a_node_has_the_version_at_which_constraints_last_read_anything_else_of_it() {
         ..Node::default()
     };
     propose(&mut state, vec![Action::Create(node.into())]).unwrap();
-    let changes: [(fn(&mut Node), u64); 4] = [
+    type Change = fn(&mut Node);
+    let changes: [(Change, u64); 4] = [
         (|node| node.status.state = crate::NodeState::Ready, 1),
         (
             |node| drop(node.spec.labels.insert("a".into(), "b".into())),
