@@ -4,6 +4,7 @@
 mod constraint;
 mod filter;
 mod room;
+mod rooms;
 mod stock;
 mod tree;
 
@@ -18,6 +19,7 @@ use crate::{
 };
 use filter::{Demand, Refusals};
 use room::Room;
+use rooms::Rooms;
 use skein_model::{Draft, State, Task, TaskSpec, TaskState, Timestamp, Version};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use stock::reserved;
@@ -43,10 +45,12 @@ pub(crate) fn constraints_of(spec: &TaskSpec) -> Result<Vec<Constraint>, Constra
 /// A service as it was at one version, on one node.
 type Blame = (String, Option<Version>, String);
 
-/// The scheduler's memory between steps: where tasks failed of late. The store forgets them earlier.
+/// The scheduler's memory between steps.
 #[derive(Clone, Debug, Default)]
 pub struct Scheduler {
+    /// Where tasks failed of late. The store forgets them earlier.
     failures: BTreeMap<Blame, BTreeMap<String, Timestamp>>,
+    rooms: Rooms,
 }
 
 impl Scheduler {
@@ -68,17 +72,12 @@ impl Scheduler {
         if pending.is_empty() {
             return;
         }
-        let mut rooms = Room::all(draft);
-        let room_of: BTreeMap<String, usize> = rooms
-            .iter()
-            .enumerate()
-            .map(|(index, room)| (room.node.id.clone(), index))
-            .collect();
+        self.rooms.bring_up_to(draft);
         // Those that are bound to a node first.
         let bound = pending.iter().filter(|task| !task.node_id.is_empty());
         for task in bound {
-            if let Some(index) = room_of.get(&task.node_id) {
-                confirm(draft, &mut rooms[*index], task);
+            if let Some(index) = self.rooms.index_of(&task.node_id) {
+                confirm(draft, self.rooms.write(index), task);
             }
         }
         pending.retain(|task| task.node_id.is_empty());
@@ -88,41 +87,36 @@ impl Scheduler {
             of_a.cmp(of_b).then_with(|| key(a).cmp(&key(b)))
         });
         for group in pending.chunk_by(|a, b| are_alike(a, b)) {
-            self.place(draft, &mut rooms, &room_of, group);
+            self.place(draft, group);
         }
     }
 
     /// Places tasks that ask for the same.
-    fn place(
-        &self,
-        draft: &mut Draft,
-        rooms: &mut [Room],
-        room_of: &BTreeMap<String, usize>,
-        group: &[Arc<Task>],
-    ) {
+    fn place(&mut self, draft: &mut Draft, group: &[Arc<Task>]) {
         let first = &group[0];
         let demand = Demand::of(draft, first);
-        let mut of_service = vec![0; rooms.len()];
+        let failures = self.failures_of(first);
+        let rooms = &mut self.rooms;
+        let mut of_service = vec![0; rooms.all().len()];
         for task in draft.tasks_of_service(&first.service_id) {
             let wanted = takes_room(task) && task.is_wanted();
-            if let Some(index) = wanted.then(|| room_of.get(&task.node_id)).flatten() {
-                of_service[*index] += 1;
+            if let Some(index) = wanted.then(|| rooms.index_of(&task.node_id)).flatten() {
+                of_service[index] += 1;
             }
         }
-        let failures = self.failures_of(first, room_of, rooms.len());
         let mut rest = Vec::with_capacity(group.len());
         for task in group {
             let kept = predecessors_of(draft, task, &demand).into_iter();
-            let mut rooms_kept = kept.filter_map(|node| room_of.get(&node).copied());
+            let mut rooms_kept = kept.filter_map(|node| rooms.index_of(&node));
             let admits = |index: &usize| {
                 let of_service = of_service[*index];
                 failures[*index] == 0
-                    && Refusals::default().admits(&demand, &rooms[*index], of_service)
+                    && Refusals::default().admits(&demand, &rooms.all()[*index], of_service)
             };
             match rooms_kept.find(admits) {
                 Some(index) => {
                     of_service[index] += 1;
-                    assign(draft, &mut rooms[index], task, ASSIGNED);
+                    assign(draft, rooms.write(index), task, ASSIGNED);
                 }
                 None => rest.push(task),
             }
@@ -130,7 +124,7 @@ impl Scheduler {
         let spreads = Spread::all(&first.spec);
         let mut refusals = Refusals::default();
         let mut tree = Tree::default();
-        for (index, room) in rooms.iter().enumerate() {
+        for (index, room) in rooms.all().iter().enumerate() {
             let of_service = of_service[index];
             let candidate = refusals
                 .admits(&demand, room, of_service)
@@ -143,10 +137,10 @@ impl Scheduler {
             tree.add(&spreads, &room.node, of_service, candidate);
         }
         for task in rest {
-            let chosen =
-                tree.next(&mut |c| refusals.still_admits(&demand, &rooms[c.room], c.of_service));
+            let chosen = tree
+                .next(&mut |c| refusals.still_admits(&demand, &rooms.all()[c.room], c.of_service));
             match chosen {
-                Some(index) => assign(draft, &mut rooms[index], task, ASSIGNED),
+                Some(index) => assign(draft, rooms.write(index), task, ASSIGNED),
                 // What does not fit once fits no better the next time.
                 None => refuse(draft, task, refusals.explain()),
             }
@@ -154,21 +148,16 @@ impl Scheduler {
     }
 
     /// How much each node is to blame for failures of the task's service.
-    fn failures_of(
-        &self,
-        task: &Task,
-        room_of: &BTreeMap<String, usize>,
-        rooms: usize,
-    ) -> Vec<usize> {
-        let mut failures = vec![0; rooms];
+    fn failures_of(&self, task: &Task) -> Vec<usize> {
+        let mut failures = vec![0; self.rooms.all().len()];
         let start = (task.service_id.clone(), task.spec_version, String::new());
         let of_task = self
             .failures
             .range(start..)
             .take_while(|((of, at, _), _)| *of == task.service_id && *at == task.spec_version);
         for ((_, _, node), failed) in of_task.filter(|(_, failed)| failed.len() >= BLAME_MIN) {
-            if let Some(index) = room_of.get(node) {
-                failures[*index] = failed.len();
+            if let Some(index) = self.rooms.index_of(node) {
+                failures[index] = failed.len();
             }
         }
         failures
@@ -250,14 +239,13 @@ pub(crate) fn waits_for_host_port(state: &State, task: &Task) -> bool {
     if task.status.state != TaskState::Pending || !demand.has_host_ports() {
         return false;
     }
-    let rooms = Room::all(state);
-    let mut rooms = rooms
-        .iter()
-        .filter(|room| task.node_id.is_empty() || task.node_id == room.node.id);
+    let mut nodes = state
+        .nodes()
+        .filter(|node| task.node_id.is_empty() || task.node_id == node.id);
     let mut refusals = Refusals::default();
-    let finds_room = rooms.any(|room| {
-        let of_service = of_service_on(state, &demand, task, &room.node.id);
-        refusals.admits(&demand, room, of_service)
+    let finds_room = nodes.any(|node| {
+        let of_service = of_service_on(state, &demand, task, &node.id);
+        refusals.admits(&demand, &Room::of(state, node), of_service)
     });
     !finds_room && refusals.are_of_host_ports()
 }

@@ -12,6 +12,7 @@ use std::{
 pub(crate) type HostPort = (PortProtocol, u16);
 
 /// What a node has left.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Room {
     pub(super) node: Arc<Node>,
     pub(super) stock: Stock,
@@ -21,6 +22,7 @@ pub(super) struct Room {
 }
 
 /// Who has a port of a node.
+#[derive(Clone, Debug, PartialEq)]
 struct Holder {
     service_id: String,
     /// It is on its way out.
@@ -55,23 +57,23 @@ impl Claimant<'_> {
 impl Room {
     /// The room on every node, by node ID.
     pub(super) fn all(state: &State) -> Vec<Self> {
-        let rooms = state.nodes().map(|node| {
-            let mut room = Self {
-                node: node.clone(),
-                stock: Stock::of(node),
-                host_ports: BTreeMap::new(),
-                tasks: 0,
-            };
-            for task in state
-                .tasks_of_node(&node.id)
-                .filter(|task| takes_room(task))
-            {
-                room.stock.take(task);
-                room.note(state, task);
-            }
-            room
-        });
-        rooms.collect()
+        state.nodes().map(|node| Self::of(state, node)).collect()
+    }
+
+    /// The room on a node.
+    pub(super) fn of(state: &State, node: &Arc<Node>) -> Self {
+        let mut room = Self {
+            node: node.clone(),
+            stock: Stock::of(node),
+            host_ports: BTreeMap::new(),
+            tasks: 0,
+        };
+        let tasks = state.tasks_of_node(&node.id);
+        for task in tasks.filter(|task| takes_room(task)) {
+            room.stock.take(task);
+            room.note(state, task);
+        }
+        room
     }
 
     /// Notes a task on the node, apart from its resources.

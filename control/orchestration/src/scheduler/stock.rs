@@ -4,6 +4,7 @@ use skein_model::{DiscreteResource, GenericResource, NamedResource, Node, Reserv
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is left of a node's resources. Amounts fall below zero where more was given than there is.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stock {
     nano_cpus: i64,
     memory_bytes: i64,
@@ -11,6 +12,7 @@ pub(crate) struct Stock {
 }
 
 /// What is left of one kind of generic resource.
+#[derive(Clone, Debug, PartialEq)]
 enum Generic {
     Count(i64),
     Names(BTreeSet<String>),
