@@ -10,6 +10,7 @@ use xtask::{
         services,
     },
     cluster::Daemon,
+    wait_until,
 };
 
 /// For which requests go on: the engine's end, its start, and the tasks that take the place of those
@@ -69,6 +70,51 @@ fn tasks_of_a_killed_engine_are_called_no_more_once_they_have_ended() -> anyhow:
     await_published(&cluster, cluster.nodes(), 30_100)?;
     let tasks = ask_each(&cluster, cluster.nodes(), 30_100, 30)?;
     ensure!(tasks.len() == 3, "only {tasks:?} answer");
+    cluster.down()
+}
+
+/// For the agent to give up its engine, the managers its node, and other nodes to have its tasks.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(75);
+
+/// A node without an engine runs nothing, however well its daemons are: it counts as down, and what it was to
+/// run others run. With its engine back it is a node like any other.
+#[test]
+fn tasks_of_an_engine_that_stays_away_run_elsewhere() -> anyhow::Result<()> {
+    let cluster = swarm("engine-away", 3, 1)?;
+    let first = cluster.host("n1")?;
+    services::create(first, "web", 3, &["-p", "30100:8080"])?;
+    await_published(&cluster, cluster.nodes(), 30_100)?;
+    let third = cluster.host("n3")?;
+    let is_there = |task: &services::Task| task.node == "n3";
+    ensure!(
+        services::tasks(first, "web")?.iter().any(is_there),
+        "no task is on the node whose engine is to go"
+    );
+    third.kill(&[Daemon::Engine])?;
+    let is = |wanted: &str| {
+        let status = first.docker(&["node", "inspect", "--format", "{{.Status.State}}", "n3"])?;
+        ensure!(status.trim() == wanted, "n3 is {status}");
+        Ok(())
+    };
+    wait_until("its tasks run elsewhere", GIVEN_UP_WITHIN, || {
+        is("down")?;
+        let tasks = services::tasks(first, "web")?;
+        let running = tasks.iter().filter(|task| task.state == "Running");
+        ensure!(
+            running.count() == 3 && !tasks.iter().any(is_there),
+            "{tasks:?}"
+        );
+        Ok(())
+    })?;
+    third.start(&[Daemon::Engine])?;
+    wait_until("the node is ready again", GIVEN_UP_WITHIN, || is("ready"))?;
+    services::settled(first, "web", 3)?;
+    await_published(&cluster, cluster.nodes(), 30_100)?;
+    let tasks = ask_each(&cluster, cluster.nodes(), 30_100, 30)?;
+    ensure!(
+        tasks.len() == 3,
+        "not just the three wanted tasks answer: {tasks:?}"
+    );
     cluster.down()
 }
 

@@ -37,6 +37,11 @@ const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(3);
 /// Between looks at what the engine says of the node: Swarm's time.
 const DESCRIBE_INTERVAL: Duration = Duration::from_secs(20);
+/// Between looks whether the engine answers.
+const ENGINE_LOOK: Duration = Duration::from_secs(3);
+/// An engine that has not answered for this long is gone: longer than it takes to be started again, with an
+/// upgrade between.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(15);
 /// For reports, which the leader puts into its store.
 const REPORT_DEADLINE: Duration = Duration::from_secs(15);
 /// Statuses that come within this time go in one call.
@@ -91,6 +96,8 @@ impl Session {
     }
 
     async fn run_once(&self) -> Ended {
+        let alive = self.environment.engine.ping().await;
+        alive.map_err(|error| Status::failed_precondition(error.to_string()))?;
         let description = match self.environment.description.load_full() {
             Some(description) => description,
             // Not of use before its engine is.
@@ -137,6 +144,7 @@ impl Session {
             self.report(client.clone(), &id),
             self.report_network(client.clone(), &id),
             self.describe(client, &id, description),
+            self.await_engine_gone(),
             logs::serve(&self.environment.engine, &self.tasks, channel, &id),
             async {
                 // The managers must see the new certificate, and who now calls.
@@ -240,6 +248,20 @@ impl Session {
             within(REPORT_DEADLINE, "to take what the node is", call).await?;
             tracing::info!("the managers know what the node has become");
             told = now;
+        }
+    }
+
+    /// Ends once the engine is gone: what the node is told to run it cannot run, and what has ended it cannot
+    /// tell. Without a session the managers count it as down, and its tasks are wanted elsewhere.
+    async fn await_engine_gone(&self) -> Ended {
+        let mut answered = Instant::now();
+        loop {
+            sleep(ENGINE_LOOK).await;
+            match self.environment.engine.ping().await {
+                Ok(()) => answered = Instant::now(),
+                Err(_) if answered.elapsed() < ENGINE_PATIENCE => {}
+                Err(error) => return Err(Status::failed_precondition(error.to_string())),
+            }
         }
     }
 

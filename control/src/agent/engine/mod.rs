@@ -22,8 +22,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{RwLock, Semaphore};
 
+/// For a sign of life, which costs the engine nothing.
+const PING_DEADLINE: Duration = Duration::from_secs(5);
 /// Calls that only read.
 const READ_DEADLINE: Duration = Duration::from_secs(20);
 /// Calls that make or remove something: an engine whose network plugin is away waits 15 s for each
@@ -96,8 +98,9 @@ pub struct Engine {
     negotiated: Arc<AtomicBool>,
     /// See [`CHANGES_AT_ONCE`].
     changes: Arc<Semaphore>,
-    /// One at a time makes or removes twins: the engine would make two of one name.
-    twins: Arc<Mutex<()>>,
+    /// One at a time makes or removes twins, as the engine would make two of one name; nobody is given one
+    /// meanwhile.
+    twins: Arc<RwLock<()>>,
     /// Tasks that start together share a pull.
     pulls: Arc<pulls::Pulls>,
     /// Whether an image that is there is good enough, whatever its registry has by now.
@@ -140,6 +143,16 @@ impl Engine {
             self.negotiated.store(true, Ordering::Release);
         }
         Ok(&self.docker)
+    }
+
+    /// Whether it answers at all.
+    ///
+    /// # Errors
+    /// It does not, or not in time.
+    pub async fn ping(&self) -> Result<(), EngineError> {
+        let ping = self.docker.ping();
+        answer("asking for a sign of life", PING_DEADLINE, ping).await?;
+        Ok(())
     }
 
     /// Streams of the engine: events and logs. The caller sees to it that they end.

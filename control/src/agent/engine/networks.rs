@@ -77,7 +77,14 @@ impl Engine {
 
     /// The engine's own ID of a network's twin, which is made if need be.
     pub async fn ensure_twin(&self, spec: &TwinSpec) -> Result<String, EngineError> {
-        let _turn = self.twins.lock().await;
+        {
+            // Tasks that start together look together.
+            let _none_goes = self.twins.read().await;
+            if let Some(twin) = self.twin(&spec.network_id).await? {
+                return Ok(twin);
+            }
+        }
+        let _turn = self.twins.write().await;
         if let Some(twin) = self.twin(&spec.network_id).await? {
             return Ok(twin);
         }
@@ -122,7 +129,7 @@ impl Engine {
         network_id: &str,
         is_needed: impl Fn() -> bool,
     ) -> Result<bool, EngineError> {
-        let _turn = self.twins.lock().await;
+        let _turn = self.twins.write().await;
         // Asked now: whoever was given the twin needed it before, and who needs it later has a later turn.
         if is_needed() {
             return Ok(false);
@@ -136,7 +143,7 @@ impl Engine {
 
     /// Removes the twins of all networks. What fails is logged.
     pub async fn remove_all_twins(&self) -> Result<(), EngineError> {
-        let _turn = self.twins.lock().await;
+        let _turn = self.twins.write().await;
         for (twin, network_id) in self.labelled(TWIN_LABEL.to_owned()).await? {
             if let Err(error) = self.remove_network(&twin).await {
                 tracing::warn!(%error, network_id, "could not remove a network of the swarm");
@@ -206,7 +213,7 @@ mod tests {
         });
         let engine = Engine::at(&path).unwrap();
         let needed = AtomicBool::new(false);
-        let turn = engine.twins.lock().await;
+        let turn = engine.twins.write().await;
         let is_needed = || needed.load(Ordering::Relaxed);
         let removing = engine.remove_twin_unless("n1", is_needed);
         let starting = async {
