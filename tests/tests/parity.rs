@@ -85,8 +85,13 @@ const WANTED: &[Wanted] = &[
         "what would cross the wire in the clear is not to be called encrypted",
     ),
     wanted(
-        "--name twice|service ls$",
-        "twice|<id>$|exit",
+        "--name twice",
+        r"twice|^swarm: (<id>|\(exit 0\))$|^skein: \(exit 1\)$",
+        "the engine would refuse every task that is twice on a network",
+    ),
+    wanted(
+        "service ls$",
+        "^swarm: .*twice",
         "the engine would refuse every task that is twice on a network",
     ),
     wanted(
