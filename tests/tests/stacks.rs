@@ -2,10 +2,14 @@
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use skein_tests::{api, swarm};
-use std::{collections::BTreeSet, time::Duration};
+use skein_tests::{api, cli, sockets, swarm};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    time::{Duration, Instant},
+};
 use xtask::{
-    check::services,
+    check::{names, services},
     cluster::{Cluster, Daemon, Host},
     wait_until,
 };
@@ -22,11 +26,15 @@ const REMOVED: Duration = Duration::from_secs(60);
 
 /// Deploys the stack at its place, with these variables in the environment.
 fn deploy(host: &Host, environment: &str) -> anyhow::Result<()> {
-    let folder = xtask::root().join("tests/stacks").join(STACK);
+    deploy_by(host, &format!("{environment} docker"), STACK)
+}
+
+/// Deploys any of the stacks here, by a CLI as a shell calls it.
+fn deploy_by(host: &Host, cli: &str, stack: &str) -> anyhow::Result<()> {
+    let folder = xtask::root().join("tests/stacks").join(stack);
     let socket = Daemon::Control.socket();
     host.shell(&format!(
-        "cd {} && {environment} docker --host unix://{socket} stack deploy -c stack.yml \
-         --resolve-image never {STACK}",
+        "cd {} && {cli} --host unix://{socket} stack deploy -c stack.yml --resolve-image never {stack}",
         folder.display()
     ))
     .map(drop)
@@ -158,5 +166,92 @@ fn an_application_is_deployed_updated_and_rolled_back() -> anyhow::Result<()> {
         vote(&cluster, "cats").is_err(),
         "somebody still takes votes"
     );
+    cluster.down()
+}
+
+/// The stack of a server and its client, and the network that they have in common.
+const PAIR: &str = "pair";
+const FRONT: &str = "pair_front";
+/// The server's grace period.
+const GRACE: Duration = Duration::from_secs(8);
+/// Until its end is noticed: the grace period, what comes before and after it, and the wait for an answer.
+const ENDED: Duration = Duration::from_secs(30);
+
+/// Subnet and network identifier of the network.
+fn place(host: &Host) -> anyhow::Result<(String, String)> {
+    let network = api::ask(host, "GET", &format!("/networks/{FRONT}"))?.json()?;
+    let subnet = network["IPAM"]["Config"][0]["Subnet"].as_str();
+    let vni = network["Options"]["com.docker.network.driver.overlay.vxlanid_list"].as_str();
+    let both = subnet.zip(vni);
+    let (subnet, vni) = both.with_context(|| format!("no place: {network}"))?;
+    Ok((subnet.to_owned(), vni.to_owned()))
+}
+
+/// What a user sees of a network that was removed, while tasks are on it: nothing. But what it has is no
+/// other's.
+fn is_gone_but_for_its_place(host: &Host, (subnet, vni): &(String, String)) -> anyhow::Result<()> {
+    let name = format!("name={FRONT}");
+    let listed = host.docker(&["network", "ls", "-q", "--filter", &name])?;
+    ensure!(listed.trim().is_empty(), "it is listed: {listed}");
+    let inspected = api::ask(host, "GET", &format!("/networks/{FRONT}"))?;
+    ensure!(inspected.status == 404, "it is shown: {inspected:?}");
+    host.docker(&["network", "create", "-d", "overlay", FRONT])?;
+    let next = place(host)?;
+    ensure!(next.0 != *subnet && next.1 != *vni, "given again: {next:?}");
+    host.docker(&["network", "rm", FRONT])?;
+    ensure!(take(host, vni).is_err(), "{vni} is given again");
+    Ok(())
+}
+
+/// Makes a network with that identifier, and removes it.
+fn take(host: &Host, vni: &str) -> anyhow::Result<()> {
+    let option = format!("com.docker.network.driver.overlay.vxlanid_list={vni}");
+    host.docker(&[
+        "network", "create", "-d", "overlay", "--opt", &option, "taken",
+    ])?;
+    host.docker(&["network", "rm", "taken"]).map(drop)
+}
+
+#[test]
+fn connections_over_an_overlay_outlive_the_stack_that_has_it() -> anyhow::Result<()> {
+    let cluster = swarm("stack-rm", 2, 1)?;
+    let first = cluster.host("n1")?;
+    for cli in cli::installed()? {
+        deploy_by(first, &cli.path, PAIR)?;
+        for name in ["pair_server", "pair_client"] {
+            services::settled(first, name, 1)?;
+        }
+        let before = place(first)?;
+        let mut to = names::resolve(first, "pair_client", "server")?;
+        to.extend(names::resolve(first, "pair_client", "tasks.server")?);
+        ensure!(to.len() == 2, "the server is at {to:?}");
+        sockets::within_task(first, "pair_client", || {
+            let connect = |address: &String| {
+                let to = SocketAddrV4::new(address.parse::<Ipv4Addr>()?, 8080);
+                sockets::connect(to, sockets::TIMEOUT).context(to)
+            };
+            let mut kept: Vec<TcpStream> = to.iter().map(connect).collect::<Result<_, _>>()?;
+            let mut ask = || {
+                kept.iter_mut()
+                    .try_for_each(|on| sockets::ask_on(on).map(drop))
+            };
+            ask()?;
+            let removed = Instant::now();
+            first.docker_by(&cli.path, &["stack", "rm", PAIR])?;
+            ask().context("right after the removal")?;
+            is_gone_but_for_its_place(first, &before)?;
+            let mut answered = removed.elapsed();
+            while ask().is_ok() {
+                answered = removed.elapsed();
+                ensure!(answered < ENDED, "the server does not end");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            ensure!(answered >= GRACE, "cut {answered:?} after the removal");
+            Ok(())
+        })?;
+        // With the client, which has the longer grace period.
+        let what = "the network's identifier can be had again";
+        wait_until(what, ENDED, || take(first, &before.1))?;
+    }
     cluster.down()
 }

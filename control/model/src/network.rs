@@ -27,6 +27,10 @@ pub struct Network {
     /// Why it could not be allocated, for the user's eyes.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub allocation_error: String,
+    /// Its user has removed it while tasks were on it that had not ended: it is there for these alone, and
+    /// goes with the last of them. Its name is free. Never taken back.
+    #[serde(skip_serializing_if = "crate::is_default")]
+    pub pending_deletion: bool,
 }
 
 /// A network as asked for (`POST /networks/create`).

@@ -93,6 +93,7 @@ impl Object {
     /// The name that must be unique, regardless of case, among objects of the kind.
     pub(crate) fn unique_name(&self) -> Option<&str> {
         match self {
+            Self::Network(network) if network.pending_deletion => None,
             Self::Service(service) => Some(&service.spec.name),
             Self::Network(network) => Some(&network.spec.name),
             Self::Secret(secret) => Some(&secret.spec.name),

@@ -75,7 +75,7 @@ impl State {
         self.tasks.get(id)
     }
 
-    /// A network by its full ID.
+    /// A network by its full ID; also one that pends its deletion.
     pub fn network(&self, id: &str) -> Option<&Arc<Network>> {
         self.networks.get(id)
     }
@@ -105,9 +105,14 @@ impl State {
         self.tasks.values()
     }
 
-    /// All networks, by ID.
+    /// All networks, by ID, those that pend their deletion included.
     pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
         self.networks.values()
+    }
+
+    /// The networks that there are for users, by ID: those that do not pend their deletion.
+    pub fn present_networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        self.networks().filter(|network| !network.pending_deletion)
     }
 
     /// All secrets, by ID.
@@ -169,7 +174,7 @@ impl State {
 
     /// The ingress network, if there is one.
     pub fn ingress_network(&self) -> Option<&Arc<Network>> {
-        self.networks().find(|network| network.spec.ingress)
+        self.present_networks().find(|network| network.spec.ingress)
     }
 
     fn get(&self, kind: Kind, id: &str) -> Option<Object> {
@@ -194,16 +199,8 @@ impl State {
     fn insert(&mut self, object: Object) {
         let id = object.id().to_owned();
         self.note_network(&object);
-        if let Some(name) = object.unique_name() {
-            let before = self.get(object.kind(), &id);
-            let before = before.as_ref().and_then(Object::unique_name);
-            if before != Some(name) {
-                if let Some(before) = before {
-                    self.names.remove(&(object.kind(), before.to_lowercase()));
-                }
-                self.names
-                    .insert((object.kind(), name.to_lowercase()), id.clone());
-            }
+        if !matches!(object, Object::Task(_)) {
+            self.note_name(&object);
         }
         match object {
             Object::Cluster(cluster) => self.cluster = Some(cluster),
@@ -246,6 +243,23 @@ impl State {
             }
         }
         Some(object)
+    }
+
+    /// An object is about to be put in place of the one with its ID.
+    fn note_name(&mut self, object: &Object) {
+        let before = self.get(object.kind(), object.id());
+        let before = before.as_ref().and_then(Object::unique_name);
+        let name = object.unique_name();
+        if before == name {
+            return;
+        }
+        if let Some(before) = before {
+            self.names.remove(&(object.kind(), before.to_lowercase()));
+        }
+        if let Some(name) = name {
+            let key = (object.kind(), name.to_lowercase());
+            self.names.insert(key, object.id().to_owned());
+        }
     }
 
     /// An object comes, goes or changes, of which this is one side.

@@ -94,6 +94,17 @@ impl Task {
         self.spec.runtime == Runtime::Attachment
     }
 
+    /// Whether its addresses are its own still, also before it is placed: nothing else may have them.
+    pub fn holds_addresses(&self) -> bool {
+        !self.status.state.is_terminal()
+    }
+
+    /// Whether it has a place on a network, by the network's full ID.
+    pub fn is_on(&self, network_id: &str) -> bool {
+        let mut networks = self.networks_attachments.iter();
+        networks.any(|attachment| attachment.network_id == network_id)
+    }
+
     /// `<service>.<slot>.<task ID>`, or with the node's ID in place of the slot where there is none;
     /// also the name of the container.
     pub fn name(&self) -> String {

@@ -12,7 +12,10 @@ use endpoint::{endpoint, places};
 use ports::{host_ports, published_ports, removed_services};
 use skein_model::{Network, Node, NodeState, PortConfig, ResolutionMode, Service, State};
 use skein_proto::network::{self as proto, object::Object as Kind};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// The option of an overlay that sets the size of its packets.
 const MTU_OPTION: &str = "com.docker.network.driver.mtu";
@@ -25,7 +28,7 @@ const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 ///
 /// Costs a look at everything: for many nodes there is [`NetworkStates`].
 pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
-    let ingress = state.ingress_network().map(|network| network.id.as_str());
+    let ingress = ingress(state).map(|network| network.id.as_str());
     let networks: BTreeMap<&str, proto::Network> = networks_of(state, node_id)
         .into_iter()
         .filter_map(|id| Some((id, network(state.network(id)?)?)))
@@ -59,8 +62,15 @@ pub fn network_state(state: &State, node_id: &str) -> Vec<proto::Object> {
     objects.into_iter().map(object).collect()
 }
 
+/// The network by which published ports lead to tasks. One that its user has removed keeps the connections
+/// that it has until there is another.
+fn ingress(state: &State) -> Option<&Arc<Network>> {
+    let removed = || state.networks().find(|network| network.spec.ingress);
+    state.ingress_network().or_else(removed)
+}
+
 fn settings(state: &State, node_id: &str) -> proto::Settings {
-    let ingress = state.ingress_network().map(|network| network.id.clone());
+    let ingress = ingress(state).map(|network| network.id.clone());
     let cluster = state.cluster();
     proto::Settings {
         node_id: node_id.to_owned(),
@@ -81,7 +91,7 @@ fn node(node: &Node) -> Option<proto::Node> {
 
 /// The networks of which a node has the endpoints: those of its own tasks, and the ingress network.
 pub(crate) fn networks_of<'a>(state: &'a State, node_id: &str) -> BTreeSet<&'a str> {
-    let ingress = state.ingress_network().map(|network| network.id.as_str());
+    let ingress = ingress(state).map(|network| network.id.as_str());
     let tasks = state.tasks_of_node(node_id).filter(|task| is_placed(task));
     tasks
         .flat_map(|task| &task.networks_attachments)
@@ -270,6 +280,34 @@ mod tests {
             networks,
             [("ingress", "10.0.0.2", 0), ("front", "10.0.1.2", 1)]
         );
+    }
+
+    #[test]
+    fn a_network_that_was_removed_is_its_last_tasks_still() {
+        let mut fixture = cluster();
+        for (kind, id) in [
+            (skein_model::Kind::Service, "web"),
+            (skein_model::Kind::Network, "front"),
+            (skein_model::Kind::Network, "ingress"),
+        ] {
+            let mut draft = fixture.draft();
+            draft.remove(kind, id);
+            fixture.commit(draft);
+        }
+        let known = |fixture: &Fixture| {
+            let networks = refs(fixture, "a", proto::Kind::Network);
+            (networks, refs(fixture, "a", proto::Kind::Endpoint))
+        };
+        let (networks, endpoints) = known(&fixture);
+        assert_eq!(networks, ["front", "ingress"]);
+        assert_eq!(endpoints, ["web1.front", "web1.ingress"]);
+        let ingress = |fixture: &Fixture| settings(&fixture.state, "a").ingress_network_id;
+        assert_eq!(ingress(&fixture), "ingress");
+
+        // New connections come in by the new one.
+        fixture.network("second", |network| network.spec.ingress = true);
+        assert_eq!(ingress(&fixture), "second");
+        assert!(known(&fixture).0.contains(&"ingress".to_owned()));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The store has what was last heard of a task, so each of these errs to the side on which its asker
 //! loses less: an address is given out twice if it is freed too early, a place stays empty if it is
-//! freed too late.
+//! freed too late. Until when a task has its addresses the store itself must know:
+//! [`Task::holds_addresses`].
 
 use crate::node_failure;
 use skein_model::{State, Task, TaskState};
@@ -24,12 +25,6 @@ pub(crate) fn takes_room(task: &Task) -> bool {
 /// [is placed](is_placed).
 pub(crate) fn may_run(state: &State, task: &Task) -> bool {
     is_placed(task) && !node_failure::is_gone(state, &task.node_id)
-}
-
-/// Whether the task's addresses are its own still: also before it is placed, as it has them from the
-/// allocator first.
-pub(crate) fn holds_addresses(task: &Task) -> bool {
-    !task.status.state.is_terminal()
 }
 
 /// Whether the task goes with its node: it has one, or is bound to it and waits for the scheduler.
@@ -55,7 +50,7 @@ mod tests {
             });
             let task = fixture.state.task("t").unwrap();
             (
-                holds_addresses(task),
+                task.holds_addresses(),
                 is_bound(task),
                 is_placed(task),
                 takes_room(task),

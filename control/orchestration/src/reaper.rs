@@ -1,8 +1,8 @@
-//! Takes away the tasks that nobody needs to see any more.
+//! Takes away the tasks that nobody needs to see any more, and the networks that their users have removed.
 
 use crate::{occupancy::is_placed, settled::Scope, slot, update};
 use skein_model::{Draft, Kind, Service, State, Task, TaskState};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// How long an attachment may wait for its address: above what those wait who ask for one.
 const UNATTACHED_MAX: Duration = Duration::from_secs(60);
@@ -13,6 +13,7 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope) {
     remove(draft, scope);
     remove_attachments(draft, scope);
     trim(draft, scope);
+    remove_networks(draft);
 }
 
 /// Tasks of services, and of nodes of global services, that exist no more are to go.
@@ -118,6 +119,29 @@ fn trim(draft: &mut Draft, scope: &Scope) {
                 draft.remove(Kind::Task, &id);
             }
         }
+    }
+}
+
+/// Networks that were removed while tasks were on them: once all have ended, which must be agreed on first.
+fn remove_networks(draft: &mut Draft) {
+    let networks = draft.base().networks();
+    let removed = networks.filter(|network| network.pending_deletion);
+    let mut unused: BTreeSet<&str> = removed.map(|network| network.id.as_str()).collect();
+    if unused.is_empty() {
+        return;
+    }
+    let tasks = draft.base().tasks();
+    for task in tasks.filter(|task| task.holds_addresses()) {
+        for place in &task.networks_attachments {
+            unused.remove(place.network_id.as_str());
+        }
+        if unused.is_empty() {
+            return;
+        }
+    }
+    let unused: Vec<String> = unused.into_iter().map(str::to_owned).collect();
+    for id in unused {
+        draft.remove(Kind::Network, &id);
     }
 }
 
@@ -249,6 +273,43 @@ mod tests {
         fixture.node("a", |node| node.status.state = NodeState::Down);
         reap(&mut fixture);
         assert_eq!(ids(&fixture), ["runs", "waits"]);
+    }
+
+    #[test]
+    fn a_network_that_was_removed_goes_with_the_last_task_on_it() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        for id in ["used", "idle"] {
+            fixture.network(id, |_| {});
+        }
+        let places = [("first", "used"), ("last", "used")];
+        for (id, network) in places {
+            task(&mut fixture, id, TaskState::Running, TaskState::Remove);
+            fixture.task(id, |task| {
+                task.networks_attachments.push(skein_model::TaskNetwork {
+                    network_id: network.into(),
+                    ..skein_model::TaskNetwork::default()
+                });
+            });
+        }
+        let mut draft = fixture.draft();
+        for id in ["used", "idle"] {
+            draft.remove(Kind::Network, id);
+        }
+        fixture.commit(draft);
+        let networks = |fixture: &Fixture| -> Vec<String> {
+            let networks = fixture.state.networks();
+            networks.map(|network| network.id.clone()).collect()
+        };
+        assert_eq!(networks(&fixture), ["ingress", "used"]);
+        for (id, _) in places {
+            reap(&mut fixture);
+            assert_eq!(networks(&fixture), ["ingress", "used"], "{id} runs");
+            fixture.task(id, |task| task.status.state = TaskState::Shutdown);
+        }
+        reap(&mut fixture);
+        assert_eq!(networks(&fixture), ["ingress"]);
+        assert!(ids(&fixture).is_empty());
     }
 
     #[test]

@@ -35,14 +35,28 @@ fn find<'a, T>(
     reference: &str,
     named: impl Fn(&T) -> bool,
 ) -> Result<&'a Arc<T>, LookupError> {
-    if let Some(object) = objects.get(reference) {
+    find_present(kind, objects, reference, |_| true, named)
+}
+
+/// The same among those that are there for users.
+fn find_present<'a, T>(
+    kind: Kind,
+    objects: &'a OrdMap<String, Arc<T>>,
+    reference: &str,
+    is_present: impl Fn(&T) -> bool,
+    named: impl Fn(&T) -> bool,
+) -> Result<&'a Arc<T>, LookupError> {
+    let present = |object: &&Arc<T>| is_present(object);
+    if let Some(object) = objects.get(reference).filter(present) {
         return Ok(object);
     }
-    let by_name: Vec<_> = objects.values().filter(|object| named(object)).collect();
+    let all = objects.values().filter(present);
+    let by_name: Vec<_> = all.filter(|object| named(object)).collect();
     let matches = if by_name.is_empty() && !reference.is_empty() {
         let from = objects.range(reference.to_owned()..);
         from.take_while(|(id, _)| id.starts_with(reference))
             .map(|(_, object)| object)
+            .filter(present)
             .collect()
     } else {
         by_name
@@ -92,14 +106,18 @@ impl State {
         })
     }
 
-    /// A network by ID, name or prefix of the ID.
+    /// A network by ID, name or prefix of the ID; none that pends its deletion.
     ///
     /// # Errors
     /// None or several match.
     pub fn find_network(&self, reference: &str) -> Result<&Arc<Network>, LookupError> {
-        find(Kind::Network, &self.networks, reference, |network| {
-            network.spec.name == reference
-        })
+        find_present(
+            Kind::Network,
+            &self.networks,
+            reference,
+            |network| !network.pending_deletion,
+            |network| network.spec.name == reference,
+        )
     }
 
     /// A secret by ID, name or prefix of the ID.

@@ -19,8 +19,8 @@ impl State {
     ) -> Result<(), Rejection> {
         for attachment in &spec.task_template.networks {
             let id = &attachment.target;
-            if self.network(id).is_none() && !before.is_some_and(|before| is_on(before, id)) {
-                return Err(Rejection::NetworkMissing { id: id.clone() });
+            if !before.is_some_and(|before| is_on(before, id)) {
+                self.check_network(id)?;
             }
         }
         let before_container = before.map(|before| &before.task_template.container_spec);
@@ -76,14 +76,34 @@ impl State {
             }
         }
         let user = self.tasks().find(|task| {
-            let mut networks = task.networks_attachments.iter();
-            let is_there = networks.any(|attachment| attachment.network_id == *id);
             // A container of a user's that has no address yet; a service's tasks come and go with it.
             let mut asked = task.spec.networks.iter();
             let is_to_be = task.is_attachment() && asked.any(|network| network.target == *id);
-            (is_there || is_to_be) && self.is_wanted(task)
+            (task.is_on(id) || is_to_be) && self.is_wanted(task)
         });
         user.map_or(Ok(()), |task| Err(in_use(Kind::Task, &task.id)))
+    }
+
+    /// Whether a task that has not ended is on a network: its connections are to live on.
+    pub fn has_tasks_on(&self, network_id: &str) -> bool {
+        let mut tasks = self.tasks();
+        tasks.any(|task| task.holds_addresses() && task.is_on(network_id))
+    }
+
+    fn check_network(&self, id: &str) -> Result<(), Rejection> {
+        match self.network(id) {
+            Some(network) if !network.pending_deletion => Ok(()),
+            _ => Err(Rejection::NetworkMissing { id: id.to_owned() }),
+        }
+    }
+
+    /// Whether a task comes to no network that is gone, or about to go: who gave it its address may not have
+    /// known.
+    fn check_places(&self, task: &Task) -> Result<(), Rejection> {
+        let before = self.task(&task.id);
+        let ids = task.networks_attachments.iter().map(|on| &on.network_id);
+        let mut new = ids.filter(|id| !before.is_some_and(|before| before.is_on(id)));
+        new.try_for_each(|id| self.check_network(id))
     }
 
     /// Whether a task runs or will, and is to. One whose service is gone is as good as stopped: a
@@ -109,6 +129,9 @@ impl State {
                     }),
                     None => Ok(()),
                 }
+            }
+            Action::Create(Object::Task(task)) | Action::Update(Object::Task(task)) => {
+                self.check_places(task)
             }
             Action::Create(_) | Action::Update(_) | Action::Expect { .. } => Ok(()),
             Action::Remove { kind, id, .. } => match self.get(*kind, id) {
@@ -400,6 +423,64 @@ mod tests {
             let expected = used.then(|| "network front is in use by task t".to_owned());
             assert_eq!(refused, expected, "{of:?} {now} {desired}");
         }
+    }
+
+    #[test]
+    fn a_removed_network_stays_for_the_tasks_on_it_and_for_nobody_else() {
+        let mut state = state();
+        let on_front = |id: &str| {
+            let mut task = Task {
+                id: id.into(),
+                service_id: "gone".into(),
+                ..Task::default()
+            };
+            task.status.state = TaskState::Running;
+            task.networks_attachments.push(TaskNetwork {
+                network_id: "front".into(),
+                ..TaskNetwork::default()
+            });
+            task
+        };
+        let idle = Task {
+            id: "idle".into(),
+            ..Task::default()
+        };
+        let tasks = [on_front("t"), idle].map(|task| Action::Create(task.into()));
+        propose(&mut state, tasks.to_vec()).unwrap();
+        propose(&mut state, remove(Kind::Network, "front")).unwrap();
+        assert!(state.network("front").unwrap().pending_deletion);
+
+        let is_gone = |state: &State| {
+            let mut present = state.present_networks();
+            present.all(|network| network.id != "front")
+                && state.find_network("front").is_err()
+                && state.find_network("fro").is_err()
+                && state.find_network("name-of-front").is_err()
+        };
+        assert!(is_gone(&state));
+        let gone = "network front not found";
+        let again = propose(&mut state, remove(Kind::Network, "front"));
+        assert_eq!(again.unwrap_err(), gone);
+        let named = propose(&mut state, create(service("new", |spec| on(spec, "front"))));
+        assert_eq!(named.unwrap_err(), gone);
+        let mut late = on_front("idle");
+        late.meta = state.task("idle").unwrap().meta.clone();
+        let late = propose(&mut state, vec![Action::Update(late.into())]);
+        assert_eq!(late.unwrap_err(), gone);
+
+        // The name is another's at once, whatever becomes of the first.
+        let same_name = |id| network(id, |network| network.spec.name = "name-of-front".into());
+        propose(&mut state, vec![same_name("front2")]).unwrap();
+        assert_eq!(state.find_network("name-of-front").unwrap().id, "front2");
+        let stored = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<State>(&stored).unwrap(), state);
+
+        let mut ended = Task::clone(state.task("t").unwrap());
+        ended.status.state = TaskState::Shutdown;
+        propose(&mut state, vec![Action::Update(ended.into())]).unwrap();
+        propose(&mut state, remove(Kind::Network, "front")).unwrap();
+        assert!(state.network("front").is_none());
+        propose(&mut state, vec![same_name("front3")]).unwrap_err();
     }
 
     #[test]

@@ -114,9 +114,10 @@ fn the_network_index_moves_with_all_that_networks_depend_on() {
         ..Secret::default()
     };
     let mut left = on_network("t2");
-    left.meta.version.index = 4;
+    left.meta.version.index = 5;
     left.networks_attachments.clear();
     for (action, moves) in [
+        (Action::Create(crate::Network::default().into()), true),
         (Action::Create(node.into()), true),
         (Action::Create(service("s1", "web").into()), true),
         (Action::Create(task("t1", "s1", "n1").into()), false),

@@ -1,7 +1,7 @@
 //! What is proposed to Raft, and what comes of it.
 
 use super::State;
-use crate::{Kind, Object, Timestamp, Version};
+use crate::{Kind, Network, Object, Timestamp, Version};
 use serde::{Deserialize, Serialize};
 use std::{io, sync::Arc};
 
@@ -38,7 +38,8 @@ pub enum Action {
     Create(Object),
     /// A changed object; its `meta.version` must be that of the object in the store.
     Update(Object),
-    /// Away with an object; the version must match where one is given.
+    /// Away with an object; the version must match where one is given. A network with tasks on it that
+    /// have not ended pends its deletion from then on, and stays.
     Remove {
         /// What it is.
         kind: Kind,
@@ -315,10 +316,24 @@ impl State {
                 if version.is_some_and(|version| version != before.meta().version) {
                     return Err(Rejection::OutOfSequence);
                 }
-                self.take(*kind, id);
+                let after = match &before {
+                    Object::Network(network) if self.has_tasks_on(id) => {
+                        // For all but these tasks it is gone.
+                        if network.pending_deletion {
+                            return Err(missing(*kind, id));
+                        }
+                        let mut network = Network::clone(network);
+                        network.pending_deletion = true;
+                        Some(self.put(Some(&before), at, &network.into()))
+                    }
+                    _ => {
+                        self.take(*kind, id);
+                        None
+                    }
+                };
                 Ok(Some(Event {
                     before: Some(before),
-                    after: None,
+                    after,
                 }))
             }
             Action::Expect { kind, id, version } => match self.get(*kind, id) {

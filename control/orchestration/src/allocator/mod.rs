@@ -12,7 +12,7 @@ mod service;
 pub use network::{NetworkError, PREFIX_MAX, VNI_MAX, VNI_MIN, VNI_OPTION, check_network};
 pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports};
 
-use crate::{occupancy::holds_addresses, settled::Scope};
+use crate::settled::Scope;
 use pool::AddressPool;
 use skein_model::{
     Draft, EndpointSpec, Rejection, Service, State, Task, TaskNetwork, TaskSpec, TaskState,
@@ -98,6 +98,7 @@ impl Pools {
     ) -> Result<Option<(&mut AddressPool, u8)>, String> {
         let network = state
             .network(network_id)
+            .filter(|network| !network.pending_deletion)
             .ok_or_else(|| format!("network {network_id} not found: it was removed"))?;
         if network.spec.driver != "overlay" {
             return Ok(None);
@@ -131,7 +132,7 @@ fn addresses_in_use(state: &State) -> BTreeMap<String, BTreeSet<std::net::Ipv4Ad
         .filter_map(|vip| Some((&vip.network_id, vip.addr?)));
     let tasks = state
         .tasks()
-        .filter(|task| holds_addresses(task))
+        .filter(|task| task.holds_addresses())
         .flat_map(|task| &task.networks_attachments)
         .filter_map(|attachment| Some((&attachment.network_id, attachment.address?)));
     for (network, address) in vips.chain(tasks) {

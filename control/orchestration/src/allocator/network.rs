@@ -29,6 +29,11 @@ pub enum NetworkError {
         "VNI {vni} is already in use by network {name}: choose another, or leave the choice to the cluster"
     )]
     VniTaken { vni: u32, name: String },
+    #[error(
+        "VNI {vni} is still in use by tasks of network {name}, which was removed: choose another, or try \
+         again once they have ended"
+    )]
+    VniEnding { vni: u32, name: String },
     #[error("no free VNI: remove a network")]
     NoVni,
     #[error("ipam configuration: only one subnet per network is supported, {0} are given")]
@@ -60,7 +65,10 @@ pub fn check_network(state: &State, spec: &NetworkSpec) -> Result<(), NetworkErr
         let mut networks = state.networks();
         if let Some(other) = networks.find(|n| n.allocation.is_some_and(|a| a.vni == vni)) {
             let name = other.spec.name.clone();
-            return Err(NetworkError::VniTaken { vni, name });
+            return Err(match other.pending_deletion {
+                true => NetworkError::VniEnding { vni, name },
+                false => NetworkError::VniTaken { vni, name },
+            });
         }
     }
     asked_subnet(spec).map(drop)

@@ -7,6 +7,7 @@ use skein_model::{
     EndpointSpec, IpamConfig, NetworkAttachmentConfig, PortConfig, PublishMode, ResolutionMode,
     Version,
 };
+use std::net::Ipv4Addr;
 
 fn on(networks: &[&str]) -> Vec<NetworkAttachmentConfig> {
     let attach = |network: &&str| NetworkAttachmentConfig {
@@ -243,13 +244,50 @@ proptest! {
             let mut seen = BTreeSet::new();
             let vip = fixture.state.service("web").unwrap().endpoint.virtual_ips[0].addr;
             seen.extend(vip);
-            for task in fixture.state.tasks().filter(|task| holds_addresses(task)) {
+            for task in fixture.state.tasks().filter(|task| task.holds_addresses()) {
                 for attachment in &task.networks_attachments {
                     prop_assert!(seen.insert(attachment.address.unwrap()));
                 }
             }
         }
     }
+}
+
+#[test]
+fn what_a_removed_network_has_is_no_others_before_its_last_task_has_ended() {
+    let mut fixture = Fixture::default();
+    fixture.network("old", |_| {});
+    fixture.service("web", |s| s.spec.task_template.networks = on(&["old"]));
+    fixture.task_of("web", "t");
+    let mut allocator = Allocator::default();
+    fixture.allocate(&mut allocator);
+    let old = fixture.state.network("old").unwrap().allocation.unwrap();
+    let remove = |fixture: &mut Fixture, kind, id: &str| {
+        let mut draft = fixture.draft();
+        draft.remove(kind, id);
+        fixture.commit(draft);
+    };
+    remove(&mut fixture, skein_model::Kind::Service, "web");
+    remove(&mut fixture, skein_model::Kind::Network, "old");
+
+    fixture.network("new", |_| {});
+    // A new leader's: what the last one gave last it does not know.
+    fixture.allocate(&mut Allocator::default());
+    let new = fixture.state.network("new").unwrap().allocation.unwrap();
+    assert!(new.subnet != old.subnet && new.vni != old.vni, "{new:?}");
+    let mut pinned = skein_model::NetworkSpec::default();
+    let vni = old.vni.to_string();
+    pinned.options.insert(VNI_OPTION.into(), vni.clone());
+    let refusal = check_network(&fixture.state, &pinned).unwrap_err();
+    assert!(refusal.to_string().contains("was removed"), "{refusal}");
+
+    fixture.task("t", |task| task.status.state = TaskState::Shutdown);
+    remove(&mut fixture, skein_model::Kind::Network, "old");
+    check_network(&fixture.state, &pinned).unwrap();
+    fixture.network("next", |_| {});
+    fixture.allocate(&mut allocator);
+    let next = fixture.state.network("next").unwrap().allocation.unwrap();
+    assert_eq!(next.subnet, old.subnet);
 }
 
 #[test]
@@ -261,4 +299,53 @@ fn a_service_is_left_alone_once_it_has_everything() {
     let mut draft = fixture.draft();
     allocator.run(&mut draft);
     assert_eq!(fixture.commit(draft), 0);
+}
+
+/// Docker takes an address of each network for every node (moby#43052): with 20 nodes, fewer fit.
+#[test]
+fn of_three_hundred_services_on_a_24_as_many_are_served_as_it_has_addresses() {
+    const SERVICES: usize = 300;
+    /// But for its own, the broadcast's and the gateway's.
+    const ADDRESSES: usize = 253;
+    let mut fixture = Fixture::default();
+    for n in 0..20 {
+        fixture.node(&format!("n{n}"), |_| {});
+    }
+    fixture.network("front", |_| {});
+    let mut allocator = Allocator::default();
+    let name = |n: usize| format!("s{n:03}");
+    for n in 0..SERVICES {
+        fixture.service(&name(n), |s| {
+            s.spec.task_template.networks = on(&["front"]);
+        });
+    }
+    fixture.allocate(&mut allocator);
+    let addresses = |fixture: &Fixture| -> BTreeSet<Ipv4Addr> {
+        let in_use = addresses_in_use(&fixture.state);
+        in_use.get("front").cloned().unwrap_or_default()
+    };
+    assert_eq!(addresses(&fixture).len(), ADDRESSES);
+    let served = fixture.state.services();
+    let (served, others): (Vec<_>, Vec<_>) =
+        served.partition(|service| service.allocation_error.is_empty());
+    assert_eq!(
+        (served.len(), others.len()),
+        (ADDRESSES, SERVICES - ADDRESSES)
+    );
+    let error = &others[0].allocation_error;
+    assert!(error.contains("front"), "{error}");
+
+    // Each with a task: half as many.
+    for n in ADDRESSES / 2..SERVICES {
+        let mut draft = fixture.draft();
+        draft.remove(skein_model::Kind::Service, &name(n));
+        fixture.commit(draft);
+    }
+    for n in 0..ADDRESSES / 2 {
+        fixture.task_of(&name(n), &format!("t{n}"));
+    }
+    fixture.allocate(&mut allocator);
+    assert_eq!(addresses(&fixture).len(), ADDRESSES / 2 * 2);
+    let mut tasks = fixture.state.tasks();
+    assert!(tasks.all(|task| task.status.state == TaskState::Pending));
 }

@@ -60,7 +60,7 @@ impl NetworkStates {
     /// Those of a later state of the store, or of any other: only what differs is looked at.
     #[must_use]
     pub fn after(&self, state: &State) -> Self {
-        let ingress = state.ingress_network().map(|network| network.id.as_str());
+        let ingress = super::ingress(state).map(|network| network.id.as_str());
         let mut next = Self {
             state: state.clone(),
             settings: super::settings(state, ""),

@@ -22,7 +22,9 @@ pub(super) fn create(state: &State) -> Option<Change> {
 }
 
 pub(super) fn remove(state: &State) -> Option<Change> {
-    let networks = state.networks().filter(|network| !network.spec.ingress);
+    let networks = state
+        .present_networks()
+        .filter(|network| !network.spec.ingress);
     let network = networks.choose(&mut Random)?;
     let what = format!("remove {}", network.spec.name);
     Some((what, removal(Kind::Network, &network.id)))

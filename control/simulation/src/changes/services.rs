@@ -60,7 +60,10 @@ pub(super) fn create(state: &State, now: Timestamp) -> Option<Change> {
     }
     template.placement = placement(&spec.mode);
     template.resources = resources();
-    for network in state.networks().filter(|network| !network.spec.ingress) {
+    for network in state
+        .present_networks()
+        .filter(|network| !network.spec.ingress)
+    {
         if Random.random_bool(0.4) {
             let target = network.id.clone();
             template

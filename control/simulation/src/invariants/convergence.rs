@@ -37,6 +37,9 @@ fn check(cluster: &Cluster) -> Result<(), String> {
         }
     }
     for network in state.networks() {
+        if network.pending_deletion {
+            return Err(format!("network {} is not removed", network.id));
+        }
         if network.allocation.is_none() {
             let (id, error) = (&network.id, &network.allocation_error);
             return Err(format!("network {id} has no subnet: {error}"));

@@ -6,6 +6,7 @@ mod convergence;
 mod draining_barrier;
 mod one_leader;
 mod one_task_per_slot;
+mod places;
 mod unique_addresses;
 mod versions;
 
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(one_leader::OneLeader::default()),
         Box::new(one_task_per_slot::INVARIANT),
         Box::new(unique_addresses::INVARIANT),
+        Box::new(places::INVARIANT),
         Box::new(completed_tasks::CompletedTasks::default()),
         Box::new(versions::Versions::default()),
         Box::new(draining_barrier::DrainingBarrier::default()),

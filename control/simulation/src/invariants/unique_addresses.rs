@@ -149,16 +149,20 @@ mod tests {
 
     #[test]
     fn an_address_is_one_services_or_one_tasks() {
+        let on_network = |objects: Vec<Object>| {
+            let network = network("n", 4096, "10.0.0.0/24");
+            seen([vec![network], objects].concat())
+        };
         let vip = || Object::from(with_vip("a", "10.0.0.2/24"));
         let other = |address| Object::from(with_vip("b", address));
-        seen(vec![vip(), other("10.0.0.3/24")]).unwrap();
-        seen(vec![vip(), other("10.0.0.2/24")]).unwrap_err();
+        on_network(vec![vip(), other("10.0.0.3/24")]).unwrap();
+        on_network(vec![vip(), other("10.0.0.2/24")]).unwrap_err();
         let task = |id: &str| Object::from(with_address(id, "10.0.0.2/24"));
-        seen(vec![vip(), task("t")]).unwrap_err();
-        seen(vec![task("t"), task("u")]).unwrap_err();
+        on_network(vec![vip(), task("t")]).unwrap_err();
+        on_network(vec![task("t"), task("u")]).unwrap_err();
         let mut ended = with_address("u", "10.0.0.2/24");
         ended.status.state = TaskState::Failed;
-        seen(vec![task("t"), ended.into()]).unwrap();
+        on_network(vec![task("t"), ended.into()]).unwrap();
     }
 
     #[test]

@@ -108,6 +108,19 @@ impl Local {
         }))
     }
 
+    /// Whether what the engine says of a name or ID is of a twin, or of several: networks that were removed
+    /// may have had the name, too.
+    async fn is_twin(&self, id: &str, found: &Result<Option<Value>, ApiError>) -> bool {
+        match found {
+            Ok(found) => found.as_ref().and_then(shape::twin_of).is_some(),
+            Err(error) if error.status == StatusCode::BAD_REQUEST => {
+                let twins = self.twins().await.unwrap_or_default();
+                twins.iter().any(|twin| twin["Name"] == id)
+            }
+            Err(_) => false,
+        }
+    }
+
     /// A network of the engine, if it has it.
     pub(in crate::api) async fn engines_network(
         &self,
@@ -178,9 +191,13 @@ pub async fn inspect(
     if scope != "local" && own.is_none() {
         let query = request.uri().query().unwrap_or_default();
         if let Some(mut network) = local.swarm_network(&id, query).await? {
-            let name = network["Name"].as_str().unwrap_or_default();
-            let twin = local.engines_network(name).await.ok().flatten();
-            if let Some(twin) = twin.filter(|twin| shape::twin_of(twin).is_some()) {
+            let id = network["Id"].as_str().unwrap_or_default();
+            // By the engine's own ID: one of that name that was removed may still have tasks that end.
+            let twin = local.twin(id).await.ok().flatten();
+            let twin = twin.as_ref().and_then(|twin| twin["Id"].as_str());
+            if let Some(id) = twin
+                && let Ok(Some(twin)) = local.engines_network(id).await
+            {
                 network["Containers"] = twin["Containers"].clone();
             }
             return Ok(json::ok(&network));
@@ -189,11 +206,18 @@ pub async fn inspect(
     let not_found = || ApiError::not_found(format!("network {id} not found"));
     let network = match own {
         Some(network) => Some(network),
-        None => match local.engines_network(&id).await? {
-            Some(network) => Some(network),
-            // Workers know the swarm's networks by their twins alone.
-            None => local.twin(&id).await?,
-        },
+        None => {
+            let found = local.engines_network(&id).await;
+            // What managers know no more is only there for tasks that end.
+            if local.is_manager() && local.is_twin(&id, &found).await {
+                return Err(not_found());
+            }
+            match found? {
+                // Workers know the swarm's networks by their twins alone.
+                None if !local.is_manager() => local.twin(&id).await?,
+                found => found,
+            }
+        }
     };
     let mut network = network.ok_or_else(not_found)?;
     shape::from_twin(&mut network);
@@ -266,12 +290,13 @@ pub async fn remove(
         }
     }
     let present = local.engines_network(&id).await;
-    if let Ok(Some(present)) = present
-        && shape::twin_of(&present).is_some()
-    {
-        return Err(ApiError::unavailable(format!(
-            "network {id} belongs to the swarm: remove it on a manager"
-        )));
+    if local.is_twin(&id, &present).await {
+        return Err(match local.is_manager() {
+            true => ApiError::not_found(format!("network {id} not found")),
+            false => ApiError::unavailable(format!(
+                "network {id} belongs to the swarm: remove it on a manager"
+            )),
+        });
     }
     Ok(local.pass_to_engine(request).await)
 }

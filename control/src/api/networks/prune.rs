@@ -132,7 +132,7 @@ fn unused<'a>(
 ) -> impl Iterator<Item = &'a Network> {
     let not = !filters.values("label!").is_empty();
     state
-        .networks()
+        .present_networks()
         .map(|network| &**network)
         .filter(move |network| {
             let spec = &network.spec;

@@ -33,7 +33,7 @@ pub async fn list_swarm(
 /// The networks that a list asks for, as a state has them.
 pub(super) fn listed(state: &Model, params: &Params) -> Result<Vec<Value>, ApiError> {
     let filters = Filters::parse(params.text("filters"), &FILTERS)?;
-    let networks = state.networks();
+    let networks = state.present_networks();
     let networks = networks.filter(|network| passes(state, &filters, network));
     Ok(networks.map(|network| shape::shown(network)).collect())
 }

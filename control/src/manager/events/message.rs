@@ -52,7 +52,10 @@ impl Message {
     /// What a change tells; nothing, of tasks and of the cluster itself. `now` is when an object that
     /// is gone went: nothing in the store says so.
     pub fn of_change(change: &Change, now: Timestamp) -> Option<Self> {
-        let (before, after) = (change.before.as_ref(), change.after.as_ref());
+        // A network that pends its deletion is gone for all who listen.
+        let present = |object: &&Object| !matches!(object, Object::Network(network) if network.pending_deletion);
+        let before = change.before.as_ref().filter(present);
+        let after = change.after.as_ref().filter(present);
         let subject = after.or(before)?;
         let (kind, name) = name(subject)?;
         let mut attributes = Attributes::from([("name".to_owned(), name)]);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::manager::tests::Memory;
 use serde_json::json;
-use skein_model::{Network, Node, NodeState, Service, ServiceMode, ServiceSpec, Task};
+use skein_model::{Network, Node, NodeState, Service, ServiceMode, ServiceSpec, Task, Timestamp};
 use tokio::time::{Duration, timeout};
 
 fn service(replicas: u64) -> Service {
@@ -76,6 +76,21 @@ async fn changes_are_told_with_what_differs() {
         "network",
         "of tasks nothing is told"
     );
+
+    // It goes when its user removes it, whoever is on it still.
+    let removed = |pending_deletion| {
+        let network = Network {
+            pending_deletion,
+            ..Network::default()
+        };
+        skein_model::Object::from(network)
+    };
+    let change = |before, after| skein_model::Event { before, after };
+    let now = Timestamp::default();
+    let told = |before, after| Message::of_change(&change(before, after), now);
+    let marked = told(Some(removed(false)), Some(removed(true))).unwrap();
+    assert_eq!((marked.kind, marked.action), ("network", "remove"));
+    assert_eq!(told(Some(removed(true)), None), None);
 
     let (past, _) = events.listen_from_now().unwrap();
     assert_eq!(past.len(), 3);

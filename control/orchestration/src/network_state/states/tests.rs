@@ -151,7 +151,8 @@ impl World {
             task.ports = ports(change);
         }
         for (n, network) in NETWORKS.iter().enumerate() {
-            if (change.a >> 2) & (1 << n) != 0 {
+            let is_there = self.state.network(network).is_some();
+            if is_there && (change.a >> 2) & (1 << n) != 0 {
                 task.networks_attachments.push(TaskNetwork {
                     network_id: (*network).into(),
                     address: (change.b & 16 == 0).then(|| "10.0.0.3/24".parse().unwrap()),
