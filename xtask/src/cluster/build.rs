@@ -28,7 +28,8 @@ fn build(release: bool) -> anyhow::Result<PathBuf> {
         // As the tests are built, so that both use the same builds of the libraries.
         .args(["build", "--workspace", "--bins", "--exclude", "xtask"])
         .args(if release {
-            &["--release"][..]
+            // No benchmark simulates.
+            &["--release", "--exclude", "skein-simulation"][..]
         } else {
             &["--exclude", "skein-bench"]
         })
