@@ -173,9 +173,8 @@ pub struct ContainerSpec {
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]
 pub struct Privileges {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_spec: Option<serde_json::Value>,
-    #[serde(rename = "SELinuxContext", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "SELinuxContext")]
     pub selinux_context: Option<SelinuxContext>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Seccomp>,
