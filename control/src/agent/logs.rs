@@ -271,6 +271,7 @@ impl Reader {
                     }
                     self.send(stream, timestamp, data).await?;
                 }
+                Some(Err(error)) if has_no_log(&error) => return Ok(()),
                 Some(Err(error)) => return self.send_error(&error.to_string()).await,
             }
         }
@@ -280,6 +281,19 @@ impl Reader {
         let text = format!("task {}: {reason}\n", self.task_id);
         self.send(STREAM_ERROR, String::new(), text.into()).await
     }
+}
+
+/// Whether there is nothing to read, now or later: the container was removed, or goes, or its log driver keeps
+/// nothing that can be read. The reader of a service has the other tasks' logs, as with Swarm.
+fn has_no_log(error: &bollard::errors::Error) -> bool {
+    use bollard::errors::Error::DockerResponseServerError;
+    matches!(
+        error,
+        DockerResponseServerError {
+            status_code: 404 | 409 | 501,
+            ..
+        }
+    )
 }
 
 /// From when on lines are wanted; `None`: no clock shows it.
@@ -311,6 +325,23 @@ fn split_timestamp(line: Bytes) -> (String, Bytes) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_that_is_gone_has_no_log_and_an_engine_that_fails_is_told_of() {
+        let answer = |status_code| bollard::errors::Error::DockerResponseServerError {
+            status_code,
+            message: String::new(),
+        };
+        for (status, none) in [
+            (404, true),
+            (409, true),
+            (501, true),
+            (500, false),
+            (400, false),
+        ] {
+            assert_eq!(has_no_log(&answer(status)), none, "{status}");
+        }
+    }
 
     #[test]
     fn a_reader_too_many_is_told_so_for_each_task() {

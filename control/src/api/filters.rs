@@ -41,8 +41,11 @@ impl Filters {
             return Ok(Self::default());
         }
         let invalid = || ApiError::invalid(format!("invalid filters: {text}"));
-        let Ok(Value::Object(fields)) = serde_json::from_str(text) else {
-            return Err(invalid());
+        let fields = match serde_json::from_str(text) {
+            Ok(Value::Object(fields)) => fields,
+            // As Docker's decoder has it.
+            Ok(Value::Null) => return Ok(Self::default()),
+            _ => return Err(invalid()),
         };
         let mut filters = BTreeMap::new();
         for (key, values) in fields {

@@ -1,6 +1,6 @@
 //! JSON as Docker writes it: without what is Skein's own.
 
-use super::error::ApiError;
+use super::{error::ApiError, field_names};
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -13,7 +13,13 @@ use serde_json::Value;
 const OWN_FIELD: &str = "X-Skein-";
 
 /// Fields whose keys are the user's, so that nothing in them is a field of Skein's.
-const USERS_MAPS: [&str; 4] = ["Labels", "Options", "Sysctls", "DriverOpts"];
+pub(super) const USERS_MAPS: [&str; 5] = [
+    "Labels",
+    "Options",
+    "Sysctls",
+    "DriverOpts",
+    "AuxiliaryAddresses",
+];
 
 /// An object of the store as the API shows it.
 pub fn shown(object: &impl Serialize) -> Result<Value, ApiError> {
@@ -50,7 +56,7 @@ pub fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// A request's body.
+/// A request's body. Its fields have their names as the API has them, in whatever case they came.
 ///
 /// # Errors
 /// 400: it is no JSON.
@@ -61,6 +67,7 @@ pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
     let mut value = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))?;
     drop_nulls(&mut value);
+    field_names::normalize(&mut value);
     Ok(value)
 }
 

@@ -10,6 +10,7 @@ mod body;
 mod cluster;
 mod error;
 mod events;
+mod field_names;
 mod filters;
 mod json;
 mod logs;

@@ -73,7 +73,7 @@ pub async fn unlock_key(State(leader): State<Leader>) -> Result<Response, ApiErr
 
 #[derive(Default, serde::Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-struct UnlockRequest {
+pub(super) struct UnlockRequest {
     unlock_key: String,
 }
 

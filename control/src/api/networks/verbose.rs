@@ -185,6 +185,8 @@ mod tests {
             ..task("t3", TaskState::Running)
         };
         let actions = vec![
+            Action::Create(front.clone().into()),
+            Action::Create(ingress.clone().into()),
             Action::Create(other.into()),
             Action::Create(hidden.into()),
             Action::Create(node.into()),
