@@ -25,7 +25,8 @@ pub struct SimulateArgs {
 pub fn simulate(args: SimulateArgs) -> anyhow::Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(cargo);
-    command.args(["run", "--quiet", "--package", "skein-simulation", "--"]);
+    // What it builds first is seen.
+    command.args(["run", "--package", "skein-simulation", "--"]);
     let given = [
         ("--seeds", args.seeds),
         ("--first", args.first),
