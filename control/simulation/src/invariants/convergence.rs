@@ -153,8 +153,7 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
         Some(UpdateState::Updating | UpdateState::RollbackStarted)
     );
     if updating && waiting == 0 {
-        let state = status;
-        return Err(format!("the update is under way: {state:?}"));
+        return Err(format!("the update is under way: {status:?}"));
     }
     for &task in &wanted {
         let waits = waits(&task) || waits_for_its_node(state, task);
