@@ -27,6 +27,10 @@ const GRACE_UNKNOWN: u32 = 6;
 pub struct Heartbeats {
     leader_since: Duration,
     heard: BTreeMap<String, Duration>,
+    /// When the next look is due, by the last one.
+    due: Option<Duration>,
+    /// No node is down before: see [`Self::excuse`].
+    excused_until: Duration,
 }
 
 impl Heartbeats {
@@ -35,6 +39,8 @@ impl Heartbeats {
         Self {
             leader_since: now,
             heard: BTreeMap::new(),
+            due: None,
+            excused_until: Duration::ZERO,
         }
     }
 
@@ -50,6 +56,7 @@ impl Heartbeats {
     pub fn run(&mut self, draft: &mut Draft, now: Duration) -> Option<Duration> {
         self.heard.retain(|id, _| draft.node(id).is_some());
         let period = heartbeat_period(draft);
+        self.excuse(period, now);
         let nodes: Vec<Arc<Node>> = draft
             .nodes()
             .filter(|node| node.status.state != NodeState::Down)
@@ -65,6 +72,7 @@ impl Heartbeats {
                     "heartbeat failure for node in \"unknown\" state",
                 ),
             };
+            let deadline = deadline.max(self.excused_until);
             let (state, message) = if now >= deadline {
                 (NodeState::Down, message)
             } else {
@@ -82,7 +90,18 @@ impl Heartbeats {
             node.status.message = message.into();
             draft.put(node);
         }
+        self.due = again;
         again
+    }
+
+    /// A look that is late by more than a period says that this leader itself did not run: what the nodes
+    /// sent meanwhile waits to be read. So all have one period more. Not twice running: a leader that is always
+    /// late must find nodes that are gone all the same.
+    fn excuse(&mut self, period: Duration, now: Duration) {
+        let is_late = self.due.is_some_and(|due| now > due + period);
+        if is_late && self.due != Some(self.excused_until) {
+            self.excused_until = now + period;
+        }
     }
 }
 
@@ -142,6 +161,42 @@ mod tests {
             status(&fixture, "a"),
             (NodeState::Down, "heartbeat failure".into())
         );
+    }
+
+    #[test]
+    fn a_leader_that_was_paused_itself_hears_its_nodes_before_it_blames_them() {
+        let mut fixture = Fixture::default();
+        fixture.node("lives", |_| {});
+        fixture.node("gone", |_| {});
+        let mut beats = Heartbeats::new(SECOND);
+        for node in ["lives", "gone"] {
+            beats.heard(node, SECOND * 2);
+        }
+        assert_eq!(
+            beat(&mut fixture, &mut beats, SECOND * 3),
+            Some(SECOND * 17)
+        );
+        // Two minutes later: what was sent meanwhile is read after this look.
+        assert_eq!(
+            beat(&mut fixture, &mut beats, SECOND * 123),
+            Some(SECOND * 128)
+        );
+        beats.heard("lives", SECOND * 124);
+        beat(&mut fixture, &mut beats, SECOND * 128);
+        assert_eq!(status(&fixture, "lives").0, NodeState::Ready);
+        assert_eq!(status(&fixture, "gone").0, NodeState::Down);
+    }
+
+    #[test]
+    fn a_leader_that_is_always_late_finds_who_is_gone() {
+        let mut fixture = Fixture::default();
+        fixture.node("gone", |_| {});
+        let mut beats = Heartbeats::new(SECOND);
+        beats.heard("gone", SECOND * 2);
+        for at in [3, 60, 120] {
+            beat(&mut fixture, &mut beats, SECOND * at);
+        }
+        assert_eq!(status(&fixture, "gone").0, NodeState::Down);
     }
 
     #[test]

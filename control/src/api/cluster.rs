@@ -1,11 +1,13 @@
 //! Requests about the cluster: answered where this node leads it, else passed on to the manager that
 //! does.
 
-use super::{body, error::ApiError, member::Member, version::ApiVersion};
-use crate::{
-    node::NodeError,
-    rpc::{self, LEADER_METADATA},
+use super::{
+    body,
+    error::{ApiError, LedByOther},
+    member::Member,
+    version::ApiVersion,
 };
+use crate::{node::NodeError, rpc};
 use axum::{
     Router,
     body::Body,
@@ -78,8 +80,10 @@ impl Cluster {
         loop {
             match self.place()? {
                 Place::Here(router) => {
-                    let request = Request::from_parts(parts, Body::from(body));
-                    return Ok(router.oneshot(request).await.into_response());
+                    let request = Request::from_parts(parts.clone(), Body::from(body.clone()));
+                    if let Some(response) = answer(router, request).await {
+                        return Ok(response);
+                    }
                 }
                 Place::Leader => {
                     let request = ApiRequest {
@@ -113,6 +117,13 @@ impl Cluster {
         })
     }
 
+    /// What this manager says to those that take it for the leader.
+    fn led_by_other(&self) -> Status {
+        let store = self.member.store();
+        let leader = store.and_then(|store| store.leadership().borrow().leader.clone());
+        rpc::not_leader(leader)
+    }
+
     /// `None`: whoever was asked does not lead (any more), and has done nothing.
     async fn pass_on(&self, request: ApiRequest) -> Result<Option<Response>, ApiError> {
         let Ok(channel) = self.member.leader_channel().await else {
@@ -127,7 +138,7 @@ impl Cluster {
         let (first, chunks) = match begun.await.unwrap_or_else(|_| Err(late())) {
             Ok((Some(first), chunks)) => (first, chunks),
             Ok((None, _)) => return Err(ApiError::internal("the swarm's leader sent no answer")),
-            Err(status) if refused_by_follower(&status) => return Ok(None),
+            Err(status) if rpc::is_not_leader(&status) => return Ok(None),
             Err(status) => return Err(lost(&status)),
         };
         let mut response = Response::new(Body::empty());
@@ -148,9 +159,11 @@ impl Cluster {
     }
 }
 
-/// A manager that does not lead does nothing with a request, so that it can be sent again.
-fn refused_by_follower(status: &Status) -> bool {
-    status.code() == Code::Unavailable && status.metadata().contains_key(LEADER_METADATA)
+/// What the leader's table answers; `None`: this manager leads no more, and has done nothing.
+async fn answer(router: Router, request: Request) -> Option<Response> {
+    let response = router.oneshot(request).await.into_response();
+    let is_answer = response.extensions().get::<LedByOther>().is_none();
+    is_answer.then_some(response)
 }
 
 /// The leader was lost on the way: it may have done what was asked, or not.
@@ -199,15 +212,13 @@ impl ApiService for Forwarded {
         // Never on to yet another manager: where this one does not lead, the caller looks again.
         let router = match self.cluster.place() {
             Ok(Place::Here(router)) => router,
-            Ok(Place::Leader | Place::Nowhere) => {
-                let store = self.cluster.member.store();
-                let leader = store.and_then(|s| s.leadership().borrow().leader.clone());
-                return Err(rpc::not_leader(leader));
-            }
+            Ok(Place::Leader | Place::Nowhere) => return Err(self.cluster.led_by_other()),
             Err(error) => return Err(Status::unavailable(error.message)),
         };
         let request = from_wire(request.into_inner())?;
-        let response = router.oneshot(request).await.into_response();
+        let Some(response) = answer(router, request).await else {
+            return Err(self.cluster.led_by_other());
+        };
         let (parts, body) = response.into_parts();
         let first = ApiChunk {
             status: parts.status.as_u16().into(),
@@ -249,6 +260,22 @@ fn from_wire(request: ApiRequest) -> Result<Request, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::ProposeError;
+
+    #[tokio::test]
+    async fn what_a_deposed_leader_did_not_do_is_asked_of_the_next() {
+        let answered = async |error: ProposeError| {
+            let router = Router::new().fallback(async || ApiError::from(error).into_response());
+            answer(router, Request::new(Body::empty())).await
+        };
+        let not_leader = ProposeError::NotLeader { leader: None };
+        assert!(answered(not_leader).await.is_none());
+        // It may yet be done: the user must hear of it.
+        let unknown = answered(ProposeError::NoLeader).await.unwrap();
+        assert_eq!(unknown.status(), 500);
+        assert!(rpc::is_not_leader(&rpc::not_leader(None)));
+        assert!(!rpc::is_not_leader(&ProposeError::NoLeader.into()));
+    }
 
     #[test]
     fn a_long_answer_goes_in_pieces_that_fit_into_messages() {

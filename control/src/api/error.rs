@@ -19,7 +19,14 @@ pub struct ApiError {
     pub status: StatusCode,
     /// For the user.
     pub message: String,
+    /// This manager does not lead, and has done nothing: the request can be sent again.
+    led_by_other: bool,
 }
+
+/// Among the extensions of a response: the request was not answered, as this manager does not lead
+/// any more. Nothing was done; the request is to be sent to whoever leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LedByOther;
 
 impl ApiError {
     /// An error of a status.
@@ -27,6 +34,7 @@ impl ApiError {
         Self {
             status,
             message: message.into(),
+            led_by_other: false,
         }
     }
 
@@ -91,7 +99,12 @@ impl std::error::Error for ApiError {}
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        json::respond(self.status, &serde_json::json!({ "message": self.message }))
+        let message = serde_json::json!({ "message": self.message });
+        let mut response = json::respond(self.status, &message);
+        if self.led_by_other {
+            response.extensions_mut().insert(LedByOther);
+        }
+        response
     }
 }
 
@@ -146,7 +159,11 @@ impl From<ProposeError> for ApiError {
     fn from(error: ProposeError) -> Self {
         match error {
             ProposeError::Rejected(rejection) => rejection.into(),
-            ProposeError::NotLeader { .. } | ProposeError::NoLeader => Self::no_leader(),
+            ProposeError::NotLeader { .. } => Self {
+                led_by_other: true,
+                ..Self::no_leader()
+            },
+            ProposeError::NoLeader => Self::no_leader(),
             ProposeError::Refused(reason) => Self::rpc(Code::FailedPrecondition, reason),
             ProposeError::Unavailable(reason) => {
                 Self::rpc(Code::Unknown, format_args!("{NO_LEADER} ({reason})"))

@@ -37,7 +37,7 @@ pub use server::serve;
 
 use crate::{
     clock,
-    raft::{self, Attempts, ProposeError},
+    raft::{self, ProposeError},
 };
 use axum::{
     Router,
@@ -80,17 +80,11 @@ impl Leader {
     /// Makes a change that rests on what it reads, from the start again where others were quicker.
     async fn change(
         &self,
-        mut make: impl FnMut(&mut model::Draft) -> Result<(), ApiError> + Send,
+        make: impl FnMut(&mut model::Draft) -> Result<(), ApiError> + Send,
     ) -> Result<(), ApiError> {
-        let mut attempts = Attempts::default();
-        loop {
-            let mut draft = model::Draft::new(self.read().await?, clock::now());
-            make(&mut draft)?;
-            let proposed = raft::propose_all(draft, |actions| self.store.propose(actions));
-            if attempts.settle(proposed.await)?.is_some() {
-                return Ok(());
-            }
-        }
+        let store = &self.store;
+        let propose = |actions| store.propose(actions);
+        raft::change(|| store.linearizable(), clock::now, propose, make).await
     }
 
     /// Makes one change of the store, for those who have words of their own for what it refuses.

@@ -14,7 +14,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
@@ -117,6 +117,8 @@ async fn answer(
     let (asked, path) = ApiVersion::of_path(original.path());
     let checked = asked.map_or(Ok(()), |asked| asked.check(offered));
     let mut response = match checked {
+        // Docker answers it on every path.
+        Ok(()) if request.method() == Method::OPTIONS => StatusCode::OK.into_response(),
         Ok(()) => {
             *request.uri_mut() = with_path(&original, path);
             request.extensions_mut().insert(Original(original));
@@ -186,6 +188,19 @@ mod tests {
         let ended = timeout(IDLE_TIMEOUT * 2, client.read_to_end(&mut answer)).await;
         ended.unwrap().unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 404 "));
+        serving.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_asked_is_answered_on_every_path() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let serving = served(server);
+        let request = b"OPTIONS /anything HTTP/1.1\r\nhost: docker\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = timeout(IDLE_TIMEOUT * 2, client.read_to_end(&mut answer)).await;
+        ended.unwrap().unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 "));
         serving.await.unwrap();
     }
 

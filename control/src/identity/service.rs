@@ -3,11 +3,11 @@
 use super::{AuthorityError, JoinToken, cert_expiry, sign};
 use crate::{
     clock,
-    raft::{self, Attempts, Raft, RaftSlot},
-    rpc::{PeerIdentity, propose_status},
+    raft::{Raft, RaftSlot},
+    rpc::PeerIdentity,
 };
 use skein_model::{
-    Action, Availability, Cluster, Draft, Node, NodeDescription, NodeRole, NodeSpec, NodeState,
+    Action, Availability, Cluster, Node, NodeDescription, NodeRole, NodeSpec, NodeState,
     NodeStatus, State,
 };
 use skein_proto::node::{
@@ -55,7 +55,7 @@ impl ca_server::Ca for CaService {
         if raft.leadership().borrow().is_self {
             role_by_token(&raft.state(), &request.token)?;
         }
-        let state = raft.linearizable().await.map_err(propose_status)?;
+        let state = raft.linearizable().await?;
         let role = role_by_token(&state, &request.token)?;
         let cluster = cluster(&state)?;
         let node = Node {
@@ -74,9 +74,7 @@ impl ca_server::Ca for CaService {
         };
         let node_id = node.id.clone();
         let certificate_pem = certificate(cluster, &request.csr_pem, &node_id, role)?;
-        raft.propose(vec![Action::Create(node.into())])
-            .await
-            .map_err(propose_status)?;
+        raft.propose(vec![Action::Create(node.into())]).await?;
         tracing::info!(node = node_id, ?role, "a node joined the swarm");
         Ok(Response::new(JoinResponse {
             node_id,
@@ -91,7 +89,7 @@ impl ca_server::Ca for CaService {
     ) -> Result<Response<RenewResponse>, Status> {
         let peer = peer(&request)?;
         let raft = self.raft()?;
-        let state = raft.linearizable().await.map_err(propose_status)?;
+        let state = raft.linearizable().await?;
         let node = state.node(&peer.node_id).ok_or_else(|| {
             Status::permission_denied(format!("node {} is not part of the swarm", peer.node_id))
         })?;
@@ -109,7 +107,7 @@ impl ca_server::Ca for CaService {
     ) -> Result<Response<WithdrawResponse>, Status> {
         let PeerIdentity { node_id, .. } = peer(&request)?;
         let raft = self.raft()?;
-        let state = raft.linearizable().await.map_err(propose_status)?;
+        let state = raft.linearizable().await?;
         let Some(node) = state.node(&node_id) else {
             return Ok(Response::new(WithdrawResponse {}));
         };
@@ -120,21 +118,13 @@ impl ca_server::Ca for CaService {
         }
         // The answer that it is a manager now may have been lost.
         if cluster(&state)?.managers.contains_key(&node_id) {
-            raft.remove_manager(&node_id)
-                .await
-                .map_err(propose_status)?;
+            raft.remove_manager(&node_id).await?;
         }
-        let mut attempts = Attempts::default();
-        loop {
-            let state = raft.linearizable().await.map_err(propose_status)?;
-            let mut draft = Draft::new(state, clock::now());
-            skein_orchestration::remove_node(&mut draft, &node_id);
-            let proposed = raft::propose_all(draft, |actions| raft.propose(actions));
-            let settled = attempts.settle(proposed.await);
-            if settled.map_err(propose_status)?.is_some() {
-                break;
-            }
-        }
+        raft.change(|draft| {
+            skein_orchestration::remove_node(draft, &node_id);
+            Ok::<_, Status>(())
+        })
+        .await?;
         tracing::info!(node = node_id, "a node that joined gave back its place");
         Ok(Response::new(WithdrawResponse {}))
     }

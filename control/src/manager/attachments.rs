@@ -4,7 +4,7 @@ use super::{
     sessions,
     store::{self, Store},
 };
-use crate::{raft::platform, rpc::propose_status};
+use crate::raft::platform;
 use skein_model::{Kind, LookupError, State, TaskState, is_id};
 use skein_orchestration::{
     attachment::{AttachError, Request as Asked, attach},
@@ -136,7 +136,7 @@ impl<S: Store> proto::attachments_server::Attachments for Service<S> {
             aliases: request.aliases,
         };
         // A network that was made a moment ago is to be found, whoever led then.
-        self.store.linearizable().await.map_err(propose_status)?;
+        self.store.linearizable().await?;
         self.create(&node_id, &asked, &id).await?;
         let allocated = self.allocated(&id).await;
         if allocated.is_err()

@@ -1,9 +1,6 @@
 //! What the manager's parts need of the replicated store.
 
-use crate::{
-    raft::{self, Attempts, Leadership, Member, ProposeError, Raft, platform::Platform},
-    rpc::propose_status,
-};
+use crate::raft::{self, Leadership, Member, ProposeError, Raft, platform::Platform};
 use skein_model::{Action, Applied, Draft, State, Timestamp};
 use std::future::Future;
 use tokio::sync::watch;
@@ -81,17 +78,11 @@ pub(super) async fn no_leader(leadership: &mut watch::Receiver<Leadership>) {
 /// Changes the store, again from the start where others were quicker.
 pub(super) async fn commit<S: Store>(
     store: &S,
-    mut change: impl FnMut(&mut Draft) -> Result<(), Status> + Send,
+    make: impl FnMut(&mut Draft) -> Result<(), Status> + Send,
 ) -> Result<(), Status> {
-    let mut attempts = Attempts::default();
-    loop {
-        let mut draft = Draft::new(store.state(), store.now());
-        change(&mut draft)?;
-        let proposed = attempts.settle(propose_all(store, draft).await);
-        if proposed.map_err(propose_status)?.is_some() {
-            return Ok(());
-        }
-    }
+    let read = || std::future::ready(Ok(store.state()));
+    let propose = |actions| store.propose(actions);
+    raft::change(read, || store.now(), propose, make).await
 }
 
 /// See [`raft::propose_all`].

@@ -1,7 +1,7 @@
 //! Changes that rest on what was read before: made anew where others were quicker.
 
 use super::ProposeError;
-use skein_model::{Action, Applied, Draft, Rejection};
+use skein_model::{Action, Applied, Draft, Rejection, State, Timestamp};
 use std::future::Future;
 
 /// How often a change is tried. The leader's own loop and the nodes' reports meet often with what
@@ -10,7 +10,7 @@ const ATTEMPTS_MAX: u32 = 10;
 
 /// The attempts at one change. Each reads the state, decides anew, and proposes.
 #[derive(Debug)]
-pub struct Attempts {
+pub(super) struct Attempts {
     left: u32,
 }
 
@@ -25,7 +25,7 @@ impl Attempts {
     ///
     /// # Errors
     /// It cannot be made, or [`ATTEMPTS_MAX`] were in vain.
-    pub fn settle<T>(
+    pub(super) fn settle<T>(
         &mut self,
         proposed: Result<T, ProposeError>,
     ) -> Result<Option<T>, ProposeError> {
@@ -37,6 +37,33 @@ impl Attempts {
                 Ok(None)
             }
             made => made.map(Some),
+        }
+    }
+}
+
+/// Makes a change that rests on what it reads: from the start again where others were quicker. What
+/// `make` came to in the end.
+///
+/// # Errors
+/// What `read`, `now` and `make` refuse, and [`ProposeError`]: not all of the change is in the store.
+pub async fn change<T, E, R, P>(
+    read: impl Fn() -> R,
+    now: impl Fn() -> Timestamp,
+    propose: impl Fn(Vec<Action>) -> P,
+    mut make: impl FnMut(&mut Draft) -> Result<T, E>,
+) -> Result<T, E>
+where
+    E: From<ProposeError>,
+    R: Future<Output = Result<State, ProposeError>>,
+    P: Future<Output = Result<Applied, ProposeError>>,
+{
+    let mut attempts = Attempts::default();
+    loop {
+        let mut draft = Draft::new(read().await?, now());
+        let made = make(&mut draft)?;
+        let proposed = propose_all(draft, &propose).await;
+        if attempts.settle(proposed)?.is_some() {
+            return Ok(made);
         }
     }
 }

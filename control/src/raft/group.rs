@@ -1,8 +1,8 @@
 //! Who is to be a manager: `Cluster.managers` in the store. The group itself follows (see
 //! [`super::membership`]).
 
-use super::{Attempts, ProposeError, Raft};
-use skein_model::{Action, Cluster, Node, NodeRole, NodeState, RaftMember, Rejection, State};
+use super::{ProposeError, Raft};
+use skein_model::{Cluster, Draft, Node, NodeRole, NodeState, RaftMember, Rejection, State};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
@@ -18,14 +18,14 @@ pub(super) async fn add(
     node_id: &str,
     address: &str,
 ) -> Result<(u64, Managers), ProposeError> {
-    change(raft, |state| {
-        let node = node(state, node_id)?;
+    raft.change(|draft| {
+        let node = node(draft, node_id)?;
         if node.spec.role != NodeRole::Manager {
             return Err(ProposeError::Refused(format!(
                 "node {node_id} is to be a worker: promote it before it joins the managers"
             )));
         }
-        let mut cluster = cluster(state)?;
+        let mut cluster = cluster(draft)?;
         let next = cluster.next_raft_id;
         let member = cluster.managers.entry(node_id.to_owned());
         let member = member.or_insert_with(|| RaftMember {
@@ -36,7 +36,8 @@ pub(super) async fn add(
         let raft_id = member.raft_id;
         cluster.next_raft_id = next.max(raft_id + 1);
         let managers = cluster.managers.clone();
-        Ok((vec![Action::Update(cluster.into())], (raft_id, managers)))
+        draft.put(cluster);
+        Ok((raft_id, managers))
     })
     .await
 }
@@ -45,37 +46,34 @@ pub(super) async fn add(
 /// let it go too: only then is it a worker, as one that is gives up its vote at once, which the change
 /// of the group may need.
 pub(super) async fn remove(raft: &Raft, node_id: &str) -> Result<(), ProposeError> {
-    let raft_id = change(raft, |state| {
-        let mut cluster = cluster(state)?;
+    let make = |draft: &mut Draft| {
+        let mut cluster = cluster(draft)?;
         let member = cluster.managers.remove(node_id);
-        let mut actions = Vec::new();
         if member.is_some() {
             if cluster.managers.is_empty() {
                 return Err(ProposeError::Unavailable(
                     "attempting to demote the last manager of the swarm".into(),
                 ));
             }
-            actions.push(Action::Update(cluster.into()));
+            draft.put(cluster);
         }
-        if let Ok(mut node) = node(state, node_id) {
+        if let Ok(mut node) = node(draft, node_id) {
             node.spec.role = NodeRole::Worker;
-            actions.push(Action::Update(node.into()));
+            draft.put(node);
         }
-        Ok((actions, member.map(|member| member.raft_id)))
-    })
-    .await?;
-    if let Some(raft_id) = raft_id {
+        Ok(member.map(|member| member.raft_id))
+    };
+    if let Some(raft_id) = raft.change(make).await? {
         await_removal(raft, node_id, raft_id).await?;
     }
-    change(raft, |state| {
-        let mut actions = Vec::new();
-        if let Ok(mut node) = node(state, node_id) {
+    raft.change(|draft| {
+        if let Ok(mut node) = node(draft, node_id) {
             (node.role, node.spec.role) = (NodeRole::Worker, NodeRole::Worker);
             node.status.state = NodeState::Down;
             node.status.message = "the node left the swarm".into();
-            actions.push(Action::Update(node.into()));
+            draft.put(node);
         }
-        Ok((actions, ()))
+        Ok(())
     })
     .await
 }
@@ -98,20 +96,6 @@ async fn await_removal(raft: &Raft, node_id: &str, raft_id: u64) -> Result<(), P
     })
 }
 
-/// Reads, changes and proposes until nobody else changed the same meanwhile.
-async fn change<T>(
-    raft: &Raft,
-    make: impl Fn(&State) -> Result<(Vec<Action>, T), ProposeError>,
-) -> Result<T, ProposeError> {
-    let mut attempts = Attempts::default();
-    loop {
-        let (actions, result) = make(&raft.linearizable().await?)?;
-        if attempts.settle(raft.propose(actions).await)?.is_some() {
-            return Ok(result);
-        }
-    }
-}
-
 fn cluster(state: &State) -> Result<Cluster, ProposeError> {
     let cluster = state.cluster().map(|cluster| Cluster::clone(cluster));
     cluster.ok_or_else(|| ProposeError::Unavailable("the swarm is not initialised yet".into()))
@@ -127,6 +111,18 @@ fn node(state: &State, node_id: &str) -> Result<Node, ProposeError> {
 }
 
 impl Raft {
+    /// Makes a change that rests on what was committed before; see [`super::change`].
+    ///
+    /// # Errors
+    /// What `make` refuses, and [`ProposeError`].
+    pub async fn change<T, E: From<ProposeError>>(
+        &self,
+        make: impl FnMut(&mut Draft) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let propose = |actions| self.propose(actions);
+        super::change(|| self.linearizable(), || self.now(), propose, make).await
+    }
+
     /// Lets the manager `node_id` go from the group. Only the leader can.
     ///
     /// # Errors

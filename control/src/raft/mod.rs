@@ -19,7 +19,7 @@ mod survivor;
 mod types;
 mod wire;
 
-pub use attempts::{Attempts, propose_all};
+pub use attempts::{change, propose_all};
 pub use handle::{PROPOSE_TIMEOUT, Raft};
 pub use service::{RaftServer, RaftService};
 pub use survivor::survive;

@@ -5,7 +5,7 @@ use super::{
     types::{TypeConfig, Vote},
     wire,
 };
-use crate::rpc::{Caller, Managers, PeerIdentity, RemoteManager, propose_status};
+use crate::rpc::{Caller, Managers, PeerIdentity, RemoteManager};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use serde::{Serialize, de::DeserializeOwned};
 use skein_model::Cluster;
@@ -204,12 +204,10 @@ impl raft_server::Raft for RaftService {
         let JoinGroupRequest { node_id, address } = request.get_ref();
         caller_is(&request, node_id)?;
         let raft = self.raft.get()?;
-        raft.linearizable().await.map_err(propose_status)?;
+        raft.linearizable().await?;
         let address = advertised(address, request.extensions().get::<Caller>())?;
         self.dial_back(&address).await?;
-        let (raft_id, managers) = group::add(raft, node_id, &address)
-            .await
-            .map_err(propose_status)?;
+        let (raft_id, managers) = group::add(raft, node_id, &address).await?;
         let managers = managers.into_iter().map(|(node_id, member)| Manager {
             node_id,
             address: member.addr,
@@ -227,7 +225,7 @@ impl raft_server::Raft for RaftService {
         let node_id = &request.get_ref().node_id;
         caller_is(&request, node_id)?;
         let raft = self.raft.get()?;
-        group::remove(raft, node_id).await.map_err(propose_status)?;
+        group::remove(raft, node_id).await?;
         Ok(Response::new(LeaveGroupResponse {}))
     }
 

@@ -10,12 +10,16 @@ pub use tls::{Credentials, anonymous_channel, unverified_channel};
 
 use crate::raft::{Member, ProposeError};
 use skein_model::NodeRole;
+use tonic::metadata::MetadataValue;
 
 /// Where managers listen unless asked otherwise.
 pub const DEFAULT_PORT: u16 = 2377;
 
 /// Metadata of an answer that sends the caller to the leader: its `host:port`.
 pub const LEADER_METADATA: &str = "skein-leader";
+
+/// Metadata of the answer of a manager that does not lead, whether or not it knows who does.
+const NOT_LEADER_METADATA: &str = "skein-not-leader";
 
 /// Who calls: from the client's certificate. In the extensions of every request that came with one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,23 +64,33 @@ impl RpcError {
     }
 }
 
-/// The answer of a manager that does not lead: UNAVAILABLE, with the leader's address if known.
+/// The answer of a manager that does not lead, and has done nothing: UNAVAILABLE, with the leader's
+/// address if known.
 pub fn not_leader(leader: Option<Member>) -> tonic::Status {
     let mut status = tonic::Status::unavailable("this manager is not the leader of the swarm");
+    let metadata = status.metadata_mut();
+    metadata.insert(NOT_LEADER_METADATA, MetadataValue::from_static("true"));
     if let Some(address) = leader.and_then(|leader| leader.address.parse().ok()) {
-        status.metadata_mut().insert(LEADER_METADATA, address);
+        metadata.insert(LEADER_METADATA, address);
     }
     status
 }
 
+/// Whether the manager that was asked does not lead, so that the request can be sent to another.
+pub fn is_not_leader(status: &tonic::Status) -> bool {
+    status.metadata().contains_key(NOT_LEADER_METADATA)
+}
+
 /// The answer of a manager that could not propose, or not read.
-pub fn propose_status(error: ProposeError) -> tonic::Status {
-    match error {
-        ProposeError::NotLeader { leader } => not_leader(leader),
-        // Others were quicker: it is worth another try.
-        ProposeError::Rejected(rejection) => tonic::Status::aborted(rejection.to_string()),
-        ProposeError::Refused(reason) => tonic::Status::failed_precondition(reason),
-        ProposeError::NoLeader => tonic::Status::unavailable(error.to_string()),
-        ProposeError::Unavailable(reason) => tonic::Status::unavailable(reason),
+impl From<ProposeError> for tonic::Status {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader { leader } => not_leader(leader),
+            // Others were quicker: it is worth another try.
+            ProposeError::Rejected(rejection) => Self::aborted(rejection.to_string()),
+            ProposeError::Refused(reason) => Self::failed_precondition(reason),
+            ProposeError::NoLeader => Self::unavailable(error.to_string()),
+            ProposeError::Unavailable(reason) => Self::unavailable(reason),
+        }
     }
 }
