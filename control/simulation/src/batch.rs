@@ -30,10 +30,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, what } = self;
         writeln!(f, "seed {seed}:\n{what}")?;
-        write!(
-            f,
-            "see all of it again: cargo xtask simulate --replay {seed}"
-        )
+        write!(f, "see it again: cargo xtask simulate --replay {seed}")
     }
 }
 
@@ -55,6 +52,18 @@ pub fn run(seed: u64, setup: &Setup) -> Result<Outcome, Failure> {
             what: violation.to_string(),
         }),
     }
+}
+
+/// Runs the world of a seed, and prints all that happens.
+///
+/// # Errors
+/// It fails.
+pub fn replay(seed: u64) -> Result<(), Failure> {
+    let setup = Setup {
+        tells: true,
+        ..Setup::default()
+    };
+    run(seed, &setup).map(drop)
 }
 
 /// Runs the worlds of `seeds` seeds, the first of which is `first`; prints how far it is.

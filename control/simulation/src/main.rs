@@ -1,10 +1,8 @@
-//! Runs simulated clusters, one seed after the other, until one breaks an invariant.
+//! Runs simulated clusters, one seed after the other, until one breaks an invariant; that one is run again,
+//! and tells all that happens.
 
 use clap::Parser;
-use skein_simulation::{
-    Setup,
-    batch::{self, SEEDS},
-};
+use skein_simulation::batch::{self, SEEDS};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -27,18 +25,17 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.replay {
         Some(seed) => {
-            tracing_subscriber::fmt()
-                .with_env_filter(EnvFilter::from_default_env())
-                .with_ansi(false)
-                .without_time()
-                .init();
-            let setup = Setup {
-                tells: true,
-                ..Setup::default()
-            };
-            batch::run(seed, &setup).map(drop)
+            log_by_environment();
+            batch::replay(seed)
         }
-        None => batch::run_all(cli.first, cli.seeds),
+        None => batch::run_all(cli.first, cli.seeds).inspect_err(|failure| {
+            println!("{failure}\nagain, with all that happens:");
+            log_by_environment();
+            let again = batch::replay(failure.seed);
+            if again.as_ref() != Err(failure) {
+                println!("it was not the same again: something in it is not drawn from the seed");
+            }
+        }),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,4 +44,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What managers and consensus log: as `RUST_LOG` says.
+fn log_by_environment() {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_ansi(false)
+        .without_time()
+        .init();
 }
