@@ -310,6 +310,16 @@ mod tests {
         assert_eq!(again, spec, "what was read can be sent back unchanged");
     }
 
+    /// A service that uses every field of the newest version that Swarm keeps.
+    const EVERY_FIELD: &str = include_str!("spec/every_field.json");
+
+    #[test]
+    fn every_field_of_the_newest_version_is_kept() {
+        let spec = parse(EVERY_FIELD.as_bytes(), ApiVersion::NEWEST).unwrap();
+        let written: Value = serde_json::from_str(EVERY_FIELD).unwrap();
+        assert_eq!(json::shown(&spec).unwrap(), written);
+    }
+
     fn with(change: impl FnOnce(&mut Value)) -> Result<ServiceSpec, ApiError> {
         let mut value: Value = serde_json::from_str(MINIMAL).unwrap();
         change(&mut value);
