@@ -7,6 +7,7 @@
 //! - [`rpc`]: the mTLS port, and the clients of it.
 //! - [`agent`]: runs tasks on the node's container engine.
 //! - [`api`]: the Docker-compatible API.
+//! - [`metrics`]: for Prometheus.
 
 pub mod agent;
 pub mod api;
@@ -14,6 +15,7 @@ mod blocking;
 pub mod clock;
 pub mod identity;
 pub mod manager;
+pub mod metrics;
 pub mod node;
 pub mod raft;
 pub mod rpc;

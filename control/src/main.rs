@@ -3,12 +3,13 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use skein_control::{
-    api,
+    api, metrics,
     node::{Config, Node},
 };
 use std::{
     env, fs,
     io::{self, IsTerminal as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
@@ -32,7 +33,13 @@ struct Flags {
     /// The unix socket of skein-dataplane.
     #[arg(long, default_value = "/run/skein/dataplane.sock")]
     dataplane: PathBuf,
+    /// Where Prometheus finds /metrics. On loopback, so that no published port is lost to it.
+    #[arg(long, default_value_t = METRICS)]
+    metrics: SocketAddr,
 }
+
+/// Beside skein-dataplane's.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9788);
 
 /// Set to 1, tasks start with the images that the engine has: Docker's name.
 const PREFER_OFFLINE_IMAGE: &str = "DOCKER_SERVICE_PREFER_OFFLINE_IMAGE";
@@ -71,6 +78,9 @@ async fn run(flags: Flags) -> Result<()> {
     .await
     .context("could not start the node")?;
     tracing::info!(api = %flags.api.display(), "ready");
+    let measured = node.clone();
+    let read = move || Ok(metrics::read(&measured));
+    tokio::spawn(skein_metrics::serve(flags.metrics, read));
     let serving = tokio::spawn(api::serve(
         listener,
         Arc::new(node.clone()),

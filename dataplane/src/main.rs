@@ -46,10 +46,9 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let last = Arc::new(Desired::load(&path));
     let store = Store::open(config.state_dir.join("plugin.json"))?;
     let (kernel, mut working) = Kernel::start(config, Arc::clone(&last), store.joined()).await?;
-    tokio::spawn(metrics::serve(
-        config.metrics,
-        Counters::open(&config.bpffs)?,
-    ));
+    let counters = Counters::open(&config.bpffs)?;
+    let read = move || metrics::read(&counters);
+    tokio::spawn(skein_metrics::serve(config.metrics, read));
     inspect::start(&config.inspect, kernel.clone(), &config.bpffs).await?;
     let (desired, follow) = watch::channel(last);
 

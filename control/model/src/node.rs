@@ -194,6 +194,11 @@ pub enum NodeState {
     Disconnected,
 }
 
+impl NodeState {
+    /// Every one.
+    pub const ALL: &[Self] = &[Self::Unknown, Self::Down, Self::Ready, Self::Disconnected];
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "fields of the Docker Engine API")]

@@ -198,6 +198,24 @@ pub enum TaskState {
 }
 
 impl TaskState {
+    /// Every one, in order.
+    pub const ALL: &[Self] = &[
+        Self::New,
+        Self::Pending,
+        Self::Assigned,
+        Self::Accepted,
+        Self::Preparing,
+        Self::Ready,
+        Self::Starting,
+        Self::Running,
+        Self::Complete,
+        Self::Shutdown,
+        Self::Failed,
+        Self::Rejected,
+        Self::Remove,
+        Self::Orphaned,
+    ];
+
     /// Whether a task in this state will never run (again).
     pub fn is_terminal(self) -> bool {
         self > Self::Running

@@ -105,6 +105,12 @@ pub fn ok(value: &Value) -> Response {
     respond(StatusCode::OK, value)
 }
 
+/// As the Docker API spells a value that is one word.
+pub(crate) fn word(value: impl Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

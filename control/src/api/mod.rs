@@ -32,6 +32,7 @@ mod tasks;
 mod version;
 
 pub use cluster::Forwarded;
+pub(crate) use json::word;
 pub use member::{Member, Store};
 pub use server::serve;
 

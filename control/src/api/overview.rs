@@ -3,10 +3,9 @@
 //! On this socket, as whoever may drive the swarm may see it, from every manager; other managers pass it
 //! on to the leader as they do all else.
 
-use super::{Leader, error::ApiError, json};
+use super::{Leader, error::ApiError, json, word};
 use crate::manager::Progress;
 use axum::{extract::State, response::Response};
-use serde::Serialize;
 use skein_model::{Node, State as Model};
 use skein_proto::inspect::{ClusterNode, ClusterStatus};
 use std::collections::BTreeMap;
@@ -42,12 +41,6 @@ fn shown(node: &Node, progress: Progress) -> ClusterNode {
         kernel_version: progress.programmed,
         behind: progress.programmed < progress.told,
     }
-}
-
-/// As the Docker API spells a value that is one word.
-fn word(value: impl Serialize) -> String {
-    let value = serde_json::to_value(value).unwrap_or_default();
-    value.as_str().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
