@@ -80,7 +80,8 @@ impl Host {
         let what = format!("{} on {} is ready", daemon.name(), self.name);
         let socket = self.outside(daemon.socket());
         let ready = wait_until(&what, START_TIMEOUT, || {
-            if !self.is_running(daemon) && self.outside(&pid_file(daemon)).exists() {
+            // Of one that has not written its ID yet, nothing is known.
+            if self.pid_of(daemon).is_some() && !self.is_running(daemon) {
                 return Ok(Err("it ended"));
             }
             let connection = UnixStream::connect(&socket)?;
