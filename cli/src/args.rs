@@ -48,6 +48,33 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Tells what would become of a packet on this node, decision by decision.
+    ///
+    /// Whose port or VIP it is, which node and task are picked, what it is translated to, or why it is dropped:
+    /// decided over what the kernel has now. Then the kernel's programs are run on the packet, unless its tuple is
+    /// that of a flow that is known, and say whether they agree. Nothing is sent; the programs count it.
+    Trace {
+        /// Who sends it: the address of a client; or the ID (its beginning will do) or a name of a task on
+        /// this node.
+        source: String,
+        /// To whom: SERVICE:PORT or ADDRESS:PORT.
+        destination: String,
+        /// UDP, instead of TCP.
+        #[arg(long)]
+        udp: bool,
+        /// The sender's port: others may be sent elsewhere.
+        #[arg(long, value_name = "PORT")]
+        source_port: Option<u16>,
+        /// A packet in the middle of a connection, instead of the one that opens it.
+        #[arg(long, conflicts_with = "udp")]
+        mid_stream: bool,
+        /// The node that the client called, and that sent the packet on to this one.
+        #[arg(long, value_name = "NODE")]
+        forwarded_by: Option<String>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Prints a script that completes this command in a shell.
     Completion {
         /// The shell.

@@ -2,11 +2,11 @@
 
 use anyhow::anyhow;
 use skein_proto::{
-    inspect::{NodeStatus, StatusRequest, inspect_client::InspectClient},
+    inspect::{NodeStatus, StatusRequest, TraceReply, TraceRequest, inspect_client::InspectClient},
     socket::connect,
 };
 use std::{path::Path, time::Duration};
-use tonic::Status;
+use tonic::{Code, Response, Status, transport::Channel};
 
 /// It says itself when it is busy, after half of this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,20 +18,39 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// # Errors
 /// It is away, or refuses.
 pub async fn status(socket: &Path) -> anyhow::Result<NodeStatus> {
+    ask(socket, async |mut client| {
+        client.status(StatusRequest {}).await
+    })
+    .await
+}
+
+/// What would become of a packet.
+///
+/// # Errors
+/// As above; or what is asked for is not on this node.
+pub async fn trace(socket: &Path, request: TraceRequest) -> anyhow::Result<TraceReply> {
+    ask(socket, async |mut client| client.trace(request).await).await
+}
+
+async fn ask<A>(
+    socket: &Path,
+    question: impl AsyncFnOnce(InspectClient<Channel>) -> Result<Response<A>, Status>,
+) -> anyhow::Result<A> {
     let asking = async {
         let client = InspectClient::new(connect(socket).await?);
-        let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
-        Ok::<_, Status>(client.status(StatusRequest {}).await?.into_inner())
+        let client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
+        Ok::<_, Status>(question(client).await?.into_inner())
     };
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, asking).await;
     let late = || Status::deadline_exceeded(format!("no answer within {ANSWER_TIMEOUT:?}"));
     let answer = answer.unwrap_or_else(|_| Err(late()));
-    answer.map_err(|status| {
-        anyhow!(
+    answer.map_err(|status| match status.code() {
+        Code::InvalidArgument => anyhow!("{}", status.message()),
+        _ => anyhow!(
             "cannot ask skein-dataplane at {}: {}; does it run, and are you root?",
             socket.display(),
             status.message()
-        )
+        ),
     })
 }
 

@@ -6,6 +6,7 @@
 //! - [`args`]: the command line; [`generate`]: completions and manual pages of it.
 //! - [`dataplane`], [`control`]: the daemons, as clients see them.
 //! - [`status`]: what `skein status` prints (pure).
+//! - [`trace`]: what `skein trace` prints (pure).
 //! - [`output`]: tables, and standard output.
 
 mod args;
@@ -14,12 +15,13 @@ mod dataplane;
 mod generate;
 mod output;
 mod status;
+mod trace;
 
 use args::{Args, Command, Format};
 use clap::Parser as _;
 use control::Answer;
 use serde::Serialize;
-use skein_proto::inspect::{ClusterStatus, NodeStatus};
+use skein_proto::inspect::{ClusterStatus, NodeStatus, TraceRequest};
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
@@ -37,6 +39,31 @@ async fn main() -> ExitCode {
 async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Status { format } => show_status(args, *format).await,
+        Command::Trace {
+            source,
+            destination,
+            udp,
+            source_port,
+            mid_stream,
+            forwarded_by,
+            format,
+        } => {
+            let request = TraceRequest {
+                source: source.clone(),
+                destination: destination.clone(),
+                protocol: if *udp { "udp" } else { "tcp" }.to_owned(),
+                source_port: source_port.unwrap_or_default().into(),
+                mid_stream: *mid_stream,
+                forwarded_by: forwarded_by.clone().unwrap_or_default(),
+            };
+            let reply = dataplane::trace(&args.inspect, request).await?;
+            let text = match format {
+                Format::Text => trace::text(&reply),
+                Format::Json => json(&reply)?,
+            };
+            output::print(text.as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completion { shell } => {
             output::print(&generate::completion(*shell))?;
             Ok(ExitCode::SUCCESS)
@@ -46,6 +73,10 @@ async fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn json(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 fn complain(error: &anyhow::Error) {
@@ -85,10 +116,7 @@ async fn show_status(args: &Args, format: Format) -> anyhow::Result<ExitCode> {
     let (node, cluster) = (node.as_ref().ok(), cluster.as_ref());
     let text = match format {
         Format::Text => status::text(node, cluster),
-        Format::Json => {
-            let status = Status { node, cluster };
-            format!("{}\n", serde_json::to_string_pretty(&status)?)
-        }
+        Format::Json => json(&Status { node, cluster })?,
     };
     output::print(text.as_bytes())?;
     Ok(code)

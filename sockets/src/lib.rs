@@ -1,4 +1,5 @@
-//! Which addresses the programs of a network namespace take connections and datagrams at.
+//! Which addresses the programs of a network namespace take connections and datagrams at, and which
+//! connections they have.
 //!
 //! Listening TCP sockets are asked of the kernel's socket diagnostics ([`diagnostics`]), which look at
 //! these alone. The tables under `/proc` ([`tables`]) walk all connections that the kernel has room for,
@@ -24,6 +25,12 @@ pub enum Namespace {
 pub fn tcp_listeners(of: Namespace) -> Vec<SocketAddr> {
     // Kernels may have no socket diagnostics.
     diagnostics::tcp_listeners(of).unwrap_or_else(|_| tables::tcp_listeners(of))
+}
+
+/// Whether there is a TCP socket, in whatever state but listening, between two addresses. A namespace that
+/// cannot be read has none. Blocks.
+pub fn is_tcp_connected(of: Namespace, local: SocketAddr, remote: SocketAddr) -> bool {
+    tables::is_tcp_connected(of, local, remote)
 }
 
 /// Where UDP sockets are bound that are not connected. A namespace that cannot be read shows none. Blocks.
@@ -52,6 +59,18 @@ mod tests {
             assert!(found.contains(&six.local_addr().unwrap()), "{found:?}");
             assert!(!found.contains(&client.local_addr().unwrap()), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_connection_is_between_its_two_addresses_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (local, remote) = (client.local_addr().unwrap(), listener.local_addr().unwrap());
+        assert!(is_tcp_connected(Namespace::Own, local, remote));
+        let nobody = SocketAddr::new(local.ip(), 1);
+        assert!(!is_tcp_connected(Namespace::Own, local, nobody));
+        let listens = SocketAddr::from(([0, 0, 0, 0], 0));
+        assert!(!is_tcp_connected(Namespace::Own, remote, listens));
     }
 
     #[test]

@@ -17,6 +17,17 @@ pub(super) fn tcp_listeners(of: Namespace) -> Vec<SocketAddr> {
     listening.map(|socket| socket.local_address).collect()
 }
 
+pub(super) fn is_tcp_connected(of: Namespace, local: SocketAddr, remote: SocketAddr) -> bool {
+    let Some(process) = process(of) else {
+        return false;
+    };
+    let mut sockets = rows([process.tcp(), process.tcp6()]);
+    sockets.any(|socket| {
+        socket.state != TcpState::Listen
+            && (socket.local_address, socket.remote_address) == (local, remote)
+    })
+}
+
 pub(super) fn udp_bound(of: Namespace) -> Vec<SocketAddr> {
     let Some(process) = process(of) else {
         return Vec::new();

@@ -6,7 +6,7 @@ use skein_tests::swarm;
 use std::time::Duration;
 use xtask::{
     check::{requests::await_published, services},
-    cluster::{Daemon, Host},
+    cluster::{Cluster, Daemon, Host},
     wait_until,
 };
 
@@ -72,6 +72,8 @@ fn a_node_shows_what_its_kernel_has_whichever_daemon_is_away() -> anyhow::Result
     await_behind(first, "n2", false)?;
 
     shows_what_is_programmed(first)?;
+    traces_name_who_then_answers(&cluster, first, second)?;
+    tells_prometheus(first, second)?;
     let script = first.run("skein completion bash")?;
     ensure!(script.contains("_skein"), "{script}");
     let worker = status(second)?;
@@ -180,5 +182,116 @@ fn shows_what_is_programmed(node: &Host) -> anyhow::Result<()> {
     for expected in ["tcp 30100 -> 8080", "skein_uplink", "CLUSTER"] {
         ensure!(text.contains(expected), "{expected} is not in {text}");
     }
+    Ok(())
+}
+
+/// What dashboards made for Docker's engine look for.
+fn tells_prometheus(manager: &Host, worker: &Host) -> anyhow::Result<()> {
+    let scrape = "curl -sSf -m 5 http://127.0.0.1:9788/metrics";
+    let told = manager.run(scrape)?;
+    for line in [
+        "swarm_node_manager 1",
+        "swarm_manager_leader 1",
+        "swarm_manager_nodes{state=\"ready\"} 2",
+        "swarm_manager_services_total 1",
+        "swarm_manager_tasks_total{state=\"running\"} 2",
+        "skein_control_nodes_behind 0",
+    ] {
+        ensure!(told.contains(&format!("\n{line}\n")), "{line}: {told}");
+    }
+    let told = worker.run(scrape)?;
+    ensure!(told.contains("\nswarm_node_manager 0\n"), "{told}");
+    ensure!(!told.contains("swarm_manager"), "{told}");
+    Ok(())
+}
+
+/// Enough flows for each node and each task of a service with two of both.
+const TRACED_PORTS: std::ops::Range<u16> = 40_000..40_010;
+
+fn trace(node: &Host, what: &str) -> anyhow::Result<Value> {
+    let text = node.run(&format!("skein trace --format json {what}"))?;
+    serde_json::from_str(&text).context(text)
+}
+
+/// What the programs say to a packet that was traced is what was decided.
+fn agrees(traced: &Value) -> anyhow::Result<()> {
+    let ran = traced["runs"]
+        .as_array()
+        .is_some_and(|runs| !runs.is_empty());
+    ensure!(ran && traced["not_run"] == "", "{traced}");
+    ensure!(traced["disagreement"] == "", "{traced}");
+    Ok(())
+}
+
+/// Of flows to the service `web` that begin after the trace, by the same tuple.
+fn traces_name_who_then_answers(
+    cluster: &Cluster,
+    first: &Host,
+    second: &Host,
+) -> anyhow::Result<()> {
+    let (client, entry) = (cluster.client()?, first.address());
+    let (mut here, mut there) = (0, 0);
+    for port in TRACED_PORTS {
+        let what = format!("{} web:30100 --source-port {port}", client.address());
+        let traced = trace(first, &what)?;
+        let again = trace(first, &what)?;
+        // The second would find what the first had left behind.
+        ensure!(traced == again, "{traced}, then {again}");
+        agrees(&traced)?;
+        ensure!(traced["service"] == "web", "{traced}");
+        let said = client.run(&format!(
+            "curl -sS -m 2 --local-port {port} http://{entry}:30100/"
+        ))?;
+        let answer: Value = serde_json::from_str(&said).context(said)?;
+        let (node, task) = (traced["node"].as_str(), traced["task"].as_str());
+        match answer["node"].as_str() {
+            Some("n1") => {
+                here += 1;
+                ensure!(task.is_some_and(|task| !task.is_empty()), "{traced}");
+            }
+            Some("n2") => {
+                there += 1;
+                ensure!(node.is_some_and(|node| node.starts_with("n2 ")), "{traced}");
+            }
+            _ => anyhow::bail!("{answer}"),
+        }
+        let known = trace(first, &what)?;
+        let not_run = known["not_run"].as_str();
+        ensure!(
+            not_run.is_some_and(|why| why.contains("known")),
+            "programs ran on the tuple of a flow: {known}"
+        );
+    }
+    ensure!(here + there == TRACED_PORTS.len());
+
+    let (from, to) = (client.address(), second.address());
+    let forwarded = trace(first, &format!("{from} {to}:30100 --forwarded-by n2"))?;
+    ensure!(
+        forwarded["task"] != "" && forwarded["rewritten"] != "",
+        "{forwarded}"
+    );
+    let other = trace(first, &format!("{from} {entry}:9"))?;
+    agrees(&other)?;
+    let outcome = other["outcome"].as_str();
+    ensure!(
+        outcome.is_some_and(|text| text.contains("none of Skein's")),
+        "{other}"
+    );
+
+    let task = first.docker(&["service", "ps", "-q", "--filter", "node=n1", "web"])?;
+    let task = task
+        .split_whitespace()
+        .next()
+        .context("web has no task on n1")?;
+    let called = trace(first, &format!("{task} web:8080"))?;
+    agrees(&called)?;
+    agrees(&trace(first, "127.0.0.1 127.0.0.1:30100")?)?;
+    ensure!(
+        called["service"] == "web" && called["rewritten"] != "",
+        "{called}"
+    );
+    let refused = trace(first, &format!("{from} web:9"));
+    let refused = format!("{:#}", refused.err().context("port 9 is not published")?);
+    ensure!(refused.contains("does not publish port 9"), "{refused}");
     Ok(())
 }

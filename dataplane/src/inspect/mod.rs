@@ -2,13 +2,15 @@
 //! it, and it needs nothing of skein-control's.
 //!
 //! - [`status`]: what the kernel has, in the words of the contract (pure).
+//! - [`trace`]: what would become of a packet.
 
-pub mod status;
+mod status;
+mod trace;
 
 use crate::kernel::{Counters, Kernel, fills};
 use anyhow::Context as _;
 use skein_proto::inspect::{
-    NodeStatus, StatusRequest,
+    NodeStatus, StatusRequest, TraceReply, TraceRequest,
     inspect_server::{Inspect, InspectServer},
 };
 use std::{
@@ -81,19 +83,37 @@ impl Service {
         let (fills, drops) = read.await.context("reading the maps broke")??;
         Ok(status::node(&look, &fills, &drops))
     }
+
+    /// Errors are about what was asked for.
+    async fn trace(&self, request: TraceRequest) -> anyhow::Result<TraceReply> {
+        trace::trace(&self.kernel, &self.bpffs, request).await
+    }
+}
+
+/// An answer, if it comes in time. `refused` makes the status of an error.
+async fn answer<T>(
+    answer: impl Future<Output = anyhow::Result<T>>,
+    refused: fn(String) -> Status,
+) -> Result<Response<T>, Status> {
+    let answer = timeout(ANSWER_TIMEOUT, answer).await;
+    let late = || {
+        Status::deadline_exceeded(format!(
+            "the kernel's side is busy: no answer within {ANSWER_TIMEOUT:?}; try again"
+        ))
+    };
+    let answer = answer.map_err(|_| late())?;
+    let answer = answer.map_err(|error| refused(format!("{error:#}")))?;
+    Ok(Response::new(answer))
 }
 
 #[tonic::async_trait]
 impl Inspect for Service {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<NodeStatus>, Status> {
-        let looked = timeout(ANSWER_TIMEOUT, self.look()).await;
-        let late = || {
-            Status::deadline_exceeded(format!(
-                "the kernel's side is busy: no answer within {ANSWER_TIMEOUT:?}; try again"
-            ))
-        };
-        let status = looked.map_err(|_| late())?;
-        let internal = |error: anyhow::Error| Status::internal(format!("{error:#}"));
-        Ok(Response::new(status.map_err(internal)?))
+        answer(self.look(), Status::internal).await
+    }
+
+    async fn trace(&self, request: Request<TraceRequest>) -> Result<Response<TraceReply>, Status> {
+        let traced = self.trace(request.into_inner());
+        answer(traced, Status::invalid_argument).await
     }
 }

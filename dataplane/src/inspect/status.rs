@@ -228,7 +228,7 @@ fn vips(look: &Look, tasks: &Tasks<'_>, service: &network::Service) -> Vec<Vip> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::kernel::{Made, Services};
     use skein_abi::{
@@ -238,7 +238,7 @@ mod tests {
     };
     use std::{net::Ipv4Addr, sync::Arc};
 
-    const BACKEND: [u8; 4] = [10, 0, 1, 5];
+    pub const BACKEND: [u8; 4] = [10, 0, 1, 5];
 
     fn desired() -> Desired {
         let node = |id: &str, last: u8| network::Node {
@@ -286,7 +286,8 @@ mod tests {
         }
     }
 
-    fn look() -> Look {
+    /// Of a node with the service `web`, whose ports and VIP lead to one task.
+    pub fn look() -> Look {
         let key = PublishedKey {
             port: skein_abi::port(8080),
             proto: TCP,

@@ -188,6 +188,9 @@ impl Actor {
             Command::Detach(endpoint, answer) => {
                 let _ = answer.send(self.detach(&endpoint).await);
             }
+            Command::Try(trial, answer) => {
+                let _ = answer.send(self.programs.try_frame(&trial));
+            }
             Command::Stop => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())

@@ -74,6 +74,7 @@ pub use counters::Counters;
 pub use devices::CONTAINER_PREFIX;
 pub use fill::{Fill, fills};
 pub use plan::service_of;
+pub use programs::{Fate, Hook, Ran, Trial, map_pin};
 pub use requirements::check as check_requirements;
 pub use tables::{PublishedService, Services};
 
@@ -170,6 +171,7 @@ enum Command {
     Program(Arc<Desired>, oneshot::Sender<Made>),
     Attach(Attachment, oneshot::Sender<Result<(), AttachError>>),
     Detach(String, oneshot::Sender<anyhow::Result<()>>),
+    Try(Trial, oneshot::Sender<anyhow::Result<Vec<Ran>>>),
     Stop,
 }
 
@@ -271,6 +273,15 @@ impl Kernel {
     pub async fn detach(&self, endpoint_id: &str) -> anyhow::Result<()> {
         let id = endpoint_id.to_owned();
         self.ask(|answer| Command::Detach(id, answer)).await?
+    }
+
+    /// Runs the programs of a place on a frame that nobody sent (`BPF_PROG_TEST_RUN`), and tells what each made
+    /// of it, in order. They count it and remember its flow; it goes nowhere.
+    ///
+    /// # Errors
+    /// The kernel's side has stopped, or the kernel refuses.
+    pub async fn try_frame(&self, trial: Trial) -> anyhow::Result<Vec<Ran>> {
+        self.ask(|answer| Command::Try(trial, answer)).await?
     }
 
     /// Ends the kernel's side, after what was asked of it before.
