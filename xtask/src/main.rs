@@ -50,6 +50,9 @@ enum Command {
         /// Unit tests only: needs no root.
         #[arg(long)]
         unit: bool,
+        /// These end-to-end suites alone: names of files in `tests/tests`.
+        #[arg(conflicts_with = "unit")]
+        suites: Vec<String>,
     },
     /// Measure, against other programs where they do the same; `bench --help` says what.
     #[command(disable_help_flag = true)]
@@ -166,7 +169,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ebpf { check } => ebpf::ebpf(check)?,
         Command::Cluster { command } => return cluster(command),
         Command::Demo => return guarded(demo::demo),
-        Command::Test { unit } => return guarded(|| test::test(unit)),
+        Command::Test { unit, suites } => return guarded(|| test::test(unit, &suites)),
         Command::Bench { args } => return guarded(|| bench::bench(&args)),
         Command::Simulate(args) => simulate(args)?,
         Command::Hold(args) => hold::hold(&args)?,

@@ -1,0 +1,137 @@
+//! The end-to-end suites: one test after the other, as a cluster takes the whole machine, each in a process
+//! of its own.
+
+use super::Time;
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+const PACKAGE: &str = "skein-tests";
+/// Of that package.
+const FOLDER: &str = "tests";
+
+/// A program of cargo's that has the tests of one file.
+struct Suite {
+    name: String,
+    program: PathBuf,
+}
+
+/// What cargo says of a program that it has built, as far as it is looked at (`--message-format=json`).
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    #[serde(default)]
+    executable: Option<PathBuf>,
+    #[serde(default)]
+    target: Target,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+/// Builds the suites, and runs all tests of the `wanted` ones; of all, if none is named.
+pub fn run(cargo: &str, wanted: &[String]) -> anyhow::Result<Vec<Time>> {
+    let folder = crate::root().join(FOLDER);
+    let mut times = Vec::new();
+    let mut suites = build(cargo)?;
+    for name in wanted {
+        let names: Vec<&str> = suites.iter().map(|suite| suite.name.as_str()).collect();
+        ensure!(
+            names.contains(&name.as_str()),
+            "there is no suite {name:?}; there are {}",
+            names.join(", ")
+        );
+    }
+    suites.retain(|suite| wanted.is_empty() || wanted.contains(&suite.name));
+    for suite in suites {
+        println!("\nsuite {}", suite.name);
+        for test in names(&suite, &folder)? {
+            let began = Instant::now();
+            let status = command(&suite, &folder)
+                .args(["--exact", &test, "--test-threads=1"])
+                .status()
+                .with_context(|| format!("cannot run {}", suite.program.display()))?;
+            times.push(Time {
+                name: format!("{}::{test}", suite.name),
+                took: began.elapsed(),
+                passed: status.success(),
+            });
+        }
+    }
+    Ok(times)
+}
+
+fn build(cargo: &str) -> anyhow::Result<Vec<Suite>> {
+    let mut building = Command::new(cargo);
+    building
+        .args(["test", "-p", PACKAGE, "--no-run", "--tests"])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(crate::root())
+        .stderr(Stdio::inherit());
+    let built = building.output().context("cannot run cargo")?;
+    ensure!(built.status.success(), "the suites do not build");
+    let mut suites = suites(&String::from_utf8_lossy(&built.stdout));
+    suites.sort_by(|one, other| one.name.cmp(&other.name));
+    ensure!(!suites.is_empty(), "cargo built no suite of {PACKAGE}");
+    Ok(suites)
+}
+
+fn suites(messages: &str) -> Vec<Suite> {
+    let messages = messages.lines();
+    let messages = messages.filter_map(|line| serde_json::from_str::<Message>(line).ok());
+    let suite = |message: Message| {
+        let is_suite = message.reason == "compiler-artifact"
+            && message.target.kind.iter().any(|kind| kind == "test");
+        let program = message.executable.filter(|_| is_suite)?;
+        let name = message.target.name;
+        Some(Suite { name, program })
+    };
+    messages.filter_map(suite).collect()
+}
+
+/// As cargo would start it.
+fn command(suite: &Suite, folder: &Path) -> Command {
+    let mut command = Command::new(&suite.program);
+    command.current_dir(folder);
+    command
+}
+
+fn names(suite: &Suite, folder: &Path) -> anyhow::Result<Vec<String>> {
+    let listed = command(suite, folder)
+        .args(["--list", "--format", "terse"])
+        .output()
+        .with_context(|| format!("cannot run {}", suite.program.display()))?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let names = listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"));
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    ensure!(!names.is_empty(), "the suite {} has no tests", suite.name);
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_are_the_programs_of_test_files() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"skein_tests","kind":["lib"]},"executable":"/t/lib"}
+not JSON
+{"reason":"compiler-artifact","target":{"name":"flows","kind":["test"]},"executable":"/t/flows"}
+{"reason":"compiler-artifact","target":{"name":"xtask","kind":["bin"]},"executable":"/t/xtask"}
+{"reason":"build-finished","success":true}"#;
+        let found = suites(messages);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].name, "flows");
+        assert_eq!(found[0].program, Path::new("/t/flows"));
+    }
+}
