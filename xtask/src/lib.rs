@@ -8,6 +8,7 @@ pub mod check;
 pub mod cluster;
 pub mod demo;
 pub mod ebpf;
+pub mod fuzz;
 pub mod guard;
 mod image;
 pub mod process;

@@ -7,6 +7,7 @@ use xtask::{
     bench,
     cluster::{Attach, Cluster, Daemon, NODES_MAX, Shape, hold},
     demo, ebpf,
+    fuzz::{FuzzArgs, fuzz},
     guard::guarded,
     setup,
     simulate::{SimulateArgs, simulate},
@@ -63,6 +64,8 @@ enum Command {
     },
     /// Simulated clusters under seeded faults, until one breaks an invariant.
     Simulate(SimulateArgs),
+    /// Made-up input for what reads what others send.
+    Fuzz(FuzzArgs),
     /// One host of a cluster; started by `cluster up`.
     #[command(hide = true)]
     Hold(hold::HoldArgs),
@@ -172,6 +175,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Test { unit, suites } => return guarded(|| test::test(unit, &suites)),
         Command::Bench { args } => return guarded(|| bench::bench(&args)),
         Command::Simulate(args) => simulate(args)?,
+        Command::Fuzz(args) => fuzz(&args)?,
         Command::Hold(args) => hold::hold(&args)?,
     }
     Ok(ExitCode::SUCCESS)
