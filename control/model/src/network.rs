@@ -8,6 +8,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 /// Label of the networks that the swarm itself makes of what every engine has.
 pub const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
 
+/// The driver of networks that the swarm itself carries from node to node.
+pub const OVERLAY: &str = "overlay";
+
 /// A network of swarm scope.
 ///
 /// Its JSON is the store's own; the API shows networks in the form of `GET /networks`.
@@ -40,7 +43,7 @@ pub struct Network {
 pub struct NetworkSpec {
     pub name: String,
     pub labels: BTreeMap<String, String>,
-    /// `overlay`; or `bridge` and `host` for the two predefined ones.
+    /// `overlay`; or one whose networks are each node's own: see [`NetworkSpec::is_node_local`].
     pub driver: String,
     pub options: BTreeMap<String, String>,
     pub internal: bool,
@@ -50,9 +53,33 @@ pub struct NetworkSpec {
     pub enable_ipv6: bool,
     #[serde(rename = "IPAM")]
     pub ipam: Ipam,
+    /// Of a network of the nodes: that of each of them which has what it is made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_from: Option<NetworkReference>,
     /// The local networks `bridge` and `host` of every node, as the swarm sees them: hidden from
     /// lists, and never removed.
     pub predefined: bool,
+}
+
+impl NetworkSpec {
+    /// Whether each node has a network of its own by this name, on which it gives the addresses itself;
+    /// the managers give none, and carry nothing between the nodes.
+    pub fn is_node_local(&self) -> bool {
+        self.driver != OVERLAY
+    }
+
+    /// The `--config-only` network of the nodes that it is made of, if it names one.
+    pub fn config_from(&self) -> Option<&str> {
+        let reference = self.config_from.as_ref()?;
+        (!reference.network.is_empty()).then_some(&reference.network)
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "fields of the Docker Engine API")]
+pub struct NetworkReference {
+    pub network: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

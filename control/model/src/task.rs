@@ -1,8 +1,8 @@
 //! Tasks and their states.
 
 use crate::{
-    EndpointSpec, GenericResource, Meta, PortConfig, Runtime, ServiceMode, TaskSpec, Timestamp,
-    Version, is_default,
+    EndpointSpec, GenericResource, Meta, NetworkSpec, PortConfig, Runtime, ServiceMode, TaskSpec,
+    Timestamp, Version, is_default,
 };
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -145,16 +145,13 @@ pub struct TaskNetwork {
     #[serde(rename = "NetworkID")]
     pub network_id: String,
     /// The task's address with the prefix length of the network; `None` on networks whose addresses
-    /// the node gives (`bridge`, `host`).
+    /// the node gives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Net>,
-    /// What every engine calls the network, if it is one of the predefined (`bridge`, `host`); ""
-    /// for overlays. The allocator fills it in, as agents know of overlays only.
-    #[serde(
-        rename = "X-Skein-LocalNetwork",
-        skip_serializing_if = "String::is_empty"
-    )]
-    pub local_network: String,
+    /// The network, if its addresses are the node's to give; `None` for overlays. The allocator fills it
+    /// in, as agents are told of overlays only.
+    #[serde(rename = "X-Skein-Local", skip_serializing_if = "Option::is_none")]
+    pub local_network: Option<Box<NetworkSpec>>,
     /// Further names of the task on this network.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,

@@ -34,6 +34,8 @@ pub enum AttachError {
     Lookup(#[from] LookupError),
     #[error("network {0} not manually attachable")]
     NotAttachable(String),
+    #[error("network {0} is each node's own: only services come to it")]
+    NodeLocal(String),
     #[error(
         "invalid network aliases: at most {ALIASES_MAX} of at most {ALIAS_LENGTH_MAX} characters \
          are possible"
@@ -55,6 +57,9 @@ pub fn attach<'a>(
     let network = state.find_network(&request.network)?;
     if !network.spec.attachable || network.spec.ingress || network.spec.predefined {
         return Err(AttachError::NotAttachable(request.network.clone()));
+    }
+    if network.spec.is_node_local() {
+        return Err(AttachError::NodeLocal(request.network.clone()));
     }
     let is_possible = |alias: &String| !alias.is_empty() && alias.len() <= ALIAS_LENGTH_MAX;
     if request.aliases.len() > ALIASES_MAX || !request.aliases.iter().all(is_possible) {
@@ -97,6 +102,10 @@ mod tests {
             });
         });
         fixture.network("plain", |_| {});
+        fixture.network("lan", |network| {
+            network.spec.driver = "macvlan".into();
+            network.spec.attachable = true;
+        });
         decide(&mut fixture);
         fixture
     }
@@ -159,6 +168,10 @@ mod tests {
             ("absent", "network absent not found"),
             ("plain", "network plain not manually attachable"),
             ("ingress", "network ingress not manually attachable"),
+            (
+                "lan",
+                "network lan is each node's own: only services come to it",
+            ),
         ] {
             let error = ask(&mut fixture, "t", network, None).unwrap_err();
             assert_eq!(error.to_string(), expected);

@@ -121,7 +121,7 @@ mod tests {
         let object = json!({
             "ID": "a", "X-Skein-Role": "worker",
             "Status": {"X-Skein-AppliedAt": 1, "State": "ready"},
-            "Nets": [{"X-Skein-LocalNetwork": "", "NetworkID": "n"}],
+            "Nets": [{"X-Skein-Local": {}, "NetworkID": "n"}],
             "Spec": {"Labels": {"X-Skein-mine": "kept"}},
         });
         assert_eq!(

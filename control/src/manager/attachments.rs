@@ -103,7 +103,9 @@ fn refusal(error: &AttachError) -> Status {
     let message = error.to_string();
     match error {
         AttachError::Lookup(LookupError::NotFound { .. }) => Status::not_found(message),
-        AttachError::NotAttachable(_) => Status::permission_denied(message),
+        AttachError::NotAttachable(_) | AttachError::NodeLocal(_) => {
+            Status::permission_denied(message)
+        }
         AttachError::Lookup(LookupError::Ambiguous { .. }) | AttachError::Aliases => {
             Status::invalid_argument(message)
         }

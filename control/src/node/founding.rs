@@ -9,8 +9,8 @@ use crate::identity::{apply_spec, create_root, rotate_tokens, tls_info};
 use ipnet::Ipv4Net;
 use skein_model::{
     Action, Availability, Cluster, ClusterSpec, Ipam, Network, NetworkSpec, Node, NodeDescription,
-    NodeRole, NodeSpec, NodeState, NodeStatus, PREDEFINED_LABEL, Platform, RaftMember, Timestamp,
-    new_id,
+    NodeRole, NodeSpec, NodeState, NodeStatus, OVERLAY, PREDEFINED_LABEL, Platform, RaftMember,
+    Timestamp, new_id,
 };
 use skein_orchestration::allocator::PREFIX_MAX;
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -164,7 +164,7 @@ pub(super) fn found(
     };
     let ingress = NetworkSpec {
         name: "ingress".into(),
-        driver: "overlay".into(),
+        driver: OVERLAY.into(),
         ingress: true,
         ipam: Ipam {
             driver: "default".into(),

@@ -168,17 +168,18 @@ pub async fn join(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
 struct Routes {
     /// The one to the DNS server, apart from any other: the length of its prefix.
     to_dns: Option<u8>,
-    /// All others.
+    /// All others, unless the engine has another way out.
     out: bool,
 }
 
-/// A task has one way out, or without it one to the DNS server: names are asked for all the same. Of
-/// other containers' networks the engine chooses the way out itself, which may be none of the cluster's.
+/// A task has one way out of its overlays, and one to the DNS server: names are asked for all the same. Of
+/// other containers' networks the engine chooses the way out itself, which may be none of the cluster's; so
+/// it does where it has networks of its own beside a task's overlays.
 fn routes(desired: &Desired, endpoint: &StoredEndpoint, internal: bool) -> Routes {
     let has_route = endpoint.has_default_route;
     if wanted(desired, endpoint).is_some_and(is_tasks) {
         Routes {
-            to_dns: (has_route && internal).then_some(HOST_PREFIX),
+            to_dns: has_route.then_some(HOST_PREFIX),
             out: has_route && !internal,
         }
     } else {
@@ -359,7 +360,7 @@ mod tests {
             let routes = routes(desired, &endpoint, network == "closed");
             (routes.to_dns.is_some(), routes.out)
         };
-        assert_eq!(routes_of(&desired, "a-net", true, false), (false, true));
+        assert_eq!(routes_of(&desired, "a-net", true, false), (true, true));
         assert_eq!(routes_of(&desired, "a-net", false, false), (false, false));
         assert_eq!(routes_of(&desired, "closed", true, false), (true, false));
         for endpoint in desired.endpoints.values_mut() {

@@ -54,7 +54,7 @@ impl Allocator {
     fn networks(&mut self, draft: &mut Draft) {
         let waiting: Vec<_> = draft
             .networks()
-            .filter(|network| network.allocation.is_none() && network.spec.driver == "overlay")
+            .filter(|network| network.allocation.is_none() && !network.spec.is_node_local())
             .cloned()
             .collect();
         let Some(cluster) = draft.cluster().cloned() else {
@@ -100,7 +100,7 @@ impl Pools {
             .network(network_id)
             .filter(|network| !network.pending_deletion)
             .ok_or_else(|| format!("network {network_id} not found: it was removed"))?;
-        if network.spec.driver != "overlay" {
+        if network.spec.is_node_local() {
             return Ok(None);
         }
         let Some(allocation) = network.allocation else {
@@ -227,8 +227,8 @@ fn attach(
             address,
             aliases: aliases.to_vec(),
             local_network: match (address, state.network(network_id)) {
-                (None, Some(network)) => network.spec.name.clone(),
-                _ => String::new(),
+                (None, Some(network)) => Some(Box::new(network.spec.clone())),
+                _ => None,
             },
         });
     }

@@ -291,6 +291,34 @@ fn what_a_removed_network_has_is_no_others_before_its_last_task_has_ended() {
 }
 
 #[test]
+fn networks_of_the_nodes_get_nothing_and_go_to_the_nodes_with_their_tasks() {
+    let mut fixture = Fixture::default();
+    fixture.network("lan", |network| network.spec.driver = "macvlan".into());
+    fixture.service("web", |s| {
+        s.spec.task_template.networks = on(&["lan"]);
+        s.spec.endpoint_spec = publish(80, 8080);
+    });
+    fixture.task_of("web", "t");
+    fixture.allocate(&mut Allocator::default());
+    let lan = fixture.state.network("lan").unwrap();
+    assert_eq!((lan.allocation, lan.allocation_error.as_str()), (None, ""));
+    let web = fixture.state.service("web").unwrap();
+    let vips = web.endpoint.virtual_ips.iter();
+    let vips: Vec<_> = vips
+        .map(|vip| (vip.network_id.as_str(), vip.addr.is_some()))
+        .collect();
+    assert_eq!(vips, [("ingress", true), ("lan", false)]);
+    let task = fixture.state.task("t").unwrap();
+    assert_eq!(task.status.state, TaskState::Pending);
+    let [ingress, place] = &task.networks_attachments[..] else {
+        panic!("{:?}", task.networks_attachments)
+    };
+    assert!(ingress.address.is_some() && ingress.local_network.is_none());
+    assert_eq!(place.address, None);
+    assert_eq!(place.local_network.as_deref(), Some(&lan.spec));
+}
+
+#[test]
 fn a_service_is_left_alone_once_it_has_everything() {
     let mut fixture = Fixture::default();
     fixture.service("web", |s| s.spec_version = Version { index: 7 });

@@ -6,8 +6,8 @@ use super::{
     stock::reserved,
 };
 use skein_model::{
-    Availability, EngineDescription, MountKind, NodeState, Platform, Reservations, State, Task,
-    TaskState,
+    Availability, EngineDescription, MountKind, NodeState, OVERLAY, Platform, Reservations, State,
+    Task, TaskState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ pub(super) struct Demand<'a> {
 }
 
 /// Drivers of networks that Skein serves itself, or that every engine has.
-const BUILT_IN_NETWORKS: [&str; 3] = ["overlay", "bridge", "host"];
+const BUILT_IN_NETWORKS: [&str; 3] = [OVERLAY, "bridge", "host"];
 
 impl<'a> Demand<'a> {
     pub(super) fn of(state: &State, task: &'a Task) -> Self {

@@ -4,9 +4,9 @@ use super::*;
 use crate::testing::Fixture;
 use proptest::prelude::*;
 use skein_model::{
-    EndpointSpec, Healthcheck, Limits, Mount, NetworkAttachmentConfig, NetworkSpec, Placement,
-    PortConfig, PublishMode, Reservations, ResolutionMode, ResourceRequirements, RestartPolicy,
-    ServiceMode, ServiceSpec, UpdateConfig,
+    EndpointSpec, Healthcheck, IpamConfig, Limits, Mount, NetworkAttachmentConfig,
+    NetworkReference, NetworkSpec, Placement, PortConfig, PublishMode, Reservations,
+    ResolutionMode, ResourceRequirements, RestartPolicy, ServiceMode, ServiceSpec, UpdateConfig,
 };
 
 fn spec() -> ServiceSpec {
@@ -280,6 +280,60 @@ fn networks_are_refused_in_the_references_words() {
         refusal(&fixture, &|n| n.name = "a b".into()).unwrap_err(),
         "name must be valid as a DNS name component"
     );
+}
+
+#[test]
+fn networks_of_the_nodes_have_what_the_nodes_say() {
+    let fixture = Fixture::default();
+    let with = |change: &dyn Fn(&mut NetworkSpec)| {
+        let mut spec = NetworkSpec {
+            name: "lan".into(),
+            driver: "macvlan".into(),
+            config_from: Some(NetworkReference {
+                network: "lan-here".into(),
+            }),
+            ..NetworkSpec::default()
+        };
+        change(&mut spec);
+        check_network(&fixture.state, &spec).map_err(|error| (error.kind, error.message))
+    };
+    for driver in ["bridge", "host", "ipvlan", "macvlan"] {
+        with(&|n| n.driver = driver.into()).unwrap();
+    }
+    with(&|n| (n.config_from, n.enable_ipv6) = (None, true)).unwrap();
+    let (kind, message) = with(&|n| n.driver = "null".into()).unwrap_err();
+    assert_eq!(kind, SpecErrorKind::Invalid);
+    assert!(
+        message.starts_with("error during lookup of plugin null"),
+        "{message}"
+    );
+    type Change = fn(&mut NetworkSpec);
+    let refusals: [(Change, &str); 5] = [
+        (
+            |n| drop(n.labels.insert("a".into(), "b".into())),
+            "user specified configurations are not supported",
+        ),
+        (
+            |n| n.ipam.config.push(IpamConfig::default()),
+            "user specified configurations are not supported",
+        ),
+        (|n| n.enable_ipv6 = true, "user specified configurations"),
+        (
+            |n| drop(n.options.insert("parent".into(), "eth0".into())),
+            "network driver options are not supported",
+        ),
+        (
+            |n| (n.ingress, n.config_from) = (true, None),
+            "Ingress network can only be global scope network",
+        ),
+    ];
+    for (change, said) in refusals {
+        let (kind, message) = with(&change).unwrap_err();
+        assert_eq!(kind, SpecErrorKind::Forbidden);
+        assert!(message.starts_with(said), "{message}");
+    }
+    let (kind, _) = with(&|n| n.driver = "overlay".into()).unwrap_err();
+    assert_eq!(kind, SpecErrorKind::Unimplemented);
 }
 
 #[test]

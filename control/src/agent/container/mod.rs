@@ -30,7 +30,7 @@
 //! | `Resources.SwapBytes` | `MemorySwap`, the memory included |
 //! | `Resources.MemorySwappiness` | the same |
 //! | `RestartPolicy`, `Placement`, `ForceUpdate`, `Runtime` | nothing; the engine never restarts |
-//! | `Networks` | one endpoint each, with the address that the managers gave |
+//! | `Networks` | one endpoint each, with the address that the managers gave, or an alias of the engine's |
 //! | `LogDriver` | `LogConfig` |
 
 mod files;
@@ -40,7 +40,7 @@ mod plan;
 
 pub use files::{File, FilesError, Known, file_mounts, files};
 pub use observed::{Container, Health, observe};
-pub use plan::{Endpoint, Plan, SpecError, labels, plan};
+pub use plan::{Endpoint, Place, Plan, SpecError, labels, plan};
 
 /// Label that marks every container of a task; its value is empty.
 pub const LABEL_TASK: &str = "com.docker.swarm.task";

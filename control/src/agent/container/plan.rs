@@ -23,8 +23,28 @@ use std::{
 pub struct Endpoint {
     /// Name or ID of the network on the engine.
     pub network: String,
-    /// The address that the managers gave; `None` where the engine gives one.
-    pub address: Option<Ipv4Addr>,
+    /// What it is there, and who gives the address.
+    pub place: Place,
+}
+
+/// What a task's network is on the engine, and who gives the address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A twin with addresses of the managers, and this one.
+    Overlay(Ipv4Addr),
+    /// A twin with addresses of the engine's.
+    Local {
+        /// What the engine itself answers for the task, to its other containers on the network.
+        names: Vec<String>,
+    },
+    /// One that every engine has.
+    Predefined,
+}
+
+impl Endpoint {
+    fn is_on_overlay(&self) -> bool {
+        matches!(self.place, Place::Overlay(_))
+    }
 }
 
 /// What has to be asked of the engine to have a task's container, in the order of the fields.
@@ -93,7 +113,7 @@ impl Plan {
 /// What the engine has to make for `task` on the node so described.
 ///
 /// `dns` are the addresses of the resolver that knows the names of the cluster; they apply if the
-/// task is on an overlay (has an endpoint with an address).
+/// task is on an overlay.
 pub fn plan(
     task: &Task,
     node: &NodeDescription,
@@ -132,7 +152,7 @@ pub fn plan(
         }),
         networking_config: endpoints
             .first()
-            .filter(|first| first.address.is_some())
+            .filter(|first| first.place != Place::Predefined)
             .map(|first| NetworkingConfig {
                 endpoints_config: Some(HashMap::from([(first.network.clone(), settings(first))])),
             }),
@@ -258,7 +278,7 @@ type Resolver = (
 fn resolver(spec: &ContainerSpec, endpoints: &[Endpoint], dns: &[IpAddr]) -> Resolver {
     let own = spec.dns_config.clone().unwrap_or_default();
     let mut servers = Vec::new();
-    if endpoints.iter().any(|endpoint| endpoint.address.is_some()) {
+    if endpoints.iter().any(Endpoint::is_on_overlay) {
         servers.extend(dns.iter().map(IpAddr::to_string));
     }
     servers.extend(own.nameservers);
@@ -367,7 +387,7 @@ fn engine_ports(task: &Task, endpoints: &[Endpoint]) -> Result<Ports, SpecError>
     if of_engine.is_empty() {
         return Ok((None, None));
     }
-    if endpoints.iter().any(|endpoint| endpoint.address.is_some()) {
+    if endpoints.iter().any(Endpoint::is_on_overlay) {
         return Err(SpecError::EnginePortsOnOverlay);
     }
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
@@ -424,16 +444,25 @@ fn resource_env(resources: &[GenericResource]) -> Vec<String> {
 }
 
 fn settings(endpoint: &Endpoint) -> EndpointSettings {
-    // No aliases: names of services are answered by the cluster's resolver alone.
-    EndpointSettings {
-        ipam_config: endpoint.address.map(|address| EndpointIpamConfig {
-            ipv4_address: Some(address.to_string()),
-            ..EndpointIpamConfig::default()
-        }),
-        // Engines go by the network's name from here on, unless told its ID here, too; and one of that
-        // name that was removed from the swarm may still have tasks that end.
-        network_id: endpoint.address.map(|_| endpoint.network.clone()),
-        ..EndpointSettings::default()
+    // Engines go by the network's name from here on, unless told its ID here, too; and one of that
+    // name that was removed from the swarm may still have tasks that end.
+    let network_id = Some(endpoint.network.clone());
+    match &endpoint.place {
+        // No aliases: names of services are answered by the cluster's resolver alone.
+        Place::Overlay(address) => EndpointSettings {
+            ipam_config: Some(EndpointIpamConfig {
+                ipv4_address: Some(address.to_string()),
+                ..EndpointIpamConfig::default()
+            }),
+            network_id,
+            ..EndpointSettings::default()
+        },
+        Place::Local { names } => EndpointSettings {
+            aliases: list(names.clone()),
+            network_id,
+            ..EndpointSettings::default()
+        },
+        Place::Predefined => EndpointSettings::default(),
     }
 }
 

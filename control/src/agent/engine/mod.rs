@@ -10,7 +10,7 @@ mod pulls;
 
 pub use describe::describe;
 pub use guests::Guest;
-pub use networks::{DRIVER, TWIN_LABEL, TwinSpec};
+pub use networks::{CONFIG_LABEL, DRIVER, TWIN_LABEL, TwinSpec};
 
 use bollard::Docker;
 use std::{

@@ -2,11 +2,11 @@
 
 use super::{failure::Failure, registry::Environment};
 use crate::agent::{
-    container::{self, Container, Endpoint, File, FilesError, LABEL_TASK_ID, Plan},
+    container::{self, Container, Endpoint, File, FilesError, LABEL_TASK_ID, Place, Plan},
     engine::TwinSpec,
     store::{CREDENTIALS_WITHHELD, Record},
 };
-use skein_model::Task;
+use skein_model::{Task, TaskNetwork};
 use std::sync::Arc;
 
 /// Makes image, networks and container. What is there already is taken as it is, but for a container
@@ -40,15 +40,8 @@ pub(super) async fn prepare(
     let named: Vec<Endpoint> = task
         .networks_attachments
         .iter()
-        .map(|attachment| Endpoint {
-            network: if attachment.local_network.is_empty() {
-                attachment.network_id.clone()
-            } else {
-                attachment.local_network.clone()
-            },
-            address: attachment.address.map(|address| address.addr()),
-        })
-        .collect();
+        .map(|attachment| endpoint(task, attachment))
+        .collect::<Result<_, _>>()?;
     check_bind_sources(&plan_on(&named)?).await?;
     let files = files_of(environment, task)?;
     let image = &task.spec.container_spec.image;
@@ -62,10 +55,9 @@ pub(super) async fn prepare(
 
     let mut endpoints = Vec::with_capacity(named.len());
     for (attachment, endpoint) in task.networks_attachments.iter().zip(named) {
-        let network = if attachment.local_network.is_empty() {
-            twin(environment, &attachment.network_id).await?
-        } else {
-            endpoint.network
+        let network = match endpoint.place {
+            Place::Predefined => endpoint.network,
+            Place::Overlay(_) | Place::Local { .. } => twin(environment, attachment).await?,
         };
         endpoints.push(Endpoint {
             network,
@@ -92,6 +84,30 @@ pub(super) async fn prepare(
         }
         other => Ok(other?),
     }
+}
+
+/// A task's place on a network, which is named as the swarm does, or as every engine does.
+fn endpoint(task: &Task, attachment: &TaskNetwork) -> Result<Endpoint, Failure> {
+    let (network, place) = match (&attachment.local_network, attachment.address) {
+        (Some(spec), _) if spec.predefined => (&spec.name, Place::Predefined),
+        (Some(_), _) => {
+            let service = &task.service_name;
+            let mut names = vec![service.clone(), format!("tasks.{service}")];
+            names.extend(attachment.aliases.iter().cloned());
+            (&attachment.network_id, Place::Local { names })
+        }
+        (None, Some(address)) => (&attachment.network_id, Place::Overlay(address.addr())),
+        (None, None) => {
+            return Err(Failure::Final(format!(
+                "the managers gave the task no address on network {}",
+                attachment.network_id
+            )));
+        }
+    };
+    Ok(Endpoint {
+        network: network.clone(),
+        place,
+    })
 }
 
 /// The task's secrets and configs, as files of its container.
@@ -121,10 +137,17 @@ async fn write_files(
     Ok(container::file_mounts(&files, &paths))
 }
 
-/// The engine's own ID of the twin of a network of the swarm.
-async fn twin(environment: &Environment, network_id: &str) -> Result<String, Failure> {
-    if let Some(network) = environment.networks.network(network_id) {
-        let spec = TwinSpec::from(&network);
+/// The engine's own ID of the twin of a task's network.
+async fn twin(environment: &Environment, attachment: &TaskNetwork) -> Result<String, Failure> {
+    let network_id = &attachment.network_id;
+    let spec = match &attachment.local_network {
+        Some(spec) => Some(TwinSpec::local(network_id, spec)),
+        None => environment
+            .networks
+            .network(network_id)
+            .map(|network| TwinSpec::from(&network)),
+    };
+    if let Some(spec) = spec {
         return Ok(environment.engine.ensure_twin(&spec).await?);
     }
     // The managers tell of tasks and of networks in streams of their own.

@@ -17,7 +17,7 @@ use http::{Method, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::Value;
-use skein_model::{LookupError, State as Model};
+use skein_model::{LookupError, OVERLAY, State as Model};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -233,8 +233,9 @@ pub async fn create(State(local): State<Local>, request: Request) -> Result<Resp
     let spec = json::parse(&body)?;
     let name = spec["Name"].as_str().unwrap_or_default().to_owned();
     let request = Request::from_parts(parts, Body::from(body));
-    let of_swarm =
-        spec["Driver"] == "overlay" || spec["Scope"] == "swarm" || spec["Ingress"] == true;
+    let of_swarm = spec["Driver"] == OVERLAY || spec["Scope"] == "swarm" || spec["Ingress"] == true;
+    // What others are made of is each node's own, and the engine says what it may not have.
+    let of_swarm = of_swarm && spec["ConfigOnly"] != true;
     if !of_swarm {
         if local.swarm_network(&name, "").await?.is_some() {
             return Err(name_taken(&name));

@@ -1,8 +1,8 @@
 //! Networks of the swarm as Docker shows them.
 
-use crate::agent::engine::TWIN_LABEL;
+use crate::agent::engine::{CONFIG_LABEL, DRIVER, TWIN_LABEL};
 use serde_json::{Value, json};
-use skein_model::Network;
+use skein_model::{Network, OVERLAY};
 use std::collections::BTreeMap;
 
 /// Where Docker puts the VXLAN network identifiers.
@@ -17,8 +17,11 @@ fn options(network: &Network) -> BTreeMap<String, String> {
     options
 }
 
-/// The subnets: as given by the allocator, or else as asked for.
+/// The subnets: as given by the allocator, or else as asked for. Those of the nodes are their own.
 fn ipam_config(network: &Network) -> Value {
+    if network.spec.is_node_local() {
+        return json!([]);
+    }
     match &network.allocation {
         Some(allocation) => {
             let mut config = json!({"Subnet": allocation.subnet, "Gateway": allocation.gateway});
@@ -43,17 +46,21 @@ pub fn shown(network: &Network) -> Value {
         "EnableIPv4": true,
         "EnableIPv6": spec.enable_ipv6,
         "IPAM": {
-            "Driver": if spec.ipam.driver.is_empty() { "default" } else { &spec.ipam.driver },
+            "Driver": match spec.ipam.driver.as_str() {
+                _ if spec.is_node_local() => "",
+                "" => "default",
+                driver => driver,
+            },
             "Options": null,
             "Config": ipam_config(network),
         },
         "Internal": spec.internal,
         "Attachable": spec.attachable,
         "Ingress": spec.ingress,
-        "ConfigFrom": {"Network": ""},
+        "ConfigFrom": {"Network": spec.config_from().unwrap_or_default()},
         "ConfigOnly": false,
         "Containers": null,
-        "Options": options(network),
+        "Options": if spec.is_node_local() { Value::Null } else { json!(options(network)) },
         "Labels": if spec.labels.is_empty() { Value::Null } else { json!(spec.labels) },
     })
 }
@@ -91,9 +98,12 @@ pub fn in_task(network: &Network) -> Value {
         "Name": spec.name,
         "Labels": spec.labels,
         "DriverConfiguration": driver_configuration(network),
-        "IPAMOptions": ipam_options(network),
         "Scope": "swarm",
     });
+    // Nobody asked for those that every engine has.
+    if !spec.predefined {
+        shown["IPAMOptions"] = ipam_options(network);
+    }
     for (name, on) in [
         ("Internal", spec.internal),
         ("Attachable", spec.attachable),
@@ -104,14 +114,23 @@ pub fn in_task(network: &Network) -> Value {
             shown[name] = true.into();
         }
     }
+    if let Some(from) = spec.config_from() {
+        shown["ConfigFrom"] = json!({"Network": from});
+    }
+    let mut driver = json!({"Name": spec.driver});
+    let mut ipam = json!({"Driver": {}});
+    if !spec.is_node_local() {
+        driver["Options"] = json!(options(network));
+        ipam = json!({"Driver": {"Name": "default"}, "Configs": ipam_config(network)});
+    }
     json!({
         "ID": network.id,
         "Version": network.meta.version,
         "CreatedAt": network.meta.created_at,
         "UpdatedAt": network.meta.updated_at,
         "Spec": shown,
-        "DriverState": {"Name": spec.driver, "Options": options(network)},
-        "IPAMOptions": {"Driver": {"Name": "default"}, "Configs": ipam_config(network)},
+        "DriverState": driver,
+        "IPAMOptions": ipam,
     })
 }
 
@@ -126,12 +145,19 @@ pub fn from_twin(twin: &mut Value) {
         return;
     };
     twin["Id"] = id.into();
-    twin["Driver"] = "overlay".into();
     twin["Scope"] = "swarm".into();
-    twin["IPAM"]["Driver"] = "default".into();
-    twin["IPAM"]["Options"] = Value::Null;
+    if twin["Driver"] == DRIVER {
+        twin["Driver"] = OVERLAY.into();
+        twin["IPAM"]["Driver"] = "default".into();
+        twin["IPAM"]["Options"] = Value::Null;
+    }
+    let mut config_from = None;
     if let Some(labels) = twin["Labels"].as_object_mut() {
         labels.remove(TWIN_LABEL);
+        config_from = labels.remove(CONFIG_LABEL);
+    }
+    if let Some(name) = config_from {
+        twin["ConfigFrom"] = json!({"Network": name});
     }
     if let Some(options) = twin["Options"].as_object_mut() {
         options.retain(|name, _| !name.starts_with("skein."));
@@ -183,6 +209,28 @@ mod tests {
     }
 
     #[test]
+    fn a_network_of_the_nodes_has_no_more_than_they_have() {
+        let spec = json!({
+            "Name": "lan", "Driver": "macvlan", "ConfigFrom": {"Network": "lan-here"},
+            "Options": {"parent": "none"}, "IPAM": {"Config": [{"Subnet": "10.9.0.0/24"}]},
+        });
+        let network = Network {
+            spec: serde_json::from_value(spec).unwrap(),
+            ..Network::default()
+        };
+        let shown = shown(&network);
+        assert_eq!(
+            shown["IPAM"],
+            json!({"Driver": "", "Options": null, "Config": []})
+        );
+        assert_eq!(shown["Options"], Value::Null);
+        assert_eq!(shown["ConfigFrom"], json!({"Network": "lan-here"}));
+        let in_task = in_task(&network);
+        assert_eq!(in_task["DriverState"], json!({"Name": "macvlan"}));
+        assert_eq!(in_task["IPAMOptions"], json!({"Driver": {}}));
+    }
+
+    #[test]
     fn a_twin_is_shown_as_what_it_stands_for() {
         let mut twin = json!({
             "Name": "web", "Id": "ffff", "Driver": "skein", "Scope": "local",
@@ -196,6 +244,22 @@ mod tests {
                 "Name": "web", "Id": "n1", "Driver": "overlay", "Scope": "swarm",
                 "IPAM": {"Driver": "default", "Options": null, "Config": []},
                 "Options": {}, "Labels": {"a": "b"},
+            })
+        );
+
+        let mut twin = json!({
+            "Name": "lan", "Id": "ffff", "Driver": "macvlan", "Scope": "local",
+            "ConfigFrom": {"Network": ""}, "IPAM": {"Driver": "default", "Config": []},
+            "Options": {"parent": "eth0"},
+            "Labels": {"com.skein.network": "n1", "com.skein.config-from": "lan-here"},
+        });
+        from_twin(&mut twin);
+        assert_eq!(
+            twin,
+            json!({
+                "Name": "lan", "Id": "n1", "Driver": "macvlan", "Scope": "swarm",
+                "ConfigFrom": {"Network": "lan-here"}, "IPAM": {"Driver": "default", "Config": []},
+                "Options": {"parent": "eth0"}, "Labels": {},
             })
         );
     }

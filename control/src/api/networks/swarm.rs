@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use skein_model::{
-    Action, Ipam, IpamConfig, Kind, Network, NetworkSpec, Object, Rejection, State as Model, new_id,
+    Action, Ipam, IpamConfig, Kind, Network, NetworkSpec, OVERLAY, Object, Rejection,
+    State as Model, new_id,
 };
 use skein_orchestration::validate;
 use std::{str::FromStr, sync::Arc, time::Duration};
@@ -21,6 +22,10 @@ const FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope"
 /// How long a create waits for the network's subnet. The allocator is in the same process, so more
 /// than one round of consensus means that there is trouble, and the network comes later.
 const ALLOCATION_WAIT: Duration = Duration::from_secs(5);
+
+/// What whoever asks for a network of the nodes is told that Swarm takes, and never uses.
+const IGNORED: &str = "options and subnets of this network are ignored: each node has its own. Make a \
+                       --config-only network on every node, and this one with --config-from";
 
 pub async fn list_swarm(
     State(leader): State<Leader>,
@@ -106,6 +111,8 @@ pub async fn create_swarm(State(leader): State<Leader>, body: Bytes) -> Result<R
     validate::check_network(&state, &spec)?;
     let id = new_id(&mut rand::rng());
     let name = spec.name.clone();
+    let is_node_local = spec.is_node_local();
+    let is_ignored = is_node_local && !(spec.options.is_empty() && spec.ipam.config.is_empty());
     let network = Network {
         id: id.clone(),
         spec,
@@ -116,12 +123,11 @@ pub async fn create_swarm(State(leader): State<Leader>, body: Bytes) -> Result<R
         return Err(name_taken(&name));
     }
     created?;
-    let refusal = allocation(&leader, &id).await;
-    if let Some(reason) = refusal {
+    if !is_node_local && let Some(reason) = allocation(&leader, &id).await {
         leader.write(removal(id)).await?;
         return Err(ApiError::rpc(tonic::Code::InvalidArgument, reason));
     }
-    let answer = json!({"Id": id, "Warning": ""});
+    let answer = json!({"Id": id, "Warning": if is_ignored { IGNORED } else { "" }});
     Ok(json::respond(StatusCode::CREATED, &answer))
 }
 
@@ -171,7 +177,7 @@ fn parse_spec(value: Value) -> Result<NetworkSpec, ApiError> {
     let mut spec: NetworkSpec = json::typed(fields)?;
     spec.ipam = ipam;
     if spec.driver.is_empty() {
-        spec.driver = "overlay".into();
+        spec.driver = OVERLAY.into();
     }
     Ok(spec)
 }

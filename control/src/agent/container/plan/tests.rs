@@ -32,7 +32,7 @@ fn body(plan: &Plan) -> Value {
 fn overlay(network: &str, address: [u8; 4]) -> Endpoint {
     Endpoint {
         network: network.into(),
-        address: Some(address.into()),
+        place: Place::Overlay(address.into()),
     }
 }
 
@@ -230,7 +230,7 @@ fn the_engine_publishes_what_the_dataplane_does_not_carry() {
     let task = task(json!({"ContainerSpec": {"Image": "demo"}}), rest);
     let bridge = [Endpoint {
         network: "bridge".into(),
-        address: None,
+        place: Place::Predefined,
     }];
     let made = body(&plan(&task, &node(), &bridge, &[]).unwrap());
     assert_eq!(made["ExposedPorts"], json!({"53/sctp": {}, "80/sctp": {}}));
@@ -254,12 +254,36 @@ fn the_engine_publishes_what_the_dataplane_does_not_carry() {
     assert_eq!(made["HostConfig"].get("PortBindings"), None);
     let host = [Endpoint {
         network: "host".into(),
-        address: None,
+        place: Place::Predefined,
     }];
     for task in [task, carried] {
         let error = plan(&task, &node(), &host, &[]).unwrap_err();
         assert_eq!(error, SpecError::HostPortsOnHost);
     }
+}
+
+#[test]
+fn on_a_network_of_the_engines_own_the_engine_gives_address_and_names() {
+    let local = |network: &str| Endpoint {
+        network: network.into(),
+        place: Place::Local {
+            names: vec!["web".into()],
+        },
+    };
+    let task = task(json!({"ContainerSpec": {"Image": "demo"}}), json!({}));
+    let dns = ["198.18.0.1".parse().unwrap()];
+    let made = plan(&task, &node(), &[local("mac1"), local("mac2")], &dns).unwrap();
+    let (first, second) = (body(&made), serde_json::to_value(&made.connect).unwrap());
+    assert_eq!(first["HostConfig"]["NetworkMode"], "mac1");
+    assert_eq!(first["HostConfig"].get("Dns"), None);
+    assert_eq!(
+        first["NetworkingConfig"]["EndpointsConfig"]["mac1"],
+        json!({"Aliases": ["web"], "NetworkID": "mac1"})
+    );
+    assert_eq!(
+        second[0][1]["EndpointConfig"],
+        json!({"Aliases": ["web"], "NetworkID": "mac2"})
+    );
 }
 
 #[test]
