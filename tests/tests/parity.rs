@@ -85,6 +85,16 @@ const WANTED: &[Wanted] = &[
         "what would cross the wire in the clear is not to be called encrypted",
     ),
     wanted(
+        "network create -d overlay --(ipv6|subnet fd00)",
+        r"^swarm: (<id>|six(-only)?|\(exit 0\))$|^skein: (\(stderr\) .*(IPv6 is not supported|invalid subnet fd00)|\(exit 1\)$)",
+        "overlays have no IPv6: Swarm takes it, but gives services no such address",
+    ),
+    wanted(
+        "network create -d overlay --config-from",
+        r"^swarm: (<id>|on-lan-here|\(exit 0\))$|^skein: (\(stderr\) .*not made of networks of the nodes|\(exit 1\)$)",
+        "the subnet of an overlay is the swarm's to give, not each node's",
+    ),
+    wanted(
         "--name twice",
         r"twice|^swarm: (<id>|\(exit 0\))$|^skein: \(exit 1\)$",
         "the engine would refuse every task that is twice on a network",

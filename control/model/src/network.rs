@@ -11,6 +11,9 @@ pub const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
 /// The driver of networks that the swarm itself carries from node to node.
 pub const OVERLAY: &str = "overlay";
 
+/// The driver of addresses that the swarm itself gives.
+pub const DEFAULT_IPAM: &str = "default";
+
 /// A network of swarm scope.
 ///
 /// Its JSON is the store's own; the API shows networks in the form of `GET /networks`.
@@ -89,6 +92,13 @@ pub struct Ipam {
     pub driver: String,
     pub options: BTreeMap<String, String>,
     pub config: Vec<IpamConfig>,
+}
+
+impl Ipam {
+    /// Whether no other driver of addresses is asked for than the swarm's.
+    pub fn is_of_swarm(&self) -> bool {
+        matches!(self.driver.as_str(), "" | DEFAULT_IPAM)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

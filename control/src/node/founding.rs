@@ -8,9 +8,9 @@ use super::{
 use crate::identity::{apply_spec, create_root, rotate_tokens, tls_info};
 use ipnet::Ipv4Net;
 use skein_model::{
-    Action, Availability, Cluster, ClusterSpec, Ipam, Network, NetworkSpec, Node, NodeDescription,
-    NodeRole, NodeSpec, NodeState, NodeStatus, OVERLAY, PREDEFINED_LABEL, Platform, RaftMember,
-    Timestamp, new_id,
+    Action, Availability, Cluster, ClusterSpec, DEFAULT_IPAM, Ipam, Network, NetworkSpec, Node,
+    NodeDescription, NodeRole, NodeSpec, NodeState, NodeStatus, OVERLAY, PREDEFINED_LABEL,
+    Platform, RaftMember, Timestamp, new_id,
 };
 use skein_orchestration::allocator::PREFIX_MAX;
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -167,7 +167,7 @@ pub(super) fn found(
         driver: OVERLAY.into(),
         ingress: true,
         ipam: Ipam {
-            driver: "default".into(),
+            driver: DEFAULT_IPAM.into(),
             ..Ipam::default()
         },
         ..NetworkSpec::default()

@@ -16,7 +16,6 @@ const ENCRYPTED_OPTION: &str = "encrypted";
 /// # Errors
 /// The first thing that is wrong with it.
 pub fn check_network(state: &State, spec: &NetworkSpec) -> Result<(), SpecError> {
-    check_configuration(spec)?;
     check_name(&spec.name)?;
     if spec.labels.contains_key(PREDEFINED_LABEL) {
         return Err(SpecError::with(
@@ -38,41 +37,21 @@ pub fn check_network(state: &State, spec: &NetworkSpec) -> Result<(), SpecError>
             ));
         }
     }
-    match spec.driver.as_str() {
-        OVERLAY => check_overlay(state, spec),
-        driver if NODE_LOCAL.contains(&driver) => Ok(()),
-        driver => Err(SpecError::invalid(format!(
-            "error during lookup of plugin {driver}: networks of swarm scope are of the drivers \
-             {OVERLAY}, {}",
-            NODE_LOCAL.join(", ")
-        ))),
+    let driver = spec.driver.as_str();
+    if driver != OVERLAY && !NODE_LOCAL.contains(&driver) {
+        return Err(no_plugin(driver));
+    }
+    if !spec.ipam.is_of_swarm() {
+        return Err(no_plugin(&spec.ipam.driver));
+    }
+    match spec.is_node_local() {
+        true => Ok(()),
+        false => check_overlay(state, spec),
     }
 }
 
-/// What an engine refuses before it asks the swarm.
-fn check_configuration(spec: &NetworkSpec) -> Result<(), SpecError> {
-    let forbidden = |what| Err(SpecError::with(SpecErrorKind::Forbidden, what));
-    let ipam = &spec.ipam;
-    let says_nothing = matches!(ipam.driver.as_str(), "" | "default")
-        && ipam.options.is_empty()
-        && ipam.config.is_empty()
-        && spec.labels.is_empty()
-        && !spec.enable_ipv6;
-    if spec.config_from().is_some() && !says_nothing {
-        return forbidden(
-            "user specified configurations are not supported if the network depends on a configuration \
-             network",
-        );
-    }
-    if spec.config_from().is_some() && !spec.options.is_empty() {
-        return forbidden(
-            "network driver options are not supported if the network depends on a configuration network",
-        );
-    }
-    if spec.ingress && NODE_LOCAL.contains(&spec.driver.as_str()) {
-        return forbidden("Ingress network can only be global scope network");
-    }
-    Ok(())
+fn no_plugin(driver: &str) -> SpecError {
+    SpecError::invalid(format!("error during lookup of plugin {driver}"))
 }
 
 fn check_overlay(state: &State, spec: &NetworkSpec) -> Result<(), SpecError> {

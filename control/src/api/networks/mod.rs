@@ -3,6 +3,7 @@
 
 mod attaching;
 mod containers;
+mod creation;
 mod local;
 mod prune;
 mod rewriting;

@@ -2,11 +2,13 @@
 
 use crate::agent::engine::{CONFIG_LABEL, DRIVER, TWIN_LABEL};
 use serde_json::{Value, json};
-use skein_model::{Network, OVERLAY};
+use skein_model::{DEFAULT_IPAM, Network, OVERLAY};
+use skein_orchestration::allocator::VNI_OPTION;
 use std::collections::BTreeMap;
 
-/// Where Docker puts the VXLAN network identifiers.
-const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+/// What Swarm adds to options for the driver of addresses: the next one is given before those that were
+/// given back.
+const SERIAL_OPTION: &str = "com.docker.network.ipam.serial";
 
 /// What the user asked for, and the network identifier.
 fn options(network: &Network) -> BTreeMap<String, String> {
@@ -46,12 +48,8 @@ pub fn shown(network: &Network) -> Value {
         "EnableIPv4": true,
         "EnableIPv6": spec.enable_ipv6,
         "IPAM": {
-            "Driver": match spec.ipam.driver.as_str() {
-                _ if spec.is_node_local() => "",
-                "" => "default",
-                driver => driver,
-            },
-            "Options": null,
+            "Driver": if spec.is_node_local() { "" } else { DEFAULT_IPAM },
+            "Options": driver_of_addresses(network).get("Options"),
             "Config": ipam_config(network),
         },
         "Internal": spec.internal,
@@ -63,6 +61,20 @@ pub fn shown(network: &Network) -> Value {
         "Options": if spec.is_node_local() { Value::Null } else { json!(options(network)) },
         "Labels": if spec.labels.is_empty() { Value::Null } else { json!(spec.labels) },
     })
+}
+
+/// Who gives the addresses, and how; of networks of the nodes nobody in the swarm does.
+fn driver_of_addresses(network: &Network) -> Value {
+    let options = &network.spec.ipam.options;
+    if network.spec.is_node_local() {
+        return json!({});
+    }
+    let mut driver = json!({"Name": DEFAULT_IPAM});
+    if !options.is_empty() {
+        driver["Options"] = json!(options);
+        driver["Options"][SERIAL_OPTION] = "true".into();
+    }
+    driver
 }
 
 /// What the user asked of the driver; the swarm's own ingress network is without.
@@ -83,7 +95,7 @@ fn ipam_options(network: &Network) -> Value {
     let spec = &network.spec;
     let mut options = match spec.ingress {
         true => json!({"Driver": {}}),
-        false => json!({"Driver": {"Name": "default"}}),
+        false => json!({"Driver": {"Name": DEFAULT_IPAM}}),
     };
     if !spec.ipam.config.is_empty() {
         options["Configs"] = json!(spec.ipam.config);
@@ -118,10 +130,10 @@ pub fn in_task(network: &Network) -> Value {
         shown["ConfigFrom"] = json!({"Network": from});
     }
     let mut driver = json!({"Name": spec.driver});
-    let mut ipam = json!({"Driver": {}});
+    let mut ipam = json!({"Driver": driver_of_addresses(network)});
     if !spec.is_node_local() {
         driver["Options"] = json!(options(network));
-        ipam = json!({"Driver": {"Name": "default"}, "Configs": ipam_config(network)});
+        ipam["Configs"] = ipam_config(network);
     }
     json!({
         "ID": network.id,

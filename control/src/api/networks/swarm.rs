@@ -1,6 +1,6 @@
 //! What the leader answers of its networks.
 
-use super::{shape, verbose};
+use super::{creation, shape, verbose};
 use crate::api::{Leader, error::ApiError, filters::Filters, json, query::Params};
 use axum::{
     extract::{Path, State},
@@ -9,12 +9,9 @@ use axum::{
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
-use skein_model::{
-    Action, Ipam, IpamConfig, Kind, Network, NetworkSpec, OVERLAY, Object, Rejection,
-    State as Model, new_id,
-};
+use skein_model::{Action, Kind, Network, Object, Rejection, State as Model, new_id};
 use skein_orchestration::validate;
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 const FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
@@ -106,7 +103,8 @@ pub(super) fn removal(id: String) -> Action {
 }
 
 pub async fn create_swarm(State(leader): State<Leader>, body: Bytes) -> Result<Response, ApiError> {
-    let spec = parse_spec(json::parse(&body)?)?;
+    let spec = creation::parse(json::parse(&body)?)?;
+    creation::check(&spec)?;
     let state = leader.read().await?;
     validate::check_network(&state, &spec)?;
     let id = new_id(&mut rand::rng());
@@ -149,90 +147,4 @@ async fn allocation(leader: &Leader, id: &str) -> Option<String> {
     let state = timeout(ALLOCATION_WAIT, allocated).await.ok()?.ok()?;
     let error = &state.network(id)?.allocation_error;
     (!error.is_empty()).then(|| error.clone())
-}
-
-/// Reads the body of a create.
-fn parse_spec(value: Value) -> Result<NetworkSpec, ApiError> {
-    if value["EnableIPv4"] == false {
-        return Err(ApiError::invalid(
-            "IPv4 cannot be disabled in a Swarm scoped network",
-        ));
-    }
-    let configs = value["IPAM"]["Config"].as_array();
-    let config = configs
-        .into_iter()
-        .flatten()
-        .map(parse_ipam)
-        .collect::<Result<_, _>>()?;
-    let ipam = Ipam {
-        driver: value["IPAM"]["Driver"].as_str().unwrap_or_default().into(),
-        config,
-        ..Ipam::default()
-    };
-    let mut fields = value;
-    if let Some(fields) = fields.as_object_mut() {
-        fields.remove("IPAM");
-        fields.remove("Predefined");
-    }
-    let mut spec: NetworkSpec = json::typed(fields)?;
-    spec.ipam = ipam;
-    if spec.driver.is_empty() {
-        spec.driver = OVERLAY.into();
-    }
-    Ok(spec)
-}
-
-fn parse_ipam(config: &Value) -> Result<IpamConfig, ApiError> {
-    Ok(IpamConfig {
-        subnet: address(config, "Subnet", "subnet")?,
-        ip_range: address(config, "IPRange", "range")?,
-        gateway: address(config, "Gateway", "gateway")?,
-        auxiliary_addresses: match config.get("AuxiliaryAddresses") {
-            Some(addresses) => json::typed(addresses.clone())?,
-            None => Default::default(),
-        },
-    })
-}
-
-fn address<T: FromStr>(config: &Value, field: &str, what: &str) -> Result<Option<T>, ApiError> {
-    match config[field].as_str() {
-        None | Some("") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            ApiError::rpc(
-                tonic::Code::InvalidArgument,
-                format_args!("ipam configuration: invalid {what} {text}"),
-            )
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_cli_sends_is_read() {
-        let body = br#"{"Name":"web","CheckDuplicate":true,"Driver":"overlay","Scope":"","EnableIPv6":false,"Predefined":true,
-            "IPAM":{"Driver":"default","Options":{},"Config":[{"Subnet":"10.9.0.0/24","Gateway":""}]},
-            "Internal":false,"Attachable":true,"Ingress":false,"ConfigOnly":false,"ConfigFrom":null,"Options":{},"Labels":{}}"#;
-        let spec = parse_spec(json::parse(body).unwrap()).unwrap();
-        assert!(spec.attachable && !spec.predefined);
-        assert_eq!(
-            spec.ipam.config[0].subnet,
-            Some("10.9.0.0/24".parse().unwrap())
-        );
-        assert_eq!(spec.ipam.config[0].gateway, None);
-    }
-
-    #[test]
-    fn bad_addresses_are_refused_in_the_references_words() {
-        let value = json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.9.0.0"}]}});
-        let error = parse_spec(value).unwrap_err();
-        assert_eq!(error.status, 400);
-        assert!(
-            error
-                .message
-                .ends_with("ipam configuration: invalid subnet 10.9.0.0")
-        );
-    }
 }
