@@ -22,14 +22,17 @@ const ROOT_NAME: &str = "swarm-ca";
 
 /// A certificate could not be made or read.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("could not {what}: {reason}")]
-pub struct AuthorityError {
-    what: &'static str,
-    reason: String,
+pub enum AuthorityError {
+    #[allow(missing_docs, reason = "the message says it")]
+    #[error("could not {what}: {reason}")]
+    Failed { what: &'static str, reason: String },
+    /// In the reference's words.
+    #[error("certificate key mismatch")]
+    KeyMismatch,
 }
 
 fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> AuthorityError {
-    move |reason| AuthorityError {
+    move |reason| AuthorityError::Failed {
         what,
         reason: reason.to_string(),
     }
@@ -241,7 +244,7 @@ pub fn import_root(cert_pem: &str, key_pem: &str) -> Result<RootCa, AuthorityErr
     let (_, pem) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(failed(IMPORT))?;
     let certificate = pem.parse_x509().map_err(failed(IMPORT))?;
     if certificate.public_key().subject_public_key.as_ref() != key.public_key_raw() {
-        return Err(failed_with("certificate key mismatch"));
+        return Err(AuthorityError::KeyMismatch);
     }
     if !certificate.is_ca() {
         return Err(failed_with("the certificate is not a CA's"));

@@ -250,7 +250,7 @@ mod tests {
         let mut config = asked(&root);
         config.signing_ca_key = aged.key_pem;
         let mismatch = refused(config, now()).unwrap_err();
-        assert!(mismatch.ends_with("certificate key mismatch"), "{mismatch}");
+        assert_eq!(mismatch, "certificate key mismatch");
         let mut config = asked(&root);
         config.signing_ca_key.clear();
         let external = "there must be at least one valid, reachable external CA corresponding to \

@@ -67,11 +67,18 @@ fn address<T: FromStr>(config: &Value, field: &str, what: &str) -> Result<Option
     }
 }
 
+/// Drivers that engines have themselves: others are plugins, which networks of the swarm have none of.
+const BUILT_IN: [&str; 6] = ["bridge", "host", "ipvlan", "macvlan", "null", OVERLAY];
+
 /// What an engine refuses before it asks the swarm, and in its own words.
 ///
 /// # Errors
-/// 403
+/// 403; 404 for a driver that there is not.
 pub fn check(spec: &NetworkSpec) -> Result<(), ApiError> {
+    if !BUILT_IN.contains(&spec.driver.as_str()) {
+        let driver = &spec.driver;
+        return Err(ApiError::not_found(format!("plugin {driver:?} not found")));
+    }
     let forbidden = |what: &str| Err(ApiError::new(StatusCode::FORBIDDEN, what));
     let ipam = &spec.ipam;
     let says_nothing = ipam.is_of_swarm()
@@ -127,6 +134,20 @@ mod tests {
                 .message
                 .ends_with("ipam configuration: invalid subnet 10.9.0.0")
         );
+    }
+
+    #[test]
+    fn a_driver_that_is_nobody_s_is_not_found() {
+        let with = |driver: &str| {
+            let spec = NetworkSpec {
+                driver: driver.into(),
+                ..NetworkSpec::default()
+            };
+            check(&spec).map_err(|error| (error.status.as_u16(), error.message))
+        };
+        with("macvlan").unwrap();
+        let expected = (404, "plugin \"bogus\" not found".to_owned());
+        assert_eq!(with("bogus"), Err(expected));
     }
 
     #[test]
