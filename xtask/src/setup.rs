@@ -53,7 +53,11 @@ pub fn setup(ebpf: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn install(packages: &[(&str, &'static str)]) -> anyhow::Result<()> {
+/// Installs those of `packages`, each with a file that shows that it is there, that are missing.
+///
+/// # Errors
+/// They cannot be installed; with their names.
+pub fn install(packages: &[(&str, &'static str)]) -> anyhow::Result<()> {
     let mut missing: Vec<&str> = packages
         .iter()
         .filter(|(shows, _)| !Path::new(shows).exists())

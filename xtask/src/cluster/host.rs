@@ -175,7 +175,7 @@ impl Host {
     /// # Errors
     /// It fails; with what it said.
     pub fn docker(&self, args: &[&str]) -> anyhow::Result<String> {
-        self.docker_at("docker", Daemon::Control, args)
+        self.docker_of(Daemon::Control, args)
     }
 
     /// Runs the docker CLI against the node's engine, past Skein.
@@ -183,7 +183,15 @@ impl Host {
     /// # Errors
     /// It fails; with what it said.
     pub fn engine(&self, args: &[&str]) -> anyhow::Result<String> {
-        self.docker_at("docker", Daemon::Engine, args)
+        self.docker_of(Daemon::Engine, args)
+    }
+
+    /// Runs the docker CLI against one of the node's daemons that serve its API.
+    ///
+    /// # Errors
+    /// It fails; with what it said.
+    pub fn docker_of(&self, daemon: Daemon, args: &[&str]) -> anyhow::Result<String> {
+        self.docker_at("docker", daemon, args)
     }
 
     /// Runs one of several docker CLIs, by its path, against Skein on this node.

@@ -17,6 +17,8 @@ pub use cgroup::cgroup_roots;
 pub use daemon::{Attach, Daemon};
 use hold::Tie;
 pub use host::Host;
+pub use swarm::form;
+pub use wire::join;
 
 use crate::{image, process::is_alive, run::Step};
 use anyhow::{Context as _, ensure};
@@ -132,12 +134,35 @@ impl Cluster {
 
     fn with_daemons(name: &str, shape: &Shape, daemons: &[Daemon]) -> anyhow::Result<Self> {
         ensure!(
+            (1..=shape.nodes).contains(&shape.managers),
+            "1 to all of a cluster's nodes are managers"
+        );
+        let names: Vec<String> = (1..=shape.nodes).map(|n| format!("n{n}")).collect();
+        let cluster = Self::of_hosts(name, &names)?;
+        let nodes: Vec<&Host> = cluster.nodes().collect();
+        for host in cluster.hosts().iter().filter(|host| host.name() != SWITCH) {
+            cluster.attach(host, shape.attach)?;
+        }
+        cluster.boot(&nodes, daemons)?;
+        if shape.init {
+            swarm::form(&nodes, shape.managers.into(), Daemon::Control)?;
+        }
+        Ok(cluster)
+    }
+
+    /// A client and other hosts on one switch, on which nothing runs: nodes, whose names begin with an
+    /// `n`, for [`Cluster::boot`], others for whatever is tried on them.
+    ///
+    /// # Errors
+    /// As [`Cluster::up`].
+    pub fn of_hosts(name: &str, hosts: &[String]) -> anyhow::Result<Self> {
+        ensure!(
             nix::unistd::geteuid().is_root(),
             "a cluster needs root: namespaces, mounts and BPF are its parts"
         );
         ensure!(
-            (1..=NODES_MAX).contains(&shape.nodes) && (1..=shape.nodes).contains(&shape.managers),
-            "a cluster has 1 to {NODES_MAX} nodes, and 1 to all of them are managers"
+            (1..=usize::from(NODES_MAX)).contains(&hosts.len()),
+            "a cluster has 1 to {NODES_MAX} nodes"
         );
         sweep()?;
         let folder = folder_of(name)?;
@@ -157,36 +182,49 @@ impl Cluster {
             ties: Vec::new(),
             keep: false,
         };
-        cluster.make_hosts(shape, &binaries)?;
+        cluster.make_hosts(hosts, &binaries)?;
+        Ok(cluster)
+    }
+
+    /// Starts daemons on nodes, and loads the demo image into their engines.
+    ///
+    /// # Errors
+    /// A daemon does not start.
+    pub fn boot(&self, nodes: &[&Host], daemons: &[Daemon]) -> anyhow::Result<()> {
         let step = Step::begin("start the daemons");
-        for host in cluster.nodes() {
+        for host in nodes {
             host.start(daemons)?;
         }
         step.end("they run");
         let step = Step::begin("load the demo image into each engine");
-        for host in cluster.nodes() {
+        for host in nodes {
             image::import(host)?;
         }
         step.end("done");
-        if shape.init {
-            swarm::form(&cluster, shape)?;
-        }
-        Ok(cluster)
+        Ok(())
     }
 
-    fn make_hosts(&mut self, shape: &Shape, binaries: &Path) -> anyhow::Result<()> {
-        let step = Step::begin(&format!(
-            "make {} nodes, a client and a switch",
-            shape.nodes
-        ));
-        let base = NETWORK.0.to_bits();
-        let mut hosts = vec![(SWITCH.to_owned(), base), (CLIENT.to_owned(), base + 250)];
-        for n in 1..=shape.nodes {
-            hosts.push((format!("n{n}"), base + u32::from(n)));
+    /// Chooses the hook of a node that is not booted yet, and lets the switch take what it sends.
+    ///
+    /// # Errors
+    /// The switch's port refuses.
+    pub fn attach(&self, host: &Host, attach: Attach) -> anyhow::Result<()> {
+        host.set_attach(attach)?;
+        if attach == Attach::Xdp {
+            wire::take_from_xdp(self.host(SWITCH)?, host)?;
         }
+        Ok(())
+    }
+
+    fn make_hosts(&mut self, names: &[String], binaries: &Path) -> anyhow::Result<()> {
+        let count = names.len();
+        let step = Step::begin(&format!("make {count} hosts, a client and a switch"));
+        let base = NETWORK.0.to_bits();
+        let mut hosts = vec![(SWITCH, base), (CLIENT, base + 250)];
+        hosts.extend(names.iter().map(String::as_str).zip(base + 1..));
         for (name, address) in hosts {
             let address = Ipv4Addr::from_bits(address);
-            let (host, tie) = Host::make(&self.folder, &name, address, binaries)?;
+            let (host, tie) = Host::make(&self.folder, name, address, binaries)?;
             self.record.hosts.push(host);
             self.ties.push(tie);
             self.store()?;
@@ -195,10 +233,6 @@ impl Cluster {
         wire::make_switch(switch)?;
         for host in self.hosts().iter().filter(|host| host.name() != SWITCH) {
             wire::plug_in(switch, host)?;
-            host.set_attach(shape.attach)?;
-            if shape.attach == Attach::Xdp {
-                wire::take_from_xdp(switch, host)?;
-            }
         }
         step.end("done");
         Ok(())

@@ -1,52 +1,46 @@
 //! The nodes form a swarm, by the docker CLI as a user would do it.
 
-use super::{Cluster, Shape};
+use super::{Daemon, Host};
 use crate::run::{Step, wait_until};
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use std::time::Duration;
 
 /// Joining takes a certificate, a place in the Raft group, and a first heartbeat.
 const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Makes the first node a manager, lets the others join, and waits until all are ready.
-pub fn form(cluster: &Cluster, shape: &Shape) -> anyhow::Result<()> {
+/// Makes the first node a manager, lets the others join, the first `managers` as such, and waits until
+/// all are ready. The swarm is Skein's, or the engines' own: `of` is the daemon that is asked.
+///
+/// # Errors
+/// There is no node, one refuses, or not all are ready in time.
+pub fn form(nodes: &[&Host], managers: usize, of: Daemon) -> anyhow::Result<()> {
     let step = Step::begin("form a swarm");
-    let first = cluster.host("n1")?;
-    first.docker(&[
-        "swarm",
-        "init",
-        "--advertise-addr",
-        &first.address().to_string(),
-    ])?;
-    let address = format!("{}:2377", first.address());
-    for (host, n) in cluster.nodes().zip(1..).skip(1) {
-        let role = if n <= shape.managers {
-            "manager"
-        } else {
-            "worker"
-        };
-        let token = first.docker(&["swarm", "join-token", "-q", role])?;
-        host.docker(&["swarm", "join", "--token", token.trim(), &address])?;
+    let (first, others) = nodes.split_first().context("a swarm without nodes")?;
+    let own = first.address().to_string();
+    first.docker_of(of, &["swarm", "init", "--advertise-addr", &own])?;
+    let address = format!("{own}:2377");
+    for (host, n) in others.iter().zip(2..) {
+        let role = if n <= managers { "manager" } else { "worker" };
+        let token = first.docker_of(of, &["swarm", "join-token", "-q", role])?;
+        host.docker_of(of, &["swarm", "join", "--token", token.trim(), &address])?;
     }
+    let (all, format) = (nodes.len(), "{{.Status}} {{.ManagerStatus}}");
     wait_until("all nodes are ready", FORM_TIMEOUT, || {
-        let nodes = first.docker(&["node", "ls", "--format", "{{.Status}} {{.ManagerStatus}}"])?;
+        let nodes = first.docker_of(of, &["node", "ls", "--format", format])?;
         let ready = nodes
             .lines()
             .filter(|line| line.starts_with("Ready"))
             .count();
-        let managers = nodes
+        let reachable = nodes
             .lines()
             .filter(|line| line.ends_with("Leader") || line.ends_with("Reachable"))
             .count();
         ensure!(
-            ready == usize::from(shape.nodes) && managers == usize::from(shape.managers),
+            ready == all && reachable == managers,
             "docker node ls says: {nodes}"
         );
         Ok(())
     })?;
-    step.end(&format!(
-        "{} managers of {} nodes",
-        shape.managers, shape.nodes
-    ));
+    step.end(&format!("{managers} managers of {all} nodes"));
     Ok(())
 }

@@ -1,7 +1,11 @@
-//! The wires: a bridge on the switch, a veth pair to each host.
+//! The wires: a bridge on the switch, a veth pair to each host, and pairs between hosts.
 
 use super::{Host, NETWORK};
 use crate::run::sh;
+use std::net::Ipv4Addr;
+
+/// Length of the prefix of a wire between two hosts.
+const PAIR_PREFIX: u8 = 24;
 
 /// Makes the bridge.
 pub fn make_switch(switch: &Host) -> anyhow::Result<()> {
@@ -38,6 +42,28 @@ pub fn plug_in(switch: &Host, host: &Host) -> anyhow::Result<()> {
     // A frame that an XDP program sends on must have its checksum in it.
     host.run("ethtool -K eth0 tx off")?;
     host.run("ip link set eth0 up")?;
+    Ok(())
+}
+
+/// Joins two hosts by a wire of their own, past the switch: at each end a device by this name, with this
+/// address. It is a veth pair as it comes.
+///
+/// # Errors
+/// A host refuses.
+pub fn join(one: (&Host, &str, Ipv4Addr), other: (&Host, &str, Ipv4Addr)) -> anyhow::Result<()> {
+    sh(&format!(
+        "ip link add {} netns {} type veth peer name {} netns {}",
+        one.1,
+        one.0.process(),
+        other.1,
+        other.0.process()
+    ))?;
+    for (host, device, address) in [one, other] {
+        host.run(&format!(
+            "ip address add {address}/{PAIR_PREFIX} dev {device}"
+        ))?;
+        host.run(&format!("ip link set {device} up"))?;
+    }
     Ok(())
 }
 
