@@ -1,6 +1,6 @@
 //! Skein's benchmarks, started by `cargo xtask bench`.
 //!
-//! - [`control`], and later others: one benchmark each, which returns a [`report::Report`].
+//! - [`control`], [`ingress`], and later others: one benchmark each, which returns a [`report::Report`].
 //! - [`rounds`]: contenders in turns. [`stats`]: what their values say.
 //! - [`report`], [`chart`]: how that is written.
 //! - [`api`], [`process`], [`machine`]: what is measured with.
@@ -10,6 +10,7 @@ mod agents;
 mod api;
 mod chart;
 mod control;
+mod ingress;
 mod machine;
 mod process;
 mod report;
@@ -45,9 +46,24 @@ enum Bench {
         #[command(flatten)]
         common: Common,
     },
+    /// A published port of a node without the task, against other ways to the same server: plain routing,
+    /// nftables, iptables, HAProxy, nginx, and Docker's mesh where the kernel has IPVS.
+    Ingress {
+        /// Which parts; all by default.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        parts: Vec<ingress::Part>,
+        /// Whom to compare with, beside plain routing; all by default.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        peers: Vec<ingress::Peer>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Plays the agents of `control`, which starts it.
     #[command(hide = true)]
     Agents(agents::AgentsArgs),
+    /// Plays the client of `ingress`, which starts it.
+    #[command(hide = true)]
+    Load(ingress::load::LoadArgs),
 }
 
 /// What all benchmarks take.
@@ -87,7 +103,21 @@ fn run(bench: Bench) -> anyhow::Result<()> {
             };
             finish(&control::run(&options)?, &common)
         }
+        Bench::Ingress {
+            parts,
+            peers,
+            common,
+        } => {
+            let options = ingress::Options {
+                quick: common.quick,
+                seed: common.seed,
+                parts,
+                peers,
+            };
+            finish(&ingress::run(&options)?, &common)
+        }
         Bench::Agents(args) => agents::run(&args),
+        Bench::Load(args) => ingress::load::run(&args),
     }
 }
 

@@ -34,6 +34,12 @@ pub enum Unit {
     Count,
     /// A multiple of another value.
     Ratio,
+    /// Times a second.
+    PerSecond,
+    /// Millionths of a second of one processor.
+    CpuMicroseconds,
+    /// Billions of bits a second.
+    Gigabits,
 }
 
 impl Unit {
@@ -44,13 +50,16 @@ impl Unit {
             Self::Megabytes => " MB",
             Self::CpuSeconds => " CPU s",
             Self::Count | Self::Ratio => "",
+            Self::PerSecond => "/s",
+            Self::CpuMicroseconds => " CPU µs",
+            Self::Gigabits => " Gbit/s",
         }
     }
 
     /// A value as people read it: three digits are enough.
     pub fn show(self, value: f64) -> String {
         let decimals = match (self, value.abs()) {
-            (Self::Count, _) | (_, 100.0..) => 0,
+            (Self::Count | Self::PerSecond, _) | (_, 100.0..) => 0,
             (_, 10.0..) => 1,
             (_, 1.0..) => 2,
             _ => 3,
@@ -119,6 +128,12 @@ impl Comparison {
     pub fn ratio_of(&self, name: &str) -> Option<f64> {
         Some(self.of(name)?.ratio?.value)
     }
+
+    /// The ratio of a contender to another one. `None` where either has failed.
+    pub fn ratio_between(&self, of: &str, to: &str, rng: &mut dyn RngCore) -> Option<Ratio> {
+        let sound = |name| self.of(name).filter(|of| of.error.is_none());
+        stats::ratio(&sound(of)?.values, &sound(to)?.values, rng)
+    }
 }
 
 /// One value that stands by itself.
@@ -143,13 +158,31 @@ impl Figure {
     }
 }
 
-/// What a value must not exceed.
+/// Where a value is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub enum Limit {
+    /// It is not to exceed this.
+    AtMost(f64),
+    /// It is not to fall short of this.
+    AtLeast(f64),
+}
+
+impl Limit {
+    fn show(self, unit: Unit) -> String {
+        match self {
+            Self::AtMost(limit) => format!("at most {}", unit.show(limit)),
+            Self::AtLeast(limit) => format!("at least {}", unit.show(limit)),
+        }
+    }
+}
+
+/// What was to be reached.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Bar {
     /// What is judged.
     pub what: String,
-    /// It is to be at most this.
-    pub at_most: f64,
+    /// Where it is to be.
+    pub limit: Limit,
     /// What it is; `None` where it could not be measured.
     pub found: Option<f64>,
     /// Of both.
@@ -160,14 +193,18 @@ impl fmt::Display for Bar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |value| self.unit.show(value);
         let found = self.found.map_or_else(|| "?".to_owned(), shown);
-        write!(f, "{}: {found}, at most {}", self.what, shown(self.at_most))
+        let limit = self.limit.show(self.unit);
+        write!(f, "{}: {found}, is to be {limit}", self.what)
     }
 }
 
 impl Bar {
     /// Whether it holds; `None` where nothing was measured.
     pub fn holds(&self) -> Option<bool> {
-        Some(self.found? <= self.at_most)
+        Some(match self.limit {
+            Limit::AtMost(limit) => self.found? <= limit,
+            Limit::AtLeast(limit) => self.found? >= limit,
+        })
     }
 
     fn verdict(&self) -> &'static str {
@@ -277,14 +314,14 @@ impl Report {
                 writeln!(text)?;
             }
             if !section.bars.is_empty() {
-                writeln!(text, "| bar | at most | found | |\n|---|---:|---:|---|")?;
+                writeln!(text, "| bar | is to be | found | |\n|---|---:|---:|---|")?;
                 for bar in &section.bars {
                     let found = bar.found.map(|found| bar.unit.show(found));
                     writeln!(
                         text,
                         "| {} | {} | {} | {} |",
                         bar.what,
-                        bar.unit.show(bar.at_most),
+                        bar.limit.show(bar.unit),
                         found.unwrap_or_default(),
                         bar.verdict()
                     )?;
@@ -450,7 +487,7 @@ mod tests {
                 about: "In turns.".into(),
                 bars: vec![Bar {
                     what: "30 replicas, to Swarm".into(),
-                    at_most: 0.5,
+                    limit: Limit::AtMost(0.5),
                     found: comparison.ratio_of("Skein"),
                     unit: Unit::Ratio,
                 }],
@@ -474,7 +511,7 @@ mod tests {
         assert!(text.contains("| Skein | 2.00 s | "), "{text}");
         assert!(text.contains("| 0.25 ("), "{text}");
         assert!(
-            text.contains("| 30 replicas, to Swarm | 0.500 | 0.250 | holds |"),
+            text.contains("| 30 replicas, to Swarm | at most 0.500 | 0.250 | holds |"),
             "{text}"
         );
         assert!(text.contains("| memory | 32.0 MB |"), "{text}");
@@ -503,7 +540,10 @@ mod tests {
         let mut of = report(comparison(&[]));
         of.sections[0].bars[0].found = Some(0.51);
         assert_eq!(of.sections[0].bars[0].holds(), Some(false));
-        assert!(of.markdown().contains("| 0.500 | 0.510 | **missed** |"));
+        assert!(
+            of.markdown()
+                .contains("| at most 0.500 | 0.510 | **missed** |")
+        );
         assert!(of.missed().is_empty(), "a quick run");
         of.quick = false;
         assert_eq!(of.missed().len(), 1);
@@ -511,6 +551,28 @@ mod tests {
         assert_eq!(of.missed().len(), 1);
         of.sections[0].bars[0].found = Some(0.5);
         assert!(of.missed().is_empty());
+        of.sections[0].bars[0].limit = Limit::AtLeast(0.6);
+        assert_eq!(of.missed().len(), 1);
+        assert!(
+            of.markdown()
+                .contains("| at least 0.600 | 0.500 | **missed** |")
+        );
+        of.sections[0].bars[0].limit = Limit::AtLeast(0.5);
+        assert!(of.missed().is_empty());
+    }
+
+    #[test]
+    fn contenders_are_compared_with_each_other_unless_they_failed() {
+        let of = comparison(&[
+            turns("one", &[6.0, 6.0], None),
+            turns("other", &[4.0, 4.0], None),
+            turns("ill", &[4.0], Some("it broke")),
+        ]);
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let ratio = of.ratio_between("one", "other", &mut rng).unwrap();
+        assert!((ratio.value - 1.5).abs() < 1e-9);
+        assert_eq!(of.ratio_between("one", "ill", &mut rng), None);
+        assert_eq!(of.ratio_between("nobody", "one", &mut rng), None);
     }
 
     #[test]
@@ -520,6 +582,8 @@ mod tests {
             (Unit::Milliseconds, 12.34, "12.3 ms"),
             (Unit::Megabytes, 235.4, "235 MB"),
             (Unit::Count, 7.0, "7"),
+            (Unit::PerSecond, 43_210.9, "43211/s"),
+            (Unit::Gigabits, 9.414, "9.41 Gbit/s"),
         ] {
             assert_eq!(unit.show(value), shown);
         }

@@ -2,18 +2,19 @@
 //! changes on the machine meanwhile befalls all of them, and none always comes after the same other.
 
 use rand::{RngCore, seq::SliceRandom as _};
+use xtask::Step;
 
-/// What is measured against others.
-pub struct Contender<'a> {
+/// What is measured against others. A measurement may be of several values at once.
+pub struct Contender<'a, T = f64> {
     /// As the report calls it.
     pub name: &'static str,
     /// One measurement.
-    pub run: Box<dyn FnMut() -> anyhow::Result<f64> + 'a>,
+    pub run: Box<dyn FnMut() -> anyhow::Result<T> + 'a>,
 }
 
-impl<'a> Contender<'a> {
+impl<'a, T> Contender<'a, T> {
     /// A contender by name.
-    pub fn new(name: &'static str, run: impl FnMut() -> anyhow::Result<f64> + 'a) -> Self {
+    pub fn new(name: &'static str, run: impl FnMut() -> anyhow::Result<T> + 'a) -> Self {
         Self {
             name,
             run: Box::new(run),
@@ -23,29 +24,40 @@ impl<'a> Contender<'a> {
 
 /// What one contender's turns gave.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Turns {
+pub struct Turns<T = f64> {
     /// The contender.
     pub name: &'static str,
     /// One value a round.
-    pub values: Vec<f64>,
+    pub values: Vec<T>,
     /// Why it has no more: such a contender is compared with nobody.
     pub error: Option<String>,
 }
 
+impl<T> Turns<T> {
+    /// The same turns, with one value of each measurement.
+    pub fn map(&self, value: impl FnMut(&T) -> f64) -> Turns {
+        Turns {
+            name: self.name,
+            values: self.values.iter().map(value).collect(),
+            error: self.error.clone(),
+        }
+    }
+}
+
 /// Runs `rounds` of them after one that does not count, which fills caches. `tell` hears of every
 /// measurement: round (0 is that first one), contender, value. Who fails once has no more turns.
-pub fn in_turns(
+pub fn in_turns<T>(
     rounds: usize,
-    contenders: &mut [Contender<'_>],
+    contenders: &mut [Contender<'_, T>],
     rng: &mut dyn RngCore,
-    mut tell: impl FnMut(usize, &str, f64),
-) -> Vec<Turns> {
+    mut tell: impl FnMut(usize, &str, &T),
+) -> Vec<Turns<T>> {
     let turns = contenders.iter().map(|contender| Turns {
         name: contender.name,
         values: Vec::with_capacity(rounds),
         error: None,
     });
-    let mut turns: Vec<Turns> = turns.collect();
+    let mut turns: Vec<Turns<T>> = turns.collect();
     let mut order: Vec<usize> = (0..contenders.len()).collect();
     for round in 0..=rounds {
         order.shuffle(rng);
@@ -56,7 +68,7 @@ pub fn in_turns(
             }
             match (contenders[n].run)() {
                 Ok(value) => {
-                    tell(round, of.name, value);
+                    tell(round, of.name, &value);
                     if round > 0 {
                         of.values.push(value);
                     }
@@ -65,6 +77,22 @@ pub fn in_turns(
             }
         }
     }
+    turns
+}
+
+/// [`in_turns`], telling whoever watches what is measured and every value.
+pub fn told_in_turns<T>(
+    what: &str,
+    rounds: usize,
+    contenders: &mut [Contender<'_, T>],
+    rng: &mut dyn RngCore,
+    show: impl Fn(&T) -> String,
+) -> Vec<Turns<T>> {
+    let step = Step::begin_commands(what);
+    let turns = in_turns(rounds, contenders, rng, |round, name, value| {
+        println!("  round {round} of {rounds}: {name}: {}", show(value));
+    });
+    step.end("measured");
     turns
 }
 

@@ -3,7 +3,7 @@
 use super::Nodes;
 use crate::{
     process::usage,
-    report::{Bar, Comparison, Figure, Section, Unit},
+    report::{Bar, Comparison, Figure, Limit, Section, Unit},
     rounds::{Contender, in_turns},
 };
 use rand::RngCore;
@@ -67,7 +67,7 @@ pub fn measure(nodes: &Nodes<'_>, quick: bool, rng: &mut dyn RngCore) -> anyhow:
         ],
         bars: vec![Bar {
             what: "skein-control, resident".into(),
-            at_most: RESIDENT_MAX,
+            limit: Limit::AtMost(RESIDENT_MAX),
             found,
             unit: Unit::Megabytes,
         }],

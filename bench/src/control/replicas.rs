@@ -3,18 +3,16 @@
 use super::Nodes;
 use crate::{
     api::{Api, wait},
-    report::{Bar, Comparison, Section, Unit},
-    rounds::{Contender, in_turns},
+    machine,
+    report::{Bar, Comparison, Limit, Section, Unit},
+    rounds::{Contender, told_in_turns},
 };
 use anyhow::Context as _;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use rand::RngCore;
 use serde_json::{Value, json};
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
-use xtask::{IMAGE, Step, cluster::Daemon};
+use std::time::{Duration, Instant};
+use xtask::{IMAGE, cluster::Daemon};
 
 /// Tasks of the service.
 const REPLICAS: usize = 30;
@@ -28,8 +26,6 @@ const RUN_LIMIT: Duration = Duration::from_secs(180);
 const GONE_LIMIT: Duration = Duration::from_secs(180);
 /// Of Docker Swarm's time.
 const RATIO_MAX: f64 = 0.5;
-/// The file that is there where the kernel has IPVS, by which Docker balances what it publishes.
-const IPVS: &str = "/proc/net/ip_vs";
 
 const SKEIN: &str = "Skein";
 const SWARM: &str = "Docker Swarm";
@@ -113,7 +109,7 @@ pub fn measure(nodes: &Nodes<'_>, quick: bool, rng: &mut dyn RngCore) -> anyhow:
     drop(contenders);
     section.bars.push(Bar {
         what: format!("{REPLICAS} replicas, to Docker Swarm"),
-        at_most: RATIO_MAX,
+        limit: Limit::AtMost(RATIO_MAX),
         found: section.comparisons[0].ratio_of(SKEIN),
         unit: Unit::Ratio,
     });
@@ -126,7 +122,7 @@ pub fn measure(nodes: &Nodes<'_>, quick: bool, rng: &mut dyn RngCore) -> anyhow:
         .docker(&create)
         .context("an overlay of Skein's")?;
     let mut contenders = vec![Contender::new(SKEIN, || skein.turn(&published))];
-    if Path::new(IPVS).exists() {
+    if machine::has_ipvs() {
         nodes
             .swarm
             .engine(&create)
@@ -134,8 +130,8 @@ pub fn measure(nodes: &Nodes<'_>, quick: bool, rng: &mut dyn RngCore) -> anyhow:
         contenders.push(Contender::new(SWARM, || swarm.turn(&published)));
     } else {
         section.notes.push(format!(
-            "With an overlay and a published port Skein stands alone: this kernel has no IPVS ({IPVS}), \
-             without which Docker publishes nothing."
+            "With an overlay and a published port Skein stands alone: {}.",
+            machine::NO_IPVS
         ));
     }
     let what = format!("{REPLICAS} replicas of a server on an overlay, with a published port");
@@ -151,15 +147,9 @@ fn compare(
     contenders: &mut [Contender<'_>],
     rng: &mut dyn RngCore,
 ) {
-    let step = Step::begin_commands(what);
-    let turns = in_turns(rounds, contenders, rng, |round, name, value| {
-        println!(
-            "  round {round} of {rounds}: {name}: {}",
-            Unit::Seconds.show(value)
-        );
-    });
+    let show = |time: &f64| Unit::Seconds.show(*time);
+    let turns = told_in_turns(what, rounds, contenders, rng, show);
     let comparison = Comparison::new(what, Unit::Seconds, SWARM, &turns, rng);
-    step.end("measured");
     section.comparisons.push(comparison);
 }
 

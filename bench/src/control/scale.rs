@@ -6,7 +6,7 @@ use crate::{
     agents::told::{PROBE, Told},
     api::{Api, Running, is_ready, wait},
     process::{Usage, usage},
-    report::{Bar, Figure, Section, Unit},
+    report::{Bar, Figure, Limit, Section, Unit},
     stats::{quantile, sorted},
 };
 use anyhow::{Context as _, bail, ensure};
@@ -229,7 +229,7 @@ fn section(
         figures,
         bars: vec![Bar {
             what: "a change's way to its agent, 99th percentile".into(),
-            at_most: LATENCY_MAX,
+            limit: Limit::AtMost(LATENCY_MAX),
             found: Some(p99),
             unit: Unit::Milliseconds,
         }],

@@ -1,7 +1,7 @@
 //! How much processor time the scheduler takes to place many tasks on many nodes at once.
 
 use crate::{
-    report::{Bar, Figure, Section, Unit},
+    report::{Bar, Figure, Limit, Section, Unit},
     stats,
 };
 use anyhow::{Context as _, ensure};
@@ -64,7 +64,7 @@ pub fn measure(rng: &mut dyn RngCore) -> anyhow::Result<Section> {
         }
         section.bars.push(Bar {
             what,
-            at_most: limit,
+            limit: Limit::AtMost(limit),
             found: Some(median),
             unit: Unit::Seconds,
         });
