@@ -15,6 +15,7 @@ use skein_abi::{
     mac,
     names::*,
     overlay::{Endpoint, Network},
+    segment::{Heard, Lease, PEER_ANSWERED, PROBE_ADDRESS, Peer, Sender},
     verdict::Counter,
 };
 use skein_dataplane::kernel::verifier;
@@ -44,6 +45,8 @@ const VXLAN_PORT: u16 = 4789;
 const TUNNEL_MTU: u16 = 1_450;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+/// Index of the other node among those of the segment: any.
+const PEER: u32 = 5;
 /// Slots of the node tables: any number will do, all of them name one node.
 const SLOTS: u32 = 3;
 /// A map that is an element of another one may have any size (include/uapi/linux/bpf.h).
@@ -63,6 +66,15 @@ fn xdp_context(len: usize, ifindex: u32) -> Vec<u8> {
     let fields = [0, len as u32, 0, ifindex, 0, 0];
     let bytes = fields.iter().map(|field| field.to_ne_bytes());
     bytes.flatten().collect()
+}
+
+/// `struct __sk_buff`
+fn skb_context(ifindex: u32) -> Vec<u8> {
+    const SIZE: usize = 192;
+    const IFINDEX: usize = 40;
+    let mut context = vec![0; SIZE];
+    context[IFINDEX..][..4].copy_from_slice(&ifindex.to_ne_bytes());
+    context
 }
 
 struct Bench {
@@ -208,9 +220,11 @@ impl Bench {
             verifier::load(|| program.load()).expect("the verifier");
         }
         let mut after = vec![0; 4096];
+        let context = skb_context(self.device);
         let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut after),
+            ctx_in: Some(&context),
             ..TestRunOptions::default()
         });
         let result = result.expect("a run");
@@ -235,6 +249,37 @@ impl Bench {
             ..LocalBackends::default()
         };
         self.put(MAP_LOCAL_BACKENDS, 0_u32, backends);
+    }
+
+    /// The other node shares the segment, and l2 is used both ways.
+    fn use_l2(&mut self) {
+        let ifindex = self.device;
+        let peer = Peer {
+            mac: OTHER_MAC,
+            own_mac: NODE_MAC,
+            ifindex,
+            index: PEER,
+            mtu: 1_500,
+            flags: PEER_ANSWERED,
+        };
+        self.put(MAP_PEERS, addr(OTHER.into()), peer);
+        let sender = Sender {
+            ifindex,
+            to: NODE_MAC,
+            from: OTHER_MAC,
+        };
+        self.put(MAP_SENDERS, sender, addr(OTHER.into()));
+        let lease = Lease {
+            requests_until: u64::MAX,
+            replies_until: u64::MAX,
+        };
+        let mut leases: Array<&mut MapData, Lease> = self.map(MAP_LEASES);
+        leases.set(PEER, lease, 0).expect("a lease");
+    }
+
+    fn heard(&mut self) -> Heard {
+        let heard: Array<&mut MapData, Heard> = self.map(MAP_HEARD);
+        heard.get(&PEER, 0).expect("an entry")
     }
 
     /// The same for a packet that is not the first one to its neighbour within the second.
@@ -704,4 +749,131 @@ fn an_icmp_error_is_translated_inside_and_out() {
     assert_eq!(bench.run_tc(&stray).0, TC_SHOT);
     let other = error_about(&answer[14..42], STRANGER, OTHER);
     assert_eq!(bench.run_tc(&other), (TC_OK, other));
+}
+
+/// As the other node sends it.
+fn by_l2(packet: Tcp) -> Vec<u8> {
+    packet.frame([NODE_MAC, OTHER_MAC])
+}
+
+#[test]
+#[ignore = "kernel programs and network namespaces need root"]
+fn a_request_goes_by_l2_in_its_own_frame() {
+    let mut bench = Bench::new();
+    bench.use_l2();
+    let request = Tcp::request(40_020).received();
+    let expected = routed(&request, [OTHER_MAC, NODE_MAC]);
+    assert_eq!(bench.run(&request), (TX, expected.clone()));
+    let counts = [Counter::EntryForwarded, Counter::L2Sent, Counter::XdpSent];
+    assert_eq!(counts.map(|counter| bench.count(counter)), [1, 1, 1]);
+    assert_eq!(bench.run_tc(&request), (TC_REDIRECT, expected));
+    assert_eq!(counts.map(|counter| bench.count(counter)), [2, 2, 1]);
+
+    let last = Tcp {
+        ttl: 1,
+        ..Tcp::request(40_020)
+    }
+    .received();
+    assert_passed(&bench.run(&last), &last);
+    assert_eq!(bench.run_tc(&last).0, TC_SHOT);
+    assert_eq!(bench.count(Counter::DropTtl), 1);
+
+    // As narrow as VXLAN: another way may be needed at any time.
+    let mss = |mss: u16| [&[2, 4][..], &mss.to_be_bytes()].concat();
+    let opening = with_options(Tcp::request(40_021), &mss(1_460));
+    for (code, sent) in [bench.run(&opening), bench.run_tc(&opening)] {
+        assert!(matches!(code, TX | TC_REDIRECT), "{code}");
+        assert_eq!(sent[56..58], 1_410_u16.to_be_bytes());
+        assert_eq!(tcp_checksum(&sent), 0);
+    }
+}
+
+#[test]
+#[ignore = "kernel programs and network namespaces need root"]
+fn an_answer_by_l2_goes_to_the_client() {
+    let mut bench = Bench::new();
+    bench.use_l2();
+    let request = Tcp::request(40_022);
+    assert_eq!(bench.run(&by_l2(request.answer())).0, DROP);
+    assert_eq!(bench.count(Counter::DropNoFlow), 1);
+    assert_eq!(bench.run(&request.received()).0, TX);
+    let answer = by_l2(request.answer());
+    let (code, sent) = bench.run_again(&answer);
+    assert_eq!(code, TX);
+    assert_eq!(sent, routed(&answer, [CLIENT_MAC, NODE_MAC]));
+    let (code, sent) = bench.run_tc(&answer);
+    assert_eq!((code, sent[22]), (TC_REDIRECT, 63));
+    assert_eq!(bench.count(Counter::ReplyOut), 2);
+
+    let forged = request.answer().frame([NODE_MAC, CLIENT_MAC]);
+    assert_eq!(bench.run(&forged).0, DROP);
+    assert_eq!(bench.run_tc(&forged).0, TC_SHOT);
+    assert_eq!(bench.count(Counter::DropForged), 2);
+}
+
+#[test]
+#[ignore = "kernel programs and network namespaces need root"]
+fn a_task_here_gets_what_another_node_sends_by_l2() {
+    let mut bench = Bench::new();
+    bench.serve();
+    bench.use_l2();
+    let request = Tcp {
+        dst: (OTHER, PORT),
+        ..Tcp::request(40_023)
+    };
+    let forwarded = by_l2(request);
+    assert_passed(&bench.run(&forwarded), &forwarded);
+    let (code, after) = bench.run_tc(&forwarded);
+    assert_eq!(code, TC_REDIRECT);
+    assert_eq!((&after[26..30], &after[30..34]), (&CLIENT[..], &TASK[..]));
+    assert_eq!(bench.count(Counter::Delivered), 1);
+
+    // From nobody that may: it must not come to the stack, which would send it on.
+    let forged = request.received();
+    assert_eq!(bench.run(&forged).0, DROP);
+    assert_eq!(bench.run_tc(&forged).0, TC_SHOT);
+    assert_eq!(bench.count(Counter::DropForged), 2);
+    let unpublished = Tcp {
+        dst: (OTHER, 81),
+        ..request
+    };
+    let unpublished = unpublished.received();
+    assert_passed(&bench.run(&unpublished), &unpublished);
+    assert_eq!(bench.run_tc(&unpublished), (TC_OK, unpublished));
+}
+
+/// A probe of the other node, or an answer to one.
+fn probe(src: ([u8; 4], u16), dst: ([u8; 4], u16), macs: [[u8; 6]; 2]) -> Vec<u8> {
+    let mut frame = macs.concat();
+    frame.extend([0x08, 0x00]);
+    frame.extend(ip_header(28, 64, 17, src.0, dst.0));
+    frame.extend(src.1.to_be_bytes());
+    frame.extend(dst.1.to_be_bytes());
+    frame.extend([0, 8, 0, 0]);
+    frame
+}
+
+#[test]
+#[ignore = "kernel programs and network namespaces need root"]
+fn probes_of_l2_are_answered_by_the_programs() {
+    let mut bench = Bench::new();
+    bench.use_l2();
+    let client = (PROBE_ADDRESS.octets(), 0x8001);
+    let asked = probe(client, (OTHER, VXLAN_PORT), [NODE_MAC, OTHER_MAC]);
+    assert_passed(&bench.run(&asked), &asked);
+    let expected = probe((OTHER, VXLAN_PORT), client, [OTHER_MAC, NODE_MAC]);
+    assert_eq!(bench.run_tc(&asked), (TC_REDIRECT, expected));
+    let heard = bench.heard();
+    assert_eq!((heard.asked_port, heard.answered), (0x8001_u16.to_be(), 0));
+    assert_ne!(heard.asked, 0);
+
+    let answer = probe((NODE, VXLAN_PORT), client, [NODE_MAC, OTHER_MAC]);
+    assert_eq!(bench.run(&answer).0, DROP);
+    assert_eq!(bench.run_tc(&answer).0, TC_SHOT);
+    let heard = bench.heard();
+    assert_eq!(heard.answered_port, 0x8001_u16.to_be());
+    assert_ne!(heard.answered, 0);
+
+    let forged = probe(client, (OTHER, VXLAN_PORT), [NODE_MAC, CLIENT_MAC]);
+    assert_eq!(bench.run_tc(&forged), (TC_OK, forged));
 }

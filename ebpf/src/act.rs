@@ -19,7 +19,9 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use core::ffi::c_long;
-use skein_abi::{ICMP, TCP, UDP, VNI_FORWARD, VNI_SECOND_HOP, flow::Tuple, mac, verdict::Counter};
+use skein_abi::{
+    ICMP, TCP, UDP, VNI_FORWARD, VNI_SECOND_HOP, flow::Tuple, mac, segment::Peer, verdict::Counter,
+};
 use skein_packet::{
     Action, Packet, Tables, Verdict,
     path_mtu::{self, MSS_OPTION, clamped},
@@ -104,7 +106,7 @@ fn try_act<T: Tables>(t: &T, ctx: &TcContext, scratch: &mut Scratch) -> Result<i
         Action::Pass => Ok(TC_ACT_OK as i32),
         Action::Echo => {
             done(rewrite(ctx, layout, from, &verdict.to))?;
-            if layout.is_tail == 0 {
+            if layout.is_tail == 0 && from.proto == ICMP {
                 ctx.l4_csum_replace(layout.l4 + 2, 8_u64, u64::from(ICMP_ECHO_REPLY), 2)?;
                 ctx.store(layout.l4, &ICMP_ECHO_REPLY, 0)?;
             }
@@ -129,6 +131,22 @@ fn try_act<T: Tables>(t: &T, ctx: &TcContext, scratch: &mut Scratch) -> Result<i
             ctx.store(0, &mac(config.dns_addr), 0)?;
             // SAFETY: takes numbers only.
             Ok(unsafe { bpf_redirect(config.local_ifindex, u64::from(BPF_F_INGRESS)) } as i32)
+        }
+        Action::Segment => {
+            if verdict.vni == VNI_FORWARD {
+                lower_ttl(ctx, layout)?;
+            }
+            done(rewrite(ctx, layout, from, &verdict.to))?;
+            let Peer {
+                mac,
+                own_mac,
+                ifindex,
+                ..
+            } = work.peer;
+            ctx.store(0, &[mac, own_mac], 0)?;
+            t.count(Counter::L2Sent);
+            // SAFETY: takes numbers only.
+            Ok(unsafe { bpf_redirect(ifindex, 0) } as i32)
         }
         Action::Tunnel => {
             if matches!(verdict.vni, VNI_FORWARD | VNI_SECOND_HOP) {

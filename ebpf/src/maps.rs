@@ -11,7 +11,8 @@ use aya_ebpf::{
 };
 use core::{cell::Cell, ffi::c_void};
 use skein_abi::{
-    Addr, TCP, UDP, config::Config, flow::*, ingress::*, limits::*, overlay::*, verdict::Counter,
+    Addr, TCP, UDP, config::Config, flow::*, ingress::*, limits::*, overlay::*, segment::*,
+    verdict::Counter,
 };
 use skein_packet::{Live, Tables};
 
@@ -62,6 +63,14 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { FRAGMENTS_MAX as usize
     LruHashMap::new();
 #[btf_map]
 pub static SOCKETS: LruHashMap<SocketKey, Tuple, { SOCKETS_MAX as usize }> = LruHashMap::new();
+#[btf_map]
+pub static PEERS: HashMap<Addr, Peer, { NODES_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static SENDERS: HashMap<Sender, Addr, { SENDERS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static LEASES: Array<Lease, { NODES_MAX as usize }> = Array::new();
+#[btf_map]
+pub static HEARD: Array<Heard, { NODES_MAX as usize }> = Array::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
 /// Neighbour -> when a packet to it last went by the kernel's stack, ns.
@@ -237,6 +246,28 @@ impl Tables for Maps {
     #[inline(always)]
     fn member(&self, address: Addr) -> Option<u32> {
         look_up!(MEMBERS, &address)
+    }
+
+    #[inline(always)]
+    fn peer(&self, member: Addr) -> Option<Peer> {
+        look_up!(PEERS, &member)
+    }
+
+    #[inline(always)]
+    fn sender(&self, sender: &Sender) -> Option<Addr> {
+        look_up!(SENDERS, sender)
+    }
+
+    #[inline(always)]
+    fn lease(&self, peer: u32) -> Option<Lease> {
+        LEASES.get(peer).copied()
+    }
+
+    #[inline(always)]
+    fn heard(&self, peer: u32) -> Option<Live<Heard>> {
+        // SAFETY: entries of an array are never freed; nobody makes a Rust reference.
+        let entry = HEARD.get_ptr_mut(peer);
+        entry.map(|entry| unsafe { Live::new(entry) })
     }
 
     #[inline(always)]

@@ -90,6 +90,15 @@ pub const ICMP_LEN: usize = 8;
 /// Bytes of UDP.
 const UDP_LEN: u32 = 8;
 
+/// An Ethernet header, as it stands in the frame.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ethernet {
+    to: [u8; 6],
+    from: [u8; 6],
+    kind: u16,
+}
+
 /// The fixed part of an IPv4 header (RFC 791), as it stands in the packet.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -147,7 +156,8 @@ pub fn parse(ctx: &TcContext, scratch: &mut Scratch) -> bool {
 /// less.
 #[inline(always)]
 pub fn try_parse<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
-    if ethertype(frame)? != ETH_P_IP {
+    let ethernet: Ethernet = frame.read(0)?;
+    if ethernet.kind != ETH_P_IP {
         return None;
     }
     let ip: Ipv4 = frame.read(ETH_LEN)?;
@@ -180,6 +190,7 @@ pub fn try_parse<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
     packet.tcp_flags = 0;
     packet.icmp_type = 0;
     packet.sender = ip.src;
+    packet.macs = [ethernet.to, ethernet.from];
     packet.is_error = 0;
     packet.dont_fragment = u8::from(fragment & DONT_FRAGMENT != 0);
     packet.len = scratch.layout.len;

@@ -1,4 +1,4 @@
-//! Carries verdicts out at XDP hooks: what goes to another node gets its outer headers here, what
+//! Carries verdicts out at XDP hooks: what goes to another node in VXLAN gets its outer headers here, what
 //! comes back from one loses them here.
 //!
 //! Every function returns `None` for what it leaves to the hook behind, with the frame untouched.
@@ -53,6 +53,11 @@ pub fn act(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
         Action::Tunnel if verdict.vni == VNI_FORWARD && is_unchanged(scratch) => {
             forward(maps, ctx, scratch)
         }
+        Action::Segment if verdict.vni == VNI_FORWARD && is_unchanged(scratch) => {
+            forward_by_l2(maps, ctx, scratch)
+        }
+        // An answer that came by l2.
+        Action::Out if is_unchanged(scratch) => reply::<0>(maps, ctx, scratch),
         _ => None,
     }
 }
@@ -63,7 +68,7 @@ pub fn act_on_reply(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<
     let verdict = &scratch.work.verdict;
     match verdict.action {
         Action::Drop => Some(drop(maps, verdict.reason)),
-        Action::Out if is_unchanged(scratch) => reply(maps, ctx, scratch),
+        Action::Out if is_unchanged(scratch) => reply::<OUTER_LEN>(maps, ctx, scratch),
         _ => None,
     }
 }
@@ -141,17 +146,36 @@ fn forward(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
     Some(send(maps, &hop))
 }
 
-/// Out to the client, without the outer headers.
+/// To another node, in a frame of its own.
 #[inline(always)]
-fn reply(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
+fn forward_by_l2(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
+    if scratch.layout.ttl <= 1 {
+        return None;
+    }
+    let (peer, frame) = (&scratch.work.peer, XdpFrame::<0>(ctx));
+    let mss = announced(&frame, &scratch.work.verdict)?;
+    let hop = hop(maps, ctx, peer.ifindex, [peer.mac, peer.own_mac])?;
+    let macs = frame.at::<[[u8; 6]; 2]>(0)?;
+    // SAFETY: within the packet; see `XdpFrame`.
+    unsafe { macs.write(hop.macs) };
+    if lower_ttl(&frame).is_none() || clamp(&frame, mss).is_none() {
+        return Some(drop(maps, Counter::DropMalformed as u32));
+    }
+    maps.count_now(Counter::L2Sent as u32);
+    Some(send(maps, &hop))
+}
+
+/// Out to the client, without the `AT` bytes of outer headers.
+#[inline(always)]
+fn reply<const AT: usize>(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
     if scratch.layout.ttl <= 1 {
         return None;
     }
     let verdict = &scratch.work.verdict;
-    let mss = announced(&XdpFrame::<OUTER_LEN>(ctx), verdict)?;
+    let mss = announced(&XdpFrame::<AT>(ctx), verdict)?;
     let to = &verdict.to;
     let hop = next_hop(maps, ctx, to, scratch.layout.len)?;
-    if !move_head(ctx, OUTER_LEN as i32) {
+    if AT != 0 && !move_head(ctx, AT as i32) {
         return None;
     }
     let frame = XdpFrame::<0>(ctx);
@@ -174,6 +198,30 @@ fn reply(maps: &Maps, ctx: &XdpContext, scratch: &Scratch) -> Option<u32> {
 /// first, or its device has no XDP.
 #[inline(always)]
 fn next_hop(maps: &Maps, ctx: &XdpContext, way: &Tuple, len: u16) -> Option<Hop> {
+    let mut hop = Hop {
+        ifindex: 0,
+        is_back: false,
+        macs: [[0; 6]; 2],
+    };
+    match core::hint::black_box(find_hop(maps, ctx, way, len, &mut hop)) {
+        0 => None,
+        _ => Some(hop),
+    }
+}
+
+/// Not part of its caller, which has too little stack for what the kernel is asked with. 0: there is none.
+#[inline(never)]
+fn find_hop(maps: &Maps, ctx: &XdpContext, way: &Tuple, len: u16, found: &mut Hop) -> u32 {
+    let hop = try_find_hop(maps, ctx, way, len);
+    let is_found = hop.is_some();
+    if let Some(hop) = hop {
+        *found = hop;
+    }
+    core::hint::black_box(u32::from(is_found))
+}
+
+#[inline(always)]
+fn try_find_hop(maps: &Maps, ctx: &XdpContext, way: &Tuple, len: u16) -> Option<Hop> {
     // SAFETY: plain data, all zero is a value of it.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
     fib.family = AF_INET;
@@ -189,15 +237,23 @@ fn next_hop(maps: &Maps, ctx: &XdpContext, way: &Tuple, len: u16) -> Option<Hop>
         unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut fib, size_of::<FibLookup>() as i32, 0) };
     // SAFETY: the helper wrote the IPv4 form: the next hop's address.
     let neighbour = unsafe { fib.__bindgen_anon_4.ipv4_dst };
-    let device = maps.device(fib.ifindex);
-    let is_back = fib.ifindex == ctx.ingress_ifindex() as u32 && device & DEVICE_PAIR == 0;
-    let is_way = found == i64::from(BPF_FIB_LKUP_RET_SUCCESS)
-        && (is_back || device & DEVICE_XDP != 0)
-        && !maps.must_confirm(neighbour);
+    if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        return None;
+    }
+    let hop = hop(maps, ctx, fib.ifindex, [fib.dmac, fib.smac])?;
+    (!maps.must_confirm(neighbour)).then_some(hop)
+}
+
+/// By a device, if it takes frames from here.
+#[inline(always)]
+fn hop(maps: &Maps, ctx: &XdpContext, ifindex: u32, macs: [[u8; 6]; 2]) -> Option<Hop> {
+    let device = maps.device(ifindex);
+    let is_back = ifindex == ctx.ingress_ifindex() as u32 && device & DEVICE_PAIR == 0;
+    let is_way = is_back || device & DEVICE_XDP != 0;
     is_way.then_some(Hop {
-        ifindex: fib.ifindex,
+        ifindex,
         is_back,
-        macs: [fib.dmac, fib.smac],
+        macs,
     })
 }
 

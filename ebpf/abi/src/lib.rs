@@ -8,6 +8,7 @@
 //! - [`ingress`]: published ports, the node tables, local backends.
 //! - [`flow`]: what the kernel remembers of flows: affinity, conntrack, source translation.
 //! - [`overlay`]: endpoints, where addresses of overlays are, VIPs.
+//! - [`segment`]: members that packets are forwarded to by l2.
 //! - [`verdict`]: counters and drop reasons.
 //! - [`limits`]: how large each map is, and why.
 //! - [`names`]: names of programs and maps, as the loader finds and pins them.
@@ -20,6 +21,7 @@ pub mod ingress;
 pub mod limits;
 pub mod names;
 pub mod overlay;
+pub mod segment;
 pub mod verdict;
 
 use core::net::Ipv4Addr;

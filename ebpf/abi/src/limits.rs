@@ -13,6 +13,9 @@ pub const PUBLISHED_MAX: u32 = 65_536;
 pub const SERVICES_MAX: u32 = 16_384;
 /// Nodes of a cluster, this one included.
 pub const NODES_MAX: u32 = 4_096;
+/// Members on the segments of this node: as many as there are nodes. Each has one device and MAC address, or
+/// a few.
+pub const SENDERS_MAX: u32 = 2 * NODES_MAX;
 /// Addresses of this node.
 pub const LOCAL_ADDRS_MAX: u32 = 1_024;
 /// Ready, and draining, tasks of one service on one node.

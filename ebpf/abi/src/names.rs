@@ -64,6 +64,14 @@ pub const MAP_NAT: &str = "NAT";
 pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
 /// LRU: [`crate::flow::SocketKey`] -> [`crate::flow::Tuple`]: what a host socket meant to call.
 pub const MAP_SOCKETS: &str = "SOCKETS";
+/// Hash: data path address of a member on a segment of this node -> [`crate::segment::Peer`].
+pub const MAP_PEERS: &str = "PEERS";
+/// Hash: [`crate::segment::Sender`] -> data path address of the member that has it.
+pub const MAP_SENDERS: &str = "SENDERS";
+/// Array: [`crate::segment::Peer::index`] -> [`crate::segment::Lease`].
+pub const MAP_LEASES: &str = "LEASES";
+/// Array: [`crate::segment::Peer::index`] -> [`crate::segment::Heard`].
+pub const MAP_HEARD: &str = "HEARD";
 /// Per-CPU array: [`crate::verdict::Counter`] -> packets (`u64`).
 pub const MAP_COUNTERS: &str = "COUNTERS";
 
@@ -91,12 +99,16 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_NAT,
     MAP_FRAGMENTS,
     MAP_SOCKETS,
+    MAP_PEERS,
+    MAP_SENDERS,
+    MAP_LEASES,
+    MAP_HEARD,
     MAP_COUNTERS,
 ];
 
 /// The layout of the maps, counters included: programs and maps of different layouts never meet, as
 /// each has its own [`PINS`]. Raise both when a pinned map changes its size or the type or meaning of
 /// its contents, a counter too.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 /// Where maps and links are pinned, below the BPF filesystem's root.
-pub const PINS: &str = "skein/v6";
+pub const PINS: &str = "skein/v7";

@@ -57,6 +57,9 @@ counters! {
     DropTableFull = "drop_table_full", "A flow table could not take another entry.";
     DropFragment = "drop_fragment", "A later fragment of a datagram whose first one has not come: out of order, lost, or forged.";
     DropTooBig = "drop_too_big", "Longer than the way to another node or to the client carries in one piece, and not to be fragmented: its sender was told by ICMP.";
+    L2Sent = "l2_sent", "Sent to another node by l2, which is not encapsulated; counted by what it was, too.";
+    L2Probe = "l2_probe", "Asked by another node, or answered, whether l2 works on the segment that it shares with this one.";
+    DropForged = "drop_forged", "A frame as only members send them by l2, from a MAC address that is no member's: forged, or by a router that shares a segment with the node it sends to.";
     XdpSent = "xdp_sent", "Sent on by XDP, before the kernel's stack saw it; counted by what it was, too.";
 }
 

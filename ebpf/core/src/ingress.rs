@@ -1,13 +1,13 @@
 //! Published ports, on the way in: the entry node picks a node, the task's node picks the task.
 //!
-//! Invariant, whatever the tables of the nodes say: a client's packet crosses at most two tunnels.
-//! [`uplink`] and [`from_host`] send with `VNI_FORWARD`; what came with that is sent on with
-//! `VNI_SECOND_HOP` at most, and what came with any other never: see [`forward`], which nothing reaches
-//! that came with `VNI_SECOND_HOP`.
+//! Invariant, whatever the tables of the nodes say: a client's packet goes to another node at most twice.
+//! [`uplink`] and [`from_host`] send with `VNI_FORWARD`, in VXLAN or by l2; what came so is sent on with
+//! `VNI_SECOND_HOP` at most, always in VXLAN, and what came with any other never: see [`forward`], which
+//! nothing reaches that came with `VNI_SECOND_HOP`.
 
 use crate::{
     Action, FIRST_FRAGMENT, Tables, Verdict, Work, answers, conntrack, fragments, hash, nat,
-    path_mtu, subprogram::subprogram,
+    path_mtu, segment, subprogram::subprogram,
 };
 use skein_abi::{
     Addr, ICMP, UDP, VNI_FORWARD, VNI_SECOND_HOP,
@@ -19,12 +19,18 @@ use skein_abi::{
 };
 
 subprogram! {
-    /// A packet that came in by an uplink, or by a bridge of the engine (`device` has its flags).
-    pub fn uplink(t, w, device: u32) -> bool {
+    /// A packet that came in by an uplink, or by a bridge of the engine: the device `ifindex`, with the flags
+    /// `device`.
+    pub fn uplink(t, w, ifindex: u32, device: u32) -> bool {
         let (dst, proto) = (w.packet.tuple.dst, w.packet.tuple.proto);
         w.verdict = Verdict::pass(&w.packet.tuple);
+        let is_local = t.is_local(dst);
+        let may_be_forwarded = !is_local || w.packet.tuple.src == t.config().node_addr;
+        if may_be_forwarded && segment::from_segment(t, w, ifindex) {
+            return true;
+        }
         // A fragment that follows none of Skein's may follow one of the host's: that, too, is passed on.
-        if !t.is_local(dst) || !fragments::complete(t, w, PLACE_UPLINK) {
+        if !is_local || !fragments::complete(t, w, PLACE_UPLINK) {
             return true;
         }
         w.verdict = Verdict::pass(&w.packet.tuple);
@@ -100,13 +106,14 @@ pub fn offered<T: Tables>(t: &T, tuple: &Tuple) -> Option<Published> {
     published(t, tuple).filter(|published| published.flags & PUBLISHED_TAKEN == 0)
 }
 
-/// Goes on where a decision ended with [`Action::Enter`] or [`Action::Begin`].
+/// Goes on where a decision ended with [`Action::Enter`], [`Action::Forwarded`] or [`Action::Begin`].
 ///
 /// In steps, because the stack of a kernel program, calls included, has 512 bytes.
 #[inline(always)]
 pub fn settle<T: Tables>(t: &T, w: &mut Work) {
     go_on(t, w);
     path_mtu::fit(t, w);
+    segment::choose(t, w);
     // Later fragments of what the host's own stack gets are the stack's, too.
     if w.packet.fragment == FIRST_FRAGMENT
         && w.verdict.action != Action::Pass
@@ -123,6 +130,9 @@ fn go_on<T: Tables>(t: &T, w: &mut Work) {
         w.entry = 0;
         w.vni = 0;
         enter(t, w);
+    }
+    if w.verdict.action == Action::Forwarded {
+        arrived(t, w);
     }
     if w.verdict.action != Action::Begin {
         return;
@@ -168,6 +178,19 @@ subprogram! {
         forward_first(t, w, node)
     }
 
+    /// Another node (`entry`) is the one that the client came in by; it sent the packet here, as with `vni`.
+    fn arrived(t, w) -> bool {
+        if conntrack::follow(t, w) {
+            t.count(Counter::Delivered);
+        } else if w.vni == VNI_SECOND_HOP || !follow_affinity(t, w) {
+            w.verdict = match w.packet.is_error() {
+                true => Verdict::drop(&w.client, Counter::DropNoFlow),
+                false => Verdict::begin(&w.client),
+            };
+        }
+        true
+    }
+
     /// Sends on a flow that was not sent to `node` before, and remembers that it was: only so are its
     /// replies let out, and do its next packets reach the task that had its first.
     fn forward_first(t, w, node: Addr) -> bool {
@@ -207,7 +230,7 @@ subprogram! {
     /// Decided if this flow was sent to a node before, and may be sent there again. One that another node
     /// forwards here is asked about in mid-stream: without this, a task that drains here would take, and
     /// reset, a connection that was sent on. What opens may have a task here by now.
-    pub fn follow_affinity(t, w) -> bool {
+    fn follow_affinity(t, w) -> bool {
         let Some(affinity) = t.affinity(&w.client) else {
             return false;
         };

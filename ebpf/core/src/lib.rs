@@ -24,6 +24,10 @@
 //! | the task's node, veth (tc) | | [`from_container`] → `follow`: `conntrack::answer`, `reply` |
 //! | the client's node, uplink (XDP) or vxlan device (tc) | | [`from_tunnel`] → `answers::replied`, `out` |
 //!
+//! Where the two nodes share a segment and l2 works there, [`settle`] ends with `segment::choose`, and the
+//! other node's [`uplink`] (XDP or tc) has what [`from_tunnel`] has otherwise: `segment::from_segment` goes on
+//! with the same functions.
+//!
 //! XDP finishes what goes on by VXLAN and what comes back by it; a packet for a task of its own node
 //! it passes on, untouched, to tc, which decides it anew. If the task is on the client's node, `enter`
 //! ends with `conntrack::begin`, and `reply` with `out`.
@@ -53,6 +57,7 @@ mod nat;
 mod overlay;
 mod packet;
 pub mod path_mtu;
+mod segment;
 mod subprogram;
 mod tables;
 mod tunnel;

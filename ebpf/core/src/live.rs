@@ -1,6 +1,6 @@
 //! Entries of flow tables, shared by all CPUs.
 
-use skein_abi::{Addr, flow::*};
+use skein_abi::{Addr, Port, flow::*, segment::Heard};
 
 /// An entry of a flow table, in place. Several CPUs may write one at the same time: each field is
 /// written whole, and readers bear any mixture of two versions.
@@ -61,6 +61,19 @@ impl Live<Nat> {
         scope, set_scope: u32;
         /// [`Nat::marks`]
         marks, set_marks: u8;
+    }
+}
+
+impl Live<Heard> {
+    field! {
+        /// [`Heard::answered`]
+        answered, set_answered: u64;
+        /// [`Heard::asked`]
+        asked, set_asked: u64;
+        /// [`Heard::answered_port`]
+        answered_port, set_answered_port: Port;
+        /// [`Heard::asked_port`]
+        asked_port, set_asked_port: Port;
     }
 }
 

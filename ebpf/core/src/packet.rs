@@ -10,6 +10,8 @@ pub struct Packet {
     pub tuple: Tuple,
     /// Source address: the tuple's, but for ICMP errors of routers.
     pub sender: Addr,
+    /// Destination and source of the frame.
+    pub macs: [[u8; 6]; 2],
     /// The flag byte of TCP, else 0.
     pub tcp_flags: u8,
     /// ICMP: the message is an echo request (8), reply (0), …; else 0.
@@ -54,6 +56,7 @@ impl Packet {
                 pad: [0; 3],
             },
             sender: 0,
+            macs: [[0; 6]; 2],
             tcp_flags: 0,
             icmp_type: 0,
             fragment: 0,
@@ -183,12 +186,17 @@ impl Action {
     pub const Out: Self = Self(4);
     /// To the node's own stack, as if it came in on the local pair.
     pub const Host: Self = Self(5);
-    /// Answered in place: an echo reply.
+    /// Answered in place, by an echo reply or as a probe.
     pub const Echo: Self = Self(6);
     /// Half a decision: this node is the one that the client came in by, [`crate::settle`] goes on.
     pub const Enter: Self = Self(7);
     /// Half a decision: no flow is known; a task of this node takes it, or somebody else does.
     pub const Begin: Self = Self(8);
+    /// Half a decision: another node forwarded it here.
+    pub const Forwarded: Self = Self(10);
+    /// To another node as with [`Action::Tunnel`], but in a frame of its own to [`crate::Work::peer`], which
+    /// is that node.
+    pub const Segment: Self = Self(9);
 }
 
 impl Verdict {
@@ -259,6 +267,12 @@ impl Verdict {
     #[inline(always)]
     pub(crate) const fn enter(to: &Tuple) -> Self {
         Self::new(to, Action::Enter)
+    }
+
+    /// [`Action::Forwarded`]
+    #[inline(always)]
+    pub(crate) const fn forwarded(tuple: &Tuple) -> Self {
+        Self::new(tuple, Action::Forwarded)
     }
 
     /// [`Action::Begin`]

@@ -1,7 +1,9 @@
 //! The boundary to the maps.
 
 use crate::Live;
-use skein_abi::{Addr, config::Config, flow::*, ingress::*, overlay::*, verdict::Counter};
+use skein_abi::{
+    Addr, config::Config, flow::*, ingress::*, overlay::*, segment::*, verdict::Counter,
+};
 
 /// Everything that decisions look up or remember.
 ///
@@ -15,6 +17,14 @@ pub trait Tables {
     fn is_local(&self, address: Addr) -> bool;
     /// Flags of a member by its data path address; `None`: not a member.
     fn member(&self, address: Addr) -> Option<u32>;
+    /// A member that shares a segment with this node.
+    fn peer(&self, member: Addr) -> Option<Peer>;
+    /// The member that a frame comes from.
+    fn sender(&self, sender: &Sender) -> Option<Addr>;
+    /// How long l2 is used to a peer, by its index.
+    fn lease(&self, peer: u32) -> Option<Lease>;
+    /// What was heard of a peer, by its index.
+    fn heard(&self, peer: u32) -> Option<Live<Heard>>;
     /// What a published port leads to.
     fn published(&self, key: PublishedKey) -> Option<Published>;
     /// Data path address in one slot of a service's node table (or of its previous one).

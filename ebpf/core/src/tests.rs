@@ -20,6 +20,7 @@ mod local_clients;
 mod overlay;
 mod path_mtu;
 mod return_node;
+mod segment;
 mod syn;
 mod taken_port;
 mod timeouts;

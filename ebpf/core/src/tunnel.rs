@@ -1,9 +1,6 @@
 //! What other nodes send by the external vxlan device, told apart by its VNI.
 
-use crate::{
-    Verdict, answers, conntrack, fragments, ingress::follow_affinity, overlay,
-    subprogram::subprogram,
-};
+use crate::{Verdict, answers, fragments, overlay, subprogram::subprogram};
 use skein_abi::{
     Addr, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, VNI_SECOND_HOP, flow::place_of_vni,
     verdict::Counter,
@@ -31,14 +28,7 @@ subprogram! {
         }
         match vni {
             VNI_FORWARD | VNI_SECOND_HOP => {
-                if conntrack::follow(t, w) {
-                    t.count(Counter::Delivered);
-                } else if vni == VNI_SECOND_HOP || !follow_affinity(t, w) {
-                    w.verdict = match w.packet.is_error() {
-                        true => Verdict::drop(&w.client, Counter::DropNoFlow),
-                        false => Verdict::begin(&w.client),
-                    };
-                }
+                w.verdict = Verdict::forwarded(&w.client);
                 true
             }
             VNI_REPLY => answers::replied(t, w),

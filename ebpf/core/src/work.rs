@@ -1,7 +1,7 @@
 //! A packet's way through the decisions, where the stack is too small.
 
 use crate::{Packet, Verdict};
-use skein_abi::{Addr, flow::*};
+use skein_abi::{Addr, flow::*, segment::Peer};
 
 /// One packet on its way through the decisions: what came in, what is decided so far, and room for
 /// what is looked up on the way.
@@ -18,7 +18,7 @@ pub struct Work {
     pub(crate) client: Tuple,
     /// Data path address of that node; 0 for this one.
     pub(crate) entry: Addr,
-    /// What the packet came in, if it came from another node; else 0.
+    /// What the packet came in, if it came from another node; else 0. What came by l2 has that of VXLAN.
     pub(crate) vni: u32,
     /// A tuple to go on with: result of translations, argument of routing.
     pub(crate) to: Tuple,
@@ -29,6 +29,8 @@ pub struct Work {
     pub(crate) affinity: Affinity,
     pub(crate) fragment_key: FragmentKey,
     pub(crate) fragment: Fragment,
+    /// [`Action::Segment`](crate::Action::Segment): who gets the frame.
+    pub peer: Peer,
 }
 
 impl Work {
@@ -48,6 +50,7 @@ impl Work {
             affinity: Affinity::default(),
             fragment_key: FragmentKey::default(),
             fragment: Fragment::default(),
+            peer: Peer::default(),
         }
     }
 }

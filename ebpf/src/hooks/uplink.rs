@@ -2,7 +2,7 @@
 
 use crate::{
     act::act,
-    maps::{DEVICES, Maps, scratch},
+    maps::{Maps, scratch},
     parse::parse,
 };
 use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
@@ -21,12 +21,10 @@ pub fn skein_uplink(ctx: TcContext) -> i32 {
     if !parse(&ctx, scratch) {
         return PASS;
     }
-    // SAFETY: the context's own device; the flags are copied at once.
-    let device = unsafe {
-        let ifindex = (*ctx.skb.skb).ifindex;
-        DEVICES.get(&ifindex).copied().unwrap_or(0)
-    };
-    uplink(&maps, &mut scratch.work, device);
+    // SAFETY: the context's own device.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let device = maps.device(ifindex);
+    uplink(&maps, &mut scratch.work, ifindex, device);
     settle(&maps, &mut scratch.work);
     act(&maps, &ctx, scratch)
 }

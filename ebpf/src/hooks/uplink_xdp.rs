@@ -25,7 +25,7 @@ fn decide(ctx: &XdpContext) -> Option<u32> {
     let scratch = scratch()?;
     try_parse(&XdpFrame::<0>(ctx), scratch)?;
     // No device with native XDP has sources that are to be translated: those are bridges.
-    uplink(&maps, &mut scratch.work, 0);
+    uplink(&maps, &mut scratch.work, ctx.ingress_ifindex() as u32, 0);
     settle(&maps, &mut scratch.work);
     if scratch.work.verdict.action != Action::Pass {
         return act(&maps, ctx, scratch);

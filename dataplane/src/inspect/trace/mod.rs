@@ -109,12 +109,13 @@ fn decide(bpffs: &Path, look: &Look, request: &TraceRequest) -> anyhow::Result<D
     };
     let source = sender.map_or(frame::NOBODY, |endpoint: Endpoint| mac(endpoint.addr));
     let frame = frame::of(&packet, source, frame::NOBODY)?;
+    packet.macs = [frame::NOBODY, source];
     packet.len = u16::try_from(frame.len() - frame::ETHERNET)?;
     let mut work = Work::new(packet);
     let at = match (&place, sender) {
         (Place::Uplink, _) => {
-            uplink(&maps, &mut work, 0);
             let device = maps.device_of(tuple.dst);
+            uplink(&maps, &mut work, device.unwrap_or(0), 0);
             device.map(|device| (Hook::Uplink, device))
         }
         (Place::Host, _) => {

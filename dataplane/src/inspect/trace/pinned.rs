@@ -8,7 +8,7 @@ use aya::{
     Pod,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError},
 };
-use skein_abi::{Addr, TCP, config::Config, flow::*, ingress::*, names::*, overlay::*};
+use skein_abi::{Addr, TCP, config::Config, flow::*, ingress::*, names::*, overlay::*, segment::*};
 use skein_packet::{Live, Tables};
 use skein_sockets::{Namespace, is_tcp_connected};
 use std::{
@@ -61,6 +61,10 @@ pub struct Pinned {
     now: u64,
     locals: HashMap<MapData, Addr, u32>,
     members: HashMap<MapData, Addr, u32>,
+    peers: HashMap<MapData, Addr, Peer>,
+    senders: HashMap<MapData, Sender, Addr>,
+    leases: Array<MapData, Lease>,
+    heard: Array<MapData, Heard>,
     published: HashMap<MapData, PublishedKey, Published>,
     /// The current ones, and the previous.
     node_tables: [ArrayOfMaps<MapData, Array<MapData, Addr>>; 2],
@@ -135,6 +139,10 @@ impl Pinned {
             now: monotonic()?,
             locals: open(bpffs, MAP_LOCAL_ADDRS)?,
             members: open(bpffs, MAP_MEMBERS)?,
+            peers: open(bpffs, MAP_PEERS)?,
+            senders: open(bpffs, MAP_SENDERS)?,
+            leases: open(bpffs, MAP_LEASES)?,
+            heard: open(bpffs, MAP_HEARD)?,
             published: open(bpffs, MAP_PUBLISHED)?,
             node_tables: [open(bpffs, MAP_NODE_TABLES)?, open(bpffs, MAP_OLD_TABLES)?],
             local_backends: open(bpffs, MAP_LOCAL_BACKENDS)?,
@@ -236,6 +244,22 @@ impl Tables for Pinned {
 
     fn member(&self, address: Addr) -> Option<u32> {
         look_up(&self.members, &address)
+    }
+
+    fn peer(&self, member: Addr) -> Option<Peer> {
+        look_up(&self.peers, &member)
+    }
+
+    fn sender(&self, sender: &Sender) -> Option<Addr> {
+        look_up(&self.senders, sender)
+    }
+
+    fn lease(&self, peer: u32) -> Option<Lease> {
+        self.leases.get(&peer, 0).ok()
+    }
+
+    fn heard(&self, peer: u32) -> Option<Live<Heard>> {
+        Some(self.live(self.heard.get(&peer, 0).ok()?))
     }
 
     fn published(&self, key: PublishedKey) -> Option<Published> {

@@ -50,7 +50,7 @@ pub fn reply(
             .find_map(|finding| names.service_of(finding))
             .unwrap_or_default(),
         node: match verdict.action {
-            Action::Tunnel => names.node(verdict.node),
+            Action::Tunnel | Action::Segment => names.node(verdict.node),
             _ => String::new(),
         },
         task: match verdict.action {
@@ -286,6 +286,7 @@ impl Names<'_> {
             }
             Action::Endpoint => format!("task {} gets it", self.task_of(verdict.endpoint)),
             Action::Tunnel => format!("it is sent to {}, by VXLAN", self.node(verdict.node)),
+            Action::Segment => format!("it is sent to {}, by l2", self.node(verdict.node)),
             Action::Out => "it leaves this node by the routing table".to_owned(),
             Action::Host => "this node's own programs get it, as if from a device".to_owned(),
             Action::Echo => "it is answered in place".to_owned(),
@@ -295,7 +296,7 @@ impl Names<'_> {
         match (verdict.action, reason) {
             (Action::Drop, reason) => format!("it is dropped: {}", reason.unwrap_or_default()),
             (_, Some(reason)) => format!("it is answered by a TCP reset: {reason}"),
-            (Action::Tunnel, None) if *place == Place::Uplink => {
+            (Action::Tunnel | Action::Segment, None) if *place == Place::Uplink => {
                 format!("{to}, where `skein trace --forwarded-by` of this node goes on")
             }
             (_, None) => to,

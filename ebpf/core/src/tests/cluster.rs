@@ -14,6 +14,7 @@ use skein_abi::{
     ingress::{MEMBER_UP, Published, PublishedKey},
     overlay::*,
     port,
+    segment::Lease,
     verdict::Counter,
 };
 use std::vec::Vec;
@@ -56,9 +57,11 @@ pub struct Task {
 pub struct Journey {
     pub end: Fate,
     pub packet: Packet,
-    /// Tunnels that it went through.
+    /// How often it went from node to node.
     pub hops: usize,
-    /// It is the reset that answers what was sent; this many tunnels of `hops` are the reset's.
+    /// How often of those by l2.
+    pub by_l2: usize,
+    /// It is the reset that answers what was sent; this many of `hops` are the reset's.
     pub reset_hops: Option<usize>,
     /// Not 0: it is the message that what was sent is longer than this.
     pub too_big: u32,
@@ -111,14 +114,29 @@ pub const fn node_addr(node: usize) -> Addr {
     ip(198, 18, 0, 1 + node as u8)
 }
 
+/// The device of every node on the segment that all share.
+pub const SEGMENT: u32 = 2;
+/// One on another segment.
+pub const OTHER_SEGMENT: u32 = 3;
+
+/// Its MAC address there.
+pub const fn mac_of(node: usize) -> [u8; 6] {
+    [2, 0, 0, 0, 0, 1 + node as u8]
+}
+
 impl Cluster {
-    /// Nodes that are all up and members of one another.
+    /// Nodes that are all up and members of one another, on one segment. Nobody uses l2.
     pub fn new(nodes: usize) -> Self {
         let mut cluster = Self {
             nodes: (0..nodes).map(|n| Node::new(node_addr(n))).collect(),
         };
         for node in &mut cluster.nodes {
             node.members = (0..nodes).map(|n| (node_addr(n), MEMBER_UP)).collect();
+        }
+        for (n, node) in cluster.nodes.iter_mut().enumerate() {
+            for other in (0..nodes).filter(|other| *other != n) {
+                node.meet(n, other, mac_of(other));
+            }
         }
         cluster.network(INGRESS, INGRESS_NET, 0);
         cluster
@@ -203,6 +221,25 @@ impl Cluster {
         }
     }
 
+    /// All use l2, for ever.
+    pub fn use_l2(&mut self) {
+        for node in 0..self.nodes.len() {
+            for other in 0..self.nodes.len() {
+                self.lease(node, other, true, true);
+            }
+        }
+    }
+
+    /// Whether a node uses l2 to another one, for requests and for answers.
+    pub fn lease(&mut self, node: usize, other: usize, requests: bool, replies: bool) {
+        let until = |is_used| if is_used { u64::MAX } else { 0 };
+        let lease = Lease {
+            requests_until: until(requests),
+            replies_until: until(replies),
+        };
+        self.nodes[node].leases.insert(other as u32, lease);
+    }
+
     /// A task that takes flows of a service.
     pub fn ready_task(&mut self, at: usize, service: u32) -> Task {
         let nth = self.nodes[at].endpoints.len() as u8;
@@ -254,7 +291,25 @@ impl Cluster {
     /// The same, by a device with these flags.
     pub fn send_by_device(&self, node: usize, packet: Packet, device: u32) -> Journey {
         let mut work = Work::new(packet);
-        uplink(&self.nodes[node], &mut work, device);
+        uplink(&self.nodes[node], &mut work, SEGMENT, device);
+        self.carry(node, work)
+    }
+
+    /// A frame from a MAC address of the segment.
+    pub fn frame(&self, node: usize, from: [u8; 6], packet: Packet) -> Journey {
+        self.frame_by(node, SEGMENT, from, packet)
+    }
+
+    /// The same by a device.
+    pub fn frame_by(&self, node: usize, ifindex: u32, from: [u8; 6], packet: Packet) -> Journey {
+        let macs = [mac_of(node), from];
+        self.frame_of(node, ifindex, Packet { macs, ..packet })
+    }
+
+    /// The same with any addresses of its frame.
+    pub fn frame_of(&self, node: usize, ifindex: u32, packet: Packet) -> Journey {
+        let mut work = Work::new(packet);
+        uplink(&self.nodes[node], &mut work, ifindex, 0);
         self.carry(node, work)
     }
 
@@ -296,7 +351,7 @@ impl Cluster {
 
     /// Carries verdicts out until the packet is at its end.
     fn carry(&self, mut at: usize, mut work: Work) -> Journey {
-        let (mut hops, mut reset_hops) = (0, None);
+        let (mut hops, mut by_l2, mut reset_hops) = (0, 0, None);
         let (mut too_big, mut mss) = (0, 0);
         loop {
             let node = &self.nodes[at];
@@ -324,11 +379,23 @@ impl Cluster {
                 packet.tcp_flags = RST | ACK;
                 reset_hops = Some(0);
             }
+            let is_hop = matches!(verdict.action, Action::Tunnel | Action::Segment);
+            if is_hop {
+                hops += 1;
+                assert!(hops <= HOPS_MAX, "the packet goes round: {packet:?}");
+                reset_hops = reset_hops.map(|hops| hops + 1);
+            }
             let end = match verdict.action {
+                Action::Segment => {
+                    by_l2 += 1;
+                    let next = work.peer.mac[5] as usize - 1;
+                    packet.macs = [work.peer.mac, work.peer.own_mac];
+                    work = Work::new(as_parsed(&packet));
+                    uplink(&self.nodes[next], &mut work, SEGMENT, 0);
+                    at = next;
+                    continue;
+                }
                 Action::Tunnel => {
-                    hops += 1;
-                    assert!(hops <= HOPS_MAX, "the packet goes round: {packet:?}");
-                    reset_hops = reset_hops.map(|hops| hops + 1);
                     let remote = node_addr(at);
                     let is_next = |node: &Node| node.config.node_addr == verdict.node;
                     match self.nodes.iter().position(is_next) {
@@ -363,6 +430,7 @@ impl Cluster {
                 end,
                 packet,
                 hops,
+                by_l2,
                 reset_hops,
                 too_big,
                 mss,

@@ -9,6 +9,7 @@ use skein_abi::{
     ingress::*,
     overlay::*,
     port,
+    segment::*,
     verdict::Counter,
 };
 use std::{
@@ -17,7 +18,10 @@ use std::{
     vec::Vec,
 };
 
-use super::packets::ip;
+use super::{
+    cluster::{SEGMENT, mac_of, node_addr},
+    packets::ip,
+};
 
 /// Room for flows in each table of a node.
 pub const FLOWS_MAX: usize = 4096;
@@ -38,6 +42,11 @@ pub struct Node {
     pub config: Config,
     pub locals: HashSet<Addr>,
     pub members: BTreeMap<Addr, u32>,
+    pub peers: BTreeMap<Addr, Peer>,
+    pub senders: BTreeMap<Sender, Addr>,
+    /// By peer.
+    pub leases: BTreeMap<u32, Lease>,
+    pub heard: Flows<u32, Heard>,
     pub published: BTreeMap<PublishedKey, Published>,
     /// By service and whether it is the previous one.
     pub tables: BTreeMap<(u32, bool), Vec<Addr>>,
@@ -81,6 +90,10 @@ impl Node {
             },
             locals: HashSet::from([address]),
             members: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            senders: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            heard: Flows::with_room_for(FLOWS_MAX),
             published: BTreeMap::new(),
             tables: BTreeMap::new(),
             ready: BTreeMap::new(),
@@ -109,6 +122,27 @@ impl Node {
     pub fn counted(&self, counter: Counter) -> u64 {
         let counters = self.counters.borrow();
         counters.get(&(counter as u32)).copied().unwrap_or(0)
+    }
+
+    /// Knows another node, of this one's segment, by a MAC address.
+    pub fn meet(&mut self, own: usize, other: usize, mac: [u8; 6]) {
+        let (index, member) = (other as u32, node_addr(other));
+        let peer = Peer {
+            mac,
+            own_mac: mac_of(own),
+            ifindex: SEGMENT,
+            index,
+            mtu: 1_500,
+            flags: PEER_ANSWERED,
+        };
+        self.peers.insert(member, peer);
+        let sender = Sender {
+            ifindex: SEGMENT,
+            to: mac_of(own),
+            from: mac,
+        };
+        self.senders.insert(sender, member);
+        self.heard.insert(&index, &Heard::default());
     }
 
     /// Puts a node table, or the previous one, in place.
@@ -141,6 +175,22 @@ impl Tables for Node {
 
     fn member(&self, address: Addr) -> Option<u32> {
         self.members.get(&address).copied()
+    }
+
+    fn peer(&self, member: Addr) -> Option<Peer> {
+        self.peers.get(&member).copied()
+    }
+
+    fn sender(&self, sender: &Sender) -> Option<Addr> {
+        self.senders.get(sender).copied()
+    }
+
+    fn lease(&self, peer: u32) -> Option<Lease> {
+        self.leases.get(&peer).copied()
+    }
+
+    fn heard(&self, peer: u32) -> Option<Live<Heard>> {
+        self.heard.get(&peer)
     }
 
     fn published(&self, key: PublishedKey) -> Option<Published> {

@@ -99,7 +99,7 @@ fn an_mss_is_lowered_and_never_raised() {
 fn the_message_is_icmp() {
     let (cluster, _) = Cluster::serving(2, 80, 8080, &[1]);
     let mut work = crate::Work::new(sized(&udp(CLIENT, CALLED), MTU + 1, true));
-    crate::uplink(&cluster.nodes[0], &mut work, 0);
+    crate::uplink(&cluster.nodes[0], &mut work, SEGMENT, 0);
     crate::settle(&cluster.nodes[0], &mut work);
     crate::path_mtu::too_big(&cluster.nodes[0], &mut work, MTU.into());
     assert_eq!(work.verdict.to, tuple(ICMP, (CALLED.0, 0), (CLIENT.0, 0)));

@@ -1,5 +1,5 @@
-//! Whatever the nodes believe of each other and remember from before, a client's packet goes through
-//! two tunnels at most and comes to an end, and so does every reply, by one at most.
+//! Whatever the nodes believe of each other and remember from before, a client's packet goes from node to
+//! node twice at most, by l2 or in VXLAN, and comes to an end, and so does every reply, after one at most.
 
 use super::{cluster::*, node::*, packets::*};
 use crate::Packet;
@@ -15,6 +15,7 @@ const TASKS: u32 = 3;
 const NAMED: usize = NODES + 1;
 const CLIENTS: [End; 2] = [CLIENT, (CLIENT.0, 40_001)];
 const FLOATING: End = (ip(198, 18, 1, 1), 80);
+const CALLED: [End; 4] = [FLOATING, FLOATING, (node_addr(0), 80), (node_addr(1), 80)];
 
 /// What a node believes of the service and of the others.
 #[derive(Clone, Debug)]
@@ -24,6 +25,9 @@ struct Beliefs {
     ready: Vec<u32>,
     draining: Vec<u32>,
     members: Vec<Option<u32>>,
+    /// Of each node: whether its MAC address is the one that it has, and whether it is sent requests and
+    /// replies by l2.
+    peers: Vec<(bool, bool, bool)>,
     is_taken: bool,
     is_flooded: bool,
 }
@@ -48,6 +52,7 @@ enum Source {
     Task(u32),
     /// Whatever a node may send, it may send at any time.
     Tunnel(u32, usize, usize),
+    Segment(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -66,16 +71,21 @@ fn beliefs() -> impl Strategy<Value = Beliefs> {
         vec(0..TASKS, 0..3),
         vec(0..TASKS, 0..3),
         vec(member, NODES),
+        vec(
+            (proptest::bool::weighted(0.9), any::<bool>(), any::<bool>()),
+            NODES,
+        ),
         proptest::bool::weighted(0.1),
         proptest::bool::weighted(0.1),
     )
         .prop_map(
-            |(table, previous, ready, draining, members, is_taken, is_flooded)| Beliefs {
+            |(table, previous, ready, draining, members, peers, is_taken, is_flooded)| Beliefs {
                 table,
                 previous,
                 ready,
                 draining,
                 members,
+                peers,
                 is_taken,
                 is_flooded,
             },
@@ -84,8 +94,9 @@ fn beliefs() -> impl Strategy<Value = Beliefs> {
 
 fn client_packet() -> impl Strategy<Value = Packet> {
     let flags = select(vec![SYN, SYN, ACK, ACK, FIN | ACK, RST, SYN | ACK]);
-    (select(&[TCP, TCP, UDP][..]), select(&CLIENTS[..]), flags)
-        .prop_map(|(proto, client, flags)| packet(proto, client, FLOATING, flags))
+    let (proto, called) = (select(&[TCP, TCP, UDP][..]), select(&CALLED[..]));
+    (proto, select(&CLIENTS[..]), called, flags)
+        .prop_map(|(proto, client, called, flags)| packet(proto, client, called, flags))
 }
 
 fn leftover() -> impl Strategy<Value = Leftover> {
@@ -116,6 +127,7 @@ fn sent() -> impl Strategy<Value = Sent> {
         1 => Just(Source::Host),
         1 => (0..TASKS).prop_map(Source::Task),
         1 => (vni, 0..NODES, 0..NAMED).prop_map(|(vni, remote, entry)| Source::Tunnel(vni, remote, entry)),
+        2 => (0..NODES).prop_map(Source::Segment),
     ];
     let packet = prop_oneof![
         8 => client_packet(),
@@ -124,6 +136,7 @@ fn sent() -> impl Strategy<Value = Sent> {
         1 => client_packet().prop_map(|packet| sized(&packet, 1_500, true)),
         2 => (client_packet(), 0..2_usize, 0..2_u16)
             .prop_map(|(packet, nth, id)| fragments(&packet, id)[nth]),
+        2 => client_packet().prop_map(|packet| answer_to(&packet, SYN | ACK)),
     ];
     (source, 0..NODES, packet).prop_map(|(source, entry, packet)| Sent {
         source,
@@ -135,6 +148,7 @@ fn sent() -> impl Strategy<Value = Sent> {
 fn cluster(beliefs: &[Beliefs], leftovers: &[Leftover]) -> Cluster {
     let mut cluster = Cluster::new(NODES);
     cluster.publish(0, FLOATING.1, 8080);
+    let mut leases = Vec::new();
     for (n, (node, beliefs)) in cluster.nodes.iter_mut().zip(beliefs).enumerate() {
         node.locals.insert(FLOATING.0);
         let named = |nodes: &[usize]| nodes.iter().map(|n| node_addr(*n)).collect();
@@ -148,11 +162,22 @@ fn cluster(beliefs: &[Beliefs], leftovers: &[Leftover]) -> Cluster {
             node.members
                 .extend(member.map(|flags| (node_addr(other), flags)));
         }
+        for (other, (is_right, requests, replies)) in beliefs.peers.iter().copied().enumerate() {
+            if other == n {
+                continue;
+            }
+            node.senders.retain(|_, member| *member != node_addr(other));
+            node.meet(n, other, mac_of(if is_right { other } else { NODES }));
+            leases.push((n, other, requests && is_right, replies && is_right));
+        }
         for published in node.published.values_mut() {
             published.flags = if beliefs.is_taken { PUBLISHED_TAKEN } else { 0 };
         }
         node.is_flooded = beliefs.is_flooded;
         node.config.tunnel_mtu = 1_450;
+    }
+    for (node, other, requests, replies) in leases {
+        cluster.lease(node, other, requests, replies);
     }
     for leftover in leftovers {
         leave(&cluster.nodes[leftover.node], leftover);
@@ -224,7 +249,7 @@ fn leave(node: &Node, leftover: &Leftover) {
     );
 }
 
-/// Sends it; also the number of tunnels that are left to it.
+/// Sends it; also how often it may go on to another node.
 fn send(cluster: &Cluster, sent: &Sent) -> (Journey, usize) {
     let Sent {
         source,
@@ -253,6 +278,13 @@ fn send(cluster: &Cluster, sent: &Sent) -> (Journey, usize) {
             let (remote, named) = (node_addr(remote), node_addr(named));
             (cluster.tunnel(entry, vni, remote, named, packet), left)
         }
+        Source::Segment(sender) => {
+            let is_known = cluster.nodes[entry].senders.values();
+            let is_known = is_known.copied().any(|member| member == node_addr(sender));
+            let is_forwarded = is_known && packet.tuple.dst == node_addr(sender);
+            let left = if is_forwarded { 1 } else { 2 };
+            (cluster.frame(entry, mac_of(sender), packet), left)
+        }
     }
 }
 
@@ -260,7 +292,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn a_packet_ends_after_two_tunnels_and_its_reply_after_one(
+    fn a_packet_ends_after_two_hops_and_its_reply_after_one(
         beliefs in vec(beliefs(), NODES),
         leftovers in vec(leftover(), 0..8),
         packets in vec(sent(), 1..6),
@@ -271,6 +303,9 @@ proptest! {
             let reset_hops = got.reset_hops.unwrap_or(0);
             prop_assert!(got.hops - reset_hops <= hops_left, "{:?}", got);
             prop_assert!(reset_hops <= 1, "{:?}", got);
+            // Its stack would send it back, and so on for ever.
+            let is_passed_on = got.by_l2 > 0 && matches!(got.end, Fate::Passed(_));
+            prop_assert!(!is_passed_on, "{:?}", got);
             if let Fate::Task(_) = got.end
                 && got.reset_hops.is_none()
                 && got.too_big == 0
