@@ -92,7 +92,7 @@ fn node(text: &mut String, node: &NodeStatus) {
 }
 
 fn members(members: &[Member]) -> Table {
-    let mut table = Table::new(&["NODE", "ADDRESS", "STATE", "FORWARDING"]);
+    let mut table = Table::new(&["NODE", "ADDRESS", "STATE", "FORWARDING", "WHY SO"]);
     for member in members {
         let state = match member {
             Member { own: true, .. } => "this node",
@@ -107,6 +107,7 @@ fn members(members: &[Member]) -> Table {
             member.address.clone(),
             state.to_owned(),
             member.forwarding.clone(),
+            member.forwarding_reason.clone(),
         ]);
     }
     table
@@ -281,7 +282,7 @@ mod tests {
     fn status() -> NodeStatus {
         NodeStatus {
             dataplane: "0.1.0".to_owned(),
-            layout: 6,
+            layout: 7,
             node_id: "id".to_owned(),
             hostname: "n1".to_owned(),
             address: "198.18.0.1".to_owned(),
@@ -292,6 +293,7 @@ mod tests {
                 up: true,
                 suspected: true,
                 forwarding: "vxlan".to_owned(),
+                forwarding_reason: "it shares no segment with this node".to_owned(),
                 ..Member::default()
             }],
             programs: vec![Program {
@@ -358,6 +360,7 @@ mod tests {
             "version 9 wanted, 8 whole in the kernel",
             "1 of the 2 times",
             "silent: gets no new flows",
+            "it shares no segment with this node",
             "eth0     xdp    skein_uplink_x   its driver has native XDP",
             "90%",
             "(!)",

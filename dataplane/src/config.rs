@@ -35,6 +35,23 @@ pub struct Config {
     /// Which hook serves the uplinks.
     #[arg(long, value_enum, default_value_t)]
     pub attach: Attach,
+    /// How what clients send goes on to other nodes. Chosen for each of them: `skein status` shows it.
+    #[arg(long, value_enum, default_value_t)]
+    pub forwarding: Forwarding,
+}
+
+/// How what clients send goes on to other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Forwarding {
+    /// By l2 to those nodes on a segment of this one with which probes show, again and again, that the network
+    /// delivers it; else by vxlan.
+    #[default]
+    Auto,
+    /// By l2 to all nodes on a segment of this one, untried: not encapsulated, in frames with the clients' own
+    /// addresses, which many clouds drop.
+    L2,
+    /// In VXLAN to all. Other nodes send to this one so, too.
+    Vxlan,
 }
 
 /// Which hook serves the uplinks.

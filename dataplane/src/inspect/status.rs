@@ -2,7 +2,7 @@
 
 use crate::{
     desired::Desired,
-    kernel::{Fill, Look, PublishedService, service_of},
+    kernel::{By, Fill, Look, PublishedService, service_of},
 };
 use skein_abi::{Addr, TCP, from_addr, ingress::PUBLISHED_TAKEN, names::LAYOUT, verdict::Counter};
 use skein_proto::{
@@ -50,6 +50,8 @@ fn drops((counter, packets): (Counter, u64)) -> Option<Drops> {
 }
 
 fn members(look: &Look, own: &str) -> Vec<Member> {
+    let way = |node: &network::Node| look.ways.get(&node.address.parse().ok()?);
+    let name = |by: Option<By>| by.unwrap_or(By::Vxlan).name().to_owned();
     let members = look.desired.nodes.values().map(|node| Member {
         node_id: node.id.clone(),
         hostname: node.hostname.clone(),
@@ -57,9 +59,15 @@ fn members(look: &Look, own: &str) -> Vec<Member> {
         own: node.id == own,
         up: node.up,
         suspected: look.suspects.contains(&node.id),
-        forwarding: if node.id == own { "" } else { "vxlan" }.to_owned(),
+        forwarding: name(way(node).map(|way| way.requests)),
+        replies: name(way(node).map(|way| way.replies)),
+        forwarding_reason: way(node).map_or_else(String::new, |way| way.reason.clone()),
     });
     let mut members: Vec<Member> = members.collect();
+    for member in members.iter_mut().filter(|member| member.own) {
+        member.forwarding.clear();
+        member.replies.clear();
+    }
     members.sort_by(|a, b| (&a.hostname, &a.node_id).cmp(&(&b.hostname, &b.node_id)));
     members
 }
@@ -230,7 +238,7 @@ fn vips(look: &Look, tasks: &Tasks<'_>, service: &network::Service) -> Vec<Vip> 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::kernel::{Made, Services};
+    use crate::kernel::{Made, Services, Way};
     use skein_abi::{
         addr,
         ingress::{LocalBackends, Published, PublishedKey},
@@ -312,6 +320,11 @@ pub(super) mod tests {
             vni: 4_096,
             addr: addr([10, 0, 1, 2].into()),
         };
+        let way = Way {
+            requests: By::L2,
+            replies: By::Vxlan,
+            reason: "it answers probes".to_owned(),
+        };
         Look {
             desired: Arc::new(desired()),
             made: Made {
@@ -319,6 +332,7 @@ pub(super) mod tests {
                 problems: Vec::new(),
             },
             suspects: ["a".to_owned()].into(),
+            ways: [(Ipv4Addr::new(198, 18, 0, 1), way)].into(),
             services: Services {
                 published: [("web-id".to_owned(), published)].into(),
                 vips: [(vip, vec![addr(BACKEND.into())])].into(),
@@ -344,7 +358,13 @@ pub(super) mod tests {
             .map(|member| (member.hostname.as_str(), member.own, member.suspected))
             .collect();
         assert_eq!(members, [("host-a", false, true), ("host-b", true, false)]);
-        assert_eq!(status.members[0].forwarding, "vxlan");
+        let ways: Vec<_> = status
+            .members
+            .iter()
+            .map(|member| (member.forwarding.as_str(), member.replies.as_str()))
+            .collect();
+        assert_eq!(ways, [("l2", "vxlan"), ("", "")]);
+        assert_eq!(status.members[0].forwarding_reason, "it answers probes");
     }
 
     #[test]

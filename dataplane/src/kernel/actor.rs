@@ -5,6 +5,7 @@ use super::{
     devices::{Device, Devices, LOCAL_PEER, OwnDevices, VXLAN, VethPair},
     endpoints::{Endpoint, Endpoints},
     host::{Host, netns_cookie},
+    l2::{Members, Prober, Ways},
     mac_of,
     plan::{Local, Plan, plan},
     probe,
@@ -60,6 +61,11 @@ pub struct Actor {
     /// UDP port of the vxlan device that is there.
     vxlan_port: Option<u16>,
     watched: watch::Sender<probe::Watched>,
+    members: watch::Sender<Members>,
+    /// Until it works on its own.
+    prober: Option<Prober>,
+    ways: watch::Receiver<Ways>,
+    show_ways: watch::Sender<Ways>,
     /// What the kernel has, as of the last time.
     made: watch::Sender<Made>,
     /// Something could not be written then.
@@ -77,6 +83,8 @@ impl Actor {
         let devices = Devices::open()?;
         let mut programs = Programs::load(&config.bpffs)?;
         let tables = Tables::open(&mut programs, &config.state_dir)?;
+        let prober = Prober::open(config.forwarding, devices.clone(), &mut programs)?;
+        let (show_ways, ways) = watch::channel(Ways::new());
         let (local, local_peer) = devices.make_local_pair().await?;
         let present = devices.list().await?;
         programs.adopt(|ifindex| present.contains_key(&ifindex))?;
@@ -101,6 +109,10 @@ impl Actor {
             next_index: 0,
             vxlan_port: None,
             watched: watch::channel(probe::Watched::new()).0,
+            members: watch::channel(Members::default()).0,
+            prober: Some(prober),
+            ways,
+            show_ways,
             made,
             has_failed: false,
             repairs: Repairs::default(),
@@ -122,6 +134,9 @@ impl Actor {
         let (tell, mut suspects) = mpsc::channel(4);
         let watched = self.watched.subscribe();
         let mut probing = tokio::spawn(probe::run(watched, tell));
+        let prober = self.prober.take().context("the kernel's side runs once")?;
+        let mut forwarding =
+            tokio::spawn(prober.run(self.members.subscribe(), self.show_ways.clone()));
         self.look_at_host().await;
         if let Err(error) = self.programs.remove_other_layouts() {
             tracing::error!("programs of another version stay attached: {error:#}");
@@ -148,6 +163,11 @@ impl Actor {
                     ended.context("the probe of other nodes broke")?
                         .context("other nodes cannot be probed")?;
                     bail!("the probe of other nodes ended");
+                }
+                ended = &mut forwarding => {
+                    ended.context("the probe of l2 broke")?
+                        .context("other nodes cannot be asked for l2")?;
+                    bail!("the probe of l2 ended");
                 }
                 () = tokio::time::sleep(FAILED_RETRY), if self.has_failed => {
                     self.program().await;
@@ -273,6 +293,7 @@ impl Actor {
             desired: Arc::clone(&self.desired),
             made: self.made.borrow().clone(),
             suspects: self.suspects.clone(),
+            ways: self.ways.borrow().clone(),
             programs: programs.collect(),
             services: self.tables.services(),
             endpoints: endpoints.collect(),
@@ -290,12 +311,19 @@ impl Actor {
     fn watch_nodes(&self) {
         let Some(settings) = &self.desired.settings else {
             self.watched.send_replace(probe::Watched::new());
+            self.members.send_replace(Members::default());
             return;
         };
-        let others = self.desired.nodes.values();
-        let others = others.filter(|node| node.id != settings.node_id);
-        let watched = others.filter_map(|node| Some((node.id.clone(), node.address.parse().ok()?)));
-        self.watched.send_replace(watched.collect());
+        let nodes = self.desired.nodes.values();
+        let nodes = nodes.filter_map(|node| Some((node.id.clone(), node.address.parse().ok()?)));
+        let mut watched: probe::Watched = nodes.collect();
+        let own = watched.remove(&settings.node_id);
+        self.members.send_replace(Members {
+            own,
+            port: u16::try_from(settings.vxlan_port).unwrap_or_default(),
+            others: watched.values().copied().collect(),
+        });
+        self.watched.send_replace(watched);
     }
 
     async fn attach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
@@ -366,6 +394,14 @@ impl Actor {
             self.add(attachment, &host, device.ifindex, vni)?;
         }
         if self.desired.settings.is_some() {
+            self.watch_nodes();
+            let members = self.members.borrow().clone();
+            if let Some(prober) = &mut self.prober
+                && let Err(error) = prober.look(&members).await
+            {
+                // It looks again, each round: until then what comes by l2 is not understood.
+                tracing::error!("forwarding by l2: {error:#}");
+            }
             self.look_at_host().await;
             self.program().await;
         }

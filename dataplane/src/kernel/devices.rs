@@ -3,11 +3,13 @@
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
+    AddressFamily,
     address::AddressAttribute,
     link::{
         InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
         XdpAttached,
     },
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, LinkVxlan};
 use skein_abi::addresses::{DNS_ADDRESS, INTERNAL_PREFIX};
@@ -31,6 +33,8 @@ pub struct Device {
     pub ifindex: u32,
     /// Its name.
     pub name: String,
+    /// Its MAC address.
+    pub mac: Option<[u8; 6]>,
     /// Largest IP packet, bytes.
     pub mtu: u32,
     /// Frames have Ethernet headers.
@@ -52,6 +56,52 @@ impl Device {
             || self.name.starts_with(VETH_PREFIX)
             || self.name.starts_with(CONTAINER_PREFIX)
     }
+
+    /// Whether what other hosts send may come in by it.
+    pub fn is_uplink(&self) -> bool {
+        !self.is_own() && !self.is_port && self.is_ethernet
+    }
+
+    /// A bridge of the container engine: addresses behind it mean nothing on other nodes.
+    pub fn is_engine_bridge(&self) -> bool {
+        let is_generated = |name: &str| {
+            name.strip_prefix("br-")
+                .is_some_and(|id| id.len() == 12 && id.bytes().all(|c| c.is_ascii_hexdigit()))
+        };
+        self.is_bridge
+            && (matches!(self.name.as_str(), "docker0" | "docker_gwbridge")
+                || is_generated(&self.name))
+    }
+}
+
+/// An IPv4 address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Length of its subnet's prefix.
+    pub prefix: u8,
+    /// The device that has it.
+    pub ifindex: u32,
+}
+
+impl Address {
+    /// Whether another host's address is of its subnet.
+    pub fn has_in_subnet(&self, other: Ipv4Addr) -> bool {
+        ipnet::Ipv4Net::new(self.address, self.prefix)
+            .is_ok_and(|subnet| other != self.address && subnet.contains(&other))
+    }
+}
+
+/// A host whose MAC address the kernel knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The device by which it is reached.
+    pub ifindex: u32,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its MAC address.
+    pub mac: [u8; 6],
 }
 
 /// What Skein sends and receives by.
@@ -100,11 +150,11 @@ impl Devices {
         Ok(devices.map(|device| (device.ifindex, device)).collect())
     }
 
-    /// All IPv4 addresses of the host, and the devices that have them.
+    /// All IPv4 addresses of the host.
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub async fn addresses(&self) -> anyhow::Result<Vec<(Ipv4Addr, u32)>> {
+    pub async fn addresses(&self) -> anyhow::Result<Vec<Address>> {
         let messages: Vec<_> = self
             .handle
             .address()
@@ -118,11 +168,30 @@ impl Devices {
             for attribute in &message.attributes {
                 // The address itself; `Address` would be the far end of a point-to-point link.
                 if let AddressAttribute::Local(std::net::IpAddr::V4(address)) = attribute {
-                    addresses.push((*address, message.header.index));
+                    addresses.push(Address {
+                        address: *address,
+                        prefix: message.header.prefix_len,
+                        ifindex: message.header.index,
+                    });
                 }
             }
         }
         Ok(addresses)
+    }
+
+    /// All IPv4 hosts whose MAC addresses are known.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn neighbours(&self) -> anyhow::Result<Vec<Neighbour>> {
+        let request = self.handle.neighbours().get();
+        let messages: Vec<NeighbourMessage> = request
+            .set_address_family(AddressFamily::Inet)
+            .execute()
+            .try_collect()
+            .await
+            .context("cannot list the neighbours")?;
+        Ok(messages.iter().filter_map(neighbour).collect())
     }
 
     /// A device by its name.
@@ -265,10 +334,38 @@ pub struct VethPair<'a> {
     pub mtu: u32,
 }
 
+/// A neighbour whose MAC address is known, and not known to be wrong.
+fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+    let is_known = matches!(
+        message.header.state,
+        NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+            | NeighbourState::Permanent
+    );
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
+                address = Some(*found);
+            }
+            NeighbourAttribute::LinkLayerAddress(found) => mac = found.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    Some(Neighbour {
+        ifindex: message.header.ifindex,
+        address: address.filter(|_| is_known)?,
+        mac: mac?,
+    })
+}
+
 fn device(message: &LinkMessage) -> Device {
     let mut device = Device {
         ifindex: message.header.index,
         name: String::new(),
+        mac: None,
         mtu: 0,
         is_ethernet: message.header.link_layer_type == LinkLayerType::Ether
             && !message.header.flags.contains(LinkFlags::Loopback),
@@ -281,6 +378,7 @@ fn device(message: &LinkMessage) -> Device {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::Address(mac) => device.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Controller(_) => device.is_port = true,
             LinkAttribute::LinkInfo(infos) => {
                 let is = |kind| infos.contains(&LinkInfo::Kind(kind));

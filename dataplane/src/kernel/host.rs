@@ -2,7 +2,7 @@
 //! one of them.
 
 use super::{
-    devices::{Device, Devices},
+    devices::{Address, Device, Devices},
     netdev::{Features, Netdev},
     programs::{Hook, Programs},
     tables::Tables,
@@ -77,7 +77,7 @@ impl Host {
         let mut errors = Vec::new();
         let mut uplinks = BTreeMap::new();
         for device in present.values() {
-            if device.is_own() || device.is_port || !device.is_ethernet {
+            if !device.is_uplink() {
                 continue;
             }
             let (name, ifindex) = (&device.name, device.ifindex);
@@ -89,7 +89,7 @@ impl Host {
                 errors.push(format!("{error:#}"));
                 0
             });
-            if is_engine_bridge(device) {
+            if device.is_engine_bridge() {
                 flags |= DEVICE_TRANSLATE;
             }
             uplinks.insert(device.ifindex, flags);
@@ -106,7 +106,10 @@ impl Host {
         self.uplinks
             .retain(|ifindex, _| uplinks.contains_key(ifindex));
         let mut addresses = BTreeMap::new();
-        for (address, ifindex) in devices.addresses().await? {
+        for Address {
+            address, ifindex, ..
+        } in devices.addresses().await?
+        {
             let own = present.get(&ifindex).is_none_or(Device::is_own);
             if address.is_loopback() || own {
                 continue;
@@ -165,17 +168,6 @@ impl Host {
         }
         Ok(flags)
     }
-}
-
-/// A bridge of the container engine: addresses behind it mean nothing on other nodes.
-fn is_engine_bridge(device: &Device) -> bool {
-    let is_generated = |name: &str| {
-        name.strip_prefix("br-")
-            .is_some_and(|id| id.len() == 12 && id.bytes().all(|c| c.is_ascii_hexdigit()))
-    };
-    device.is_bridge
-        && (matches!(device.name.as_str(), "docker0" | "docker_gwbridge")
-            || is_generated(&device.name))
 }
 
 /// The kernel's number of the host's network namespace.

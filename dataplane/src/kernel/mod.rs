@@ -11,15 +11,18 @@
 //! - `endpoints`: the containers' endpoints, and who asks for names from them.
 //! - `taken_ports`: what the host's programs listen on; `reserved_ports`: what they are kept from.
 //! - `probe`: nodes that do not answer.
+//! - [`l2`]: nodes that packets are forwarded to in frames of their own.
 //! - `actor`: owns all of it, and does one thing at a time.
 
 mod actor;
+mod checksum;
 mod counters;
 mod devices;
 mod endpoints;
 mod fill;
 mod host;
 mod indices;
+mod l2;
 mod maglev;
 mod netdev;
 mod node_tables;
@@ -73,6 +76,7 @@ pub struct Attachment {
 pub use counters::Counters;
 pub use devices::CONTAINER_PREFIX;
 pub use fill::{Fill, fills};
+pub use l2::{By, Way, Ways};
 pub use plan::service_of;
 pub use programs::{Fate, Hook, Ran, Trial, map_pin};
 pub use requirements::check as check_requirements;
@@ -123,6 +127,8 @@ pub struct Look {
     pub made: Made,
     /// Nodes that do not answer.
     pub suspects: BTreeSet<String>,
+    /// How packets go to the other nodes.
+    pub ways: Ways,
     /// The programs, where they are attached.
     pub programs: Vec<Program>,
     /// Services, as they are made.

@@ -5,6 +5,7 @@
 //! whose daemons restart still carries traffic, and must not be skipped. Only a node that has
 //! answered before can be suspected, so that a network that filters ICMP suspects nobody.
 
+use super::checksum::checksum;
 use anyhow::Context as _;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use std::{
@@ -108,12 +109,7 @@ pub async fn run(
 fn probe(socket: &UdpSocket, address: Ipv4Addr) {
     let [high, low] = IDENTIFIER.to_be_bytes();
     let mut echo = [8, 0, 0, 0, high, low, 0, 1];
-    let sum: u32 = echo
-        .chunks(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
-    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    [echo[2], echo[3]] = checksum.to_be_bytes();
+    [echo[2], echo[3]] = checksum(&echo).to_be_bytes();
     // What cannot be sent is not heard: that is the answer.
     let _ = socket.try_send_to(&echo, (address, 0).into());
 }

@@ -41,6 +41,29 @@ impl Attach {
     }
 }
 
+/// How `skein-dataplane` is told to send on what clients send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Forwarding {
+    /// As the network lets it.
+    #[default]
+    Auto,
+    /// Not encapsulated.
+    L2,
+    /// In VXLAN.
+    Vxlan,
+}
+
+impl Forwarding {
+    /// Its name on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::L2 => "l2",
+            Self::Vxlan => "vxlan",
+        }
+    }
+}
+
 impl Daemon {
     /// All of them, in the order in which they start.
     pub const ALL: &[Self] = &[Self::Dataplane, Self::Engine, Self::Control];

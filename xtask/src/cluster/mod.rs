@@ -14,7 +14,7 @@ mod swarm;
 mod wire;
 
 pub use cgroup::cgroup_roots;
-pub use daemon::{Attach, Daemon};
+pub use daemon::{Attach, Daemon, Forwarding};
 use hold::Tie;
 pub use host::Host;
 pub use swarm::form;

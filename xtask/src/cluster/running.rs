@@ -1,6 +1,6 @@
 //! The daemons that run on a host: started, waited for, killed, read.
 
-use super::{Attach, Daemon, Host};
+use super::{Attach, Daemon, Forwarding, Host};
 use crate::{process::is_alive, run::wait_until};
 use anyhow::{Context as _, bail, ensure};
 use std::{
@@ -18,8 +18,14 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Host {
-    fn attach_path(&self) -> PathBuf {
-        self.folder.join("attach")
+    /// Options of the host's dataplane, by a file each.
+    fn option_path(&self, option: &str) -> PathBuf {
+        self.folder.join(option)
+    }
+
+    fn set_option(&self, option: &str, value: &str) -> anyhow::Result<()> {
+        let path = self.option_path(option);
+        fs::write(&path, value).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Chooses the hook that serves uplinks, from the next start of its dataplane on.
@@ -27,8 +33,15 @@ impl Host {
     /// # Errors
     /// The disk refuses.
     pub fn set_attach(&self, attach: Attach) -> anyhow::Result<()> {
-        let path = self.attach_path();
-        fs::write(&path, attach.name()).with_context(|| format!("cannot write {}", path.display()))
+        self.set_option("attach", attach.name())
+    }
+
+    /// Chooses the forwarding to other nodes, from the next start of its dataplane on.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn set_forwarding(&self, forwarding: Forwarding) -> anyhow::Result<()> {
+        self.set_option("forwarding", forwarding.name())
     }
 
     /// Starts daemons in the order given, those that do not run, and waits until each is ready.
@@ -59,10 +72,15 @@ impl Host {
         command.arg(pid_file(daemon));
         command.args(daemon.command(&self.binaries, &containers));
         if daemon == Daemon::Dataplane {
-            let attach = fs::read_to_string(self.attach_path());
-            command
-                .arg("--attach")
-                .arg(attach.as_deref().unwrap_or(Attach::default().name()));
+            for (option, default) in [
+                ("attach", Attach::default().name()),
+                ("forwarding", Forwarding::default().name()),
+            ] {
+                // None was chosen.
+                let chosen = fs::read_to_string(self.option_path(option));
+                command.arg(format!("--{option}"));
+                command.arg(chosen.as_deref().unwrap_or(default));
+            }
         }
         command
             .env("RUST_BACKTRACE", "0")
