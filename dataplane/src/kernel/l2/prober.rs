@@ -29,6 +29,8 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 
 /// The kernel is asked again so often who is where, though it tells of every change: what it told may be lost.
 const RESYNC: Duration = Duration::from_secs(30);
+/// Between two looks for changes that the kernel tells of: neighbours change all the time where there are many.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Prober {
@@ -131,20 +133,22 @@ impl Prober {
         tokio::spawn(connection);
         let mut rounds = tokio::time::interval(PERIOD);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looked: Option<Instant> = None;
+        let (mut looked, mut has_changed): (Option<Instant>, bool) = (None, true);
         loop {
             rounds.tick().await;
             while let Some(change) = changes.next().now_or_never() {
                 change.context(
                     "the kernel no longer tells of its neighbours: its netlink socket is closed",
                 )?;
-                looked = None;
+                has_changed = true;
             }
             let wanted = members.borrow_and_update().clone();
-            let is_old = looked.is_none_or(|looked| looked.elapsed() > RESYNC);
-            let done = if is_old || wanted != self.members {
+            let patience = if has_changed { PAUSE } else { RESYNC };
+            let is_due = looked.is_none_or(|looked| looked.elapsed() >= patience);
+            let done = if is_due || wanted != self.members {
                 let done = self.look(&wanted).await;
-                looked = done.is_ok().then(Instant::now);
+                looked = Some(Instant::now());
+                has_changed = done.is_err();
                 done
             } else {
                 Ok(())
