@@ -9,7 +9,7 @@ use crate::{
     report::{Bar, Comparison, Limit, Section, Unit},
     rounds::{Contender, told_in_turns},
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rand::RngCore;
 use serde_json::Value;
 use std::{net::Ipv4Addr, time::Duration};
@@ -66,6 +66,9 @@ impl Kind {
     /// Of what iperf3 says: what has arrived.
     fn parse(self, said: &str) -> anyhow::Result<f64> {
         let said: Value = serde_json::from_str(said).context("iperf3 says no JSON")?;
+        if let Some(error) = said.get("error") {
+            bail!("iperf3: {error}");
+        }
         let number = |path: &str| {
             let found = said.pointer(path).and_then(Value::as_f64);
             found.with_context(|| format!("iperf3 does not say {path}: {said}"))
@@ -149,9 +152,14 @@ mod tests {
         assert_eq!(Kind::ToClient.parse(bulk).unwrap(), 4.0);
         let datagrams = r#"{"end":{"sum":{"seconds":2.0,"packets":1000,"lost_packets":400}}}"#;
         assert_eq!(Kind::Datagrams.parse(datagrams).unwrap(), 300.0);
-        for bad in [r#"{"error":"the server is busy"}"#, "no JSON"] {
+        for bad in ["{}", "no JSON"] {
             assert!(Kind::ToServer.parse(bad).is_err());
             assert!(Kind::Datagrams.parse(bad).is_err());
         }
+        let busy = Kind::ToServer.parse(r#"{"error":"the server is busy"}"#);
+        assert_eq!(
+            busy.unwrap_err().to_string(),
+            r#"iperf3: "the server is busy""#
+        );
     }
 }

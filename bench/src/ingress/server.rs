@@ -98,6 +98,8 @@ pub fn publish(manager: &Host, node: &Host, swarm: Daemon) -> anyhow::Result<()>
     let config = write(node, "server.conf", &config())?;
     let on_node = format!("node.hostname=={}", node.name());
     let user = format!("{USER}:{USER}");
+    // In the image only root may write.
+    let temp = format!("TMPDIR={FOLDER}");
     let mut mounts = vec![format!("type=bind,src={FOLDER},dst={FOLDER}")];
     mounts.extend(["/usr", "/lib", "/lib64"].map(|of| format!("type=bind,src={of},dst={of},ro")));
     let error_log = format!("{FOLDER}/error.log");
@@ -127,6 +129,7 @@ pub fn publish(manager: &Host, node: &Host, swarm: Daemon) -> anyhow::Result<()>
             name,
         ];
         create.extend(["--constraint", &on_node, "--user", &user]);
+        create.extend(["--env", &temp]);
         create.extend(ports.iter().flat_map(|port| ["--publish", port]));
         create.extend(mounts.iter().flat_map(|mount| ["--mount", mount]));
         create.extend(["--entrypoint", program, IMAGE]);
