@@ -83,7 +83,7 @@ impl Actor {
         let devices = Devices::open()?;
         let mut programs = Programs::load(&config.bpffs)?;
         let tables = Tables::open(&mut programs, &config.state_dir)?;
-        let prober = Prober::open(config.forwarding, devices.clone(), &mut programs)?;
+        let prober = Prober::open(config.forwarding, &mut programs)?;
         let (show_ways, ways) = watch::channel(Ways::new());
         let (local, local_peer) = devices.make_local_pair().await?;
         let present = devices.list().await?;

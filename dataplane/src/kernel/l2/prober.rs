@@ -53,11 +53,7 @@ impl Prober {
     ///
     /// # Errors
     /// A map is missing, of another type, or cannot be read.
-    pub fn open(
-        forwarding: Forwarding,
-        devices: Devices,
-        programs: &mut Programs,
-    ) -> anyhow::Result<Self> {
+    pub fn open(forwarding: Forwarding, programs: &mut Programs) -> anyhow::Result<Self> {
         let maps = Maps::open(programs)?;
         let mut pairs = Pairs::new(forwarding);
         let now = monotonic();
@@ -80,7 +76,8 @@ impl Prober {
         };
         Ok(Self {
             forwarding,
-            devices,
+            // Of its own: the kernel refuses a list while another one is under way on the same socket.
+            devices: Devices::open()?,
             socket,
             maps,
             pairs,
