@@ -15,10 +15,11 @@ use super::{
     server::{self, url},
 };
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use std::{net::Ipv4Addr, time::Duration};
 use xtask::{
     Step,
-    cluster::{self, Attach, Cluster, Daemon, Host},
+    cluster::{self, Attach, Cluster, Daemon, Forwarding, Host},
     wait_until,
 };
 
@@ -46,24 +47,30 @@ pub struct Mesh {
     pub name: &'static str,
     /// The hook of Skein's uplinks.
     attach: Attach,
+    /// How Skein's nodes send on to each other.
+    forwarding: Forwarding,
     /// Whose swarm it is: Skein's, or the engines' own.
     swarm: Daemon,
 }
 
 /// Skein, each way that it can be set up: a line here is a contender.
-const SKEIN: [Mesh; 2] = [
-    skein(DEFAULT, Attach::Tc),
-    skein("Skein: XDP, vxlan", Attach::Xdp),
+const SKEIN: [Mesh; 4] = [
+    skein(DEFAULT, Attach::Tc, Forwarding::L2),
+    skein("Skein: XDP, l2", Attach::Xdp, Forwarding::L2),
+    skein(VXLAN, Attach::Tc, Forwarding::Vxlan),
+    skein("Skein: XDP, vxlan", Attach::Xdp, Forwarding::Vxlan),
 ];
-/// The contender that is Skein as it sets itself up on these hosts: `--attach auto` takes tc on veth pairs.
-pub const DEFAULT: &str = "Skein: tc, vxlan";
+/// The contender that is Skein as it sets itself up on these hosts: `--attach auto` takes tc on veth pairs,
+/// `--forwarding auto` l2 on one segment.
+pub const DEFAULT: &str = "Skein: tc, l2";
 /// The contender for what is promised of encapsulation.
 pub const VXLAN: &str = "Skein: tc, vxlan";
 
-const fn skein(name: &'static str, attach: Attach) -> Mesh {
+const fn skein(name: &'static str, attach: Attach, forwarding: Forwarding) -> Mesh {
     Mesh {
         name,
         attach,
+        forwarding,
         swarm: Daemon::Control,
     }
 }
@@ -108,6 +115,7 @@ impl Topology {
             meshes.push(Mesh {
                 name: Peer::Docker.name(),
                 attach: Attach::Auto,
+                forwarding: Forwarding::Auto,
                 swarm: Daemon::Engine,
             });
         }
@@ -226,6 +234,7 @@ impl Mesh {
         let of_skein = self.swarm == Daemon::Control;
         for node in nodes {
             cluster.attach(node, self.attach)?;
+            node.set_forwarding(self.forwarding)?;
         }
         let engine = [Daemon::Engine];
         cluster.boot(&nodes, if of_skein { Daemon::ALL } else { &engine })?;
@@ -242,8 +251,33 @@ impl Mesh {
                     node.log(Daemon::Dataplane)?
                 );
             }
+            for (node, other) in [(first, second), (second, first)] {
+                self.await_forwarding(node, other)?;
+            }
         }
         Ok(())
+    }
+
+    /// Waits until a node sends on to another as it is to: it looks for the other's segment first.
+    fn await_forwarding(&self, node: &Host, other: &Host) -> anyhow::Result<()> {
+        let wanted = match self.forwarding {
+            Forwarding::L2 => "l2",
+            Forwarding::Vxlan => "vxlan",
+            Forwarding::Auto => return Ok(()),
+        };
+        let what = format!("{}: {} sends to {}", self.name, node.name(), other.name());
+        wait_until(&what, ANSWER_TIMEOUT, || {
+            let said = node.run("skein status --format json")?;
+            let said: Value = serde_json::from_str(&said)?;
+            let mut members = said["node"]["members"].as_array().into_iter().flatten();
+            let member = members.find(|member| member["hostname"] == other.name());
+            let member = member.with_context(|| format!("it is no member in {said}"))?;
+            ensure!(
+                member["forwarding"] == wanted && member["replies"] == wanted,
+                "it does otherwise: {member}"
+            );
+            Ok(())
+        })
     }
 }
 
