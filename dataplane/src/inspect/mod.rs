@@ -66,7 +66,7 @@ struct Service {
     kernel: Kernel,
     counters: Arc<Counters>,
     bpffs: PathBuf,
-    /// One look at a time, whoever asks: it reads all maps.
+    /// One look, or trace, at a time, whoever asks: a look reads all maps.
     turn: Arc<Mutex<()>>,
 }
 
@@ -86,7 +86,15 @@ impl Service {
 
     /// Errors are about what was asked for.
     async fn trace(&self, request: TraceRequest) -> anyhow::Result<TraceReply> {
-        trace::trace(&self.kernel, &self.bpffs, request).await
+        // A trace of the same tuple beside it would take what the programs remember of it for a flow.
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let (kernel, bpffs) = (self.kernel.clone(), self.bpffs.clone());
+        // Whoever asked may give up: what the programs remember is taken away all the same.
+        let tracing = tokio::spawn(async move {
+            let _turn = turn;
+            trace::trace(&kernel, &bpffs, request).await
+        });
+        tracing.await.context("the trace broke")?
     }
 }
 

@@ -105,7 +105,8 @@ impl Remembered {
     /// Takes it away: only where there was none before, see [`Pinned::knows_flow`].
     pub fn forget(mut self) {
         for entry in self.entries {
-            // Each is in one of two maps at most: programs that came to something else made none.
+            // An entry is in one of two maps, or in none: programs that came to something else made none. So
+            // that it is not there is no failure.
             match entry {
                 Entry::Affinity(tuple) => {
                     for map in &mut self.affinity {
