@@ -9,7 +9,6 @@ pub mod load;
 pub mod parity;
 pub mod plugin;
 pub mod sockets;
-pub mod status;
 
 use xtask::cluster::{Attach, Cluster, Shape};
 

@@ -6,9 +6,7 @@ use skein_abi::verdict::Counter;
 use skein_tests::{
     kernel,
     load::{under_load, unnoticed},
-    outsiders, sockets,
-    status::{await_forwarding, status},
-    swarm,
+    outsiders, sockets, swarm,
 };
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -18,6 +16,7 @@ use xtask::{
     check::{
         requests::{ask, ask_each, await_published},
         services,
+        status::{await_forwarding, status},
     },
     cluster::{Attach, Cluster, Daemon, Forwarding, Host, Shape},
     wait_until,

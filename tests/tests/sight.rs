@@ -2,12 +2,13 @@
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use skein_tests::{
-    status::{SEEN_WITHIN, await_forwarding, status},
-    swarm,
-};
+use skein_tests::swarm;
 use xtask::{
-    check::{requests::await_published, services},
+    check::{
+        requests::await_published,
+        services,
+        status::{SEEN_WITHIN, await_forwarding, status},
+    },
     cluster::{Cluster, Daemon, Host},
     wait_until,
 };

@@ -15,10 +15,10 @@ use super::{
     server::{self, url},
 };
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
 use std::{net::Ipv4Addr, time::Duration};
 use xtask::{
     Step,
+    check::status::await_forwarding,
     cluster::{self, Attach, Cluster, Daemon, Forwarding, Host},
     wait_until,
 };
@@ -265,19 +265,8 @@ impl Mesh {
             Forwarding::Vxlan => "vxlan",
             Forwarding::Auto => return Ok(()),
         };
-        let what = format!("{}: {} sends to {}", self.name, node.name(), other.name());
-        wait_until(&what, ANSWER_TIMEOUT, || {
-            let said = node.run("skein status --format json")?;
-            let said: Value = serde_json::from_str(&said)?;
-            let mut members = said["node"]["members"].as_array().into_iter().flatten();
-            let member = members.find(|member| member["hostname"] == other.name());
-            let member = member.with_context(|| format!("it is no member in {said}"))?;
-            ensure!(
-                member["forwarding"] == wanted && member["replies"] == wanted,
-                "it does otherwise: {member}"
-            );
-            Ok(())
-        })
+        await_forwarding(node, other, wanted, wanted).context(self.name)?;
+        Ok(())
     }
 }
 

@@ -4,3 +4,4 @@ pub mod load;
 pub mod names;
 pub mod requests;
 pub mod services;
+pub mod status;

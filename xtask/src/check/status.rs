@@ -1,9 +1,9 @@
 //! What `skein status` says on a node.
 
+use crate::{cluster::Host, wait_until};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use std::time::Duration;
-use xtask::{cluster::Host, wait_until};
 
 /// From a change to its place in every kernel, from a node's silence to its being suspected, or from a network
 /// that delivers, or does not, to l2 that is used, or not: a second or two, but on a loaded machine.
