@@ -1,11 +1,47 @@
 //! The network state that the managers want on this node, as last received. Pure but for its file.
 
+use ipnet::Ipv4Net;
 use prost::Message as _;
 use skein_proto::network::{
     Endpoint, Kind, Network, NetworkUpdate, Node, Object, ObjectRef, Service, Settings,
     object::Object as Kinds,
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+
+/// A subnet of an overlay, and its gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    #[allow(missing_docs, reason = "the name says it")]
+    pub net: Ipv4Net,
+    /// An address in it.
+    pub gateway: Ipv4Addr,
+}
+
+impl TryFrom<&skein_proto::network::Subnet> for Subnet {
+    type Error = String;
+
+    fn try_from(wanted: &skein_proto::network::Subnet) -> Result<Self, String> {
+        match (wanted.subnet.parse(), wanted.gateway.parse()) {
+            (Ok(net), Ok(gateway)) => Ok(Self { net, gateway }),
+            _ => {
+                let (subnet, gateway) = (&wanted.subnet, &wanted.gateway);
+                Err(format!(
+                    "subnet {subnet:?} with gateway {gateway:?} is not IPv4"
+                ))
+            }
+        }
+    }
+}
+
+/// The subnets of a network that can be read: of those that cannot, the plan of the kernel's maps says so.
+pub fn subnets(network: &Network) -> impl Iterator<Item = Subnet> {
+    network.subnets.iter().filter_map(|s| s.try_into().ok())
+}
+
+/// The subnet of a network that an address is in.
+pub fn subnet_of(network: &Network, address: Ipv4Addr) -> Option<Subnet> {
+    subnets(network).find(|subnet| subnet.net.contains(&address))
+}
 
 /// See the module. Objects by their IDs.
 #[derive(Clone, Debug, Default, PartialEq)]

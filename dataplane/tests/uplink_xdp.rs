@@ -239,7 +239,7 @@ impl Bench {
             ifindex: self.device,
             vni: VNI_OVERLAY_MIN,
             addr: addr(TASK.into()),
-            internal: 0,
+            ..Endpoint::default()
         };
         let mut map: Array<&mut MapData, Endpoint> = self.map(MAP_ENDPOINTS);
         map.set(0, endpoint, 0).expect("an endpoint");

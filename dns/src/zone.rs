@@ -32,8 +32,8 @@ pub struct Network {
     pub id: String,
     #[allow(missing_docs, reason = "the name says it")]
     pub name: String,
-    /// Addresses in it have no names elsewhere.
-    pub subnet: Option<Ipv4Net>,
+    /// Addresses in them have no names elsewhere.
+    pub subnets: Vec<Ipv4Net>,
     #[allow(missing_docs, reason = "the name says it")]
     pub services: Vec<Service>,
     /// Those that may be found: ready ones.
@@ -87,7 +87,7 @@ pub struct Zone {
 struct Names {
     /// Lower case.
     network: String,
-    subnet: Option<Ipv4Net>,
+    subnets: Vec<Ipv4Net>,
     /// By lower-case name. An empty list: a service that has no endpoint.
     addresses: HashMap<String, Vec<Ipv4Addr>>,
     pointers: HashMap<Ipv4Addr, Name>,
@@ -168,7 +168,7 @@ fn pointer<'a>(
                 _ => Vec::new(),
             });
         }
-        known |= names.subnet.is_some_and(|subnet| subnet.contains(&address));
+        known |= names.subnets.iter().any(|subnet| subnet.contains(&address));
     }
     if known {
         Answer::NoSuchName
@@ -181,7 +181,7 @@ impl Names {
     fn of(network: &Network) -> Self {
         let mut names = Self {
             network: network.name.to_ascii_lowercase(),
-            subnet: network.subnet,
+            subnets: network.subnets.clone(),
             addresses: HashMap::new(),
             pointers: HashMap::new(),
         };

@@ -42,7 +42,7 @@ fn zone() -> Zone {
     Zone::new([Network {
         id: "n1".into(),
         name: "front".into(),
-        subnet: Some("10.0.1.0/24".parse().unwrap()),
+        subnets: vec!["10.0.1.0/24".parse().unwrap()],
         services: vec![Service {
             id: "s1".into(),
             name: "web".into(),

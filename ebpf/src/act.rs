@@ -117,11 +117,8 @@ fn try_act<T: Tables>(t: &T, ctx: &TcContext, scratch: &mut Scratch) -> Result<i
             let Some(endpoint) = t.endpoint(verdict.endpoint) else {
                 return Err(Failed::because(Counter::DropUnknownAddress));
             };
-            let Some(network) = t.network(endpoint.vni) else {
-                return Err(Failed::because(Counter::DropUnknownVni));
-            };
             ctx.store(0, &mac(endpoint.addr), 0)?;
-            ctx.store(6, &mac(network.gateway), 0)?;
+            ctx.store(6, &mac(endpoint.gateway), 0)?;
             ctx.change_type(PACKET_HOST)?;
             // SAFETY: takes numbers only.
             Ok(unsafe { bpf_redirect_peer(endpoint.ifindex, 0) } as i32)

@@ -42,6 +42,8 @@ pub static INTERNAL: HashMap<Addr, u32, { ENDPOINTS_MAX as usize }> = HashMap::n
 #[btf_map]
 pub static NETWORKS: HashMap<u32, Network, { NETWORKS_MAX as usize }> = HashMap::new();
 #[btf_map]
+pub static SUBNETS: HashMap<SubnetKey, Subnet, { SUBNETS_MAX as usize }> = HashMap::new();
+#[btf_map]
 pub static OVERLAY: HashMap<OverlayKey, Location, { OVERLAY_ADDRS_MAX as usize }> = HashMap::new();
 #[btf_map]
 pub static VIPS: HashMap<OverlayKey, Vip, { VIPS_MAX as usize }> = HashMap::new();
@@ -320,6 +322,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn network(&self, vni: u32) -> Option<Network> {
         look_up!(NETWORKS, &vni)
+    }
+
+    #[inline(always)]
+    fn subnet(&self, key: SubnetKey) -> Option<Subnet> {
+        look_up!(SUBNETS, &key)
     }
 
     #[inline(always)]

@@ -91,6 +91,59 @@ fn networks_may_have_the_same_subnet() -> anyhow::Result<()> {
     cluster.down()
 }
 
+/// The way out of its tasks is the ingress network's: from one subnet to the other they need a route.
+#[test]
+fn a_network_may_have_several_subnets() -> anyhow::Result<()> {
+    let cluster = swarm("subnets", 2, 1)?;
+    let first = cluster.host("n1")?;
+    let [small, large] = ["10.77.0.0/29", "10.78.4.0/24"];
+    let create = ["network", "create", "-d", "overlay", "--attachable"];
+    let subnets = ["--subnet", small, "--subnet", large, "wide"];
+    first.docker(&[&create[..], &subnets].concat())?;
+    // The first has room for the VIP and four tasks.
+    let published = ["--network", "wide", "-p", "30100:8080"];
+    services::create(first, "web", 8, &published)?;
+    await_published(&cluster, cluster.nodes(), 30_100)?;
+    let tasks = names::resolve(first, "web", "tasks.web")?;
+    let in_small = tasks
+        .iter()
+        .filter(|task| task.starts_with("10.77.0."))
+        .count();
+    let in_large = tasks
+        .iter()
+        .filter(|task| task.starts_with("10.78.4."))
+        .count();
+    ensure!((in_small, in_large) == (4, 4), "the tasks are {tasks:?}");
+
+    for node in cluster.nodes() {
+        let listed = [
+            "ps",
+            "-q",
+            "--filter",
+            "label=com.docker.swarm.service.name=web",
+        ];
+        for container in node.docker(&listed)?.split_whitespace() {
+            for to in tasks.iter().map(String::as_str).chain(["web"]) {
+                let url = format!("http://{to}:8080/");
+                let said = node.docker(&["exec", container, "wget", "-q", "-O", "-", &url])?;
+                ensure!(
+                    said.contains("\"hostname\""),
+                    "{container} got {said:?} from {to}"
+                );
+            }
+        }
+    }
+    let place = ["--network", "wide", "--ip", "10.78.4.40"];
+    let entry = ["--entrypoint", "wget", "skein-demo"];
+    let ask = ["-q", "-O", "-", "http://web:8080/"];
+    let said = first.docker(&[&["run", "--rm"], &place[..], &entry, &ask].concat())?;
+    ensure!(
+        said.contains("10.78.4.40"),
+        "the client is another one: {said}"
+    );
+    cluster.down()
+}
+
 #[test]
 fn names_are_answered_over_udp_and_tcp() -> anyhow::Result<()> {
     let cluster = swarm("names", 2, 1)?;

@@ -116,15 +116,53 @@ pub struct IpamConfig {
 }
 
 /// What the allocator gives an overlay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkAllocation {
-    /// VXLAN network identifier, 4096 to 2^24-1.
+    /// At least one, in the order in which they were asked for; they do not overlap.
+    pub subnets: Vec<SubnetAllocation>,
+}
+
+/// A subnet of an overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SubnetAllocation {
+    /// VXLAN network identifier, 4096 to 2^24-1: of no other subnet of the cluster's. See
+    /// [`NetworkAllocation::vni`].
     pub vni: u32,
-    /// The subnet of the network.
+    /// Its addresses.
     pub subnet: Ipv4Net,
     /// The first address of the subnet unless asked otherwise.
     pub gateway: Ipv4Addr,
     /// The part of the subnet that addresses are given from.
     pub range: Ipv4Net,
+}
+
+impl SubnetAllocation {
+    /// All of a subnet, whose first address is the gateway.
+    pub fn whole(vni: u32, subnet: Ipv4Net) -> Self {
+        let subnet = subnet.trunc();
+        Self {
+            vni,
+            subnet,
+            gateway: subnet.hosts().next().unwrap_or(subnet.network()),
+            range: subnet,
+        }
+    }
+}
+
+impl From<SubnetAllocation> for NetworkAllocation {
+    fn from(subnet: SubnetAllocation) -> Self {
+        Self {
+            subnets: vec![subnet],
+        }
+    }
+}
+
+impl NetworkAllocation {
+    /// The identifier that all packets of the network have, from whichever subnet: the first one's. The
+    /// others are shown, and pinned, as Swarm has one for each subnet.
+    pub fn vni(&self) -> u32 {
+        self.subnets.first().map_or(0, |subnet| subnet.vni)
+    }
 }

@@ -10,7 +10,9 @@ pub use states::{NetworkStates, Told};
 use crate::occupancy::is_placed;
 use endpoint::{endpoint, places};
 use ports::{host_ports, published_ports, removed_services};
-use skein_model::{Network, Node, NodeState, PortConfig, ResolutionMode, Service, State};
+use skein_model::{
+    Network, Node, NodeState, PortConfig, ResolutionMode, Service, State, SubnetAllocation,
+};
 use skein_proto::network::{self as proto, object::Object as Kind};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -103,20 +105,26 @@ pub(crate) fn networks_of<'a>(state: &'a State, node_id: &str) -> BTreeSet<&'a s
 /// A network as nodes are told of it; `None` until it is allocated, and for networks of the nodes
 /// themselves.
 pub fn network(network: &Network) -> Option<proto::Network> {
-    let allocation = network.allocation?;
+    let allocation = network.allocation.as_ref()?;
     let spec = &network.spec;
     let mtu = spec.options.get(MTU_OPTION);
     Some(proto::Network {
         id: network.id.clone(),
         name: spec.name.clone(),
-        vni: allocation.vni,
-        subnet: allocation.subnet.to_string(),
-        gateway: allocation.gateway.to_string(),
+        vni: allocation.vni(),
         internal: spec.internal,
         attachable: spec.attachable,
         ingress: spec.ingress,
         mtu: mtu.and_then(|mtu| mtu.parse().ok()).unwrap_or(0),
+        subnets: allocation.subnets.iter().map(subnet).collect(),
     })
+}
+
+fn subnet(allocation: &SubnetAllocation) -> proto::Subnet {
+    proto::Subnet {
+        subnet: allocation.subnet.to_string(),
+        gateway: allocation.gateway.to_string(),
+    }
 }
 
 /// A service with all of its networks on which it is to be found.

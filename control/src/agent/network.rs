@@ -88,6 +88,8 @@ mod tests {
     fn overlays_begin_above_the_identifiers_that_the_mesh_keeps_for_itself() {
         use skein_orchestration::allocator;
         assert_eq!(allocator::VNI_MIN, skein_abi::VNI_OVERLAY_MIN);
+        let subnets = skein_abi::limits::SUBNETS_OF_NETWORK_MAX as usize;
+        assert_eq!(allocator::SUBNETS_MAX, subnets);
     }
 
     #[test]

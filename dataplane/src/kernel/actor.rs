@@ -16,7 +16,10 @@ use super::{
     taken_ports::TakenPorts,
     veth_names,
 };
-use crate::{config::Config, desired::Desired};
+use crate::{
+    config::Config,
+    desired::{self, Desired, Subnet},
+};
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
@@ -328,7 +331,7 @@ impl Actor {
 
     async fn attach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
         let (host, container) = veth_names(&attachment.endpoint_id);
-        let network = self.network_of(&attachment)?;
+        let (network, subnet) = self.network_of(&attachment)?;
         let vni = network.vni;
         let pair = VethPair {
             host: &host,
@@ -337,17 +340,22 @@ impl Actor {
             mtu: overlay_mtu(network.mtu, self.host.tunnel_mtu()),
         };
         let ifindex = self.devices.make_veth(&pair).await?;
-        self.add(attachment, &host, ifindex, vni)?;
+        self.add(attachment, &host, ifindex, vni, subnet)?;
         self.program().await;
         Ok(())
     }
 
-    fn network_of(&self, attachment: &Attachment) -> Result<&Network, AttachError> {
+    fn network_of(&self, attachment: &Attachment) -> Result<(&Network, Subnet), AttachError> {
         let network = self.desired.networks.get(&attachment.network_id);
-        match network {
-            Some(network) if self.tables.has_network(network.vni) => Ok(network),
-            _ => Err(AttachError::UnknownNetwork(attachment.network_id.clone())),
-        }
+        let Some(network) = network.filter(|network| self.tables.has_network(network.vni)) else {
+            return Err(AttachError::UnknownNetwork(attachment.network_id.clone()));
+        };
+        let address = attachment.address;
+        let subnet = desired::subnet_of(network, address).with_context(|| {
+            let id = &attachment.network_id;
+            format!("address {address} is in no subnet of network {id}: the engine's network is an old one; remove it there")
+        })?;
+        Ok((network, subnet))
     }
 
     /// Makes a device known as an endpoint.
@@ -357,10 +365,12 @@ impl Actor {
         host: &str,
         ifindex: u32,
         vni: u32,
+        subnet: Subnet,
     ) -> anyhow::Result<()> {
+        let (address, next) = (attachment.address, self.next_index);
         let given = self
             .tables
-            .add_endpoint(ifindex, vni, attachment.address, self.next_index)?;
+            .add_endpoint(ifindex, vni, address, &subnet, next)?;
         let index = given.context(
             "this node has as many endpoints as Skein supports: remove containers, or add a node",
         )?;
@@ -387,11 +397,12 @@ impl Actor {
         for attachment in endpoints {
             let (host, _) = veth_names(&attachment.endpoint_id);
             let device = present.values().find(|device| device.name == host);
-            let (Some(device), Ok(network)) = (device, self.network_of(&attachment)) else {
+            let (Some(device), Ok((network, subnet))) = (device, self.network_of(&attachment))
+            else {
                 continue;
             };
             let vni = network.vni;
-            self.add(attachment, &host, device.ifindex, vni)?;
+            self.add(attachment, &host, device.ifindex, vni, subnet)?;
         }
         if self.desired.settings.is_some() {
             self.watch_nodes();

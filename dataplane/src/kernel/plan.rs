@@ -1,11 +1,11 @@
 //! What the maps must hold, from the state that the managers want and what is attached here. Pure.
 
-use crate::desired::Desired;
+use crate::desired::{Desired, Subnet};
 use skein_abi::{
     Addr, ICMP, TCP, UDP, addr,
     ingress::{LocalBackends, MEMBER_UP, PublishedKey},
-    limits::LOCAL_BACKENDS_MAX,
-    overlay::{Location, NETWORK_INTERNAL, Network, OverlayKey},
+    limits::{LOCAL_BACKENDS_MAX, SUBNETS_OF_NETWORK_MAX},
+    overlay::{self, Location, NETWORK_INTERNAL, Network, OverlayKey, SubnetKey},
 };
 use skein_proto::network::{Endpoint, EndpointState, Kind, Problem, Service, Transport};
 use std::{
@@ -36,6 +36,8 @@ pub struct Plan {
     pub members: BTreeMap<Addr, u32>,
     /// By VNI.
     pub networks: BTreeMap<u32, Network>,
+    /// What addresses they have.
+    pub subnets: BTreeMap<SubnetKey, overlay::Subnet>,
     /// Where each address of each overlay is.
     pub overlay: BTreeMap<OverlayKey, Location>,
     /// Published ports: who answers, and the port that they listen on (host byte order).
@@ -140,25 +142,40 @@ impl Plan {
 fn plan_networks<'a>(plan: &mut Plan, desired: &'a Desired) -> BTreeMap<&'a str, u32> {
     let mut vnis = BTreeMap::new();
     for network in desired.networks.values() {
-        let subnet: Result<ipnet::Ipv4Net, _> = network.subnet.parse();
-        let gateway: Result<Ipv4Addr, _> = network.gateway.parse();
-        let (Ok(subnet), Ok(gateway)) = (subnet, gateway) else {
-            let (subnet, gateway) = (&network.subnet, &network.gateway);
-            let message = format!("subnet {subnet:?} with gateway {gateway:?} is not IPv4");
-            plan.problem(Kind::Network, &network.id, message);
-            continue;
+        let subnets: Result<Vec<_>, _> = network.subnets.iter().map(Subnet::try_from).collect();
+        let subnets = match subnets {
+            Ok(subnets) if subnets.len() <= SUBNETS_OF_NETWORK_MAX as usize => subnets,
+            Ok(subnets) => {
+                let message = format!(
+                    "it has {} subnets, and this node takes at most {SUBNETS_OF_NETWORK_MAX}: is the \
+                     manager newer than this node?",
+                    subnets.len()
+                );
+                plan.problem(Kind::Network, &network.id, message);
+                continue;
+            }
+            Err(message) => {
+                plan.problem(Kind::Network, &network.id, message);
+                continue;
+            }
         };
-        let flags = match network.internal {
-            true => NETWORK_INTERNAL,
-            false => 0,
+        let vni = network.vni;
+        for (nth, subnet) in (0..).zip(&subnets) {
+            let entry = overlay::Subnet {
+                net: addr(subnet.net.network()),
+                mask: addr(subnet.net.netmask()),
+                gateway: addr(subnet.gateway),
+            };
+            plan.subnets.insert(SubnetKey { vni, nth }, entry);
+        }
+        let entry = Network {
+            subnets: subnets.len() as u32,
+            flags: match network.internal {
+                true => NETWORK_INTERNAL,
+                false => 0,
+            },
         };
-        let network_entry = Network {
-            net: addr(subnet.network()),
-            mask: addr(subnet.netmask()),
-            gateway: addr(gateway),
-            flags,
-        };
-        plan.networks.insert(network.vni, network_entry);
+        plan.networks.insert(vni, entry);
         vnis.insert(network.id.as_str(), network.vni);
     }
     vnis

@@ -11,6 +11,7 @@ use super::{
     programs::Programs,
     synced::{Refused, Synced},
 };
+use crate::desired;
 use anyhow::Context as _;
 use aya::maps::{Array, MapData};
 use skein_abi::{
@@ -20,7 +21,7 @@ use skein_abi::{
     ingress::{LocalBackends, PUBLISHED_TAKEN, Published, PublishedKey},
     limits::{FLOOD_RATE, SERVICES_MAX, VIPS_MAX},
     names::*,
-    overlay::{Endpoint, Location, Network, OverlayKey, Vip, VipSlot},
+    overlay::{Endpoint, Location, Network, OverlayKey, Subnet, SubnetKey, Vip, VipSlot},
 };
 use skein_proto::network::{Kind, Problem};
 use std::{
@@ -45,6 +46,7 @@ pub struct Tables {
     veths: Synced<u32, u32>,
     internal: Synced<Addr, u32>,
     networks: Synced<u32, Network>,
+    subnets: Synced<SubnetKey, Subnet>,
     overlay: Synced<OverlayKey, Location>,
     vips: Synced<OverlayKey, Vip>,
     vip_backends: Synced<VipSlot, Addr>,
@@ -106,6 +108,7 @@ impl Tables {
             veths: take!(MAP_VETHS),
             internal: take!(MAP_INTERNAL),
             networks: take!(MAP_NETWORKS),
+            subnets: take!(MAP_SUBNETS),
             overlay: take!(MAP_OVERLAY),
             vips: take!(MAP_VIPS),
             vip_backends: take!(MAP_VIP_BACKENDS),
@@ -186,7 +189,10 @@ impl Tables {
     pub fn program(&mut self, plan: &Plan, taken: &dyn Fn(&PublishedKey) -> bool) -> Written {
         let mut written = Written::default();
         written.note("the members", self.members.make(&plan.members));
+        let subnets = "the networks' subnets";
+        written.note(subnets, self.subnets.add(&plan.subnets));
         written.note("the networks", self.networks.make(&plan.networks));
+        written.note(subnets, self.subnets.make(&plan.subnets));
         written.note("the overlay's addresses", self.overlay.make(&plan.overlay));
         self.program_published(plan, taken, &mut written);
         self.program_vips(plan, &mut written);
@@ -347,6 +353,7 @@ impl Tables {
         ifindex: u32,
         vni: u32,
         address: Ipv4Addr,
+        subnet: &desired::Subnet,
         after: u32,
     ) -> anyhow::Result<Option<u32>> {
         let held = self.veths.held();
@@ -369,6 +376,8 @@ impl Tables {
             vni,
             addr: addr(address),
             internal,
+            mask: addr(subnet.net.netmask()),
+            gateway: addr(subnet.gateway),
         };
         self.endpoints
             .set(index, endpoint, 0)

@@ -1,6 +1,6 @@
 //! From the wanted network state to the names of each network. Pure.
 
-use crate::desired::Desired;
+use crate::desired::{Desired, subnets};
 use skein_dns::{Endpoint, Network, Service, Zone};
 use skein_proto::network as proto;
 use std::{collections::HashMap, net::Ipv4Addr};
@@ -34,7 +34,7 @@ fn network_of(network: &proto::Network) -> Network {
     Network {
         id: network.id.clone(),
         name: network.name.clone(),
-        subnet: network.subnet.parse().ok(),
+        subnets: subnets(network).map(|subnet| subnet.net).collect(),
         services: Vec::new(),
         endpoints: Vec::new(),
     }
@@ -66,7 +66,6 @@ mod tests {
         let network = proto::Network {
             id: id.into(),
             name: format!("net-{id}"),
-            subnet: "10.0.1.0/24".into(),
             ingress,
             ..Default::default()
         };

@@ -5,7 +5,7 @@ use super::{
     store::{Stored, StoredEndpoint},
 };
 use crate::{
-    desired::Desired,
+    desired::{Desired, subnet_of, subnets},
     kernel::{CONTAINER_PREFIX, mac_of, veth_names},
 };
 use anyhow::{Context as _, bail};
@@ -148,16 +148,22 @@ pub async fn join(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
         "InterfaceName": { "SrcName": container, "DstPrefix": "eth" },
         "DisableGatewayService": true,
     });
-    if let Some(network) = desired.networks.get(&endpoint.network_id) {
+    let network = desired.networks.get(&endpoint.network_id);
+    let own = network.and_then(|network| Some((network, subnet_of(network, endpoint.address)?)));
+    if let Some((network, own)) = own {
         let routes = routes(&desired, &endpoint, network.internal);
-        if let Some(prefix) = routes.to_dns {
-            let destination = Ipv4Net::new(DNS_ADDRESS, prefix)?.trunc().to_string();
-            answer["StaticRoutes"] = json!([{
-                "Destination": destination, "RouteType": 0, "NextHop": network.gateway,
-            }]);
+        let to_dns = routes.to_dns.into_iter();
+        let to_dns = to_dns.map(|prefix| Ipv4Net::new_assert(DNS_ADDRESS, prefix).trunc());
+        let others = subnets(network).map(|other| other.net);
+        let beside: Vec<_> = to_dns
+            .chain(others.filter(|other| *other != own.net))
+            .map(|to| json!({"Destination": to, "RouteType": 0, "NextHop": own.gateway}))
+            .collect();
+        if !beside.is_empty() {
+            answer["StaticRoutes"] = json!(beside);
         }
         if routes.out {
-            answer["Gateway"] = json!(network.gateway);
+            answer["Gateway"] = json!(own.gateway);
         }
     }
     Ok(answer)

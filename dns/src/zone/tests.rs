@@ -24,7 +24,7 @@ fn zone() -> Zone {
     let front = Network {
         id: "n1".into(),
         name: "Front".into(),
-        subnet: Some("10.0.1.0/24".parse().unwrap()),
+        subnets: vec!["10.0.1.0/24".parse().unwrap()],
         services: vec![
             service("s1", "web", Some("10.0.1.2"), &["www", "shared"]),
             service("s2", "Api", None, &["shared"]),
@@ -41,7 +41,7 @@ fn zone() -> Zone {
     let back = Network {
         id: "n2".into(),
         name: "back".into(),
-        subnet: Some("10.0.1.0/24".parse().unwrap()),
+        subnets: vec!["10.0.1.0/24".parse().unwrap()],
         services: vec![
             service("s1", "web", Some("10.0.1.20"), &[]),
             service("s3", "idle", Some("10.0.1.21"), &[]),

@@ -50,5 +50,9 @@ pub const DEVICES_MAX: u32 = 1_024;
 pub const NEIGHBOURS_MAX: u32 = 4_096;
 /// Overlays that this node has.
 pub const NETWORKS_MAX: u32 = 4_096;
+/// Subnets of one overlay: as many are looked through for where an address belongs that nobody has.
+pub const SUBNETS_OF_NETWORK_MAX: u32 = 16;
+/// Subnets of all overlays that this node has: hardly any overlay has more than one.
+pub const SUBNETS_MAX: u32 = 2 * NETWORKS_MAX;
 /// Host sockets that call published ports of their own node.
 pub const SOCKETS_MAX: u32 = 65_536;

@@ -46,6 +46,8 @@ pub const MAP_INTERNAL: &str = "INTERNAL";
 pub const MAP_OVERLAY: &str = "OVERLAY";
 /// Hash: VNI (`u32`) -> [`crate::overlay::Network`]: the overlays that this node has.
 pub const MAP_NETWORKS: &str = "NETWORKS";
+/// Hash: [`crate::overlay::SubnetKey`] -> [`crate::overlay::Subnet`].
+pub const MAP_SUBNETS: &str = "SUBNETS";
 /// Hash: [`crate::overlay::OverlayKey`] -> [`crate::overlay::Vip`].
 pub const MAP_VIPS: &str = "VIPS";
 /// Hash: [`crate::overlay::VipSlot`] -> address of a task (`u32`).
@@ -90,6 +92,7 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_INTERNAL,
     MAP_OVERLAY,
     MAP_NETWORKS,
+    MAP_SUBNETS,
     MAP_VIPS,
     MAP_VIP_BACKENDS,
     MAP_AFFINITY,
@@ -109,6 +112,6 @@ pub const PINNED_MAPS: &[&str] = &[
 /// The layout of the maps, counters included: programs and maps of different layouts never meet, as
 /// each has its own [`PINS`]. Raise both when a pinned map changes its size or the type or meaning of
 /// its contents, a counter too.
-pub const LAYOUT: u32 = 7;
+pub const LAYOUT: u32 = 8;
 /// Where maps and links are pinned, below the BPF filesystem's root.
-pub const PINS: &str = "skein/v7";
+pub const PINS: &str = "skein/v8";

@@ -14,20 +14,42 @@ pub struct Endpoint {
     pub addr: Addr,
     /// The address that the host knows it by: unique on the node.
     pub internal: Addr,
+    /// Mask of its subnet of the overlay.
+    pub mask: Addr,
+    /// Gateway of its subnet: whatever reaches the endpoint comes from its MAC address.
+    pub gateway: Addr,
 }
 
 /// An overlay that this node has.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Network {
-    /// Network address of its subnet.
+    /// How many subnets it has, at most [`crate::limits::SUBNETS_OF_NETWORK_MAX`].
+    pub subnets: u32,
+    /// [`NETWORK_INTERNAL`] or 0.
+    pub flags: u32,
+}
+
+/// A subnet of an overlay.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubnetKey {
+    /// Which overlay.
+    pub vni: u32,
+    /// Which of its subnets, from 0.
+    pub nth: u32,
+}
+
+/// What addresses are in it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subnet {
+    /// Network address.
     pub net: Addr,
-    /// Mask of its subnet.
+    /// Mask.
     pub mask: Addr,
     /// Gateway: answers ARP and ping.
     pub gateway: Addr,
-    /// [`NETWORK_INTERNAL`] or 0.
-    pub flags: u32,
 }
 
 /// Nothing leaves the network but to Skein's DNS server.
@@ -77,4 +99,6 @@ pub struct VipSlot {
     pub slot: u32,
 }
 
-pod!(Endpoint, Network, OverlayKey, Location, Vip, VipSlot);
+pod!(
+    Endpoint, Network, SubnetKey, Subnet, OverlayKey, Location, Vip, VipSlot
+);

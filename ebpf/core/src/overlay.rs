@@ -7,7 +7,8 @@ use crate::{
 use skein_abi::{
     Addr, ICMP, TCP, UDP, VNI_REPLY,
     flow::{Ct, ESTABLISHED, Route, is_closed, scope_of},
-    overlay::{Endpoint, Location, NETWORK_INTERNAL, OverlayKey, Vip, VipSlot},
+    limits::SUBNETS_OF_NETWORK_MAX,
+    overlay::{Endpoint, Location, NETWORK_INTERNAL, Network, OverlayKey, SubnetKey, Vip, VipSlot},
     verdict::Counter,
 };
 
@@ -36,8 +37,8 @@ subprogram! {
                 false => balance(t, w, index, endpoint, &vip),
             };
         }
-        if dst & network.mask == network.net {
-            return match w.packet.is_echo_request() && dst == network.gateway {
+        if let Some(gateway) = gateway_for(t, endpoint, &network, dst) {
+            return match w.packet.is_echo_request() && dst == gateway {
                 true => echo(w),
                 false => route(t, w, vni),
             };
@@ -68,6 +69,25 @@ subprogram! {
         };
         true
     }
+}
+
+/// The gateway of the subnet of the endpoint's overlay that an address is in; `None`: it is outside.
+#[inline(always)]
+fn gateway_for<T: Tables>(t: &T, from: &Endpoint, network: &Network, dst: Addr) -> Option<Addr> {
+    if (dst ^ from.addr) & from.mask == 0 {
+        return Some(from.gateway);
+    }
+    if network.subnets <= 1 {
+        return None;
+    }
+    for nth in 0..SUBNETS_OF_NETWORK_MAX {
+        let key = SubnetKey { vni: from.vni, nth };
+        let subnet = t.subnet(key)?;
+        if dst & subnet.mask == subnet.net {
+            return Some(subnet.gateway);
+        }
+    }
+    None
 }
 
 #[inline(always)]

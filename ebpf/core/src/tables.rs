@@ -37,6 +37,8 @@ pub trait Tables {
     fn internal(&self, address: Addr) -> Option<u32>;
     /// An overlay that this node has.
     fn network(&self, vni: u32) -> Option<Network>;
+    /// A subnet of an overlay.
+    fn subnet(&self, key: SubnetKey) -> Option<Subnet>;
     /// Where an address of an overlay is.
     fn location(&self, key: OverlayKey) -> Option<Location>;
     /// A VIP.

@@ -30,7 +30,7 @@ pub fn skein_veth(ctx: TcContext) -> i32 {
     };
     match ethertype(&ctx) {
         Some(ETH_P_IP) => {}
-        Some(ETH_P_ARP) => return arp(&maps, &ctx, &endpoint),
+        Some(ETH_P_ARP) => return arp(&ctx, &endpoint),
         _ => return DROP,
     }
     let Some(scratch) = parsed(&maps, &ctx) else {
@@ -64,8 +64,8 @@ struct Arp {
 const REQUEST: u16 = 1_u16.to_be();
 const REPLY: u16 = 2_u16.to_be();
 
-/// Answers for every other address of the overlay: nothing is ever flooded.
-fn arp(maps: &Maps, ctx: &TcContext, endpoint: &Endpoint) -> i32 {
+/// Answers for every other address of the endpoint's subnet: nothing is ever flooded.
+fn arp(ctx: &TcContext, endpoint: &Endpoint) -> i32 {
     let Ok(request) = ctx.load::<Arp>(ETH_LEN) else {
         return DROP;
     };
@@ -73,10 +73,7 @@ fn arp(maps: &Maps, ctx: &TcContext, endpoint: &Endpoint) -> i32 {
     if request.operation != REQUEST || request.target == endpoint.addr {
         return DROP;
     }
-    let Some(network) = maps.network(endpoint.vni) else {
-        return DROP;
-    };
-    if request.target & network.mask != network.net {
+    if (request.target ^ endpoint.addr) & endpoint.mask != 0 {
         return DROP;
     }
     let target_mac = mac(request.target);

@@ -36,7 +36,7 @@ fn addresses(
 ) -> Result<Vec<TaskNetwork>, String> {
     let networks = task.spec.networks.iter().map(|config| {
         let id = &config.target;
-        let (pool, prefix) = pools
+        let pool = pools
             .of(state, id, last)?
             .ok_or_else(|| format!("network {id} is no overlay"))?;
         let address = match config.address {
@@ -45,7 +45,7 @@ fn addresses(
         };
         Ok(TaskNetwork {
             network_id: id.clone(),
-            address: Some(ipnet::Ipv4Net::new_assert(address, prefix)),
+            address: Some(address),
             aliases: config.aliases.clone(),
             ..TaskNetwork::default()
         })

@@ -9,7 +9,9 @@ mod pool;
 mod ports;
 mod service;
 
-pub use network::{NetworkError, PREFIX_MAX, VNI_MAX, VNI_MIN, VNI_OPTION, check_network};
+pub use network::{
+    NetworkError, PREFIX_MAX, SUBNETS_MAX, VNI_MAX, VNI_MIN, VNI_OPTION, check_network,
+};
 pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports};
 
 use crate::settled::Scope;
@@ -69,7 +71,7 @@ impl Allocator {
             let mut network = (*network).clone();
             match taken.allocate(draft, &cluster, &network, self.last_vni) {
                 Ok(allocation) => {
-                    self.last_vni = Some(allocation.vni);
+                    self.last_vni = allocation.subnets.last().map(|subnet| subnet.vni);
                     network.allocation = Some(allocation);
                     network.allocation_error.clear();
                 }
@@ -95,7 +97,7 @@ impl Pools {
         state: &State,
         network_id: &str,
         last: &BTreeMap<String, u32>,
-    ) -> Result<Option<(&mut AddressPool, u8)>, String> {
+    ) -> Result<Option<&mut AddressPool>, String> {
         let network = state
             .network(network_id)
             .filter(|network| !network.pending_deletion)
@@ -103,7 +105,7 @@ impl Pools {
         if network.spec.is_node_local() {
             return Ok(None);
         }
-        let Some(allocation) = network.allocation else {
+        let Some(allocation) = &network.allocation else {
             let (name, error) = (&network.spec.name, &network.allocation_error);
             return Err(format!("network {name} has no subnet: {error}"));
         };
@@ -119,7 +121,7 @@ impl Pools {
                 entry.insert(pool)
             }
         };
-        Ok(Some((pool, allocation.subnet.prefix_len())))
+        Ok(Some(pool))
     }
 }
 
@@ -219,7 +221,7 @@ fn attach(
     let mut attachments = Vec::with_capacity(networks.len());
     for (network_id, aliases) in networks {
         let address = match pools.of(state, network_id, last)? {
-            Some((pool, prefix)) => Some(ipnet::Ipv4Net::new_assert(pool.next()?, prefix)),
+            Some(pool) => Some(pool.next()?),
             None => None,
         };
         attachments.push(TaskNetwork {

@@ -1,7 +1,9 @@
-//! What an overlay gets: its VNI, subnet and gateway.
+//! What an overlay gets: its subnets, each with a VNI and a gateway.
 
 use ipnet::Ipv4Net;
-use skein_model::{Cluster, IpamConfig, Network, NetworkAllocation, NetworkSpec, State};
+use skein_model::{
+    Cluster, IpamConfig, Network, NetworkAllocation, NetworkSpec, State, SubnetAllocation,
+};
 use std::collections::BTreeSet;
 
 /// The first VNI of overlays. Lower ones are the mesh's own.
@@ -9,20 +11,23 @@ pub const VNI_MIN: u32 = 4096;
 /// The last: a VNI has 24 bits.
 pub const VNI_MAX: u32 = (1 << 24) - 1;
 
-/// The option that pins the VNI of a network, as Docker's overlay driver has it.
+/// The option that pins the VNIs of a network's subnets, as Docker's overlay driver has it.
 pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
 /// The longest prefix of a subnet that still has room for a gateway, a VIP and some tasks: Swarm's
 /// limit.
 pub const PREFIX_MAX: u8 = 29;
 
+/// Subnets of one overlay: a node's kernel has as many to look through for an address that nobody has.
+pub const SUBNETS_MAX: usize = 16;
+
 /// Why a network cannot be had as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum NetworkError {
     #[error(
-        "invalid {VNI_OPTION} '{0}': one number between {VNI_MIN} and {VNI_MAX} is expected; lower \
-         ones are kept for the mesh itself"
+        "invalid {VNI_OPTION} '{0}': different numbers between {VNI_MIN} and {VNI_MAX} are expected, one for \
+         each subnet, with commas between them; lower ones are kept for the mesh itself"
     )]
     Vni(String),
     #[error(
@@ -36,8 +41,13 @@ pub enum NetworkError {
     VniEnding { vni: u32, name: String },
     #[error("no free VNI: remove a network")]
     NoVni,
-    #[error("ipam configuration: only one subnet per network is supported, {0} are given")]
+    #[error(
+        "ipam configuration: {0} subnets are given, and a network has at most {SUBNETS_MAX}: ask for fewer, \
+         larger ones"
+    )]
     Subnets(usize),
+    #[error("ipam configuration: subnets {0} and {1} of the network overlap")]
+    Overlap(Ipv4Net, Ipv4Net),
     #[error(
         "ipam configuration: invalid subnet {0}: a prefix of at most {PREFIX_MAX} bits is expected"
     )]
@@ -61,9 +71,13 @@ pub enum NetworkError {
 /// # Errors
 /// The first thing that is wrong with it.
 pub fn check_network(state: &State, spec: &NetworkSpec) -> Result<(), NetworkError> {
-    if let Some(vni) = pinned_vni(spec)? {
-        let mut networks = state.networks();
-        if let Some(other) = networks.find(|n| n.allocation.is_some_and(|a| a.vni == vni)) {
+    asked_subnets(spec)?;
+    for vni in pinned_vnis(spec)? {
+        let has_it = |network: &Network| {
+            let allocation = network.allocation.iter();
+            allocation.flat_map(|a| &a.subnets).any(|s| s.vni == vni)
+        };
+        if let Some(other) = state.networks().find(|network| has_it(network)) {
             let name = other.spec.name.clone();
             return Err(match other.pending_deletion {
                 true => NetworkError::VniEnding { vni, name },
@@ -71,7 +85,7 @@ pub fn check_network(state: &State, spec: &NetworkSpec) -> Result<(), NetworkErr
             });
         }
     }
-    asked_subnet(spec).map(drop)
+    Ok(())
 }
 
 /// What other networks have.
@@ -82,10 +96,11 @@ pub(super) struct Taken {
 
 impl Taken {
     pub(super) fn of(state: &State) -> Self {
-        let allocations = || state.networks().filter_map(|network| network.allocation);
+        let allocations = || state.networks().filter_map(|n| n.allocation.as_ref());
+        let subnets = || allocations().flat_map(|a| &a.subnets);
         Self {
-            vnis: allocations().map(|a| a.vni).collect(),
-            subnets: allocations().map(|a| a.subnet).collect(),
+            vnis: subnets().map(|s| s.vni).collect(),
+            subnets: subnets().map(|s| s.subnet).collect(),
         }
     }
 
@@ -99,40 +114,31 @@ impl Taken {
         last_vni: Option<u32>,
     ) -> Result<NetworkAllocation, NetworkError> {
         check_network(state, &network.spec)?;
-        let vni = match pinned_vni(&network.spec)? {
-            Some(vni) => vni,
-            None => self.free_vni(last_vni).ok_or(NetworkError::NoVni)?,
-        };
-        let config = match asked_subnet(&network.spec)? {
-            Some(config) => config.clone(),
-            None => IpamConfig {
+        let mut configs: Vec<_> = asked_subnets(&network.spec)?.into_iter().cloned().collect();
+        if configs.is_empty() {
+            configs.push(IpamConfig {
                 subnet: Some(self.free_subnet(cluster)?),
                 ..IpamConfig::default()
-            },
-        };
-        let subnet = config.subnet.unwrap_or_default().trunc();
-        let allocation = NetworkAllocation {
-            vni,
-            subnet,
-            gateway: config
-                .gateway
-                .or_else(|| subnet.hosts().next())
-                .unwrap_or(subnet.network()),
-            range: config.ip_range.unwrap_or(subnet).trunc(),
-        };
-        self.vnis.insert(vni);
-        self.subnets.push(subnet);
-        Ok(allocation)
-    }
-
-    /// The next free VNI after the last given, as Swarm gives them.
-    fn free_vni(&self, last: Option<u32>) -> Option<u32> {
-        let last = last.or_else(|| self.vnis.last().copied());
-        let start = last.map_or(VNI_MIN, |last| last.saturating_add(1).max(VNI_MIN));
-        let free = |vni: &u32| !self.vnis.contains(vni);
-        (start..=VNI_MAX)
-            .find(free)
-            .or_else(|| (VNI_MIN..start.min(VNI_MAX)).find(free))
+            });
+        }
+        // All that are pinned first: none that is chosen may be one of them.
+        let pinned = pinned_vnis(&network.spec)?;
+        let mut vnis = self.vnis.clone();
+        vnis.extend(&pinned);
+        let mut last_vni = last_vni;
+        let mut subnets = Vec::with_capacity(configs.len());
+        for (nth, config) in configs.iter().enumerate() {
+            let vni = match pinned.get(nth) {
+                Some(vni) => *vni,
+                None => free_vni(&vnis, last_vni).ok_or(NetworkError::NoVni)?,
+            };
+            vnis.insert(vni);
+            last_vni = Some(vni);
+            subnets.push(subnet_of(config, vni));
+        }
+        self.vnis = vnis;
+        self.subnets.extend(subnets.iter().map(|s| s.subnet));
+        Ok(NetworkAllocation { subnets })
     }
 
     /// The first subnet of the pools that overlaps no other network.
@@ -170,6 +176,25 @@ impl Taken {
     }
 }
 
+/// The next free VNI after the last given, as Swarm gives them.
+fn free_vni(taken: &BTreeSet<u32>, last: Option<u32>) -> Option<u32> {
+    let last = last.or_else(|| taken.last().copied());
+    let start = last.map_or(VNI_MIN, |last| last.saturating_add(1).max(VNI_MIN));
+    let free = |vni: &u32| !taken.contains(vni);
+    (start..=VNI_MAX)
+        .find(free)
+        .or_else(|| (VNI_MIN..start.min(VNI_MAX)).find(free))
+}
+
+fn subnet_of(config: &IpamConfig, vni: u32) -> SubnetAllocation {
+    let whole = SubnetAllocation::whole(vni, config.subnet.unwrap_or_default());
+    SubnetAllocation {
+        gateway: config.gateway.unwrap_or(whole.gateway),
+        range: config.ip_range.unwrap_or(whole.range).trunc(),
+        ..whole
+    }
+}
+
 /// First and last address.
 fn bounds(net: &Ipv4Net) -> (u64, u64) {
     (
@@ -178,39 +203,57 @@ fn bounds(net: &Ipv4Net) -> (u64, u64) {
     )
 }
 
-fn pinned_vni(spec: &NetworkSpec) -> Result<Option<u32>, NetworkError> {
+/// Those of the first subnets, in their order.
+fn pinned_vnis(spec: &NetworkSpec) -> Result<Vec<u32>, NetworkError> {
     let Some(text) = spec.options.get(VNI_OPTION) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
-    match text.trim().parse() {
-        Ok(vni) if (VNI_MIN..=VNI_MAX).contains(&vni) => Ok(Some(vni)),
-        _ => Err(NetworkError::Vni(text.clone())),
+    let wrong = || NetworkError::Vni(text.clone());
+    let vnis = text.split(',').map(|vni| match vni.trim().parse() {
+        Ok(vni) if (VNI_MIN..=VNI_MAX).contains(&vni) => Ok(vni),
+        _ => Err(wrong()),
+    });
+    let vnis: Vec<u32> = vnis.collect::<Result<_, _>>()?;
+    let different: BTreeSet<_> = vnis.iter().collect();
+    if different.len() < vnis.len() || vnis.len() > asked_subnets(spec)?.len().max(1) {
+        return Err(wrong());
     }
+    Ok(vnis)
 }
 
-fn asked_subnet(spec: &NetworkSpec) -> Result<Option<&IpamConfig>, NetworkError> {
-    let asked: Vec<_> = spec
-        .ipam
-        .config
-        .iter()
-        .filter(|c| c.subnet.is_some())
-        .collect();
-    let config = match asked[..] {
-        [] => return Ok(None),
-        [config] => config,
-        _ => return Err(NetworkError::Subnets(asked.len())),
-    };
-    let subnet = config.subnet.unwrap_or_default();
-    if subnet.prefix_len() > PREFIX_MAX {
-        return Err(NetworkError::Prefix(subnet));
+/// What of the addresses is asked for, each with a subnet; nothing, where the choice is the cluster's.
+fn asked_subnets(spec: &NetworkSpec) -> Result<Vec<&IpamConfig>, NetworkError> {
+    let configs = spec.ipam.config.iter();
+    let asked: Vec<_> = configs.filter(|c| c.subnet.is_some()).collect();
+    if asked.len() > SUBNETS_MAX {
+        return Err(NetworkError::Subnets(asked.len()));
     }
-    match (config.ip_range, config.gateway) {
-        (Some(range), _) if !subnet.contains(&range) => Err(NetworkError::Range { subnet, range }),
-        (_, Some(gateway)) if !subnet.contains(&gateway) => {
-            Err(NetworkError::Gateway { subnet, gateway })
+    let mut before: Vec<Ipv4Net> = Vec::with_capacity(asked.len());
+    for config in &asked {
+        let subnet = config.subnet.unwrap_or_default();
+        if subnet.prefix_len() > PREFIX_MAX {
+            return Err(NetworkError::Prefix(subnet));
         }
-        _ => Ok(Some(config)),
+        match (config.ip_range, config.gateway) {
+            (Some(range), _) if !subnet.contains(&range) => {
+                return Err(NetworkError::Range { subnet, range });
+            }
+            (_, Some(gateway)) if !subnet.contains(&gateway) => {
+                return Err(NetworkError::Gateway { subnet, gateway });
+            }
+            _ => {}
+        }
+        if let Some(other) = before.iter().find(|other| overlap(other, &subnet)) {
+            return Err(NetworkError::Overlap(*other, subnet));
+        }
+        before.push(subnet);
     }
+    Ok(asked)
+}
+
+/// Whether two subnets have an address in common.
+pub(super) fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
+    a.contains(b) || b.contains(a)
 }
 
 #[cfg(test)]
@@ -218,12 +261,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn spec(subnet: Option<&str>, vni: Option<&str>) -> NetworkSpec {
+    fn spec(subnets: &[&str], vni: Option<&str>) -> NetworkSpec {
         let mut spec = NetworkSpec::default();
-        spec.ipam.config.extend(subnet.map(|subnet| IpamConfig {
+        let config = |subnet: &&str| IpamConfig {
             subnet: Some(subnet.parse().unwrap()),
             ..IpamConfig::default()
-        }));
+        };
+        spec.ipam.config = subnets.iter().map(config).collect();
         let option = vni.map(|vni| (VNI_OPTION.into(), vni.into()));
         spec.options.extend(option);
         spec
@@ -240,17 +284,73 @@ mod tests {
     #[test]
     fn pins_are_honoured_and_those_of_the_mesh_refused() {
         let state = State::default();
-        check_network(&state, &spec(None, Some("4096"))).unwrap();
+        check_network(&state, &spec(&[], Some("4096"))).unwrap();
         for bad in ["4095", "16777216", "5000,5001", "x"] {
-            let error = check_network(&state, &spec(None, Some(bad))).unwrap_err();
+            let error = check_network(&state, &spec(&[], Some(bad))).unwrap_err();
             assert!(error.to_string().contains(bad), "{error}");
         }
+        let two = |vnis| spec(&["10.5.0.0/24", "10.6.0.0/24"], Some(vnis));
+        check_network(&state, &two("5000,5001")).unwrap();
+        check_network(&state, &two("5000")).unwrap();
+        check_network(&state, &two("5000,5000")).unwrap_err();
+        check_network(&state, &two("5000,5001,5002")).unwrap_err();
+    }
+
+    #[test]
+    fn each_subnet_has_an_identifier() {
+        let state = State::default();
+        let mut taken = Taken {
+            vnis: BTreeSet::from([4097]),
+            subnets: Vec::new(),
+        };
+        let subnets = ["10.7.0.0/24", "10.5.0.9/24", "10.6.0.0/16"];
+        let mut network = Network {
+            spec: spec(&subnets, Some("4098")),
+            ..Network::default()
+        };
+        network.spec.ipam.config[1].gateway = Some("10.5.0.7".parse().unwrap());
+        let mut allocate = |network: &Network| {
+            let given = taken.allocate(&state, &cluster("10.0.0.0/8", 24), network, Some(4096));
+            let given = given.unwrap();
+            let shown = |s: &SubnetAllocation| format!("{} {} {}", s.vni, s.subnet, s.gateway);
+            (
+                given.vni(),
+                given.subnets.iter().map(shown).collect::<Vec<_>>(),
+            )
+        };
+        let first = [
+            "4098 10.7.0.0/24 10.7.0.1",
+            "4099 10.5.0.0/24 10.5.0.7",
+            "4100 10.6.0.0/16 10.6.0.1",
+        ];
+        assert_eq!(allocate(&network), (4098, first.map(String::from).to_vec()));
+        let (vni, _) = allocate(&Network::default());
+        assert_eq!(vni, 4101, "none is given twice");
+    }
+
+    #[test]
+    fn subnets_of_one_network_may_not_overlap_and_not_be_too_many() {
+        let state = State::default();
+        let refused = |subnets: &[&str]| {
+            let error = check_network(&state, &spec(subnets, None)).unwrap_err();
+            error.to_string()
+        };
+        let overlapping = refused(&["10.5.0.0/16", "10.6.0.0/24", "10.5.9.0/24"]);
+        assert!(
+            overlapping.ends_with("subnets 10.5.0.0/16 and 10.5.9.0/24 of the network overlap")
+        );
+        let all: Vec<_> = (0..=SUBNETS_MAX)
+            .map(|n| format!("10.{n}.0.0/24"))
+            .collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        check_network(&state, &spec(&all[1..], None)).unwrap();
+        assert!(refused(&all).contains("17 subnets are given, and a network has at most 16"));
     }
 
     #[test]
     fn bad_subnets_are_refused_in_swarms_words() {
         let state = State::default();
-        let mut wrong = spec(Some("10.5.0.0/24"), None);
+        let mut wrong = spec(&["10.5.0.0/24"], None);
         wrong.ipam.config[0].gateway = Some("10.6.0.1".parse().unwrap());
         assert_eq!(
             check_network(&state, &wrong).unwrap_err().to_string(),
@@ -261,7 +361,7 @@ mod tests {
             check_network(&state, &wrong).unwrap_err().to_string(),
             "ipam configuration: subnet 10.5.0.0/24 does not contain range 10.6.0.0/25"
         );
-        check_network(&state, &spec(Some("10.5.0.0/30"), None)).unwrap_err();
+        check_network(&state, &spec(&["10.5.0.0/30"], None)).unwrap_err();
     }
 
     proptest! {
@@ -280,6 +380,7 @@ mod tests {
                 let Ok(given) =
                     taken.allocate(&State::default(), &cluster, &Network::default(), None)
                 else { break };
+                let given = given.subnets[0];
                 prop_assert!(cluster.default_addr_pool[0].contains(&given.subnet));
                 prop_assert!(given.vni >= VNI_MIN);
                 for other in before {

@@ -1,35 +1,36 @@
 //! The addresses of one network.
 
-use skein_model::{Network, NetworkAllocation};
+use ipnet::Ipv4Net;
+use skein_model::{Network, NetworkAllocation, SubnetAllocation};
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
-/// Which addresses of a network's range are free.
+/// Which addresses of a network's ranges are free.
 ///
-/// Addresses are given in order, from the one after the last given, and from the start again at the
-/// end: one that is freed rests as long as it can, so that no peer's cache still has it when it gets
-/// a new owner.
+/// Addresses are given in order, one range after the other, from the one after the last given, and from the
+/// start again at the end: one that is freed rests as long as it can, so that no peer's cache still has it
+/// when it gets a new owner.
 #[derive(Debug)]
 pub(super) struct AddressPool {
-    allocation: NetworkAllocation,
+    subnets: Vec<SubnetAllocation>,
     name: String,
     taken: BTreeSet<u32>,
     last: u32,
 }
 
 impl AddressPool {
-    /// A pool whose gateway, network and broadcast address, and auxiliary addresses are taken.
-    pub(super) fn new(network: &Network, allocation: NetworkAllocation) -> Self {
-        let subnet = allocation.subnet;
+    /// A pool in which the gateway, network and broadcast address of each subnet, and auxiliary addresses
+    /// are taken.
+    pub(super) fn new(network: &Network, allocation: &NetworkAllocation) -> Self {
         let auxiliary = network.spec.ipam.config.iter();
-        let taken = auxiliary
-            .flat_map(|config| config.auxiliary_addresses.values())
-            .chain([&allocation.gateway, &subnet.network(), &subnet.broadcast()])
-            .map(|address| address.to_bits())
-            .collect();
+        let auxiliary = auxiliary.flat_map(|config| config.auxiliary_addresses.values().copied());
+        let kept = allocation
+            .subnets
+            .iter()
+            .flat_map(|s| [s.gateway, s.subnet.network(), s.subnet.broadcast()]);
         Self {
-            allocation,
+            subnets: allocation.subnets.clone(),
             name: network.spec.name.clone(),
-            taken,
+            taken: auxiliary.chain(kept).map(Ipv4Addr::to_bits).collect(),
             last: 0,
         }
     }
@@ -39,10 +40,15 @@ impl AddressPool {
         self.taken.insert(address.to_bits());
     }
 
-    /// Goes on after `last`; without it, after the highest address that is taken.
+    /// Goes on after `last`; without it, after the highest address that is taken in the first range that
+    /// has room after it.
     pub(super) fn start_after(&mut self, last: Option<u32>) {
-        let (_, end) = self.bounds();
-        let highest = self.taken.range(..end).next_back().copied();
+        let highest = |(first, end): (u32, u32)| self.taken.range(first..end).next_back().copied();
+        let has_room = |highest: u32, end| highest + 1 < end || !self.taken.contains(&end);
+        let mut spans = self.spans().map(|span| (highest(span), span.1));
+        let open = spans.find(|(highest, end)| highest.is_none_or(|h| has_room(h, *end)));
+        let highest = open.and_then(|(highest, _)| highest);
+        drop(spans);
         self.last = last.or(highest).unwrap_or(0);
     }
 
@@ -51,52 +57,79 @@ impl AddressPool {
         self.last
     }
 
-    /// A certain address: any of the subnet that nobody has.
-    pub(super) fn fixed(&mut self, address: Ipv4Addr) -> Result<Ipv4Addr, String> {
-        let (subnet, name) = (self.allocation.subnet, &self.name);
-        if !subnet.contains(&address) {
+    /// A certain address, with the prefix of its subnet: any of the subnets that nobody has.
+    pub(super) fn fixed(&mut self, address: Ipv4Addr) -> Result<Ipv4Net, String> {
+        let Some(found) = self.in_subnet(address) else {
+            let (subnets, name) = (self.listed(|s| s.subnet), &self.name);
             return Err(format!(
-                "address {address} is not in subnet {subnet} of network {name}"
+                "address {address} is not in subnet {subnets} of network {name}"
             ));
-        }
+        };
         if !self.taken.insert(address.to_bits()) {
+            let name = &self.name;
             return Err(format!(
                 "address {address} of network {name} is already in use"
             ));
         }
-        Ok(address)
+        Ok(found)
     }
 
-    /// The next free address.
-    pub(super) fn next(&mut self) -> Result<Ipv4Addr, String> {
-        let (first, end) = self.bounds();
-        let start = match self.last.checked_add(1) {
-            Some(next) if (first..=end).contains(&next) => next,
-            _ => first,
+    /// The next free address, with the prefix of its subnet.
+    pub(super) fn next(&mut self) -> Result<Ipv4Net, String> {
+        let spans: Vec<_> = self.spans().collect();
+        let current = spans
+            .iter()
+            .position(|(first, end)| (first..=end).contains(&&self.last));
+        let free = match current {
+            None => self.first_free(spans),
+            Some(current) => {
+                let (first, end) = spans[current];
+                let (before, after) = (&spans[..current], &spans[current + 1..]);
+                let rest = (self.last.saturating_add(1), end);
+                let order = [&[rest], after, before, &[(first, self.last)]].concat();
+                self.first_free(order)
+            }
         };
-        let address = self
-            .first_free(start, end)
-            .or_else(|| self.first_free(first, start))
-            .ok_or_else(|| {
-                format!(
-                    "could not find an available IP in {} of network {}: remove tasks, or make a \
-                     network with a larger subnet",
-                    self.allocation.range, self.name,
-                )
-            })?;
-        self.taken.insert(address);
-        self.last = address;
-        Ok(Ipv4Addr::from_bits(address))
+        let found = free.map(Ipv4Addr::from_bits);
+        let Some(found) = found.and_then(|address| self.in_subnet(address)) else {
+            return Err(format!(
+                "could not find an available IP in {} of network {}: remove tasks, or make a network with \
+                 a larger subnet",
+                self.listed(|s| s.range),
+                self.name,
+            ));
+        };
+        self.last = found.addr().to_bits();
+        self.taken.insert(self.last);
+        Ok(found)
     }
 
-    fn bounds(&self) -> (u32, u32) {
-        let range = self.allocation.range;
-        (range.network().to_bits(), range.broadcast().to_bits())
+    fn in_subnet(&self, address: Ipv4Addr) -> Option<Ipv4Net> {
+        let subnet = self.subnets.iter().find(|s| s.subnet.contains(&address))?;
+        let length = subnet.subnet.prefix_len();
+        Some(Ipv4Net::new_assert(address, length))
+    }
+
+    /// First and last address of each range.
+    fn spans(&self) -> impl Iterator<Item = (u32, u32)> + use<'_> {
+        let ranges = self.subnets.iter().map(|s| s.range);
+        ranges.map(|range| (range.network().to_bits(), range.broadcast().to_bits()))
+    }
+
+    fn listed(&self, what: impl Fn(&SubnetAllocation) -> Ipv4Net) -> String {
+        let all: Vec<_> = self.subnets.iter().map(|s| what(s).to_string()).collect();
+        all.join(", ")
+    }
+
+    /// The first free address of the first of these spans that has one.
+    fn first_free(&self, spans: impl IntoIterator<Item = (u32, u32)>) -> Option<u32> {
+        let mut spans = spans.into_iter().filter(|(first, last)| first <= last);
+        spans.find_map(|(first, last)| self.first_free_in(first, last))
     }
 
     /// The first free address from `first` to `last`. Runs of taken addresses are walked in order of
     /// the set, so that a full network of any size costs one pass over what is taken in it.
-    fn first_free(&self, first: u32, last: u32) -> Option<u32> {
+    fn first_free_in(&self, first: u32, last: u32) -> Option<u32> {
         let mut candidate = first;
         for taken in self.taken.range(first..=last) {
             if *taken > candidate {
@@ -114,21 +147,23 @@ mod tests {
     use proptest::prelude::*;
 
     fn pool(subnet: &str, range: &str) -> AddressPool {
-        let subnet: ipnet::Ipv4Net = subnet.parse().unwrap();
-        let allocation = NetworkAllocation {
-            vni: 4097,
-            subnet,
-            gateway: subnet.hosts().next().unwrap(),
+        pool_of(&[(subnet, range)])
+    }
+
+    fn pool_of(subnets: &[(&str, &str)]) -> AddressPool {
+        let subnet = |(subnet, range): &(&str, &str)| SubnetAllocation {
             range: range.parse().unwrap(),
+            ..SubnetAllocation::whole(4097, subnet.parse().unwrap())
         };
-        AddressPool::new(&Network::default(), allocation)
+        let subnets = subnets.iter().map(subnet).collect();
+        AddressPool::new(&Network::default(), &NetworkAllocation { subnets })
     }
 
     #[test]
     fn addresses_come_in_order_and_wrap_around() {
         let mut pool = pool("10.0.1.0/29", "10.0.1.0/29");
         pool.start_after(None);
-        let mut given = || pool.next().map(|address| address.octets()[3]);
+        let mut given = || pool.next().map(|address| address.addr().octets()[3]);
         let all: Vec<_> = (0..5).map(|_| given().unwrap()).collect();
         assert_eq!(all, [2, 3, 4, 5, 6]);
         assert!(given().unwrap_err().contains("10.0.1.0/29"));
@@ -139,8 +174,45 @@ mod tests {
         let mut pool = pool("10.0.1.0/29", "10.0.1.0/29");
         pool.take("10.0.1.5".parse().unwrap());
         pool.start_after(Some(Ipv4Addr::new(10, 0, 1, 4).to_bits()));
-        let given: Vec<_> = (0..4).map(|_| pool.next().unwrap().octets()[3]).collect();
+        let given: Vec<_> = (0..4)
+            .map(|_| pool.next().unwrap().addr().octets()[3])
+            .collect();
         assert_eq!(given, [6, 2, 3, 4]);
+    }
+
+    #[test]
+    fn subnets_are_filled_one_after_the_other() {
+        // The second is the lower one.
+        let subnets = [
+            ("10.0.9.0/29", "10.0.9.0/29"),
+            ("10.0.1.0/28", "10.0.1.8/29"),
+        ];
+        let mut pool = pool_of(&subnets);
+        pool.start_after(None);
+        let given: Vec<_> = std::iter::from_fn(|| pool.next().ok()).collect();
+        let given: Vec<_> = given.iter().map(ToString::to_string).collect();
+        let first = (2..=6).map(|n| format!("10.0.9.{n}/29"));
+        let second = (8..=14).map(|n| format!("10.0.1.{n}/28"));
+        assert_eq!(given, first.chain(second).collect::<Vec<_>>());
+        let full = pool.next().unwrap_err();
+        assert!(full.contains("10.0.9.0/29, 10.0.1.8/29"), "{full}");
+
+        let mut pool = pool_of(&subnets);
+        let taken = (2..=5).map(|n| Ipv4Addr::new(10, 0, 9, n));
+        taken.for_each(|address| pool.take(address));
+        pool.start_after(None);
+        assert_eq!(pool.next().unwrap().to_string(), "10.0.9.6/29");
+        assert_eq!(pool.next().unwrap().to_string(), "10.0.1.8/28");
+        pool.start_after(None);
+        assert_eq!(pool.next().unwrap().to_string(), "10.0.1.9/28");
+        let fixed = |pool: &mut AddressPool, address: &str| pool.fixed(address.parse().unwrap());
+        assert_eq!(
+            fixed(&mut pool, "10.0.1.3").unwrap().to_string(),
+            "10.0.1.3/28"
+        );
+        assert!(fixed(&mut pool, "10.0.1.3").unwrap_err().contains("in use"));
+        let outside = fixed(&mut pool, "10.0.2.3").unwrap_err();
+        assert!(outside.contains("10.0.9.0/29, 10.0.1.0/28"), "{outside}");
     }
 
     proptest! {
@@ -152,7 +224,7 @@ mod tests {
             pool.start_after(Some(Ipv4Addr::new(10, 0, 1, 0).to_bits() + start));
             let mut given = BTreeSet::new();
             while let Ok(address) = pool.next() {
-                prop_assert!(given.insert(address.to_bits()));
+                prop_assert!(given.insert(address.addr().to_bits()));
             }
             let expected: BTreeSet<_> = (range..range + 64).filter(|a| *a != range + taken).collect();
             prop_assert_eq!(given, expected);

@@ -1,7 +1,9 @@
 //! What a service gets: its VIPs and published ports.
 
 use super::{
-    Pools, networks_of,
+    Pools,
+    network::overlap,
+    networks_of,
     ports::{TakenPorts, check_given},
 };
 use skein_model::{Draft, ResolutionMode, Service, ServiceEndpoint, State, VirtualIp};
@@ -49,7 +51,7 @@ fn allocate(
             let mut before = before.filter(|vip| vip.network_id == network_id);
             let addr = match (before.next(), pools.of(state, network_id, last)?) {
                 (Some(kept), Some(_)) if kept.addr.is_some() => kept.addr,
-                (_, Some((pool, prefix))) => Some(ipnet::Ipv4Net::new_assert(pool.next()?, prefix)),
+                (_, Some(pool)) => Some(pool.next()?),
                 (_, None) => None,
             };
             virtual_ips.push(VirtualIp {
@@ -70,11 +72,12 @@ fn check_overlap(state: &State, networks: &[(&str, &[String])]) -> Result<(), St
     let subnets: Vec<_> = networks
         .iter()
         .filter_map(|(id, _)| state.network(id))
-        .filter_map(|network| Some((&network.spec.name, network.allocation?.subnet)))
+        .filter_map(|network| Some((&network.spec.name, network.allocation.as_ref()?)))
+        .flat_map(|(name, allocation)| allocation.subnets.iter().map(move |s| (name, s.subnet)))
         .collect();
     for (position, (name, subnet)) in subnets.iter().enumerate() {
         for (other, before) in &subnets[..position] {
-            if before.contains(subnet) || subnet.contains(before) {
+            if overlap(before, subnet) {
                 return Err(format!(
                     "networks {other} ({before}) and {name} ({subnet}) of the service overlap: one \
                      task cannot be on both"

@@ -64,12 +64,26 @@ fn a_published_service_gets_port_vips_and_addresses_on_ingress_and_its_networks(
     fixture.task_of("web", "t1");
     fixture.allocate(&mut Allocator::default());
 
-    let ingress = fixture.state.ingress_network().unwrap().allocation.unwrap();
+    let ingress = fixture
+        .state
+        .ingress_network()
+        .unwrap()
+        .allocation
+        .as_ref()
+        .unwrap()
+        .subnets[0];
     assert_eq!(
         (ingress.vni, ingress.subnet.to_string().as_str()),
         (4096, "10.0.0.0/24")
     );
-    let front = fixture.state.network("front").unwrap().allocation.unwrap();
+    let front = fixture
+        .state
+        .network("front")
+        .unwrap()
+        .allocation
+        .as_ref()
+        .unwrap()
+        .subnets[0];
     assert_eq!(
         (front.vni, front.gateway.to_string().as_str()),
         (4097, "10.0.1.1")
@@ -261,7 +275,14 @@ fn what_a_removed_network_has_is_no_others_before_its_last_task_has_ended() {
     fixture.task_of("web", "t");
     let mut allocator = Allocator::default();
     fixture.allocate(&mut allocator);
-    let old = fixture.state.network("old").unwrap().allocation.unwrap();
+    let old = fixture
+        .state
+        .network("old")
+        .unwrap()
+        .allocation
+        .as_ref()
+        .unwrap()
+        .subnets[0];
     let remove = |fixture: &mut Fixture, kind, id: &str| {
         let mut draft = fixture.draft();
         draft.remove(kind, id);
@@ -273,7 +294,14 @@ fn what_a_removed_network_has_is_no_others_before_its_last_task_has_ended() {
     fixture.network("new", |_| {});
     // A new leader's: what the last one gave last it does not know.
     fixture.allocate(&mut Allocator::default());
-    let new = fixture.state.network("new").unwrap().allocation.unwrap();
+    let new = fixture
+        .state
+        .network("new")
+        .unwrap()
+        .allocation
+        .as_ref()
+        .unwrap()
+        .subnets[0];
     assert!(new.subnet != old.subnet && new.vni != old.vni, "{new:?}");
     let mut pinned = skein_model::NetworkSpec::default();
     let vni = old.vni.to_string();
@@ -286,7 +314,14 @@ fn what_a_removed_network_has_is_no_others_before_its_last_task_has_ended() {
     check_network(&fixture.state, &pinned).unwrap();
     fixture.network("next", |_| {});
     fixture.allocate(&mut allocator);
-    let next = fixture.state.network("next").unwrap().allocation.unwrap();
+    let next = fixture
+        .state
+        .network("next")
+        .unwrap()
+        .allocation
+        .as_ref()
+        .unwrap()
+        .subnets[0];
     assert_eq!(next.subnet, old.subnet);
 }
 
@@ -301,7 +336,10 @@ fn networks_of_the_nodes_get_nothing_and_go_to_the_nodes_with_their_tasks() {
     fixture.task_of("web", "t");
     fixture.allocate(&mut Allocator::default());
     let lan = fixture.state.network("lan").unwrap();
-    assert_eq!((lan.allocation, lan.allocation_error.as_str()), (None, ""));
+    assert_eq!(
+        (&lan.allocation, lan.allocation_error.as_str()),
+        (&None, "")
+    );
     let web = fixture.state.service("web").unwrap();
     let vips = web.endpoint.virtual_ips.iter();
     let vips: Vec<_> = vips

@@ -319,7 +319,7 @@ mod tests {
         invariants::testing::{next, service, task},
         network::Host,
     };
-    use skein_model::{Object, Placement, Reservations, ResourceRequirements};
+    use skein_model::{Object, Placement, Reservations, ResourceRequirements, SubnetAllocation};
 
     fn node(id: &str) -> Node {
         let mut node = Node {
@@ -399,12 +399,8 @@ mod tests {
         // Without it, nothing can be published.
         let mut ingress = skein_model::Network::default();
         ingress.spec.ingress = true;
-        ingress.allocation = Some(skein_model::NetworkAllocation {
-            vni: 4096,
-            subnet: "10.0.0.0/24".parse().unwrap(),
-            gateway: "10.0.0.1".parse().unwrap(),
-            range: "10.0.0.0/24".parse().unwrap(),
-        });
+        ingress.allocation =
+            Some(SubnetAllocation::whole(4096, "10.0.0.0/24".parse().unwrap()).into());
         let objects = |owner: &Service| {
             let services = [waiting.clone().into(), owner.clone().into()];
             let first = vec![ingress.clone().into(), node("n1").into()];

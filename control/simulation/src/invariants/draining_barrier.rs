@@ -139,7 +139,7 @@ impl Invariant for DrainingBarrier {
 mod tests {
     use super::*;
     use crate::invariants::testing::{changed, next, service, task};
-    use skein_model::{Network, Node, Object as Stored, TaskNetwork};
+    use skein_model::{Network, Node, Object as Stored, SubnetAllocation, TaskNetwork};
     use skein_orchestration::network_state::network_state;
 
     const AT: Duration = Duration::from_secs(10);
@@ -158,12 +158,7 @@ mod tests {
     fn running() -> (State, Task) {
         let mut ingress = Network {
             id: "ingress".into(),
-            allocation: Some(skein_model::NetworkAllocation {
-                vni: 4096,
-                subnet: "10.0.0.0/24".parse().unwrap(),
-                gateway: "10.0.0.1".parse().unwrap(),
-                range: "10.0.0.0/24".parse().unwrap(),
-            }),
+            allocation: Some(SubnetAllocation::whole(4096, "10.0.0.0/24".parse().unwrap()).into()),
             ..Network::default()
         };
         ingress.spec.ingress = true;

@@ -34,21 +34,21 @@ fn check(state: &State) -> Result<(), String> {
     let mut owners = Owners::default();
     let mut subnets = Vec::new();
     for network in state.networks() {
-        let Some(allocation) = network.allocation else {
-            continue;
-        };
-        let owner = format!("network {}", network.id);
-        owners.add(format!("VNI {}", allocation.vni), owner.clone())?;
-        let gateway = format!("{} on {}", allocation.gateway, network.id);
-        owners.add(gateway, owner)?;
-        let overlaps = |other: &&ipnet::Ipv4Net| {
-            other.contains(&allocation.subnet) || allocation.subnet.contains(*other)
-        };
-        if let Some(other) = subnets.iter().find(overlaps) {
-            let subnet = allocation.subnet;
-            return Err(format!("subnets {subnet} and {other} overlap"));
+        let given = network.allocation.iter().flat_map(|a| &a.subnets);
+        for (nth, given) in given.enumerate() {
+            let (owner, subnet) = (format!("network {}", network.id), given.subnet);
+            owners.add(
+                format!("VNI {}", given.vni),
+                format!("{owner}, subnet {nth}"),
+            )?;
+            owners.add(format!("{} on {}", given.gateway, network.id), owner)?;
+            let overlaps =
+                |other: &&ipnet::Ipv4Net| other.contains(&subnet) || subnet.contains(*other);
+            if let Some(other) = subnets.iter().find(overlaps) {
+                return Err(format!("subnets {subnet} and {other} overlap"));
+            }
+            subnets.push(subnet);
         }
-        subnets.push(allocation.subnet);
     }
     for service in state.services() {
         let owner = format!("service {}", service.id);
@@ -97,19 +97,13 @@ mod tests {
     use super::*;
     use crate::invariants::testing::{next, service, task};
     use skein_model::{
-        Network, NetworkAllocation, Object, PortConfig, Service, Task, TaskNetwork, VirtualIp,
+        Network, Object, PortConfig, Service, SubnetAllocation, Task, TaskNetwork, VirtualIp,
     };
 
     fn network(id: &str, vni: u32, subnet: &str) -> Object {
-        let subnet: ipnet::Ipv4Net = subnet.parse().unwrap();
         let mut network = Network {
             id: id.into(),
-            allocation: Some(NetworkAllocation {
-                vni,
-                subnet,
-                gateway: subnet.hosts().next().unwrap(),
-                range: subnet,
-            }),
+            allocation: Some(SubnetAllocation::whole(vni, subnet.parse().unwrap()).into()),
             ..Network::default()
         };
         network.spec.name = id.into();

@@ -6,7 +6,10 @@ use bollard::{
     query_parameters::ListNetworksOptionsBuilder,
 };
 use skein_model::NetworkSpec;
-use skein_proto::{network::Network, plugin::NETWORK_OPTION};
+use skein_proto::{
+    network::{Network, Subnet},
+    plugin::NETWORK_OPTION,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The driver, of networks and of addresses, that the dataplane serves.
@@ -36,10 +39,8 @@ pub struct TwinSpec {
 pub enum TwinKind {
     /// Skein, and the managers.
     Overlay {
-        /// `10.0.1.0/24`
-        subnet: String,
-        /// `10.0.1.1`
-        gateway: String,
+        /// At least one.
+        subnets: Vec<Subnet>,
     },
     /// A driver of the engine's own, which gives the addresses, too.
     Local {
@@ -62,8 +63,7 @@ impl From<&Network> for TwinSpec {
             internal: network.internal,
             attachable: network.attachable,
             kind: TwinKind::Overlay {
-                subnet: network.subnet.clone(),
-                gateway: network.gateway.clone(),
+                subnets: network.subnets.clone(),
             },
         }
     }
@@ -98,15 +98,11 @@ impl TwinSpec {
             ..NetworkCreateRequest::default()
         };
         match &self.kind {
-            TwinKind::Overlay { subnet, gateway } => NetworkCreateRequest {
+            TwinKind::Overlay { subnets } => NetworkCreateRequest {
                 driver: Some(DRIVER.to_owned()),
                 ipam: Some(Ipam {
                     driver: Some(DRIVER.to_owned()),
-                    config: Some(vec![IpamConfig {
-                        subnet: Some(subnet.clone()),
-                        gateway: Some(gateway.clone()),
-                        ..IpamConfig::default()
-                    }]),
+                    config: Some(subnets.iter().map(pool).collect()),
                     // Subnets of different networks may overlap: the driver must know whose it is.
                     options: Some(one(NETWORK_OPTION)),
                 }),
@@ -137,6 +133,14 @@ impl TwinSpec {
                 }
             }
         }
+    }
+}
+
+fn pool(subnet: &Subnet) -> IpamConfig {
+    IpamConfig {
+        subnet: Some(subnet.subnet.clone()),
+        gateway: Some(subnet.gateway.clone()),
+        ..IpamConfig::default()
     }
 }
 
@@ -334,8 +338,10 @@ mod tests {
             internal: false,
             attachable: false,
             kind: TwinKind::Overlay {
-                subnet: "10.0.1.0/24".into(),
-                gateway: "10.0.1.1".into(),
+                subnets: vec![Subnet {
+                    subnet: "10.0.1.0/24".into(),
+                    gateway: "10.0.1.1".into(),
+                }],
             },
         };
         let request = serde_json::to_value(spec.request(None)).unwrap();

@@ -10,11 +10,16 @@ use std::collections::BTreeMap;
 /// given back.
 const SERIAL_OPTION: &str = "com.docker.network.ipam.serial";
 
-/// What the user asked for, and the network identifier.
+/// What the user asked for, and the network identifiers.
 fn options(network: &Network) -> BTreeMap<String, String> {
     let mut options = network.spec.options.clone();
     if let Some(allocation) = &network.allocation {
-        options.insert(VNI_OPTION.into(), allocation.vni.to_string());
+        let vnis: Vec<_> = allocation
+            .subnets
+            .iter()
+            .map(|s| s.vni.to_string())
+            .collect();
+        options.insert(VNI_OPTION.into(), vnis.join(","));
     }
     options
 }
@@ -26,11 +31,14 @@ fn ipam_config(network: &Network) -> Value {
     }
     match &network.allocation {
         Some(allocation) => {
-            let mut config = json!({"Subnet": allocation.subnet, "Gateway": allocation.gateway});
-            if allocation.range != allocation.subnet {
-                config["IPRange"] = allocation.range.to_string().into();
-            }
-            json!([config])
+            let subnets = allocation.subnets.iter().map(|given| {
+                let mut config = json!({"Subnet": given.subnet, "Gateway": given.gateway});
+                if given.range != given.subnet {
+                    config["IPRange"] = given.range.to_string().into();
+                }
+                config
+            });
+            subnets.collect()
         }
         None => json!(network.spec.ipam.config),
     }
@@ -179,7 +187,7 @@ pub fn from_twin(twin: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skein_model::{NetworkAllocation, NetworkSpec};
+    use skein_model::{NetworkSpec, SubnetAllocation};
 
     #[test]
     fn a_network_has_dockers_shape() {
@@ -191,12 +199,7 @@ mod tests {
                 attachable: true,
                 ..NetworkSpec::default()
             },
-            allocation: Some(NetworkAllocation {
-                vni: 4097,
-                subnet: "10.0.1.0/24".parse().unwrap(),
-                gateway: "10.0.1.1".parse().unwrap(),
-                range: "10.0.1.0/24".parse().unwrap(),
-            }),
+            allocation: Some(SubnetAllocation::whole(4097, "10.0.1.0/24".parse().unwrap()).into()),
             ..Network::default()
         };
         assert_eq!(

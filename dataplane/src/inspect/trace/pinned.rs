@@ -72,6 +72,7 @@ pub struct Pinned {
     endpoints: Array<MapData, Endpoint>,
     internal: HashMap<MapData, Addr, u32>,
     networks: HashMap<MapData, u32, Network>,
+    subnets: HashMap<MapData, SubnetKey, Subnet>,
     overlay: HashMap<MapData, OverlayKey, Location>,
     vips: HashMap<MapData, OverlayKey, Vip>,
     vip_backends: HashMap<MapData, VipSlot, Addr>,
@@ -150,6 +151,7 @@ impl Pinned {
             endpoints: open(bpffs, MAP_ENDPOINTS)?,
             internal: open(bpffs, MAP_INTERNAL)?,
             networks: open(bpffs, MAP_NETWORKS)?,
+            subnets: open(bpffs, MAP_SUBNETS)?,
             overlay: open(bpffs, MAP_OVERLAY)?,
             vips: open(bpffs, MAP_VIPS)?,
             vip_backends: open(bpffs, MAP_VIP_BACKENDS)?,
@@ -313,6 +315,10 @@ impl Tables for Pinned {
 
     fn network(&self, vni: u32) -> Option<Network> {
         look_up(&self.networks, &vni)
+    }
+
+    fn subnet(&self, key: SubnetKey) -> Option<Subnet> {
+        look_up(&self.subnets, &key)
     }
 
     fn location(&self, key: OverlayKey) -> Option<Location> {

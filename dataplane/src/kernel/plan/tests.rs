@@ -1,7 +1,7 @@
 use super::*;
 use skein_proto::network::{
     Network as WantedNetwork, NetworkUpdate, Node as WantedNode, Object, PublishedPort, Service,
-    ServiceNetwork, Settings, object::Object as Kinds,
+    ServiceNetwork, Settings, Subnet as WantedSubnet, object::Object as Kinds,
 };
 
 const READY: EndpointState = EndpointState::Ready;
@@ -23,8 +23,10 @@ fn desired(endpoints: &[(&str, &str, &str, EndpointState)]) -> Desired {
     let network = |id: &str, vni, subnet: &str, gateway: &str| WantedNetwork {
         id: id.into(),
         vni,
-        subnet: subnet.into(),
-        gateway: gateway.into(),
+        subnets: vec![WantedSubnet {
+            subnet: subnet.into(),
+            gateway: gateway.into(),
+        }],
         ..WantedNetwork::default()
     };
     let service = Service {

@@ -114,6 +114,9 @@ pub const fn node_addr(node: usize) -> Addr {
     ip(198, 18, 0, 1 + node as u8)
 }
 
+/// The host part of gateways.
+const GATEWAY: Addr = ip(0, 0, 0, 1);
+
 /// The device of every node on the segment that all share.
 pub const SEGMENT: u32 = 2;
 /// One on another segment.
@@ -182,13 +185,23 @@ impl Cluster {
     /// A /16 that every node has.
     pub fn network(&mut self, vni: u32, net: Addr, flags: u32) {
         for node in &mut self.nodes {
-            let network = Network {
+            node.networks.insert(vni, Network { subnets: 0, flags });
+        }
+        self.subnet(vni, net);
+    }
+
+    /// One more /16 of a network.
+    pub fn subnet(&mut self, vni: u32, net: Addr) {
+        for node in &mut self.nodes {
+            let network = node.networks.get_mut(&vni).expect("a network");
+            let nth = network.subnets;
+            network.subnets += 1;
+            let subnet = Subnet {
                 net,
                 mask: MASK_16,
-                gateway: net | ip(0, 0, 0, 1),
-                flags,
+                gateway: net | GATEWAY,
             };
-            node.networks.insert(vni, network);
+            node.subnets.insert(SubnetKey { vni, nth }, subnet);
         }
     }
 
@@ -200,6 +213,8 @@ impl Cluster {
             vni,
             addr,
             internal: ip(100, 65, 1, index as u8),
+            mask: MASK_16,
+            gateway: addr & MASK_16 | GATEWAY,
         }));
         for (n, node) in self.nodes.iter_mut().enumerate() {
             let location = match n == at {

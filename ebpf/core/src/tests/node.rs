@@ -54,6 +54,7 @@ pub struct Node {
     pub draining: BTreeMap<u32, Vec<u32>>,
     pub endpoints: Vec<Option<Endpoint>>,
     pub networks: BTreeMap<u32, Network>,
+    pub subnets: BTreeMap<SubnetKey, Subnet>,
     pub locations: BTreeMap<OverlayKey, Location>,
     pub vips: BTreeMap<OverlayKey, Vip>,
     pub vip_backends: BTreeMap<VipSlot, Addr>,
@@ -100,6 +101,7 @@ impl Node {
             draining: BTreeMap::new(),
             endpoints: Vec::new(),
             networks: BTreeMap::new(),
+            subnets: BTreeMap::new(),
             locations: BTreeMap::new(),
             vips: BTreeMap::new(),
             vip_backends: BTreeMap::new(),
@@ -222,6 +224,10 @@ impl Tables for Node {
 
     fn network(&self, vni: u32) -> Option<Network> {
         self.networks.get(&vni).copied()
+    }
+
+    fn subnet(&self, key: SubnetKey) -> Option<Subnet> {
+        self.subnets.get(&key).copied()
     }
 
     fn location(&self, key: OverlayKey) -> Option<Location> {

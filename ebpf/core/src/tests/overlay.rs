@@ -214,6 +214,31 @@ fn vips_and_gateways_answer_pings() {
 }
 
 #[test]
+fn an_overlay_may_have_several_subnets() {
+    let (mut cluster, caller) = red(0);
+    let second = ip(10, 7, 0, 0);
+    cluster.subnet(RED, second);
+    for at in [0, 1] {
+        let peer = cluster.endpoint(at, RED, second | ip(0, 0, 1, at as u8));
+        let sent = syn((caller.addr, 40_000), (peer.addr, 80));
+        let got = cluster.send_from_task(caller, sent);
+        assert_eq!(got.at(peer).tuple, sent.tuple, "as it was sent");
+        let answer = cluster.answer(&got, SYN | ACK).at(caller).tuple;
+        assert_eq!(answer, sent.tuple.reversed());
+    }
+    // Both gateways are there from either subnet; an address that nobody has is not looked for outside.
+    for to in [NET, second] {
+        let gateway = ping(caller.addr, to | ip(0, 0, 0, 1), 7);
+        assert_eq!(cluster.send_from_task(caller, gateway).end, Fate::Echo(0));
+        let nobody = syn((caller.addr, 40_000), (to | ip(0, 0, 9, 9), 80));
+        let got = cluster.send_from_task(caller, nobody);
+        assert!(got.is_dropped(Counter::DropUnknownAddress), "{got:?}");
+    }
+    let outside = syn((caller.addr, 40_000), OUTSIDE);
+    cluster.send_from_task(caller, outside).out_of(0);
+}
+
+#[test]
 fn overlays_may_overlap() {
     let (mut cluster, caller) = red(0);
     cluster.network(BLUE, NET, 0);

@@ -191,6 +191,7 @@ fn endpoint(node: usize, index: u32) -> Endpoint {
         vni: INGRESS,
         addr: ip(10, 0, 1 + node as u8, 1 + index as u8),
         internal: ip(100, 65, 1, index as u8),
+        ..Endpoint::default()
     }
 }
 

@@ -2,8 +2,8 @@ use super::*;
 use crate::network_state::network_state;
 use proptest::prelude::*;
 use skein_model::{
-    Cluster, Draft, EndpointSpec, Kind, Network, NetworkAllocation, NetworkAttachmentConfig, Node,
-    NodeState, Object, PortConfig, Proposal, PublishMode, ResolutionMode, Runtime, Service, Task,
+    Cluster, Draft, EndpointSpec, Kind, Network, NetworkAttachmentConfig, Node, NodeState, Object,
+    PortConfig, Proposal, PublishMode, ResolutionMode, Runtime, Service, SubnetAllocation, Task,
     TaskNetwork, TaskState, Timestamp, Version, VirtualIp,
 };
 use skein_proto::view::View;
@@ -70,12 +70,8 @@ impl World {
         network.spec.name = id.into();
         network.spec.ingress = id == "ingress";
         network.spec.internal = change.b.is_multiple_of(2);
-        network.allocation = (!change.a.is_multiple_of(4)).then(|| NetworkAllocation {
-            vni: 4096,
-            subnet: "10.0.0.0/24".parse().unwrap(),
-            gateway: "10.0.0.1".parse().unwrap(),
-            range: "10.0.0.0/24".parse().unwrap(),
-        });
+        network.allocation = (!change.a.is_multiple_of(4))
+            .then(|| SubnetAllocation::whole(4096, "10.0.0.0/24".parse().unwrap()).into());
         self.put(network);
     }
 
