@@ -100,7 +100,9 @@ fn step(
         fail(draft, service, &config, &task);
         return;
     }
-    if !underway && parts.iter().any(Part::waits) {
+    // The first pass of an update that another one was in the way of may find all of its tasks made, by that
+    // one, and waiting for a node beside those that they replace.
+    if !underway && parts.iter().any(Part::is_unfinished) {
         set_status(
             draft,
             service,

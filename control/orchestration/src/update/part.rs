@@ -85,6 +85,11 @@ impl Part {
         self.successors.is_empty()
     }
 
+    /// Whether the update has something to do here still.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.waits() || !self.outdated.is_empty()
+    }
+
     /// When a successor first ran, or ended.
     pub(super) fn reached_at(&self) -> Option<Timestamp> {
         self.successors.iter().find_map(|task| {

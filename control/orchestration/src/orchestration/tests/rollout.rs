@@ -320,6 +320,32 @@ fn an_update_leaves_the_tasks_of_paused_nodes_and_ends_without_them() {
 }
 
 #[test]
+fn an_update_that_finds_its_tasks_waiting_for_a_node_is_under_way() {
+    let mut world = World::new(&["a"]);
+    let one_a_node = |service: &mut Service| {
+        let placement = service.spec.task_template.placement.get_or_insert_default();
+        placement.max_replicas = 1;
+    };
+    world.fixture.service("web", one_a_node);
+    world.settle();
+    let order = UpdateOrder::StartFirst;
+    world.update("demo:2", UpdateConfig { order, ..config(1) });
+    world.settle();
+    assert_eq!(world.images("web").len(), 2, "the new one has no node");
+    // A change that has nothing to do with it, with which the API begins a new update.
+    world.fixture.service("web", |service| {
+        service.update_status = None;
+        service.spec.labels.insert("a".into(), "b".into());
+    });
+    world.settle();
+    assert_eq!(world.update_state("web"), Some(UpdateState::Updating));
+    world.fixture.node("b", |_| {});
+    world.run_for(60.0);
+    assert_eq!(world.images("web"), ["demo:2"]);
+    assert_eq!(world.update_state("web"), Some(UpdateState::Completed));
+}
+
+#[test]
 fn an_update_ends_though_a_node_is_paused_under_it() {
     let mut world = World::new(&["a", "b"]);
     let global = |service: &mut Service| service.spec.mode = ServiceMode::Global {};
