@@ -102,9 +102,9 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse<S::Platform>>, kernels: &Ke
     let mut certain = false;
     loop {
         // Before the first pass, and after proposals of which nobody knows what became: a decision
-        // on an old state would make things twice.
+        // on an old state would make things twice. So would one while such a proposal may still be made.
         while !certain {
-            match store.linearizable().await {
+            match store.settled().await {
                 Ok(_) => certain = true,
                 Err(error) => {
                     debug!(%error, "waiting for the store to be up to date");

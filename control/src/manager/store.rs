@@ -16,6 +16,8 @@ pub(super) trait Store: Clone + Send + Sync + 'static {
     fn watch(&self) -> watch::Receiver<State>;
     /// See [`Raft::linearizable`].
     fn linearizable(&self) -> impl Future<Output = Result<State, ProposeError>> + Send;
+    /// See [`Raft::settled`].
+    fn settled(&self) -> impl Future<Output = Result<State, ProposeError>> + Send;
     /// See [`Raft::propose`].
     fn propose(
         &self,
@@ -41,6 +43,9 @@ impl<P: Platform> Store for Raft<P> {
     }
     async fn linearizable(&self) -> Result<State, ProposeError> {
         self.linearizable().await
+    }
+    async fn settled(&self) -> Result<State, ProposeError> {
+        self.settled().await
     }
     async fn propose(&self, actions: Vec<Action>) -> Result<Applied, ProposeError> {
         self.propose(actions).await

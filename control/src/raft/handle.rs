@@ -4,11 +4,12 @@ use super::{
     contacts::Contacts,
     disk::Disk,
     leadership::{self, CONFIRM_RETRY, member},
-    log::Log,
+    log::{End, Log},
     machine::Machine,
     membership,
     network::Network,
     platform::{self, Daemon, Loaded, Platform},
+    snapshots::Snapshots,
     types::{Outcome, Peer, TypeConfig},
 };
 use crate::{
@@ -70,6 +71,7 @@ struct Inner<P: Platform> {
     disk: parking_lot::Mutex<Option<P::Disk>>,
     contacts: Contacts<P>,
     clock: Clock,
+    end: End<P>,
     state: watch::Receiver<State>,
     /// Whether the leader, if one is known, may be told of; see [`candidacy`].
     followed: watch::Sender<bool>,
@@ -157,8 +159,10 @@ impl<P: Platform> Raft<P> {
     ) -> io::Result<Self> {
         let id = parts.id;
         let (publish, state) = watch::channel(State::default());
-        let log = Log::<P>::new(parts.disk.clone(), &mut parts.loaded, id)?;
-        let machine = Machine::<P>::new(parts.disk.clone(), &mut parts.loaded, publish)?;
+        let snapshots = Snapshots::new(parts.loaded.snapshot.take());
+        let log = Log::<P>::new(parts.disk.clone(), &mut parts.loaded, id, snapshots.clone())?;
+        let end = log.end();
+        let machine = Machine::<P>::new(parts.disk.clone(), snapshots, publish)?;
         let machine = watched(machine, state.clone());
         let config = Arc::new(config().validate().map_err(io::Error::other)?);
         let raft = openraft::Raft::new(id, config, parts.network, log, machine)
@@ -173,6 +177,7 @@ impl<P: Platform> Raft<P> {
                 disk: parking_lot::Mutex::new(Some(parts.disk)),
                 contacts: parts.contacts,
                 clock: parts.clock,
+                end,
                 state,
                 followed,
                 leadership,
@@ -285,6 +290,35 @@ impl<P: Platform> Raft<P> {
         let confirmed = platform::timeout::<P, _>(PROPOSE_TIMEOUT, confirming).await;
         confirmed.ok_or(ProposeError::NoLeader)??;
         Ok(self.state())
+    }
+
+    /// A state after which nothing comes that was proposed here before the call: each such proposal is in
+    /// it, or never will be. [`Raft::linearizable`] says nothing of those that are in the log and that no
+    /// quorum has yet. Only the leader has it.
+    ///
+    /// # Errors
+    /// This manager does not lead, or cannot reach a quorum.
+    pub async fn settled(&self) -> Result<State, ProposeError> {
+        self.linearizable().await?;
+        let last = self.inner.end.last_index();
+        let mut state = self.watch();
+        let applied = async {
+            state
+                .wait_for(|state| state.index() >= last)
+                .await
+                .map(drop)
+        };
+        match platform::timeout::<P, _>(PROPOSE_TIMEOUT, applied).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => {
+                return Err(ProposeError::Unavailable(
+                    "this Raft member has stopped".into(),
+                ));
+            }
+            None => return Err(ProposeError::NoLeader),
+        }
+        // Another leader may have decided what became of them.
+        self.linearizable().await
     }
 
     async fn confirm_leadership(&self) -> Result<(), ProposeError> {

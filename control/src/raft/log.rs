@@ -1,5 +1,6 @@
 use super::{
     platform::{Loaded, Platform, Storage as _},
+    snapshots::Snapshots,
     types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote},
 };
 use openraft::{
@@ -13,6 +14,19 @@ use std::{collections::BTreeMap, fmt::Debug, io, ops::RangeBounds, sync::Arc};
 pub struct Log<P: Platform> {
     cache: Arc<RwLock<Cache<P>>>,
     disk: P::Disk,
+    snapshots: Snapshots,
+}
+
+/// How far the log goes, for others than openraft. It keeps no disk open.
+pub struct End<P: Platform>(Arc<RwLock<Cache<P>>>);
+
+impl<P: Platform> End<P> {
+    /// The index of the last entry, be it known to this member alone; 0: there is none.
+    pub fn last_index(&self) -> u64 {
+        let cache = self.0.read();
+        let last = cache.entries.last_key_value().map(|(index, _)| *index);
+        last.or(cache.purged.map(|id| id.index)).unwrap_or(0)
+    }
 }
 
 struct Cache<P: Platform> {
@@ -27,7 +41,12 @@ impl<P: Platform> Log<P> {
     ///
     /// # Errors
     /// An entry is not what was written.
-    pub fn new(disk: P::Disk, loaded: &mut Loaded, id: u64) -> io::Result<Self> {
+    pub fn new(
+        disk: P::Disk,
+        loaded: &mut Loaded,
+        id: u64,
+        snapshots: Snapshots,
+    ) -> io::Result<Self> {
         let entries = std::mem::take(&mut loaded.entries).into_iter();
         let decode = |(index, json): (u64, Vec<u8>)| {
             let entry = serde_json::from_slice(&json);
@@ -47,7 +66,13 @@ impl<P: Platform> Log<P> {
         Ok(Self {
             cache: Arc::new(RwLock::new(cache)),
             disk,
+            snapshots,
         })
+    }
+
+    /// See [`End`].
+    pub fn end(&self) -> End<P> {
+        End(self.cache.clone())
     }
 
     fn read(&self, range: impl RangeBounds<u64>) -> Vec<Entry<P>> {
@@ -62,6 +87,7 @@ impl<P: Platform> Clone for Log<P> {
         Self {
             cache: self.cache.clone(),
             disk: self.disk.clone(),
+            snapshots: self.snapshots.clone(),
         }
     }
 }
@@ -161,6 +187,8 @@ impl<P: Platform> RaftLogStorage<TypeConfig<P>> for Log<P> {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let covered = self.snapshots.cover(log_id).await;
+        covered.map_err(write_failed)?;
         {
             let mut cache = self.cache.write();
             cache.purged = Some(log_id);

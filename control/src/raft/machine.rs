@@ -1,5 +1,6 @@
 use super::{
-    platform::{Loaded, Platform, Storage as _},
+    platform::{Platform, Storage as _},
+    snapshots::Snapshots,
     types::{
         Entry, LogId, Outcome, SnapshotMeta, StorageError, StorageIoError, StoredMembership,
         TypeConfig,
@@ -8,12 +9,9 @@ use super::{
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine,
 };
-use parking_lot::Mutex;
 use skein_model::State;
-use std::{io, io::Cursor, sync::Arc};
+use std::{io, io::Cursor};
 use tokio::sync::watch;
-
-type LatestSnapshot = Arc<Mutex<Option<(SnapshotMeta, Vec<u8>)>>>;
 
 /// Applies committed entries to the [`State`] and publishes it.
 pub struct Machine<P: Platform> {
@@ -21,7 +19,7 @@ pub struct Machine<P: Platform> {
     applied: Option<LogId>,
     membership: StoredMembership,
     publish: watch::Sender<State>,
-    snapshot: LatestSnapshot,
+    snapshots: Snapshots,
     disk: P::Disk,
 }
 
@@ -32,7 +30,7 @@ impl<P: Platform> Machine<P> {
     /// The snapshot is not what was written.
     pub fn new(
         disk: P::Disk,
-        loaded: &mut Loaded,
+        snapshots: Snapshots,
         publish: watch::Sender<State>,
     ) -> io::Result<Self> {
         let mut machine = Self {
@@ -40,13 +38,12 @@ impl<P: Platform> Machine<P> {
             applied: None,
             membership: StoredMembership::default(),
             publish,
-            snapshot: LatestSnapshot::default(),
+            snapshots,
             disk,
         };
-        if let Some((meta, data)) = loaded.snapshot.take() {
+        if let Some((meta, data)) = machine.snapshots.latest() {
             let state = serde_json::from_slice(&data).map_err(io::Error::other)?;
             machine.install(&meta, state);
-            *machine.snapshot.lock() = Some((meta, data));
         }
         Ok(machine)
     }
@@ -56,6 +53,24 @@ impl<P: Platform> Machine<P> {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.publish.send_replace(self.state.clone());
+    }
+
+    /// Puts a leader's snapshot on disk. The state in it.
+    async fn save(&self, meta: &SnapshotMeta, data: Vec<u8>) -> Result<State, StorageError> {
+        let signature = Some(meta.signature());
+        let read = |error: &dyn std::error::Error| {
+            StorageIoError::read_snapshot(Some(meta.signature()), openraft::AnyError::error(error))
+        };
+        let (state, data) = P::blocking(move || {
+            let state = serde_json::from_slice::<State>(&data).map_err(io::Error::other)?;
+            Ok((state, data))
+        })
+        .await
+        .map_err(|error| read(&error))?;
+        let saved = self.disk.save_snapshot(meta.clone(), data.clone()).await;
+        saved.map_err(|error| StorageIoError::write_snapshot(signature, &error))?;
+        self.snapshots.saved(meta, data);
+        Ok(state)
     }
 
     fn apply_entry(&mut self, entry: Entry<P>) -> Outcome {
@@ -104,7 +119,7 @@ impl<P: Platform> RaftStateMachine<TypeConfig<P>> for Machine<P> {
             state: self.state.clone(),
             applied: self.applied,
             membership: self.membership.clone(),
-            latest: self.snapshot.clone(),
+            snapshots: self.snapshots.clone(),
             disk: self.disk.clone(),
         }
     }
@@ -118,28 +133,15 @@ impl<P: Platform> RaftStateMachine<TypeConfig<P>> for Machine<P> {
         meta: &SnapshotMeta,
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
-        let data = snapshot.into_inner();
-        let signature = Some(meta.signature());
-        let read = |error: &dyn std::error::Error| {
-            StorageIoError::read_snapshot(Some(meta.signature()), openraft::AnyError::error(error))
-        };
-        let (state, data) = P::blocking(move || {
-            let state = serde_json::from_slice::<State>(&data).map_err(io::Error::other)?;
-            Ok((state, data))
-        })
-        .await
-        .map_err(|error| read(&error))?;
-        let saved = self.disk.save_snapshot(meta.clone(), data.clone()).await;
-        saved.map_err(|error| StorageIoError::write_snapshot(signature, &error))?;
-        self.install(meta, state);
-        keep_newer(&self.snapshot, meta, data);
+        let saved = self.save(meta, snapshot.into_inner()).await;
+        self.install(meta, saved.inspect_err(|_| self.snapshots.failed())?);
         Ok(())
     }
 
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<Snapshot<TypeConfig<P>>>, StorageError> {
-        let latest = self.snapshot.lock().clone();
+        let latest = self.snapshots.latest();
         Ok(latest.map(|(meta, data)| Snapshot {
             meta,
             snapshot: Box::new(Cursor::new(data)),
@@ -152,7 +154,7 @@ pub struct Builder<P: Platform> {
     state: State,
     applied: Option<LogId>,
     membership: StoredMembership,
-    latest: LatestSnapshot,
+    snapshots: Snapshots,
     disk: P::Disk,
 }
 
@@ -169,19 +171,10 @@ impl<P: Platform> RaftSnapshotBuilder<TypeConfig<P>> for Builder<P> {
             .map_err(|error| StorageIoError::read_state_machine(&error))?;
         let saved = self.disk.save_snapshot(meta.clone(), data.clone()).await;
         saved.map_err(|error| StorageIoError::write_snapshot(Some(meta.signature()), &error))?;
-        keep_newer(&self.latest, &meta, data.clone());
+        self.snapshots.saved(&meta, data.clone());
         Ok(Snapshot {
             meta,
             snapshot: Box::new(Cursor::new(data)),
         })
-    }
-}
-
-/// Like the disk: a slow build may end after a newer snapshot of the leader's was installed.
-fn keep_newer(latest: &LatestSnapshot, meta: &SnapshotMeta, data: Vec<u8>) {
-    let mut latest = latest.lock();
-    let present = latest.as_ref().and_then(|(present, _)| present.last_log_id);
-    if present <= meta.last_log_id {
-        *latest = Some((meta.clone(), data));
     }
 }

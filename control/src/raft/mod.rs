@@ -15,6 +15,7 @@ mod membership;
 mod network;
 pub(crate) mod platform;
 mod service;
+mod snapshots;
 mod survivor;
 mod types;
 mod wire;

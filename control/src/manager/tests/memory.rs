@@ -114,6 +114,10 @@ impl Store for Memory {
     fn watch(&self) -> watch::Receiver<State> {
         self.state.subscribe()
     }
+    async fn settled(&self) -> Result<State, ProposeError> {
+        self.linearizable().await
+    }
+
     async fn linearizable(&self) -> Result<State, ProposeError> {
         Ok(Store::state(self))
     }
