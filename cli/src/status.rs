@@ -67,6 +67,15 @@ fn node(text: &mut String, node: &NodeStatus) {
             ),
         );
     }
+    if repairs.differing > 0 {
+        say(
+            "Changed by others:",
+            format!(
+                "{} entries and devices, since it started: made anew",
+                repairs.differing
+            ),
+        );
+    }
     text.push_str(&of.text());
     section(text, "MEMBERS", &members(&node.members));
     section(text, "PROGRAMS", &programs(node));
@@ -341,6 +350,7 @@ mod tests {
             repairs: Some(Repairs {
                 failed: 2,
                 repaired: 1,
+                differing: 4,
             }),
             drops: [("no_task", 3), ("ttl", 0)]
                 .map(|(reason, packets)| Drops {

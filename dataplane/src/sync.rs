@@ -60,12 +60,19 @@ impl Sync {
         let internal = |error: anyhow::Error| Status::internal(format!("{error:#}"));
         let made = self.kernel.program(Arc::clone(&next)).await;
         let made = made.map_err(internal)?;
-        let (state, path) = (Arc::clone(&next), self.path.clone());
-        let stored = tokio::task::spawn_blocking(move || state.store(&path)).await;
-        stored
-            .map_err(|error| internal(error.into()))?
-            .map_err(internal)?;
-        self.desired.send_replace(next);
+        self.desired.send_replace(Arc::clone(&next));
+        // What the kernel has counts. The file is for the next start alone, which waits for the managers
+        // where it lacks the newest state.
+        let path = self.path.clone();
+        let stored = tokio::task::spawn_blocking(move || next.store(&path)).await;
+        let stored = stored
+            .map_err(anyhow::Error::from)
+            .and_then(|stored| stored);
+        if let Err(error) = stored {
+            tracing::error!(
+                "the network state is not on disk, and a restarted dataplane would begin with an older one: {error:#}"
+            );
+        }
         Ok(programmed(made))
     }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use skein_abi::{names::PINS, verdict::Counter};
-use skein_tests::{kernel, sockets};
+use skein_tests::{kernel, sockets, swarm};
 use std::{
     net::{SocketAddrV4, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,12 +14,17 @@ use xtask::{
         names,
         requests::{Answer, ask_each, await_published},
         services,
+        status::status,
     },
     cluster::{Attach, Cluster, Daemon, Host, Shape},
+    wait_until,
 };
 
 /// Enough for many segments of the largest size in flight.
 const BULK_BYTES: u64 = 32 << 20;
+
+/// The kernel tells at once that a device is gone.
+const REPAIRED_WITHIN: Duration = Duration::from_secs(10);
 
 #[test]
 fn xdp_carries_what_tc_does() -> anyhow::Result<()> {
@@ -147,6 +152,37 @@ impl Kept {
         ensure!(answers == self.first, "{answers:?} after {:?}", self.first);
         Ok(())
     }
+}
+
+#[test]
+fn a_device_that_somebody_removes_is_made_anew() -> anyhow::Result<()> {
+    let cluster = swarm("repair", 2, 1)?;
+    let [first, second] = [cluster.host("n1")?, cluster.host("n2")?];
+    first.docker(&["network", "create", "-d", "overlay", "back"])?;
+    services::create(first, "web", 2, &["--network", "back"])?;
+    let tasks = names::resolve(first, "web", "tasks.web")?;
+    let reach_all = || {
+        for task in &tasks {
+            services::exec(
+                first,
+                "web",
+                &format!("wget -q -O - -T 2 http://{task}:8080/"),
+            )?;
+        }
+        Ok(())
+    };
+    reach_all()?;
+    for node in [first, second] {
+        node.run("ip link del skein-vxlan")?;
+        wait_until(
+            "tasks of other nodes are reached again",
+            REPAIRED_WITHIN,
+            reach_all,
+        )?;
+        let repairs = &status(node)?.status["repairs"]["differing"];
+        ensure!(*repairs == 1, "{repairs} repairs");
+    }
+    cluster.down()
 }
 
 /// What is behind each link of a node's programs, by the link's name.

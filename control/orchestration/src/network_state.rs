@@ -7,7 +7,7 @@ mod states;
 pub(crate) use endpoint::is_ready;
 pub use states::{NetworkStates, Told};
 
-use crate::occupancy::is_placed;
+use crate::{occupancy::is_placed, validate::MTU_OPTION};
 use endpoint::{endpoint, places};
 use ports::{host_ports, published_ports, removed_services};
 use skein_model::{
@@ -18,9 +18,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-
-/// The option of an overlay that sets the size of its packets.
-const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 
 /// Everything that a node's dataplane must have, in an order of its own.
 ///

@@ -95,10 +95,11 @@ fn trim(draft: &mut Draft, scope: &Scope) {
         return;
     };
     let limit = cluster.spec.orchestration.task_history_retention_limit;
-    // What a job has done is counted by its tasks.
-    let kept = scope.services(draft).filter(|s| !s.spec.mode.is_job());
-    let services: Vec<Arc<Service>> = kept.cloned().collect();
+    let services: Vec<Arc<Service>> = scope.services(draft).cloned().collect();
     for service in services {
+        // What a job has done is counted by its tasks: those that failed are history.
+        let counts =
+            |task: &Task| service.spec.mode.is_job() && task.status.state == TaskState::Complete;
         let policy = service.spec.task_template.restart_policy.as_ref();
         // Restarts are counted in the history.
         let limit = match policy.map_or(0, |policy| policy.max_attempts) {
@@ -112,7 +113,9 @@ fn trim(draft: &mut Draft, scope: &Scope) {
             };
             let needed = update::remembers(draft, &service, &tasks);
             let over = tasks.len().saturating_sub(limit);
-            let dead = older.iter().filter(|task| is_history(task));
+            let dead = older
+                .iter()
+                .filter(|task| is_history(task) && !counts(task));
             let dead = dead.filter(|task| !needed.contains(&task.id.as_str()));
             let ids: Vec<_> = dead.take(over).map(|task| task.id.clone()).collect();
             for id in ids {

@@ -142,17 +142,27 @@ pub async fn remove(
     params: Params,
 ) -> Result<StatusCode, ApiError> {
     let force = params.flag("force");
-    // The node's tasks report all the time.
-    leader.change(|draft| removal(draft, &id, force)).await?;
+    // The node's tasks report all the time. Of many the removal is more than one proposal, the first of
+    // which has the node: what the others are to do follows from it anyway.
+    let mut begun: Option<String> = None;
+    let removed = |draft: &mut Draft| {
+        let is_gone = |id: &String| draft.state().node(id).is_none();
+        if !begun.as_ref().is_some_and(is_gone) {
+            begun = Some(removal(draft, &id, force)?);
+        }
+        Ok(())
+    };
+    leader.change(removed).await?;
     Ok(StatusCode::OK)
 }
 
-fn removal(draft: &mut Draft, id: &str, force: bool) -> Result<(), ApiError> {
+/// The ID of the node that goes.
+fn removal(draft: &mut Draft, id: &str, force: bool) -> Result<String, ApiError> {
     let state = draft.state();
     let node = state.find_node(id)?.clone();
     validate::check_node_removal(state, &node, force)?;
     skein_orchestration::remove_node(draft, &node.id);
-    Ok(())
+    Ok(node.id.clone())
 }
 
 #[cfg(test)]

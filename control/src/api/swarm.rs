@@ -77,8 +77,8 @@ pub(super) struct UnlockRequest {
     unlock_key: String,
 }
 
-pub async fn unlock(State(local): State<Local>, body: Bytes) -> Result<StatusCode, ApiError> {
-    let request: UnlockRequest = json::parse_as(&body)?;
+pub async fn unlock(State(local): State<Local>, body: Body) -> Result<StatusCode, ApiError> {
+    let request: UnlockRequest = json::parse_as(&body::read(body).await?)?;
     local.member.unlock(request.unlock_key).await?;
     Ok(StatusCode::OK)
 }

@@ -175,7 +175,7 @@ impl Kept {
         blocking(write).await
     }
 
-    /// Changes what is saved, here and on disk.
+    /// Changes what is saved, on disk and only then here.
     pub async fn change(
         &self,
         change: impl FnOnce(&mut Saved) + Send + 'static,
@@ -183,8 +183,11 @@ impl Kept {
         self.write(|kept| {
             // Under the lock, so that what is written last is what came last.
             let mut saved = kept.saved.lock();
-            change(&mut saved);
-            kept.folder.save(&saved)
+            let mut next = saved.clone();
+            change(&mut next);
+            kept.folder.save(&next)?;
+            *saved = next;
+            Ok(())
         })
         .await
     }

@@ -63,7 +63,10 @@ impl Node {
             saved.raft_id = Some(raft_id);
             saved.managers = vec![own];
         });
-        changed.await?;
+        if let Err(error) = changed.await {
+            drop(self.resume(identity, kept));
+            return Err(error);
+        }
         let pending = membership(&identity, &kept.saved(), LocalState::Pending);
         let attempt = self.begin(pending);
         let runtime = match self.start_member(&identity, &kept, false).await {

@@ -14,8 +14,8 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
-    time::timeout,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,6 +33,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes under way at once: so many nodes may come back at the same moment; more wait in the
 /// kernel's backlog.
 const HANDSHAKES_MAX: usize = 128;
+/// Connections of callers without a certificate at once: so many nodes may join at the same moment. More are
+/// closed, and try again. Those of nodes are not counted: whoever has a certificate is part of the swarm.
+const ANONYMOUS_MAX: usize = 512;
+/// How long one of them lasts: a join is a call or two, each of which waits for a quorum for 20 s at most.
+const ANONYMOUS_LIFE: Duration = Duration::from_secs(60);
 /// After an error of accept(2), such as no descriptor left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 /// Finds peers that vanished without a word.
@@ -101,6 +106,7 @@ async fn accept(
     shutdown: CancellationToken,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let anonymous = Arc::new(Semaphore::new(ANONYMOUS_MAX));
     loop {
         let Ok(permit) = handshakes.clone().acquire_owned().await else {
             return;
@@ -118,13 +124,20 @@ async fn accept(
             }
         };
         let (acceptor, sender) = (credentials.acceptor(), sender.clone());
+        let anonymous = anonymous.clone();
         tokio::spawn(async move {
             let handshake = timeout(HANDSHAKE_TIMEOUT, async {
                 stream.set_nodelay(true)?;
                 acceptor.accept(stream).await
             });
             match handshake.await.unwrap_or_else(|e| Err(e.into())) {
-                Ok(stream) => drop(sender.send(Ok(Connection { stream, address })).await),
+                Ok(stream) => match Connection::admit(stream, address, anonymous) {
+                    Some(connection) => drop(sender.send(Ok(connection)).await),
+                    None => tracing::warn!(
+                        %address,
+                        "{ANONYMOUS_MAX} callers without a certificate are connected: closing one more"
+                    ),
+                },
                 Err(error) => tracing::debug!(%address, %error, "TLS handshake failed"),
             }
             drop(permit);
@@ -136,6 +149,37 @@ async fn accept(
 struct Connection {
     stream: TlsStream<TcpStream>,
     address: SocketAddr,
+    /// Of a caller without a certificate.
+    guest: Option<Guest>,
+}
+
+/// What bounds a connection of a caller without a certificate.
+struct Guest {
+    until: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// `None`: too many callers without a certificate are connected.
+    fn admit(
+        stream: TlsStream<TcpStream>,
+        address: SocketAddr,
+        anonymous: Arc<Semaphore>,
+    ) -> Option<Self> {
+        let certificates = stream.get_ref().1.peer_certificates();
+        let guest = match certificates.is_some_and(|chain| !chain.is_empty()) {
+            true => None,
+            false => Some(Guest {
+                until: Box::pin(tokio::time::sleep(ANONYMOUS_LIFE)),
+                _place: anonymous.try_acquire_owned().ok()?,
+            }),
+        };
+        Some(Self {
+            stream,
+            address,
+            guest,
+        })
+    }
 }
 
 /// What is known of the caller of a request.
@@ -177,6 +221,11 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(guest) = &mut self.guest
+            && guest.until.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

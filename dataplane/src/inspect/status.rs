@@ -35,6 +35,7 @@ pub fn node(look: &Look, fills: &[Fill], dropped: &[(Counter, u64)]) -> NodeStat
         repairs: Some(Repairs {
             failed: look.repairs.failed,
             repaired: look.repairs.repaired,
+            differing: look.repairs.differing,
         }),
         drops: dropped.iter().copied().filter_map(drops).collect(),
         node_id,

@@ -24,7 +24,7 @@ use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use skein_abi::from_addr;
-use skein_proto::network::Network;
+use skein_proto::network::{Network, Problem};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
@@ -53,6 +53,8 @@ pub struct Actor {
     tables: Tables,
     host: Host,
     reserved: ReservedPorts,
+    /// Why devices of the host are without their program.
+    host_trouble: Option<Problem>,
     taken: TakenPorts,
     endpoints: Endpoints,
     own: OwnDevices,
@@ -100,6 +102,7 @@ impl Actor {
             tables,
             host: Host::open(config.attach)?,
             reserved: ReservedPorts::open(config.state_dir.join("reserved-ports")),
+            host_trouble: None,
             endpoints: Endpoints::new(askers),
             own: OwnDevices {
                 vxlan: 0,
@@ -158,10 +161,7 @@ impl Actor {
                         return Ok(());
                     }
                 }
-                _ = resync.tick() => {
-                    self.look_at_host().await;
-                    self.program().await;
-                }
+                _ = resync.tick() => self.resync().await,
                 ended = &mut probing => {
                     ended.context("the probe of other nodes broke")?
                         .context("other nodes cannot be probed")?;
@@ -190,6 +190,25 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// Compares all with the kernel, and writes what differs.
+    async fn resync(&mut self) {
+        match self.tables.reread() {
+            Ok(0) => {}
+            Ok(differing) => {
+                self.repairs.differing += differing as u64;
+                tracing::warn!(
+                    differing,
+                    "somebody has changed Skein's maps in the kernel: writing them anew"
+                );
+            }
+            Err(error) => {
+                tracing::error!("cannot compare the kernel with what it should have: {error:#}")
+            }
+        }
+        self.look_at_host().await;
+        self.program().await;
     }
 
     /// Breaks when it is told to stop.
@@ -224,6 +243,7 @@ impl Actor {
         let mut plan = plan(&self.desired, &self.local());
         let mut problems = std::mem::take(&mut plan.problems);
         problems.extend(self.taken.find(&plan));
+        problems.extend(self.host_trouble.clone());
         let had_failed = self.has_failed;
         match self.try_program(&plan).await {
             Ok(written) => {
@@ -459,9 +479,36 @@ impl Actor {
             .host
             .follow(&self.devices, &mut self.programs, &mut self.tables, node)
             .await;
-        if let Err(error) = followed {
-            tracing::error!("cannot follow the host's devices: {error:#}");
+        let trouble = followed.err().map(|error| {
+            let message = format!("cannot follow the host's devices: {error:#}");
+            // Said by `program`, with all else that is wrong.
+            of_node(message)
+        });
+        let had_trouble = std::mem::replace(&mut self.host_trouble, trouble);
+        if self.lost_vxlan().await || had_trouble != self.host_trouble {
+            self.program().await;
         }
+    }
+
+    /// Whether the vxlan device is gone: then it is to be made anew.
+    async fn lost_vxlan(&mut self) -> bool {
+        if self.vxlan_port.is_none() {
+            return false;
+        }
+        let found = self.devices.find(VXLAN).await;
+        let is_there = match found {
+            Ok(found) => found.is_some_and(|device| device.ifindex == self.own.vxlan),
+            Err(error) => {
+                tracing::error!("cannot look for the device {VXLAN}: {error:#}");
+                true
+            }
+        };
+        if !is_there {
+            tracing::warn!("the device {VXLAN} is gone: making it anew");
+            self.repairs.differing += 1;
+            self.vxlan_port = None;
+        }
+        !is_there
     }
 }
 

@@ -159,6 +159,8 @@ pub struct Repairs {
     pub failed: u64,
     /// After that all was.
     pub repaired: u64,
+    /// Entries of maps, and devices, that somebody else had changed or removed.
+    pub differing: u64,
 }
 
 impl Repairs {

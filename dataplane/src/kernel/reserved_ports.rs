@@ -32,9 +32,9 @@ impl ReservedPorts {
     ) -> anyhow::Result<()> {
         let mut ports: BTreeSet<u16> = published.map(|key| u16::from_be(key.port)).collect();
         ports.extend(NAT_PORTS.0..=NAT_PORTS.1);
-        let wanted = to_ranges(&ports);
         let present = from_ranges(fs::read_to_string(format!("/proc/sys/{SYSCTL}"))?.trim());
-        let all = reserved(&present, &from_ranges(&self.ours), &ports);
+        let (all, own) = reserved(&present, &from_ranges(&self.ours), &ports);
+        let wanted = to_ranges(&own);
         if wanted != self.ours {
             crate::files::replace(&self.path, wanted.as_bytes())?;
             self.ours = wanted;
@@ -47,10 +47,16 @@ impl ReservedPorts {
     }
 }
 
-/// What is to be reserved: what others have reserved, and ours as of now instead of before.
-fn reserved(present: &BTreeSet<u16>, before: &BTreeSet<u16>, now: &BTreeSet<u16>) -> BTreeSet<u16> {
-    let others = present.difference(before);
-    others.chain(now).copied().collect()
+/// What is to be reserved in all, what others have reserved included; and what of it is ours: no port that
+/// others had before, so that it stays when it is no longer published.
+fn reserved(
+    present: &BTreeSet<u16>,
+    ours: &BTreeSet<u16>,
+    published: &BTreeSet<u16>,
+) -> (BTreeSet<u16>, BTreeSet<u16>) {
+    let others: BTreeSet<u16> = present.difference(ours).copied().collect();
+    let own = published.difference(&others).copied().collect();
+    (others.union(published).copied().collect(), own)
 }
 
 /// "80,443,30000-32767"
@@ -86,12 +92,25 @@ mod tests {
 
     #[test]
     fn the_reserved_ports_of_others_stay_and_ours_are_there_after_a_reboot() {
-        let set = |text: &str| from_ranges(text);
-        let all =
-            |present, before, now| to_ranges(&reserved(&set(present), &set(before), &set(now)));
-        assert_eq!(all("22,80", "80", "443"), "22,443");
-        assert_eq!(all("22", "80", "80"), "22,80");
-        assert_eq!(all("", "80", "80"), "80");
+        // What the kernel has, and what is ours, with ports published one after the other.
+        let mut kernel = from_ranges("22,8080");
+        let mut ours = BTreeSet::new();
+        let mut publish = |kernel: &mut BTreeSet<u16>, ports: &str| {
+            let ports = from_ranges(ports);
+            let (all, own) = reserved(kernel, &ours, &ports);
+            (*kernel, ours) = (all, own);
+            to_ranges(kernel)
+        };
+        assert_eq!(publish(&mut kernel, "80,8080"), "22,80,8080");
+        assert_eq!(
+            publish(&mut kernel, "443"),
+            "22,443,8080",
+            "8080 was theirs"
+        );
+        // A reboot: the kernel has forgotten, the file has not.
+        kernel.clear();
+        assert_eq!(publish(&mut kernel, "443"), "443");
+        assert_eq!(publish(&mut kernel, ""), "");
     }
 
     #[test]

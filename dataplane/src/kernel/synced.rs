@@ -65,6 +65,21 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Synced<K, V> {
         &self.held
     }
 
+    /// Reads the map again, in case somebody else has written to it: then [`Self::make`] writes what
+    /// differs. How many entries are other than this left them.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn reread(&mut self) -> Result<usize, MapError> {
+        let found: BTreeMap<K, V> = self.map.iter().collect::<Result<_, _>>()?;
+        let left = self.held.iter();
+        let changed = left.filter(|(key, value)| found.get(key) != Some(value));
+        let added = found.keys().filter(|key| !self.held.contains_key(key));
+        let differing = changed.count() + added.count();
+        self.held = found;
+        Ok(differing)
+    }
+
     /// Adds and changes what `wanted` has; removes nothing yet.
     ///
     /// # Errors
@@ -128,11 +143,14 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Synced<K, V> {
     /// # Errors
     /// As above.
     pub fn remove(&mut self, key: &K) -> Result<(), MapError> {
-        if self.held.remove(key).is_none() {
+        if !self.held.contains_key(key) {
             return Ok(());
         }
         match self.map.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) | Err(MapError::KeyNotFound) => {
+                self.held.remove(key);
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -162,6 +180,12 @@ mod tests {
         assert_eq!(refused.entries, 1);
         assert_eq!(*synced.held(), BTreeMap::from([(0, 9), (7, 7)]));
         synced.make(&BTreeMap::from([(0, 9), (8, 8)])).unwrap();
+        // Somebody else takes an entry, changes none, and puts one in.
+        synced.map.remove(&0).unwrap();
+        synced.map.insert(3, 3, 0).unwrap();
+        assert_eq!(synced.reread().unwrap(), 2);
+        synced.make(&BTreeMap::from([(0, 9), (8, 8)])).unwrap();
+        assert_eq!(synced.reread().unwrap(), 0);
         let in_kernel: Result<BTreeMap<u32, u32>, _> = synced.map.iter().collect();
         assert_eq!(in_kernel.unwrap(), *synced.held());
     }

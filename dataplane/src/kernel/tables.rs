@@ -117,6 +117,44 @@ impl Tables {
         })
     }
 
+    /// Reads the maps again, so that what anybody else has changed is written anew with the next
+    /// [`Self::program`]. How many entries differ. Nobody else has the tables inside the arrays of tables.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn reread(&mut self) -> anyhow::Result<usize> {
+        let mut differing = 0;
+        macro_rules! reread {
+            ($($map:ident),* $(,)?) => {$(
+                differing += self.$map.reread().with_context(|| {
+                    format!("cannot read the kernel's map of {}", stringify!($map))
+                })?;
+            )*};
+        }
+        reread!(
+            local_addrs,
+            devices,
+            members,
+            published,
+            local_backends,
+            veths,
+            internal,
+            networks,
+            subnets,
+            overlay,
+            vips,
+            vip_backends,
+        );
+        let config = self.config.get(&0, 0);
+        if config.context("cannot read the node's settings")? != self.written {
+            differing += 1;
+            self.config
+                .set(0, self.written, 0)
+                .context("cannot write the node's settings into the kernel")?;
+        }
+        Ok(differing)
+    }
+
     /// The node's own settings.
     ///
     /// # Errors

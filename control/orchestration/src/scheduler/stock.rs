@@ -58,18 +58,33 @@ impl Stock {
         }
     }
 
-    /// Whether what a task reserves is there. Named resources cannot be asked for by name.
+    /// Whether what a task reserves is there. Named resources cannot be asked for by name, and of none can
+    /// fewer than none be had: Swarm takes such a service, and its tasks wait.
     pub(super) fn has(&self, wanted: Option<&Reservations>) -> bool {
         let Some(wanted) = wanted else { return true };
         wanted.nano_cpus <= self.nano_cpus.max(0)
             && wanted.memory_bytes <= self.memory_bytes.max(0)
-            && wanted.generic_resources.iter().all(|resource| {
-                resource.named_resource_spec.is_none()
-                    && resource.discrete_resource_spec.as_ref().is_none_or(|w| {
-                        let left = self.generic.get(&w.kind).map_or(0, Generic::count);
-                        w.value <= left.max(0)
-                    })
-            })
+            && self.has_generic(&wanted.generic_resources)
+    }
+
+    fn has_generic(&self, wanted: &[GenericResource]) -> bool {
+        // One kind may be asked for more than once.
+        let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+        for resource in wanted {
+            if resource.named_resource_spec.is_some() {
+                return false;
+            }
+            let Some(wanted) = &resource.discrete_resource_spec else {
+                continue;
+            };
+            let sum = sums.entry(&wanted.kind).or_default();
+            *sum = sum.saturating_add(wanted.value);
+            let left = self.generic.get(&wanted.kind).map_or(0, Generic::count);
+            if wanted.value < 0 || *sum > left.max(0) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether the node still has what a task was given of it.
@@ -97,11 +112,15 @@ impl Stock {
         let wanted = wanted.into_iter().flat_map(|w| &w.generic_resources);
         let discrete = wanted.filter_map(|resource| resource.discrete_resource_spec.as_ref());
         let mut chosen = Vec::new();
+        let mut given: BTreeMap<&str, usize> = BTreeMap::new();
         for DiscreteResource { kind, value } in discrete {
             match self.generic.get(kind) {
                 Some(Generic::Names(names)) => {
                     let count = usize::try_from(*value).unwrap_or(0);
-                    chosen.extend(names.iter().take(count).map(|name| GenericResource {
+                    let before = given.entry(kind).or_default();
+                    let free = names.iter().skip(*before).take(count);
+                    *before += count;
+                    chosen.extend(free.map(|name| GenericResource {
                         named_resource_spec: Some(NamedResource {
                             kind: kind.clone(),
                             value: name.clone(),

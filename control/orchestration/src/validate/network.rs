@@ -10,6 +10,14 @@ const NODE_LOCAL: [&str; 4] = ["bridge", "host", "ipvlan", "macvlan"];
 /// The option by which Swarm's overlays are encrypted between nodes, whatever its value.
 const ENCRYPTED_OPTION: &str = "encrypted";
 
+/// The option that limits the size of packets, as Docker's overlay driver has it.
+pub(crate) const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+
+/// The least that IPv4 asks of a link (RFC 791).
+const MTU_MIN: u32 = 68;
+/// The most that the kernel lets a veth pair have.
+const MTU_MAX: u32 = 65_535;
+
 /// Checks all that can be said of a network that is to be created. Whether its name is free, and
 /// whether there is an ingress network already, is the store's to say.
 ///
@@ -65,6 +73,15 @@ fn check_overlay(state: &State, spec: &NetworkSpec) -> Result<(), SpecError> {
             "encryption is not supported on overlay networks: create the network without the option \
              \"encrypted\", or encrypt in the application",
         );
+    }
+    if let Some(text) = spec.options.get(MTU_OPTION) {
+        let mtu = text.parse::<u32>().ok();
+        if mtu.is_none_or(|mtu| mtu != 0 && !(MTU_MIN..=MTU_MAX).contains(&mtu)) {
+            return Err(SpecError::invalid(format!(
+                "invalid {MTU_OPTION} '{text}': a number from {MTU_MIN} to {MTU_MAX} is expected, or 0 for \
+                 what the nodes' own network has room for"
+            )));
+        }
     }
     if spec.config_from().is_some() {
         return missing(

@@ -143,6 +143,12 @@ fn check_mode(spec: &ServiceSpec) -> Result<(), SpecError> {
         } if tasks > TASKS_MAX => Err(SpecError::invalid(format!(
             "{tasks} tasks at once are too many: a service has at most {TASKS_MAX}"
         ))),
+        // Each is a task that the store keeps.
+        ServiceMode::ReplicatedJob {
+            total_completions, ..
+        } if total_completions > TASKS_MAX => Err(SpecError::invalid(format!(
+            "{total_completions} completions are too many: a job has at most {TASKS_MAX}"
+        ))),
         mode if mode.is_job() && spec.update_config.is_some() => {
             Err(SpecError::invalid("Jobs may not have an update config"))
         }

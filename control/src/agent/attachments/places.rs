@@ -145,9 +145,10 @@ impl Places {
         self.places.keys().cloned().collect()
     }
 
-    /// The statuses that were last told.
+    /// The statuses that were last told: of places that a container is or was on, or that nobody came for.
     pub(super) fn statuses(&self) -> Vec<(String, TaskStatus)> {
-        let told = self.places.iter().filter(|(_, place)| place.seen);
+        let is_told = |place: &Place| place.seen || place.status.state.is_terminal();
+        let told = self.places.iter().filter(|(_, place)| is_told(place));
         told.map(|(id, place)| (id.clone(), place.status.clone()))
             .collect()
     }

@@ -34,8 +34,12 @@ const CHANGE_DEADLINE: Duration = Duration::from_secs(120);
 /// bollard's own limit must be above all of ours: stopping waits for the grace period, and a log
 /// that is followed says nothing for hours.
 const CLIENT_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How the engine begins what it says of a volume whose driver it cannot use.
-const VOLUME_PLUGIN: &str = "error looking up volume plugin";
+/// How the engine begins what it says of a plugin that the task itself asks for, for a volume or its log, and
+/// that it cannot use.
+const CHOSEN_PLUGINS: [&str; 2] = [
+    "error looking up volume plugin",
+    "error looking up logging plugin",
+];
 /// Containers that are made or started at a time. More only slow each other down in the engine.
 const CHANGES_AT_ONCE: usize = 8;
 
@@ -76,7 +80,11 @@ impl EngineError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Away { .. } => true,
-            Self::Refused { message, .. } if message.contains(VOLUME_PLUGIN) => false,
+            Self::Refused { message, .. }
+                if CHOSEN_PLUGINS.iter().any(|sign| message.contains(sign)) =>
+            {
+                false
+            }
             Self::Refused { message, .. } => [
                 "NetworkDriver.",
                 "IpamDriver.",

@@ -3,15 +3,20 @@
 use super::{local::encoded, shape};
 use crate::{
     agent::engine::TWIN_LABEL,
-    api::{Local, Original, error::ApiError, filters::Filters, json, proxy},
+    api::{
+        Local, Original,
+        error::ApiError,
+        filters::Filters,
+        json,
+        proxy::{ANSWER_TIMEOUT, Relayed},
+    },
     node::LocalState,
 };
 use axum::{
-    body::Body,
     extract::{Query, Request, State},
     response::Response,
 };
-use http::{StatusCode, Uri};
+use http::Uri;
 use serde_json::Value;
 use skein_abi::addresses::DNS_ADDRESS;
 use std::collections::BTreeMap;
@@ -68,11 +73,11 @@ pub async fn in_containers(
             &twins.iter().filter_map(stands_for).collect(),
         )?;
     }
-    let response = local.engine.send(engines_request(request)).await?;
-    if response.status() != StatusCode::OK {
-        return Ok(response.map(Body::new));
-    }
-    let mut answer = proxy::read_json(response.into_body()).await?;
+    let request = engines_request(request);
+    let mut answer = match local.engine.relay(request, ANSWER_TIMEOUT).await? {
+        Relayed::Json(answer) => answer,
+        Relayed::Refusal(response) => return Ok(response),
+    };
     let twins = local.twins().await?;
     let twins = twins.iter().filter_map(stands_for).collect();
     let each: &mut [Value] = match &mut answer {

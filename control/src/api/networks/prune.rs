@@ -8,7 +8,8 @@ use crate::{
         Leader, Local, body,
         error::ApiError,
         filters::Filters,
-        json, proxy,
+        json,
+        proxy::{CHANGE_TIMEOUT, Relayed},
         query::{Params, unix_nanos},
     },
     clock,
@@ -36,15 +37,11 @@ pub async fn prune(
         return Ok(local.pass_to_engine(request).await);
     }
     let filters = params.text("filters");
-    let response = local
-        .engine
-        .send(asked(&without_twins(filters)?)?)
-        .await
-        .map_err(ApiError::from)?;
-    if response.status() != StatusCode::OK {
-        return Ok(response.map(Body::new));
-    }
-    let engines = proxy::read_json(response.into_body()).await?;
+    let request = asked(&without_twins(filters)?)?;
+    let engines = match local.engine.relay(request, CHANGE_TIMEOUT).await? {
+        Relayed::Json(answer) => answer,
+        Relayed::Refusal(response) => return Ok(response),
+    };
     let mut names = Vec::new();
     if local.is_manager() {
         let response = local.cluster.call(asked(filters)?).await;

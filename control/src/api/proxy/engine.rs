@@ -23,7 +23,7 @@ use tokio::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the engine may take for an answer that Skein itself needs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a request waits to hear what version of the API the engine speaks.
 const VERSION_PATIENCE: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ const VERSION_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long it may take to make or change something: an engine whose network plugin is away waits 15 s
 /// for each network.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The longest answer that Skein reads itself: lists of thousands of containers are well below.
 const ANSWER_MAX: usize = 64 << 20;
@@ -131,6 +131,27 @@ impl Engine {
             .map_err(|error| self.error(error))
     }
 
+    /// What a request answers within `limit`: JSON to be changed on its way, or as it comes, what is no
+    /// success.
+    ///
+    /// # Errors
+    /// The engine cannot be reached, takes too long, or answers something else.
+    pub async fn relay(
+        &self,
+        request: Request<Body>,
+        limit: Duration,
+    ) -> Result<Relayed, ApiError> {
+        let answer = async {
+            let response = self.send(request).await?;
+            Ok(match response.status() {
+                StatusCode::OK => Relayed::Json(read_json(response.into_body()).await?),
+                _ => Relayed::Refusal(response.map(Body::new)),
+            })
+        };
+        let late = |_| ApiError::from(self.error("it does not answer in time"));
+        timeout(limit, answer).await.map_err(late)?
+    }
+
     /// What a GET of a path (and query) answers, as JSON. Answers that are no success are errors of
     /// their status with the engine's message.
     ///
@@ -215,8 +236,16 @@ impl Engine {
     }
 }
 
+/// What the engine answered to a request that was passed on.
+pub enum Relayed {
+    /// To be changed on its way.
+    Json(Value),
+    /// To be passed on as it is.
+    Refusal(Response<Body>),
+}
+
 /// Reads a body that must be JSON, of at most [`ANSWER_MAX`] bytes.
-pub(crate) async fn read_json(body: Incoming) -> Result<Value, ApiError> {
+async fn read_json(body: Incoming) -> Result<Value, ApiError> {
     as_json(&read(body).await?)
 }
 

@@ -5,7 +5,7 @@ mod engine;
 mod forward;
 mod raw;
 
-pub use engine::Engine;
-pub(crate) use engine::read_json;
+pub(crate) use engine::{ANSWER_TIMEOUT, CHANGE_TIMEOUT};
+pub use engine::{Engine, Relayed};
 pub use forward::forward;
 pub use raw::{Opening, splice};

@@ -90,15 +90,22 @@ fn a_failed_task_of_a_job_is_tried_again_as_its_policy_says() {
                 .restart_policy
                 .clone_from(&policy);
         });
+        let mut seen = BTreeSet::new();
         for _ in 0..6 {
             world.decide();
+            seen.extend(world.run_of_job().into_iter().map(|task| task.id));
             for task in world.under_way() {
                 world.fixture.report(&task.id, TaskState::Failed);
             }
             world.decide();
             world.fixture.pass(5.0);
+            seen.extend(world.run_of_job().into_iter().map(|task| task.id));
         }
-        assert_eq!(world.run_of_job().len(), tries, "{policy:?}");
+        assert_eq!(seen.len(), tries, "{policy:?}");
+        // Those that failed are history, of which a few are kept.
+        let history = &world.fixture.state.cluster().unwrap().spec.orchestration;
+        let kept = world.run_of_job().len() as i64;
+        assert!(kept <= history.task_history_retention_limit, "{kept} tasks");
     }
 }
 
