@@ -161,13 +161,11 @@ fn a_device_that_somebody_removes_is_made_anew() -> anyhow::Result<()> {
     first.docker(&["network", "create", "-d", "overlay", "back"])?;
     services::create(first, "web", 2, &["--network", "back"])?;
     let tasks = names::resolve(first, "web", "tasks.web")?;
+    let pid = services::pid_of(first, "web")?;
     let reach_all = || {
         for task in &tasks {
-            services::exec(
-                first,
-                "web",
-                &format!("wget -q -O - -T 2 http://{task}:8080/"),
-            )?;
+            let ask = format!("curl -sSf -m 2 -o /dev/null http://{task}:8080/");
+            first.run(&format!("nsenter --net --target {pid} {ask}"))?;
         }
         Ok(())
     };
@@ -179,7 +177,7 @@ fn a_device_that_somebody_removes_is_made_anew() -> anyhow::Result<()> {
             REPAIRED_WITHIN,
             reach_all,
         )?;
-        let repairs = &status(node)?.status["repairs"]["differing"];
+        let repairs = &status(node)?.status["node"]["repairs"]["differing"];
         ensure!(*repairs == 1, "{repairs} repairs");
     }
     cluster.down()
