@@ -43,12 +43,25 @@ pub const SERVER_FIN: u8 = 2;
 pub const RESET: u8 = 4;
 /// The client has sent something after its SYN: the handshake is through.
 pub const ESTABLISHED: u8 = 8;
+/// The server has answered, by this node.
+pub const ANSWERED: u8 = 16;
+/// Answers go straight to the client (see [`crate::ingress::PUBLISHED_DSR`]); only in [`Ct`].
+pub const DIRECT: u8 = 32;
 
 /// Whether a connection with these marks is over, so that a SYN on its tuple is a new one (the test
 /// of RFC 5961 section 4: anything less follows the old entry, and the task answers it).
 #[inline(always)]
 pub const fn is_closed(marks: u8) -> bool {
     marks & RESET != 0 || marks & (CLIENT_FIN | SERVER_FIN) == CLIENT_FIN | SERVER_FIN
+}
+
+/// Whether a SYN on the tuple of a flow with these marks, which was sent on to another node, is a new one.
+///
+/// Who sends on sees no answer where they go straight to the client. Then it must do that the client has closed
+/// its half: it calls from the same port again only once it has seen the other half closed.
+#[inline(always)]
+pub const fn may_open_anew(marks: u8) -> bool {
+    is_closed(marks) || marks & (CLIENT_FIN | ANSWERED) == CLIENT_FIN
 }
 
 /// The node that the entry picked for a flow.
@@ -248,6 +261,15 @@ const _: () = {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_without_answers_is_over_when_its_client_says_so() {
+        assert!(may_open_anew(ESTABLISHED | CLIENT_FIN));
+        assert!(!may_open_anew(ESTABLISHED | CLIENT_FIN | ANSWERED));
+        assert!(!may_open_anew(ESTABLISHED));
+        assert!(may_open_anew(CLIENT_FIN | SERVER_FIN | ANSWERED));
+        assert!(may_open_anew(RESET));
+    }
 
     #[test]
     fn a_connection_is_over_after_both_fins_or_a_reset() {

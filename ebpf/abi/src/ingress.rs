@@ -18,6 +18,10 @@ pub const MEMBER_UP: u32 = 1;
 /// A program of the host listens on the port: whoever calls this node by it gets the program. What
 /// other nodes send here is delivered all the same.
 pub const PUBLISHED_TAKEN: u16 = 1;
+/// Answers go straight to clients, from the node that the task is on (return mode `dsr`).
+pub const PUBLISHED_DSR: u16 = 2;
+/// Tasks see the node that a client came in by in its place (return mode `snat`).
+pub const PUBLISHED_SNAT: u16 = 4;
 
 /// A published port.
 #[repr(C)]
@@ -43,7 +47,9 @@ pub struct Published {
     pub old_slots: u32,
     /// The port that its tasks listen on.
     pub target: Port,
-    /// [`PUBLISHED_TAKEN`] or none.
+    /// [`PUBLISHED_TAKEN`], and [`PUBLISHED_DSR`] or [`PUBLISHED_SNAT`]; of these neither: answers go back by
+    /// the node that the client came in by, and tasks see the client (`symmetric`). Of new flows; one that
+    /// there is keeps what it began with.
     pub flags: u16,
 }
 

@@ -38,7 +38,8 @@ counters! {
     Delivered = "delivered", "Came from the entry node and was given to a task of this node.";
     SecondHop = "second_hop", "Came from the entry node, had no task here, and was sent on once: the tables of two nodes differ for a moment.";
     ReplySent = "reply_sent", "A task's answer, sent back to the node its client came in by.";
-    ReplyOut = "reply_out", "A task's answer, sent out to its client.";
+    ReplyOut = "reply_out", "A task's answer, sent out to its client by the node that it came in by.";
+    ReplyDirect = "reply_direct", "A task's answer, sent out to its client by the task's node (return mode dsr).";
     Overlay = "overlay", "Between two endpoints of an overlay.";
     VipPicked = "vip_picked", "A new flow to a VIP.";
     Egress = "egress", "Left a container for the world outside, by the node's address.";

@@ -2,7 +2,13 @@
 //! would look the same to the task.
 
 use crate::{Live, Tables, Verdict, Work, hash, subprogram::subprogram};
-use skein_abi::{ICMP, Port, UDP, config::Timeouts, flow::*, verdict::Counter};
+use skein_abi::{
+    Addr, ICMP, Port, UDP,
+    config::Timeouts,
+    flow::*,
+    ingress::{PUBLISHED_DSR, PUBLISHED_SNAT},
+    verdict::Counter,
+};
 
 /// Local tasks that are tried for a flow whose tuple is taken at the first one.
 const TASK_TRIES: u32 = 4;
@@ -87,6 +93,17 @@ subprogram! {
         };
         w.to = w.client;
         w.to.dport = published.target;
+        if published.flags & PUBLISHED_SNAT != 0 {
+            w.to.src = match w.entry {
+                0 => t.config().node_addr,
+                entry => entry,
+            };
+        }
+        let marks = w.packet.marks(true)
+            | match published.flags & PUBLISHED_DSR != 0 && may_be_answered_by_any(t, w.client.src) {
+                true => DIRECT,
+                false => 0,
+            };
         for attempt in 0..TASK_TRIES {
             let nth = hash.wrapping_add(attempt);
             let Some(index) = t.local_backend(published.service, nth, draining) else {
@@ -96,12 +113,13 @@ subprogram! {
                 return false;
             };
             w.to.dst = endpoint.addr;
-            if is_free(t, w, index) && claim(t, w, index) {
-                return remember(t, w, index, w.packet.marks(true));
+            if is_free(t, w, index) && claim(t, w, index, marks) {
+                return remember(t, w, index, marks);
             }
         }
-        // The same client port came in by another address or published port of the service, and every
-        // task tried has it. The client's address is what the task is promised; its port is not.
+        // The same client port came in by another address or published port of the service, or from another
+        // client that the task is to see as the same node; and every task tried has it. The address is what the
+        // task is promised; the port is not.
         let Some(index) = t.local_backend(published.service, hash, draining) else {
             return false;
         };
@@ -111,8 +129,8 @@ subprogram! {
         w.to.dst = endpoint.addr;
         for attempt in 0..PORT_TRIES {
             w.to.sport = other_port(hash, attempt);
-            if is_free(t, w, index) && claim(t, w, index) {
-                return remember(t, w, index, w.packet.marks(true));
+            if is_free(t, w, index) && claim(t, w, index, marks) {
+                return remember(t, w, index, marks);
             }
         }
         w.verdict = Verdict::drop(&w.client, Counter::DropNoPort);
@@ -141,8 +159,7 @@ subprogram! {
     /// Takes what `is_free` has found so. False: another CPU has given it to another flow since. (Of two
     /// that find the same dead entry in the way, the slower may still remove what the faster has put there:
     /// then one of two flows begins anew, as after its end.)
-    fn claim(t, w, endpoint: u32) -> bool {
-        let marks = w.packet.marks(true);
+    fn claim(t, w, endpoint: u32, marks: u8) -> bool {
         w.ct = Ct {
             seen: t.now(),
             to: w.client.reversed(),
@@ -188,6 +205,14 @@ subprogram! {
         };
         true
     }
+}
+
+/// Whether a client takes its answers from whichever node. Members do not: theirs come back by the node that was
+/// called, which alone knows whom it has translated to its own address, and which other members expect nothing
+/// from in its name. Nor do this node's own addresses, to which nothing leads out of it.
+#[inline(always)]
+fn may_be_answered_by_any<T: Tables>(t: &T, client: Addr) -> bool {
+    t.member(client).is_none() && !t.is_local(client)
 }
 
 #[inline(always)]

@@ -12,7 +12,7 @@ use crate::{
 use skein_abi::{
     Addr, ICMP, UDP, VNI_FORWARD, VNI_SECOND_HOP,
     flow::{
-        Affinity, ESTABLISHED, NAT_HOST, NAT_ROUTED, PLACE_HOST, PLACE_UPLINK, Tuple, is_closed,
+        Affinity, ESTABLISHED, NAT_HOST, NAT_ROUTED, PLACE_HOST, PLACE_UPLINK, Tuple, may_open_anew,
     },
     ingress::{DEVICE_TRANSLATE, MEMBER_UP, PUBLISHED_TAKEN, Published, PublishedKey},
     verdict::Counter,
@@ -238,7 +238,7 @@ subprogram! {
         let (node, before) = (affinity.node(), affinity.marks());
         let timeouts = &t.config().timeouts;
         if !conntrack::is_alive(timeouts, w.client.proto, before, affinity.seen(), now)
-            || w.packet.is_syn() && (is_closed(before) || w.vni != 0)
+            || w.packet.is_syn() && (may_open_anew(before) || w.vni != 0)
             || t.member(node).unwrap_or(0) & MEMBER_UP == 0
         {
             return false;

@@ -32,6 +32,11 @@
 //! it passes on, untouched, to tc, which decides it anew. If the task is on the client's node, `enter`
 //! ends with `conntrack::begin`, and `reply` with `out`.
 //!
+//! That is the return mode `symmetric`. By `dsr`, `reply` ends with the answer on its way to the client, and the
+//! client's node sees none. By `snat`, `conntrack::begin` puts the client's node in the client's place, and the
+//! rest is as ever: it is a tuple like any other. A flow keeps the mode that it began with, as its entry of
+//! conntrack says; the task's node alone decides.
+//!
 //! Before any of this, `fragments` gives later fragments the ports of their first one; [`settle`] ends
 //! with what it takes for that.
 //!

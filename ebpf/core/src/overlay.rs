@@ -6,7 +6,7 @@ use crate::{
 };
 use skein_abi::{
     Addr, ICMP, TCP, UDP, VNI_REPLY,
-    flow::{Ct, ESTABLISHED, Route, is_closed, scope_of},
+    flow::{Ct, DIRECT, ESTABLISHED, Route, is_closed, scope_of},
     limits::SUBNETS_OF_NETWORK_MAX,
     overlay::{Endpoint, Location, NETWORK_INTERNAL, Network, OverlayKey, SubnetKey, Vip, VipSlot},
     verdict::Counter,
@@ -114,7 +114,7 @@ subprogram! {
         };
         let (marks, known, endpoint) = (ct.marks(), ct.route(), ct.endpoint());
         if known == Route::Reply {
-            return conntrack::answer(t, w, &ct, now) && reply(t, w);
+            return conntrack::answer(t, w, &ct, now) && reply(t, w, u32::from(marks & DIRECT));
         }
         let timeouts = &t.config().timeouts;
         if !conntrack::is_alive(timeouts, w.key.tuple.proto, marks, ct.seen(), now) {
@@ -151,10 +151,15 @@ subprogram! {
         route(t, w, vni)
     }
 
-    /// Sends the finished answer `to` by the node `entry`.
-    fn reply(t, w) -> bool {
+    /// Sends the finished answer `to` by the node `entry`, or straight to the client, if it is `direct`.
+    fn reply(t, w, direct: u32) -> bool {
         if w.entry == 0 {
             return answers::out(t, w);
+        }
+        if direct != 0 {
+            t.count(Counter::ReplyDirect);
+            w.verdict = Verdict::out(&w.to);
+            return true;
         }
         t.count(Counter::ReplySent);
         w.verdict = Verdict::tunnel(&w.to, w.entry, VNI_REPLY, 0);

@@ -121,10 +121,10 @@ impl Packet {
             return 0;
         }
         let fin = if from_client { CLIENT_FIN } else { SERVER_FIN };
-        let opened = if from_client && !self.is_syn() {
-            ESTABLISHED
-        } else {
-            0
+        let opened = match from_client {
+            true if self.is_syn() => 0,
+            true => ESTABLISHED,
+            false => ANSWERED,
         };
         let closed = if self.tcp_flags & RST != 0 { RESET } else { 0 };
         opened | closed | if self.tcp_flags & FIN != 0 { fin } else { 0 }

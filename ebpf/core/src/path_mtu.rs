@@ -26,12 +26,13 @@ pub const fn clamped(mss: u16, limit: u16) -> Option<u16> {
 }
 
 subprogram! {
-    /// Looks at a verdict that is whole, at the node that the client comes in by: its requests go on from
-    /// there, its answers come back there, and both ways are narrow.
+    /// Looks at a verdict that is whole: the way from the node that the client comes in by to the task's is
+    /// narrow. So both ends must hear of it, by a request that goes on there, and by an answer that leaves for
+    /// its client, whichever of the two nodes lets it out.
     pub fn fit(t, w) -> bool {
         let mtu = t.config().tunnel_mtu;
         let forwarded = w.verdict.action == Action::Tunnel && w.verdict.vni == VNI_FORWARD;
-        let returned = w.verdict.action == Action::Out && is_tunnel(w.fragment_key.place);
+        let returned = w.verdict.action == Action::Out && w.entry != 0;
         if mtu <= HEADERS || w.verdict.reset != 0 {
             return false;
         }

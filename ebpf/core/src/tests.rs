@@ -17,6 +17,7 @@ mod errors;
 mod flood;
 mod fragments;
 mod local_clients;
+mod modes;
 mod overlay;
 mod path_mtu;
 mod return_node;

@@ -182,6 +182,13 @@ impl Cluster {
         }
     }
 
+    /// The same of all nodes: see [`Node::set_mode`].
+    pub fn set_mode(&mut self, mode: u16) {
+        for node in &mut self.nodes {
+            node.set_mode(mode);
+        }
+    }
+
     /// A /16 that every node has.
     pub fn network(&mut self, vni: u32, net: Addr, flags: u32) {
         for node in &mut self.nodes {

@@ -147,6 +147,13 @@ impl Node {
         self.heard.insert(&index, &Heard::default());
     }
 
+    /// Gives its services a return mode: one of the flags of [`Published`], or 0.
+    pub fn set_mode(&mut self, mode: u16) {
+        for published in self.published.values_mut() {
+            published.flags = published.flags & PUBLISHED_TAKEN | mode;
+        }
+    }
+
     /// Puts a node table, or the previous one, in place.
     pub fn set_table(&mut self, service: u32, previous: bool, nodes: Vec<Addr>) {
         for published in self.published.values_mut() {
