@@ -176,9 +176,10 @@ fn service(text: &mut String, service: &Service) {
         "" => format!("{} (gone, its last tasks drain)", short(&service.id)),
         name => name.to_owned(),
     };
-    let mode = match service.host_mode {
-        true => ", in host mode",
-        false => "",
+    let mode = match (service.host_mode, service.return_mode.as_str()) {
+        (true, _) => ", in host mode".to_owned(),
+        (false, "" | "symmetric") => String::new(),
+        (false, mode) => format!(", answers go back by {mode}"),
     };
     line(text, &format!("{name}{mode}"));
     for port in &service.ports {
@@ -387,6 +388,24 @@ mod tests {
         for quiet in ["CLUSTER", "ttl"] {
             assert!(!text.contains(quiet), "{quiet} is in\n{text}");
         }
+    }
+
+    #[test]
+    fn another_return_mode_than_most_have_is_told() {
+        let shown = |mode: &str, host_mode| {
+            let service = Service {
+                name: "web".to_owned(),
+                return_mode: mode.to_owned(),
+                host_mode,
+                ..Service::default()
+            };
+            let mut text = String::new();
+            super::service(&mut text, &service);
+            text
+        };
+        assert_eq!(shown("symmetric", false), "web\n");
+        assert_eq!(shown("", true), "web, in host mode\n");
+        assert_eq!(shown("dsr", false), "web, answers go back by dsr\n");
     }
 
     #[test]

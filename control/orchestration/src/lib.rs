@@ -23,6 +23,7 @@ mod reaper;
 mod replicated;
 mod report;
 mod restart;
+pub mod return_mode;
 pub mod revision;
 pub mod scheduler;
 mod settled;

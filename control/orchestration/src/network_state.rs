@@ -7,7 +7,7 @@ mod states;
 pub(crate) use endpoint::is_ready;
 pub use states::{NetworkStates, Told};
 
-use crate::{occupancy::is_placed, validate::MTU_OPTION};
+use crate::{occupancy::is_placed, return_mode::return_mode, validate::MTU_OPTION};
 use endpoint::{endpoint, places};
 use ports::{host_ports, published_ports, removed_services};
 use skein_model::{
@@ -75,7 +75,13 @@ fn settings(state: &State, node_id: &str) -> proto::Settings {
         node_id: node_id.to_owned(),
         vxlan_port: cluster.map_or(0, |cluster| cluster.data_path_port.into()),
         ingress_network_id: ingress.unwrap_or_default(),
+        return_mode: cluster.map_or(0, |cluster| asked_mode(&cluster.spec.labels)),
     }
+}
+
+/// What a spec's labels ask for. (One that is not valid has never come by the API: it asks for nothing.)
+fn asked_mode(labels: &BTreeMap<String, String>) -> i32 {
+    return_mode(labels).unwrap_or_default().into()
 }
 
 /// `None` until its address is known.
@@ -159,6 +165,7 @@ fn service(service: &Service, ingress: Option<&str>) -> proto::Service {
         ports,
         in_host_mode: endpoint.ports.iter().any(PortConfig::is_of_node),
         removed: false,
+        return_mode: asked_mode(&service.spec.labels),
     }
 }
 
@@ -175,14 +182,15 @@ fn on_networks(service: &proto::Service, has: impl Fn(&str) -> bool) -> Option<p
         ports: service.ports.clone(),
         in_host_mode: service.in_host_mode,
         removed: service.removed,
+        return_mode: service.return_mode,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Fixture;
-    use skein_model::{EndpointSpec, NetworkAttachmentConfig, TaskState};
+    use crate::{return_mode::RETURN_MODE_LABEL, testing::Fixture};
+    use skein_model::{Cluster, EndpointSpec, NetworkAttachmentConfig, TaskState};
 
     /// A published service `web` on overlay `front`, one of its tasks on node `a`; and a service
     /// `back` on overlay `rear` alone, its task on node `b`.
@@ -285,6 +293,30 @@ mod tests {
             networks,
             [("ingress", "10.0.0.2", 0), ("front", "10.0.1.2", 1)]
         );
+    }
+
+    #[test]
+    fn nodes_are_told_the_return_modes_that_labels_ask_for() {
+        let mut fixture = cluster();
+        let told = |fixture: &Fixture| {
+            let (mut of_all, mut of_web) = (None, None);
+            for object in network_state(&fixture.state, "c") {
+                match object.object {
+                    Some(Kind::Settings(settings)) => of_all = Some(settings.return_mode()),
+                    Some(Kind::Service(web)) => of_web = Some(web.return_mode()),
+                    _ => {}
+                }
+            }
+            (of_all.unwrap(), of_web.unwrap())
+        };
+        use proto::ReturnMode::{Dsr, Snat, Unspecified};
+        assert_eq!(told(&fixture), (Unspecified, Unspecified));
+        let label = |mode: &str| (RETURN_MODE_LABEL.to_owned(), mode.to_owned());
+        fixture.service("web", |web| web.spec.labels = [label("dsr")].into());
+        let mut of_all = Cluster::clone(fixture.state.cluster().unwrap());
+        of_all.spec.labels = [label("snat")].into();
+        fixture.put(of_all);
+        assert_eq!(told(&fixture), (Snat, Dsr));
     }
 
     #[test]

@@ -4,7 +4,12 @@ use crate::{
     desired::Desired,
     kernel::{By, Fill, Look, PublishedService, service_of},
 };
-use skein_abi::{Addr, TCP, from_addr, ingress::PUBLISHED_TAKEN, names::LAYOUT, verdict::Counter};
+use skein_abi::{
+    Addr, TCP, from_addr,
+    ingress::{PUBLISHED_TAKEN, return_mode_name},
+    names::LAYOUT,
+    verdict::Counter,
+};
 use skein_proto::{
     inspect::{
         Backend, Drops, MapFill, Member, NodeStatus, Port, Problem, Program, Repairs, Service,
@@ -156,6 +161,7 @@ fn services(look: &Look) -> Vec<Service> {
             host_mode: id != group,
             ..Service::default()
         });
+        service.return_mode = return_mode(published, service.host_mode);
         service.ports = ports(published);
         service.nodes = shares(published, &hostnames);
         service.local = local(look, &tasks, published);
@@ -171,6 +177,12 @@ fn services(look: &Look) -> Vec<Service> {
     let mut services: Vec<Service> = services.filter(has_something).collect();
     services.sort_by(|a, b| (&a.name, &a.id, a.host_mode).cmp(&(&b.name, &b.id, b.host_mode)));
     services
+}
+
+/// Of the ports that all nodes publish: these have the same one.
+fn return_mode(published: &PublishedService, host_mode: bool) -> String {
+    let any = published.ports.values().next().filter(|_| !host_mode);
+    any.map_or_else(String::new, |port| return_mode_name(port.flags).to_owned())
 }
 
 fn ports(published: &PublishedService) -> Vec<Port> {
@@ -242,7 +254,7 @@ pub(super) mod tests {
     use crate::kernel::{Made, Services, Way};
     use skein_abi::{
         addr,
-        ingress::{LocalBackends, Published, PublishedKey},
+        ingress::{LocalBackends, PUBLISHED_DSR, Published, PublishedKey},
         overlay::OverlayKey,
     };
     use std::{net::Ipv4Addr, sync::Arc};
@@ -304,7 +316,7 @@ pub(super) mod tests {
         };
         let entry = Published {
             target: skein_abi::port(80),
-            flags: PUBLISHED_TAKEN,
+            flags: PUBLISHED_TAKEN | PUBLISHED_DSR,
             ..Published::default()
         };
         let mut local = LocalBackends {
@@ -376,6 +388,7 @@ pub(super) mod tests {
         assert_eq!(service.name, "web");
         let port = &service.ports[0];
         assert_eq!((port.published, port.target, port.taken), (8080, 80, true));
+        assert_eq!(service.return_mode, "dsr");
         let share = &service.nodes[0];
         assert_eq!((share.hostname.as_str(), share.tasks), ("host-a", 2));
         let local = &service.local[0];
@@ -396,6 +409,7 @@ pub(super) mod tests {
         let shown: Vec<_> = services.iter().map(|s| (&*s.name, s.host_mode)).collect();
         assert_eq!(shown, [("web", false), ("web", true)]);
         assert_eq!(services[1].id, "web-id");
+        assert_eq!(services[1].return_mode, "", "there is one way back");
         assert_eq!((services[0].vips.len(), services[1].vips.len()), (1, 0));
     }
 

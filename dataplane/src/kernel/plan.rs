@@ -3,11 +3,13 @@
 use crate::desired::{Desired, Subnet};
 use skein_abi::{
     Addr, ICMP, TCP, UDP, addr,
-    ingress::{LocalBackends, MEMBER_UP, PublishedKey},
+    ingress::{LocalBackends, MEMBER_UP, PUBLISHED_DSR, PUBLISHED_SNAT, PublishedKey},
     limits::{LOCAL_BACKENDS_MAX, SUBNETS_OF_NETWORK_MAX},
     overlay::{self, Location, NETWORK_INTERNAL, Network, OverlayKey, SubnetKey},
 };
-use skein_proto::network::{Endpoint, EndpointState, Kind, Problem, Service, Transport};
+use skein_proto::network::{
+    Endpoint, EndpointState, Kind, Problem, ReturnMode, Service, Settings, Transport,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -40,8 +42,8 @@ pub struct Plan {
     pub subnets: BTreeMap<SubnetKey, overlay::Subnet>,
     /// Where each address of each overlay is.
     pub overlay: BTreeMap<OverlayKey, Location>,
-    /// Published ports: who answers, and the port that they listen on (host byte order).
-    pub published: BTreeMap<PublishedKey, (Group, u16)>,
+    /// Published ports.
+    pub published: BTreeMap<PublishedKey, Leads>,
     /// How many ready tasks of a group each node has.
     pub nodes: BTreeMap<Group, Vec<(Addr, u32)>>,
     /// The tasks of a group on this node.
@@ -50,6 +52,17 @@ pub struct Plan {
     pub vips: BTreeMap<OverlayKey, Vec<Addr>>,
     /// What could not be planned.
     pub problems: Vec<Problem>,
+}
+
+/// What a published port leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leads {
+    /// Who answers.
+    pub group: Group,
+    /// The port that they listen on, host byte order.
+    pub target: u16,
+    /// How answers go back: [`PUBLISHED_DSR`], [`PUBLISHED_SNAT`] or 0.
+    pub mode: u16,
 }
 
 /// Where attached endpoints are: (network ID, address) -> index.
@@ -97,13 +110,7 @@ pub fn plan(desired: &Desired, local: &Local) -> Plan {
         }
     }
     let endpoints = Endpoints::gather(&mut plan, desired, local, &nodes, &networks);
-    plan_services(
-        &mut plan,
-        desired,
-        &settings.ingress_network_id,
-        &networks,
-        &endpoints,
-    );
+    plan_services(&mut plan, desired, settings, &networks, &endpoints);
     plan
 }
 
@@ -276,10 +283,15 @@ impl<'a> Endpoints<'a> {
 fn plan_services<'a>(
     plan: &mut Plan,
     desired: &'a Desired,
-    ingress: &'a str,
+    settings: &'a Settings,
     networks: &BTreeMap<&str, u32>,
     endpoints: &Endpoints<'a>,
 ) {
+    let ingress = settings.ingress_network_id.as_str();
+    let mode = |service: &Service| match service.return_mode() {
+        ReturnMode::Unspecified => settings.return_mode(),
+        of_service => of_service,
+    };
     for service in desired.services.values() {
         for network in &service.networks {
             let Some(vni) = networks.get(network.network_id.as_str()) else {
@@ -305,41 +317,49 @@ fn plan_services<'a>(
         .values()
         .partition(|service| service.removed);
     for service in present {
-        plan.publish_all(service, endpoints.of(&service.id, ingress));
+        plan.publish_all(service, mode(service), endpoints.of(&service.id, ingress));
     }
     for ((service, port), backends) in &endpoints.by_host_port {
         // Another target is another group: so the kernel takes it and those who listen on it in one write.
         let (transport, published, target) = port;
         let name = transport.as_str_name();
         let group = format!("{service}{GROUP_SEPARATOR}{name} {published} to {target}");
-        plan.publish(&group, *port);
+        // It leads nowhere but to this node, and so has one way back: what the client called it by.
+        plan.publish(&group, *port, ReturnMode::Symmetric);
         plan.balance(&group, backends);
     }
     for service in removed {
-        plan.publish_all(service, endpoints.of(&service.id, ingress));
+        plan.publish_all(service, mode(service), endpoints.of(&service.id, ingress));
     }
 }
 
 impl Plan {
     /// A service's ports on all nodes.
-    fn publish_all(&mut self, service: &Service, backends: &[Placed]) {
+    fn publish_all(&mut self, service: &Service, mode: ReturnMode, backends: &[Placed]) {
         if service.ports.is_empty() {
             return;
         }
         for port in &service.ports {
             let port = (port.transport(), port.published, port.target);
-            self.publish(&service.id, port);
+            self.publish(&service.id, port, mode);
         }
         self.balance(&service.id, backends);
     }
 
     /// Whose it is already, it stays.
-    fn publish(&mut self, group: &str, (transport, published, target): Port) {
+    fn publish(&mut self, group: &str, (transport, published, target): Port, mode: ReturnMode) {
         match published_key(transport, published) {
             Ok(key) => {
-                let target = u16::try_from(target).unwrap_or_default();
                 let owner = self.published.entry(key);
-                owner.or_insert_with(|| (group.to_owned(), target));
+                owner.or_insert_with(|| Leads {
+                    group: group.to_owned(),
+                    target: u16::try_from(target).unwrap_or_default(),
+                    mode: match mode {
+                        ReturnMode::Unspecified | ReturnMode::Symmetric => 0,
+                        ReturnMode::Dsr => PUBLISHED_DSR,
+                        ReturnMode::Snat => PUBLISHED_SNAT,
+                    },
+                });
             }
             Err(message) => self.problem(Kind::Service, service_of(group), message),
         }

@@ -7,7 +7,7 @@ use super::{
     devices::OwnDevices,
     indices::Indices,
     node_tables::NodeTables,
-    plan::{Group, Plan, service_of},
+    plan::{Group, Leads, Plan, service_of},
     programs::Programs,
     synced::{Refused, Synced},
 };
@@ -266,20 +266,20 @@ impl Tables {
         let what = "the tasks behind published ports";
         written.note(what, self.local_backends.add(&joint));
 
-        let entry = |tables: &NodeTables, key: &PublishedKey, service: &String, target: u16| {
-            let number = index(service)?;
-            let slots = tables.upcoming(number, plan.nodes.get(service)?);
+        let entry = |tables: &NodeTables, key: &PublishedKey, leads: &Leads| {
+            let number = index(&leads.group)?;
+            let slots = tables.upcoming(number, plan.nodes.get(&leads.group)?);
             Some(Published {
                 service: number,
                 slots: slots.current,
                 old_slots: slots.previous,
-                target: skein_abi::port(target),
-                flags: if taken(key) { PUBLISHED_TAKEN } else { 0 },
+                target: skein_abi::port(leads.target),
+                flags: leads.mode | if taken(key) { PUBLISHED_TAKEN } else { 0 },
             })
         };
         let mut after: BTreeMap<PublishedKey, Published> = BTreeMap::new();
-        for (key, (service, target)) in &plan.published {
-            if let Some(entry) = entry(&self.node_tables, key, service, *target) {
+        for (key, leads) in &plan.published {
+            if let Some(entry) = entry(&self.node_tables, key, leads) {
                 after.insert(*key, entry);
             }
         }

@@ -72,7 +72,7 @@ impl TakenPorts {
             }
             problems.push(Problem {
                 kind: Kind::Service.into(),
-                id: service_of(&plan.published[key].0).to_owned(),
+                id: service_of(&plan.published[key].group).to_owned(),
                 message: format!(
                     "port {port} is not published on this node: a program of the host listens on it; stop it, or publish another port"
                 ),
@@ -109,6 +109,7 @@ fn hinders(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::plan::Leads;
 
     #[test]
     fn a_port_stays_with_whoever_had_it_first() {
@@ -118,7 +119,12 @@ mod tests {
             pad: 0,
         };
         let mut plan = Plan::default();
-        plan.published.insert(key, ("web".to_owned(), 80));
+        let leads = Leads {
+            group: "web".to_owned(),
+            target: 80,
+            mode: 0,
+        };
+        plan.published.insert(key, leads);
         let (nobody, somebody) = (BTreeSet::new(), BTreeSet::from([key]));
         let mut ports = TakenPorts::default();
 

@@ -23,6 +23,15 @@ pub const PUBLISHED_DSR: u16 = 2;
 /// Tasks see the node that a client came in by in its place (return mode `snat`).
 pub const PUBLISHED_SNAT: u16 = 4;
 
+/// What users call the return mode of a published port with these flags.
+pub const fn return_mode_name(flags: u16) -> &'static str {
+    match flags & (PUBLISHED_DSR | PUBLISHED_SNAT) {
+        PUBLISHED_DSR => "dsr",
+        PUBLISHED_SNAT => "snat",
+        _ => "symmetric",
+    }
+}
+
 /// A published port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

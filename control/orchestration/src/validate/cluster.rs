@@ -1,6 +1,7 @@
 //! The cluster: what is refused.
 
 use super::SpecError;
+use crate::return_mode::return_mode;
 use skein_model::ClusterSpec;
 
 /// The shortest validity of node certificates, in nanoseconds.
@@ -27,5 +28,6 @@ pub fn check_cluster(spec: &ClusterSpec) -> Result<(), SpecError> {
             "modification of cluster name is not allowed",
         ));
     }
+    return_mode(&spec.labels).map_err(SpecError::invalid)?;
     Ok(())
 }

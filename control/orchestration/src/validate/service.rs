@@ -3,6 +3,7 @@
 use super::{SpecError, SpecErrorKind, check_name, container, payload};
 use crate::{
     allocator::check_ports,
+    return_mode::return_mode,
     scheduler::Constraint,
     template::{Context, expand_container},
 };
@@ -35,6 +36,7 @@ pub fn check_service(
     spec: &ServiceSpec,
 ) -> Result<(), SpecError> {
     check_name(&spec.name)?;
+    return_mode(&spec.labels).map_err(SpecError::invalid)?;
     check_mode(spec)?;
     check_task(&spec.task_template)?;
     payload::check_references(&spec.task_template.container_spec)?;

@@ -1,13 +1,14 @@
 //! Specs that are refused, in the API's words.
 
 use super::*;
-use crate::testing::Fixture;
+use crate::{return_mode::RETURN_MODE_LABEL, testing::Fixture};
 use proptest::prelude::*;
 use skein_model::{
-    EndpointSpec, Healthcheck, Limits, Mount, NetworkAttachmentConfig, NetworkReference,
-    NetworkSpec, Placement, PortConfig, PublishMode, Reservations, ResolutionMode,
-    ResourceRequirements, RestartPolicy, ServiceMode, ServiceSpec, UpdateConfig,
+    ClusterSpec, EndpointSpec, Healthcheck, Limits, Mount, NetworkAttachmentConfig,
+    NetworkReference, NetworkSpec, Placement, PortConfig, PublishMode, Reservations,
+    ResolutionMode, ResourceRequirements, RestartPolicy, ServiceMode, ServiceSpec, UpdateConfig,
 };
+use std::collections::BTreeMap;
 
 fn spec() -> ServiceSpec {
     let mut spec = ServiceSpec {
@@ -380,4 +381,27 @@ proptest! {
         }
         prop_assert_eq!(check_name(&name).is_ok(), ok);
     }
+}
+
+#[test]
+fn a_return_mode_that_is_none_is_refused() {
+    let labels = |mode: &str| BTreeMap::from([(RETURN_MODE_LABEL.to_owned(), mode.to_owned())]);
+    let cluster = |mode| ClusterSpec {
+        labels: labels(mode),
+        ..ClusterSpec::default()
+    };
+    for mode in ["symmetric", "dsr", "snat"] {
+        let mut spec = spec();
+        spec.labels = labels(mode);
+        check_service(&Fixture::default().state, None, &spec).unwrap();
+        check_cluster(&cluster(mode)).unwrap();
+    }
+    let message =
+        r#"label skein.ingress.mode="DSR" is no return mode: it may be symmetric, dsr or snat"#;
+    assert_eq!(invalid(|s| s.labels = labels("DSR")), message);
+    let error = check_cluster(&cluster("DSR")).unwrap_err();
+    assert_eq!(
+        (error.kind, error.message.as_str()),
+        (SpecErrorKind::Invalid, message)
+    );
 }

@@ -4,9 +4,9 @@ use super::{Place, Tried, frame, pinned::Finding};
 use crate::kernel::{Fate, Look, Ran};
 use skein_abi::{
     Addr, TCP,
-    flow::{Route, Tuple},
+    flow::{DIRECT, Route, Tuple},
     from_addr,
-    ingress::{PUBLISHED_TAKEN, Published, PublishedKey},
+    ingress::{PUBLISHED_TAKEN, Published, PublishedKey, return_mode_name},
     overlay::OverlayKey,
     verdict::Counter,
 };
@@ -257,6 +257,8 @@ impl Names<'_> {
                 match ct.route {
                     Route::Endpoint => format!(", for task {}", self.task_of(ct.endpoint)),
                     Route::Overlay => ", in its overlay".to_owned(),
+                    Route::Reply if ct.marks & DIRECT != 0 =>
+                        ", an answer to a client, by dsr".to_owned(),
                     Route::Reply => ", an answer to a client".to_owned(),
                 }
             ),
@@ -275,8 +277,10 @@ impl Names<'_> {
             0 => "",
             _ => "; but a program of this node listens on it, and gets what comes here",
         };
-        let protocol = protocol(key.proto);
-        format!("{protocol} port {port} is {service}'s, whose tasks listen on {target}{taken}")
+        let (protocol, mode) = (protocol(key.proto), return_mode_name(published.flags));
+        format!(
+            "{protocol} port {port} is {service}'s, whose tasks listen on {target}; answers go back by {mode}{taken}"
+        )
     }
 
     fn outcome(&self, place: &Place, verdict: &Verdict) -> String {
@@ -332,9 +336,9 @@ mod tests {
     fn numbers_have_the_names_that_people_know() {
         let look = look();
         let node = addr([198, 18, 0, 1].into());
-        let service = look.services.published["web-id"]
+        let (key, service) = look.services.published["web-id"]
             .ports
-            .values()
+            .iter()
             .next()
             .unwrap();
         let findings = [
@@ -361,6 +365,7 @@ mod tests {
                     endpoint: 7,
                 },
             ),
+            Finding::Published(*key, *service),
         ];
         let sent = work(|tuple| Verdict::tunnel(tuple, node, 1, 0));
         let reply = reply(&look, &Place::Uplink, &sent, &findings, &Tried::Not("no"));
@@ -374,6 +379,10 @@ mod tests {
             "10.0.1.2 is the VIP of web, with 0 backends"
         );
         assert_eq!(reply.decisions[2], "10.0.1.5 is task t (10.0.1.5), here");
+        assert_eq!(
+            reply.decisions[3],
+            "tcp port 8080 is web's, whose tasks listen on 80; answers go back by dsr; but a program of this node listens on it, and gets what comes here"
+        );
         assert_eq!(
             (reply.service.as_str(), reply.node.as_str()),
             ("web", "host-a (198.18.0.1)")

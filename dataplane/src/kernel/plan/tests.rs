@@ -49,6 +49,7 @@ fn desired(endpoints: &[(&str, &str, &str, EndpointState)]) -> Desired {
             node_id: "a".into(),
             vxlan_port: 4789,
             ingress_network_id: "in".into(),
+            ..Settings::default()
         }),
         Kinds::Node(node("a", "198.18.0.1")),
         Kinds::Node(node("b", "198.18.0.2")),
@@ -124,7 +125,12 @@ fn ready_tasks_count_for_their_node_and_take_flows_here() {
         proto: TCP,
         pad: 0,
     };
-    assert_eq!(plan.published[&key], ("web".to_owned(), 80));
+    let expected = Leads {
+        group: "web".to_owned(),
+        target: 80,
+        mode: 0,
+    };
+    assert_eq!(plan.published[&key], expected);
     let at = |address| {
         plan.overlay[&OverlayKey {
             vni: 4096,
@@ -250,6 +256,8 @@ fn a_port_in_host_mode_leads_to_the_tasks_of_this_node_that_have_it() {
         ("in", "a", "10.0.0.7", READY),
         ("in", "b", "10.0.0.8", READY),
     ]);
+    let web = wanted.services.get_mut("web").unwrap();
+    web.set_return_mode(ReturnMode::Dsr);
     let port = |published, target| PublishedPort {
         transport: Transport::Udp.into(),
         published,
@@ -275,8 +283,13 @@ fn a_port_in_host_mode_leads_to_the_tasks_of_this_node_that_have_it() {
             proto: UDP,
             pad: 0,
         };
-        let (group, target) = &plan.published[&key];
+        let Leads {
+            group,
+            target,
+            mode,
+        } = &plan.published[&key];
         assert_eq!((service_of(group), *target), ("web", 80));
+        assert_eq!(*mode, 0, "there is one way back");
         assert_eq!(plan.nodes[group], [(ip("198.18.0.1"), 1)], "no other node");
         let local = &plan.local[group];
         let ready = &local.ready[..local.ready_len as usize];
@@ -287,6 +300,31 @@ fn a_port_in_host_mode_leads_to_the_tasks_of_this_node_that_have_it() {
     assert_eq!(leads_to(40_000), (vec![3], vec![]));
     assert_eq!(plan.local["web"].ready_len, 2, "in ingress mode, all do");
     assert_eq!(plan.published.len(), 3);
+}
+
+#[test]
+fn a_service_has_a_return_mode_of_its_own_or_that_of_all() {
+    use ReturnMode::{Dsr, Snat, Symmetric, Unspecified};
+    for (of_all, of_service, expected) in [
+        (Unspecified, Unspecified, 0),
+        (Unspecified, Dsr, PUBLISHED_DSR),
+        (Snat, Unspecified, PUBLISHED_SNAT),
+        (Dsr, Snat, PUBLISHED_SNAT),
+        (Dsr, Symmetric, 0),
+    ] {
+        let mut wanted = desired(&[]);
+        let settings = wanted.settings.as_mut().unwrap();
+        settings.set_return_mode(of_all);
+        let web = wanted.services.get_mut("web").unwrap();
+        web.set_return_mode(of_service);
+        let plan = plan(&wanted, &Local::default());
+        let modes = plan.published.values().map(|leads| leads.mode);
+        assert_eq!(
+            modes.collect::<Vec<_>>(),
+            [expected],
+            "{of_all:?}, {of_service:?}"
+        );
+    }
 }
 
 #[test]
@@ -306,9 +344,9 @@ fn a_port_is_of_all_nodes_before_it_is_of_one_and_last_of_what_is_no_more() {
         };
         let plan = plan(wanted, &attached(&[("in", "10.0.0.5", 3)]));
         assert_eq!(plan.problems, []);
-        plan.published.get(&key).map(|(group, target)| {
-            assert!(plan.local.contains_key(group));
-            (service_of(group).to_owned(), *target)
+        plan.published.get(&key).map(|leads| {
+            assert!(plan.local.contains_key(&leads.group));
+            (service_of(&leads.group).to_owned(), leads.target)
         })
     };
     assert_eq!(owner(&wanted), None);

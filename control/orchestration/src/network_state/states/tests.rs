@@ -1,10 +1,10 @@
 use super::*;
-use crate::network_state::network_state;
+use crate::{network_state::network_state, return_mode::RETURN_MODE_LABEL};
 use proptest::prelude::*;
 use skein_model::{
-    Cluster, Draft, EndpointSpec, Kind, Network, NetworkAttachmentConfig, Node, NodeState, Object,
-    PortConfig, Proposal, PublishMode, ResolutionMode, Runtime, Service, SubnetAllocation, Task,
-    TaskNetwork, TaskState, Timestamp, Version, VirtualIp,
+    Cluster, ClusterSpec, Draft, EndpointSpec, Kind, Network, NetworkAttachmentConfig, Node,
+    NodeState, Object, PortConfig, Proposal, PublishMode, ResolutionMode, Runtime, Service,
+    SubnetAllocation, Task, TaskNetwork, TaskState, Timestamp, Version, VirtualIp,
 };
 use skein_proto::view::View;
 
@@ -112,6 +112,7 @@ impl World {
                 ..EndpointSpec::default()
             });
         }
+        service.spec.labels = return_mode(change);
         self.put(service);
     }
 
@@ -163,6 +164,10 @@ impl World {
         let cluster = Cluster {
             id: "cluster".into(),
             data_path_port: 4789 + u16::from(change.a.is_multiple_of(2)),
+            spec: ClusterSpec {
+                labels: return_mode(change),
+                ..ClusterSpec::default()
+            },
             ..Cluster::default()
         };
         self.put(cluster);
@@ -183,6 +188,14 @@ impl World {
         self.nodes.insert(id, (told, view.clone()));
         (size, view)
     }
+}
+
+/// Labels with one of the return modes, or none.
+fn return_mode(change: Change) -> BTreeMap<String, String> {
+    let modes = [None, Some("symmetric"), Some("dsr"), Some("snat")];
+    let mode = modes[change.b / 4 % modes.len()].map(str::to_owned);
+    let label = mode.map(|mode| (RETURN_MODE_LABEL.to_owned(), mode));
+    label.into_iter().collect()
 }
 
 fn ports(change: Change) -> Vec<PortConfig> {
