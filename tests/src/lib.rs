@@ -2,6 +2,7 @@
 //! engines, real docker CLIs and real clients. `cargo xtask test` runs them.
 
 pub mod api;
+pub mod bulk;
 pub mod cli;
 pub mod kernel;
 pub mod ledger;

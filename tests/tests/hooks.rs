@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use skein_abi::{names::PINS, verdict::Counter};
-use skein_tests::{kernel, sockets, swarm};
+use skein_tests::{bulk, kernel, sockets, swarm};
 use std::{
     net::{SocketAddrV4, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -58,35 +58,9 @@ fn xdp_carries_what_tc_does() -> anyhow::Result<()> {
     );
 
     // Bulk, both ways: segments as large as there are.
-    services::create(
-        first,
-        "bulk",
-        1,
-        &[
-            "-p",
-            "30101:9000",
-            "--constraint",
-            "node.hostname==n3",
-            "--entrypoint",
-            "nc -ll -p 9000 -e /bin/cat",
-        ],
-    )?;
-    let client = cluster.client()?;
-    let bytes = || {
-        client.shell(&format!(
-            "head -c {BULK_BYTES} /dev/zero | timeout 30 socat -t 10 - TCP4:{}:30101 | wc -c",
-            first.address()
-        ))
-    };
-    let echoed = xtask::wait_until("bulk comes back whole", services::SETTLE_TIMEOUT, || {
-        let echoed = bytes()?.trim().parse::<u64>()?;
-        ensure!(echoed > 0, "nothing came back");
-        Ok(echoed)
-    })?;
-    ensure!(
-        echoed == BULK_BYTES,
-        "{echoed} of {BULK_BYTES} bytes came back"
-    );
+    bulk::serve(first, "bulk", 30_101, cluster.host("n3")?, &[])?;
+    let to = SocketAddrV4::new(first.address(), 30_101);
+    bulk::comes_back(cluster.client()?, "", to, BULK_BYTES)?;
     cluster.down()
 }
 

@@ -1,11 +1,12 @@
 //! Packets that do not fit: fragments, and paths narrower than either end knows.
 
 use anyhow::ensure;
-use skein_tests::{sockets, swarm};
+use skein_abi::verdict::Counter;
+use skein_tests::{bulk, kernel, sockets, swarm};
 use std::{net::SocketAddrV4, time::Duration};
 use xtask::{
     check::{names, requests::await_published, services},
-    cluster::Host,
+    cluster::{Cluster, Host},
 };
 
 /// Three fragments on an Ethernet, and as many back.
@@ -96,20 +97,17 @@ fn datagrams_of_any_size_come_back() -> anyhow::Result<()> {
     cluster.down()
 }
 
-#[test]
-fn a_narrow_path_behind_the_client_is_found() -> anyhow::Result<()> {
-    let cluster = swarm("narrow-path", 2, 1)?;
-    let (first, second) = (cluster.host("n1")?, cluster.host("n2")?);
-    let echo = [
-        "-p",
-        "30100:9000",
-        "--constraint",
-        "node.hostname==n2",
-        "--entrypoint",
-        "nc -ll -p 9000 -e /bin/cat",
-    ];
-    services::create(first, "bulk", 1, &echo)?;
-    // Another network behind the client, which it routes to as by a narrow link.
+/// A service that sends bulk back, on the second of two nodes, and a network behind the client, to which that
+/// routes as by a narrow link.
+fn with_a_narrow_link(name: &str, options: &[&str]) -> anyhow::Result<Cluster> {
+    let cluster = swarm(name, 2, 1)?;
+    bulk::serve(
+        cluster.host("n1")?,
+        "bulk",
+        30_100,
+        cluster.host("n2")?,
+        options,
+    )?;
     let client = cluster.client()?;
     for line in [
         "ip netns add far",
@@ -124,40 +122,60 @@ fn a_narrow_path_behind_the_client_is_found() -> anyhow::Result<()> {
     ] {
         client.run(line)?;
     }
-    let route = format!("ip route add 192.0.2.0/24 via {}", client.address());
+    Ok(cluster)
+}
+
+/// Bulk comes back to the network behind the client, and the task on the second node has learnt how narrow the
+/// link is, by ICMP; for the next time it forgets it.
+fn the_link_is_found(cluster: &Cluster, called: &Host) -> anyhow::Result<()> {
+    let to = SocketAddrV4::new(called.address(), 30_100);
+    bulk::comes_back(cluster.client()?, "ip netns exec far", to, BULK_BYTES)?;
+    let second = cluster.host("n2")?;
+    let pid = services::pid_of(second, "bulk")?;
+    let within = format!("nsenter --net --target {pid} ip route");
+    let learnt = second.run(&format!("{within} get 192.0.2.2"))?;
+    ensure!(
+        learnt.contains(&format!("mtu {NARROW}")),
+        "through {} the task has learnt {learnt:?}",
+        called.name()
+    );
+    second.run(&format!("{within} flush cache"))?;
+    Ok(())
+}
+
+#[test]
+fn a_narrow_path_behind_the_client_is_found() -> anyhow::Result<()> {
+    let cluster = with_a_narrow_link("narrow-path", &[])?;
+    let (first, second) = (cluster.host("n1")?, cluster.host("n2")?);
+    let client = cluster.client()?.address();
+    let route = format!("ip route add 192.0.2.0/24 via {client}");
     first.run(&route)?;
     // This one knows of the narrow link itself.
     second.run(&format!("{route} mtu {NARROW}"))?;
     for node in [first, second] {
-        let bulk = || -> anyhow::Result<u64> {
-            let echoed = client.shell(&format!(
-                "head -c {BULK_BYTES} /dev/zero | ip netns exec far \
-                 timeout 30 socat -t 10 - TCP4:{}:30100 | wc -c",
-                node.address()
-            ))?;
-            Ok(echoed.trim().parse()?)
-        };
-        let begins = || {
-            let echoed = bulk()?;
-            ensure!(echoed > 0, "nothing came back");
-            Ok(echoed)
-        };
-        let echoed = xtask::wait_until("bulk comes back", services::SETTLE_TIMEOUT, begins)?;
-        ensure!(
-            echoed == BULK_BYTES,
-            "{echoed} of {BULK_BYTES} bytes came back through {}",
-            node.name()
-        );
-        // The task itself has learnt it, by ICMP; and anew for the next.
-        let pid = services::pid_of(second, "bulk")?;
-        let within = format!("nsenter --net --target {pid} ip route");
-        let learnt = second.run(&format!("{within} get 192.0.2.2"))?;
-        ensure!(
-            learnt.contains(&format!("mtu {NARROW}")),
-            "through {} the task has learnt {learnt:?}",
-            node.name()
-        );
-        second.run(&format!("{within} flush cache"))?;
+        the_link_is_found(&cluster, node)?;
     }
+    cluster.down()
+}
+
+#[test]
+fn a_narrow_path_is_found_where_answers_go_straight_to_clients() -> anyhow::Result<()> {
+    let by_dsr = ["--label", "skein.ingress.mode=dsr"];
+    let cluster = with_a_narrow_link("narrow-dsr", &by_dsr)?;
+    let (first, second) = (cluster.host("n1")?, cluster.host("n2")?);
+    let client = cluster.client()?.address();
+    for node in [first, second] {
+        node.run(&format!("ip route add 192.0.2.0/24 via {client}"))?;
+    }
+    // Who cannot send an answer on says so to the node that the client called, which has sent none.
+    let before = kernel::count(first, Counter::ReplyOut)?;
+    the_link_is_found(&cluster, first)?;
+    ensure!(kernel::count(first, Counter::ReplyOut)? == before);
+    ensure!(kernel::count(second, Counter::ReplyDirect)? > 0);
+    // Those to whom the task's node has no other way hear from that itself.
+    second.run(&format!(
+        "ip route change 192.0.2.0/24 via {client} mtu {NARROW}"
+    ))?;
+    the_link_is_found(&cluster, first)?;
     cluster.down()
 }

@@ -3,5 +3,6 @@
 pub mod load;
 pub mod names;
 pub mod requests;
+pub mod return_mode;
 pub mod services;
 pub mod status;
