@@ -55,6 +55,9 @@ enum Bench {
         /// Whom to compare with, beside plain routing; all by default.
         #[arg(long, value_enum, value_delimiter = ',')]
         peers: Vec<ingress::Peer>,
+        /// Skein's return modes dsr and snat at XDP, too, and not only at tc.
+        #[arg(long)]
+        every_mode: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -106,6 +109,7 @@ fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Ingress {
             parts,
             peers,
+            every_mode,
             common,
         } => {
             let options = ingress::Options {
@@ -113,6 +117,7 @@ fn run(bench: Bench) -> anyhow::Result<()> {
                 seed: common.seed,
                 parts,
                 peers,
+                every_mode,
             };
             finish(&ingress::run(&options)?, &common)
         }

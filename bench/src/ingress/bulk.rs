@@ -89,8 +89,8 @@ impl Kind {
 ///
 /// # Errors
 /// There is no client.
-pub fn measure(
-    topology: &Topology,
+pub fn measure<'a>(
+    topology: &'a Topology,
     options: &Options,
     rng: &mut dyn RngCore,
 ) -> anyhow::Result<Section> {
@@ -109,9 +109,10 @@ pub fn measure(
     for kind in Kind::ALL {
         let entries = topology.entries.iter();
         let takes_part = |entry: &&Entry| kind != Kind::Datagrams || entry.datagrams;
-        let contender = |entry: &Entry| {
+        let contender = |entry: &'a Entry| {
             let address = entry.address;
             Contender::new(entry.name, move || {
+                topology.prepare(entry)?;
                 std::thread::sleep(PAUSE);
                 run(client, address, kind, time)
             })

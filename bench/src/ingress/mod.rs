@@ -66,6 +66,8 @@ pub struct Options {
     pub parts: Vec<Part>,
     /// Whom to compare with, beside plain routing; all where none is named.
     pub peers: Vec<Peer>,
+    /// Skein's return modes at each hook, and not only at the one that it takes by itself here.
+    pub every_mode: bool,
 }
 
 impl Options {
@@ -92,7 +94,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     peers.retain(|peer| *peer != Peer::Docker || has_ipvs);
     let lacks_docker = peers.len() < wanted;
 
-    let topology = Topology::make(&peers)?;
+    let topology = Topology::make(&peers, options.every_mode)?;
     let mut sections = Vec::new();
     if wants(Part::Rates) {
         sections.push(rates::measure(&topology, options, &mut rng)?);
@@ -121,7 +123,9 @@ fn notes(topology: &Topology, lacks_docker: bool) -> Vec<String> {
     let mut notes = vec![
         "All hosts are network namespaces of this machine on one switch. The client calls an entry, which \
          has no task; the server is behind another host, in a namespace of its own. Every packet passes the \
-         entry both ways, which is made sure of before."
+         entry both ways, which is made sure of before; but answers by dsr, which go from the server's host to the \
+         client. Skein's contenders with one hook and forwarding are the same hosts, whose services change their \
+         return mode before each turn."
             .into(),
         "The server is nginx with one worker that answers from its configuration; for Skein it is the task of \
          a service, for all others the same program with the same configuration. Hosts that are not Skein's \

@@ -24,9 +24,10 @@ pub enum Peer {
     Docker,
 }
 
-/// What it is called in reports, where it is a base of ratios.
+/// What it is called in reports, where others must know it.
 pub const NFTABLES: &str = "nftables, as kube-proxy";
 pub const HAPROXY: &str = "HAProxy, TCP mode";
+pub const DOCKER: &str = "Docker's mesh (IPVS)";
 
 /// Addresses of services in the cluster, which kube-proxy writes rules for as well. Nobody asks them.
 const CLUSTER_ADDRESSES: [&str; 2] = ["198.19.255.1", "198.19.255.2"];
@@ -57,7 +58,7 @@ impl Peer {
             Self::Iptables => "iptables, as kube-proxy",
             Self::Haproxy => HAPROXY,
             Self::Nginx => "nginx, stream",
-            Self::Docker => "Docker's mesh (IPVS)",
+            Self::Docker => DOCKER,
         }
     }
 

@@ -30,8 +30,8 @@ const BARS: [(&str, &str, &str, f64, f64); 3] = [
 ///
 /// # Errors
 /// There is no client.
-pub fn measure(
-    topology: &Topology,
+pub fn measure<'a>(
+    topology: &'a Topology,
     options: &Options,
     rng: &mut dyn RngCore,
 ) -> anyhow::Result<Section> {
@@ -54,9 +54,10 @@ pub fn measure(
         ("requests on kept connections", Connections::Kept),
         ("new connections with a request each", Connections::New),
     ] {
-        let contender = |entry: &super::topology::Entry| {
+        let contender = |entry: &'a super::topology::Entry| {
             let address = entry.address;
             Contender::new(entry.name, move || {
+                topology.prepare(entry)?;
                 std::thread::sleep(PAUSE);
                 wrk::rate(client, address, connections, time)
             })

@@ -13,6 +13,8 @@ use xtask::{
 pub const HTTP: u16 = 30_080;
 /// Where iperf3 answers.
 pub const BULK: u16 = 30_201;
+/// What the services of a swarm are called that have these.
+pub const SERVICES: [&str; 2] = ["web", "bulk"];
 /// A path that is answered with the address that the server sees.
 pub const WHO_ASKS: &str = "/who";
 /// Private to a host, as all of `/run`.
@@ -108,13 +110,13 @@ pub fn publish(manager: &Host, node: &Host, swarm: Daemon) -> anyhow::Result<()>
     let iperf = ["--server", "--port", &bulk];
     for (name, ports, program, args) in [
         (
-            "web",
+            SERVICES[0],
             vec![format!("{HTTP}:{HTTP}")],
             "/usr/sbin/nginx",
             &nginx[..],
         ),
         (
-            "bulk",
+            SERVICES[1],
             vec![format!("{BULK}:{BULK}"), format!("{BULK}:{BULK}/udp")],
             "/usr/bin/iperf3",
             &iperf[..],

@@ -67,9 +67,10 @@ fn turns<'a>(
 ) -> anyhow::Result<Vec<Turns<Load>>> {
     let client = topology.cluster.client()?;
     let time = time(options);
-    let contender = |entry: &Entry| {
+    let contender = |entry: &'a Entry| {
         let address = entry.address;
         Contender::new(entry.name, move || {
+            topology.prepare(entry)?;
             std::thread::sleep(PAUSE);
             load(client, address, rate, time)
         })

@@ -11,14 +11,17 @@
 //! engine and no netfilter rule but the contender's.
 
 use super::{
-    peers::Peer,
-    server::{self, url},
+    peers::{DOCKER, Peer},
+    server::{self, SERVICES, url},
 };
 use anyhow::{Context as _, ensure};
 use std::{net::Ipv4Addr, time::Duration};
 use xtask::{
     Step,
-    check::status::await_forwarding,
+    check::{
+        return_mode::{self, RETURN_MODES},
+        status::await_forwarding,
+    },
     cluster::{self, Attach, Cluster, Daemon, Forwarding, Host},
     wait_until,
 };
@@ -42,9 +45,10 @@ pub const ROUTING: &str = "plain routing";
 pub const WIRED: &str = "wired straight";
 
 /// Two nodes that are a swarm: the client calls the first, the task is on the second.
-pub struct Mesh {
-    /// As the report calls it.
-    pub name: &'static str,
+#[derive(Clone, Copy)]
+struct Mesh {
+    /// Its contenders, as the report calls them: one for each return mode, in the order of [`RETURN_MODES`].
+    names: &'static [&'static str],
     /// The hook of Skein's uplinks.
     attach: Attach,
     /// How Skein's nodes send on to each other.
@@ -55,10 +59,34 @@ pub struct Mesh {
 
 /// Skein, each way that it can be set up: a line here is a contender.
 const SKEIN: [Mesh; 4] = [
-    skein(DEFAULT, Attach::Tc, Forwarding::L2),
-    skein("Skein: XDP, l2", Attach::Xdp, Forwarding::L2),
-    skein(VXLAN, Attach::Tc, Forwarding::Vxlan),
-    skein("Skein: XDP, vxlan", Attach::Xdp, Forwarding::Vxlan),
+    skein(
+        &[DEFAULT, "Skein: tc, l2, dsr", "Skein: tc, l2, snat"],
+        Attach::Tc,
+        Forwarding::L2,
+    ),
+    skein(
+        &[
+            "Skein: XDP, l2",
+            "Skein: XDP, l2, dsr",
+            "Skein: XDP, l2, snat",
+        ],
+        Attach::Xdp,
+        Forwarding::L2,
+    ),
+    skein(
+        &[VXLAN, "Skein: tc, vxlan, dsr", "Skein: tc, vxlan, snat"],
+        Attach::Tc,
+        Forwarding::Vxlan,
+    ),
+    skein(
+        &[
+            "Skein: XDP, vxlan",
+            "Skein: XDP, vxlan, dsr",
+            "Skein: XDP, vxlan, snat",
+        ],
+        Attach::Xdp,
+        Forwarding::Vxlan,
+    ),
 ];
 /// The contender that is Skein as it sets itself up on these hosts: `--attach auto` takes tc on veth pairs,
 /// `--forwarding auto` l2 on one segment.
@@ -66,9 +94,9 @@ pub const DEFAULT: &str = "Skein: tc, l2";
 /// The contender for what is promised of encapsulation.
 pub const VXLAN: &str = "Skein: tc, vxlan";
 
-const fn skein(name: &'static str, attach: Attach, forwarding: Forwarding) -> Mesh {
+const fn skein(names: &'static [&'static str], attach: Attach, forwarding: Forwarding) -> Mesh {
     Mesh {
-        name,
+        names,
         attach,
         forwarding,
         swarm: Daemon::Control,
@@ -81,6 +109,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// the acknowledgement of the answer go there; as many come back.
 const PROBES: u64 = 20;
 const PACKETS_OF_PROBE: u64 = 3;
+/// How many of the ways there and back lead through an entry.
+const BOTH: u64 = 2;
+const ONE: u64 = 1;
 
 /// A contender: where the client calls it.
 pub struct Entry {
@@ -92,6 +123,16 @@ pub struct Entry {
     pub datagrams: bool,
     /// Whether the server sees the client's own address.
     pub keeps_client: bool,
+    /// Of a swarm with several contenders: what it must be before this one's turn.
+    turn: Option<Turn>,
+}
+
+/// What makes a swarm one of its contenders.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// Its first node, by number; the other one is the next.
+    first: usize,
+    mode: &'static str,
 }
 
 /// All hosts, with everything on them that is measured.
@@ -105,15 +146,21 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Makes the hosts, and sets all contenders up: Skein, plain routing and `peers`.
+    /// Makes the hosts, and sets all contenders up: Skein, plain routing and `peers`. At XDP Skein's return modes but
+    /// the default take part in `every_mode` alone.
     ///
     /// # Errors
     /// A contender does not answer, or not by its way.
-    pub fn make(peers: &[Peer]) -> anyhow::Result<Self> {
+    pub fn make(peers: &[Peer], every_mode: bool) -> anyhow::Result<Self> {
         let mut meshes: Vec<Mesh> = SKEIN.into();
+        for mesh in meshes.iter_mut().filter(|mesh| mesh.attach == Attach::Xdp) {
+            if !every_mode {
+                mesh.names = &mesh.names[..1];
+            }
+        }
         if peers.contains(&Peer::Docker) {
             meshes.push(Mesh {
-                name: Peer::Docker.name(),
+                names: &[DOCKER],
                 attach: Attach::Auto,
                 forwarding: Forwarding::Auto,
                 swarm: Daemon::Engine,
@@ -150,20 +197,27 @@ impl Topology {
             ROUTING,
             SERVER,
             Some(cluster.host(ROUTER)?),
+            BOTH,
             true,
         )?];
         for (mesh, n) in meshes.iter().zip((1..).step_by(2)) {
             let first = cluster.node(&node(n))?;
-            entries.push(look(client, mesh.name, first.address(), Some(first), true)?);
+            for (name, mode) in mesh.names.iter().zip(RETURN_MODES) {
+                let turn = (mesh.names.len() > 1).then_some(Turn { first: n, mode });
+                prepare(&cluster, turn)?;
+                let ways = if mode == "dsr" { ONE } else { BOTH };
+                let entry = look(client, name, first.address(), Some(first), ways, true)?;
+                entries.push(Entry { turn, ..entry });
+            }
         }
         for peer in peers {
             if let Some(host) = peer.host() {
                 let (host, datagrams) = (cluster.host(host)?, peer.carries_datagrams());
                 let (name, address) = (peer.name(), host.address());
-                entries.push(look(client, name, address, Some(host), datagrams)?);
+                entries.push(look(client, name, address, Some(host), BOTH, datagrams)?);
             }
         }
-        let wired = look(client, WIRED, STRAIGHT, None, true)?;
+        let wired = look(client, WIRED, STRAIGHT, None, BOTH, true)?;
         step.end(&format!("all {} do", entries.len()));
         Ok(Self {
             cluster,
@@ -172,12 +226,28 @@ impl Topology {
         })
     }
 
+    /// Makes the hosts what a contender needs for its turn.
+    ///
+    /// # Errors
+    /// A node does not come to it in time.
+    pub fn prepare(&self, entry: &Entry) -> anyhow::Result<()> {
+        prepare(&self.cluster, entry.turn)
+    }
+
     /// Names of the contenders by which the server sees the client's own address, or another.
     pub fn who(&self, keeps_client: bool) -> Vec<&'static str> {
         let entries = self.entries.iter();
         let those = entries.filter(|entry| entry.keeps_client == keeps_client);
         those.map(|entry| entry.name).collect()
     }
+}
+
+fn prepare(cluster: &Cluster, turn: Option<Turn>) -> anyhow::Result<()> {
+    let Some(Turn { first, mode }) = turn else {
+        return Ok(());
+    };
+    let nodes = [cluster.node(&node(first))?, cluster.node(&node(first + 1))?];
+    return_mode::choose(nodes[0], nodes, &SERVICES, Some(mode), mode)
 }
 
 fn node(n: usize) -> String {
@@ -246,7 +316,7 @@ impl Mesh {
                 ensure!(
                     link.contains("prog/xdp") == (self.attach == Attach::Xdp),
                     "{} is not what serves eth0 of {}: {}",
-                    self.name,
+                    self.names[0],
                     node.name(),
                     node.log(Daemon::Dataplane)?
                 );
@@ -265,17 +335,18 @@ impl Mesh {
             Forwarding::Vxlan => "vxlan",
             Forwarding::Auto => return Ok(()),
         };
-        await_forwarding(node, other, wanted, wanted).context(self.name)?;
+        await_forwarding(node, other, wanted, wanted).context(self.names[0])?;
         Ok(())
     }
 }
 
-/// Waits until a contender answers, and makes sure that both ways lead through its entry.
+/// Waits until a contender answers, and makes sure that so many ways lead through its entry.
 fn look(
     client: &Host,
     name: &'static str,
     address: Ipv4Addr,
     entry: Option<&Host>,
+    ways: u64,
     datagrams: bool,
 ) -> anyhow::Result<Entry> {
     let ask = |path| {
@@ -293,7 +364,7 @@ fn look(
             ask("/")?;
         }
         let after = Passed::by(entry)?;
-        let least = 2 * PROBES * PACKETS_OF_PROBE;
+        let least = ways * PROBES * PACKETS_OF_PROBE;
         for (way, before, after) in [
             ("into", before.received, after.received),
             ("out of", before.sent, after.sent),
@@ -301,7 +372,7 @@ fn look(
             let passed = after.saturating_sub(before);
             ensure!(
                 passed >= least,
-                "{name}: of {PROBES} requests and their answers only {passed} packets went {way} {}",
+                "{name}: of {PROBES} requests, and of their answers where they pass, only {passed} packets went {way} {}",
                 entry.name()
             );
         }
@@ -315,6 +386,7 @@ fn look(
         address,
         datagrams,
         keeps_client: seen == client.address(),
+        turn: None,
     })
 }
 
@@ -360,7 +432,7 @@ mod tests {
     #[test]
     fn what_bars_are_about_takes_part() {
         for name in [DEFAULT, VXLAN] {
-            assert!(SKEIN.iter().any(|mesh| mesh.name == name), "{name}");
+            assert!(SKEIN.iter().any(|mesh| mesh.names[0] == name), "{name}");
         }
     }
 }
