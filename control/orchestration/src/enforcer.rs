@@ -2,6 +2,7 @@
 //! constraint asks for are gone, or resources.
 
 use crate::{
+    dirty::is_dirty,
     occupancy::takes_room,
     scheduler::{Constraint, Stock, constraints_of},
     settled::Scope,
@@ -57,12 +58,13 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope) {
         for task in tasks {
             let constraints = constraints.get(&task.service_id);
             let unmet = constraints.is_some_and(|all| !Constraint::all_match(all, &node));
-            // A changed service is its update's to bring about: a few tasks at a time. Only what has come
-            // over the node since then is dealt with here, and at once.
-            let node_changed = draft
-                .service(&task.service_id)
-                .is_some_and(|service| traits_version(&node) > service.spec_version);
-            if (unmet && node_changed) || !stock.holds(task) {
+            // A changed service is its update's to bring about: a few tasks at a time. What has come over the
+            // node since then is dealt with here, and at once; and so is a task that no update replaces, as
+            // the service is again what it was when the task was made.
+            let is_updates = draft.service(&task.service_id).is_none_or(|service| {
+                traits_version(&node) <= service.spec_version && is_dirty(draft, service, task)
+            });
+            if (unmet && !is_updates) || !stock.holds(task) {
                 unfit.push(task.clone());
             } else {
                 stock.take(task);
@@ -127,6 +129,31 @@ mod tests {
                 ..ResourceRequirements::default()
             });
         });
+    }
+
+    #[test]
+    fn a_constraint_that_went_and_came_back_holds_for_tasks_that_were_there_before() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        let constrain = |fixture: &mut Fixture, constraints: &[&str]| {
+            fixture.service("web", |service| {
+                service.spec.task_template.placement = Some(Placement {
+                    constraints: constraints.iter().map(|&text| text.into()).collect(),
+                    ..Placement::default()
+                });
+            });
+        };
+        constrain(&mut fixture, &["node.labels.zone!=west"]);
+        let spec = fixture.state.service("web").unwrap().spec.clone();
+        task(&mut fixture, "t", 0);
+        fixture.task("t", |task| task.spec = spec.task_template.clone());
+        // While the service does not mind, the node comes to be where its tasks are not to be.
+        constrain(&mut fixture, &[]);
+        let west = |node: &mut Node| drop(node.spec.labels.insert("zone".into(), "west".into()));
+        fixture.node("a", west);
+        assert!(enforce(&mut fixture).is_empty());
+        constrain(&mut fixture, &["node.labels.zone!=west"]);
+        assert_eq!(enforce(&mut fixture), ["t"], "no update replaces it");
     }
 
     #[test]

@@ -32,8 +32,8 @@ const LEADER_WAIT: Duration = Duration::from_secs(8);
 /// Between two attempts to find the leader.
 const LEADER_RETRY: Duration = Duration::from_millis(250);
 
-/// How long the leader may take to begin an answer: what it proposes takes at most a sixth of that. How
-/// long the answer then goes on is the reader's matter: followed logs may be silent for hours.
+/// How long the leader may take to begin an answer: a proposal takes at most a sixth of that, and one that
+/// others were quicker than is made again. How long the answer then goes on is the reader's matter: followed logs may be silent for hours.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes in one chunk of an answer: well under the 4 MiB that a message may have.

@@ -202,13 +202,8 @@ mod tests {
 
     #[test]
     fn every_state_can_be_asked_for() {
-        for state in [
-            TaskState::New,
-            TaskState::Running,
-            TaskState::Remove,
-            TaskState::Orphaned,
-        ] {
-            assert!(STATES.contains(&state.to_string().as_str()));
+        for state in TaskState::ALL {
+            assert!(STATES.contains(&state.to_string().as_str()), "{state}");
         }
     }
 }
