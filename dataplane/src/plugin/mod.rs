@@ -5,13 +5,15 @@
 //! over HTTP on a unix socket in the engine's plugin folder.
 //!
 //! - `ipam`: addresses. They come from the cluster's allocator; here they are only passed on.
-//! - `driver`: networks, endpoints, and who joins them. - `store`: what of it outlives the process.
+//! - `driver`: networks, endpoints, and who joins them. - `routes`: where a container's packets go by them.
+//! - `store`: what of it outlives the process.
 //!
 //! Calls about what is unknown here succeed where they take something away: the engine repeats them
 //! after crashes, and would otherwise never get rid of its own record.
 
 mod driver;
 mod ipam;
+mod routes;
 mod store;
 
 use store::Stored;
