@@ -116,6 +116,22 @@ impl<P: Platform> RaftLogReader<TypeConfig<P>> for Log<P> {
     ) -> Result<Vec<Entry<P>>, StorageError> {
         Ok(self.read(range))
     }
+
+    /// What is sent to another member, who takes it for what comes right after `start - 1`. A leader that was
+    /// deposed, or has waited long for that member, may ask for what was purged meanwhile: then there is
+    /// nothing to send, which openraft takes for a heartbeat, rather than what is left behind the gap.
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry<P>>, StorageError> {
+        let mut entries = self.read(start..end);
+        let whole = (start..).zip(&entries);
+        let whole = whole.take_while(|(index, entry)| entry.log_id.index == *index);
+        let whole = whole.count();
+        entries.truncate(whole);
+        Ok(entries)
+    }
 }
 
 impl<P: Platform> RaftLogStorage<TypeConfig<P>> for Log<P> {

@@ -6,6 +6,7 @@ use crate::{
     identity::{CaService, Identity, LogKeys, SecretKey, create_root, key_and_request, sign},
     rpc::{self, Credentials, Managers, RemoteManager},
 };
+use openraft::RaftLogReader as _;
 use openraft::network::{RPCOption, RaftNetwork as _, RaftNetworkFactory as _};
 use skein_model::{
     Action, Cluster, Draft, NodeRole, RaftMember, Rejection, RootCa, Service, ServiceSpec, State,
@@ -550,6 +551,37 @@ async fn an_older_snapshot_does_not_take_the_place_of_a_newer_one() {
     };
     let loaded = timeout(PATIENCE, opening).await.unwrap();
     assert_eq!(loaded.snapshot, Some((at(9), b"nine".to_vec())));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_from_behind_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, mut loaded) = disk::Disk::open(&dir.path().join("1.redb"), &log_keys()).unwrap();
+    // As of a log of which 1 to 4 were purged while they were to be sent.
+    loaded.entries = [5, 6, 8].into_iter().map(entry).collect();
+    let none = snapshots::Snapshots::new(None);
+    let mut log = log::Log::<platform::Daemon>::new(disk, &mut loaded, 1, none).unwrap();
+    for (range, expected) in [
+        (5..7, &[5, 6][..]),
+        (5..9, &[5, 6]),
+        (6..7, &[6]),
+        (4..9, &[]),
+        (7..9, &[]),
+        (9..12, &[]),
+    ] {
+        let sent = log.limited_get_log_entries(range.start, range.end).await;
+        let sent: Vec<u64> = sent.unwrap().iter().map(|e| e.log_id.index).collect();
+        assert_eq!(sent, expected, "{range:?}");
+    }
+}
+
+fn entry(index: u64) -> (u64, Vec<u8>) {
+    let leader = openraft::CommittedLeaderId::new(1, 1);
+    let entry = types::Entry::<platform::Daemon> {
+        log_id: types::LogId::new(leader, index),
+        payload: openraft::EntryPayload::Blank,
+    };
+    (index, serde_json::to_vec(&entry).unwrap())
 }
 
 /// Opens the file as a start would, once it is free.

@@ -1,6 +1,6 @@
 //! Containers on the twins of the swarm's networks that are no task's.
 
-use super::{Engine, EngineError, networks::TWIN_LABEL};
+use super::{Engine, EngineError, twin::TWIN_LABEL};
 use crate::agent::container::LABEL_TASK;
 use bollard::{
     models::{

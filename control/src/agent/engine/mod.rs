@@ -7,10 +7,11 @@ mod guests;
 mod images;
 mod networks;
 mod pulls;
+mod twin;
 
 pub use describe::describe;
 pub use guests::Guest;
-pub use networks::{CONFIG_LABEL, DRIVER, TWIN_LABEL, TwinSpec};
+pub use twin::{CONFIG_LABEL, DRIVER, TWIN_LABEL, TwinSpec};
 
 use bollard::Docker;
 use std::{
