@@ -69,9 +69,8 @@ impl Allocator {
         for network in ingress.into_iter().chain(others) {
             let mut taken = network::Taken::of(draft);
             let mut network = (*network).clone();
-            match taken.allocate(draft, &cluster, &network, self.last_vni) {
+            match taken.allocate(draft, &cluster, &network, &mut self.last_vni) {
                 Ok(allocation) => {
-                    self.last_vni = allocation.subnets.last().map(|subnet| subnet.vni);
                     network.allocation = Some(allocation);
                     network.allocation_error.clear();
                 }

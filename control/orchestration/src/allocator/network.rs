@@ -104,14 +104,15 @@ impl Taken {
         }
     }
 
-    /// Allocates for one network, and notes it as taken. A subnet that the user asked for may overlap
+    /// Allocates for one network, and notes it as taken. `last_vni` is the one that was chosen last: those that
+    /// are pinned are not in the row. A subnet that the user asked for may overlap
     /// others: overlays are apart by VNI. Those that are chosen never do.
     pub(super) fn allocate(
         &mut self,
         state: &State,
         cluster: &Cluster,
         network: &Network,
-        last_vni: Option<u32>,
+        last_vni: &mut Option<u32>,
     ) -> Result<NetworkAllocation, NetworkError> {
         check_network(state, &network.spec)?;
         let mut configs: Vec<_> = asked_subnets(&network.spec)?.into_iter().cloned().collect();
@@ -125,15 +126,17 @@ impl Taken {
         let pinned = pinned_vnis(&network.spec)?;
         let mut vnis = self.vnis.clone();
         vnis.extend(&pinned);
-        let mut last_vni = last_vni;
         let mut subnets = Vec::with_capacity(configs.len());
         for (nth, config) in configs.iter().enumerate() {
             let vni = match pinned.get(nth) {
                 Some(vni) => *vni,
-                None => free_vni(&vnis, last_vni).ok_or(NetworkError::NoVni)?,
+                None => {
+                    let next = free_vni(&vnis, *last_vni).ok_or(NetworkError::NoVni)?;
+                    *last_vni = Some(next);
+                    next
+                }
             };
             vnis.insert(vni);
-            last_vni = Some(vni);
             subnets.push(subnet_of(config, vni));
         }
         self.vnis = vnis;
@@ -305,12 +308,14 @@ mod tests {
         };
         let subnets = ["10.7.0.0/24", "10.5.0.9/24", "10.6.0.0/16"];
         let mut network = Network {
-            spec: spec(&subnets, Some("4098")),
+            spec: spec(&subnets, Some("70000")),
             ..Network::default()
         };
         network.spec.ipam.config[1].gateway = Some("10.5.0.7".parse().unwrap());
+        let mut last = Some(4096);
         let mut allocate = |network: &Network| {
-            let given = taken.allocate(&state, &cluster("10.0.0.0/8", 24), network, Some(4096));
+            let cluster = cluster("10.0.0.0/8", 24);
+            let given = taken.allocate(&state, &cluster, network, &mut last);
             let given = given.unwrap();
             let shown = |s: &SubnetAllocation| format!("{} {} {}", s.vni, s.subnet, s.gateway);
             (
@@ -319,13 +324,13 @@ mod tests {
             )
         };
         let first = [
-            "4098 10.7.0.0/24 10.7.0.1",
-            "4099 10.5.0.0/24 10.5.0.7",
-            "4100 10.6.0.0/16 10.6.0.1",
+            "70000 10.7.0.0/24 10.7.0.1",
+            "4098 10.5.0.0/24 10.5.0.7",
+            "4099 10.6.0.0/16 10.6.0.1",
         ];
-        assert_eq!(allocate(&network), (4098, first.map(String::from).to_vec()));
+        assert_eq!(allocate(&network), (70_000, first.map(String::from).to_vec()));
         let (vni, _) = allocate(&Network::default());
-        assert_eq!(vni, 4101, "none is given twice");
+        assert_eq!(vni, 4100, "after those that were chosen");
     }
 
     #[test]
@@ -378,7 +383,7 @@ mod tests {
             for _ in 0..wanted {
                 let before = taken.subnets.clone();
                 let Ok(given) =
-                    taken.allocate(&State::default(), &cluster, &Network::default(), None)
+                    taken.allocate(&State::default(), &cluster, &Network::default(), &mut None)
                 else { break };
                 let given = given.subnets[0];
                 prop_assert!(cluster.default_addr_pool[0].contains(&given.subnet));
