@@ -60,11 +60,7 @@ pub fn is_tasks(endpoint: &Endpoint) -> bool {
 /// task's. Such a container comes to networks and leaves them while it runs, and is to know names for as
 /// long as it is on any of them: so each has a route, and the longest that is there has the packets. Two of
 /// one length would exclude each other. `None`: the container is on more networks than there are lengths.
-pub(super) fn free_dns_prefix(
-    stored: &Stored,
-    id: &str,
-    endpoint: &StoredEndpoint,
-) -> Option<u8> {
+pub(super) fn free_dns_prefix(stored: &Stored, id: &str, endpoint: &StoredEndpoint) -> Option<u8> {
     let beside = stored
         .endpoints
         .iter()
@@ -86,11 +82,7 @@ pub(super) fn free_dns_prefix(
 ///
 /// Endpoints join one by one, so they are taken from the managers' word rather than from who has come so
 /// far.
-pub fn takes_default_route(
-    desired: &Desired,
-    task: &Endpoint,
-    endpoint: &StoredEndpoint,
-) -> bool {
+pub fn takes_default_route(desired: &Desired, task: &Endpoint, endpoint: &StoredEndpoint) -> bool {
     let rank = |network: &str, address: Ipv4Addr| {
         let found = desired.networks.get(network);
         (

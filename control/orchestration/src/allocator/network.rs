@@ -328,7 +328,10 @@ mod tests {
             "4098 10.5.0.0/24 10.5.0.7",
             "4099 10.6.0.0/16 10.6.0.1",
         ];
-        assert_eq!(allocate(&network), (70_000, first.map(String::from).to_vec()));
+        assert_eq!(
+            allocate(&network),
+            (70_000, first.map(String::from).to_vec())
+        );
         let (vni, _) = allocate(&Network::default());
         assert_eq!(vni, 4100, "after those that were chosen");
     }
