@@ -13,6 +13,7 @@ pub mod agent;
 pub mod api;
 mod blocking;
 pub mod clock;
+mod exchange;
 pub mod identity;
 pub mod manager;
 pub mod metrics;

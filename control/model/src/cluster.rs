@@ -67,7 +67,7 @@ pub struct RaftMember {
 pub struct RootCa {
     /// The root certificate; the digest in the join tokens is of these bytes.
     pub cert_pem: String,
-    /// Its key. Never leaves the managers.
+    /// Its key. Never leaves the managers; "" if external authorities alone have it.
     pub key_pem: String,
 }
 
@@ -250,7 +250,8 @@ pub struct ExternalCa {
     pub url: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
-    #[serde(rename = "CACert", skip_serializing_if = "String::is_empty")]
+    /// PEM of the root that it signs for; "" for the cluster's own.
+    #[serde(rename = "CACert")]
     pub ca_cert: String,
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     agent::attachments::Attachments,
+    identity::ExternalCas,
     manager::{Events, LogOptions, LogRecord, LogSelector, LogsError, Manager, Progress},
     node::{InitRequest, JoinRequest, Membership, NodeError, RemoteManager},
     raft::{Leadership, Member as RaftMember, ProposeError},
@@ -34,7 +35,7 @@ pub trait Member: Send + Sync + 'static {
     fn leader_channel(&self) -> BoxFuture<'_, Result<Channel, NodeError>>;
 }
 
-/// The replicated store, and what else the leader has: [`Manager`], or one in memory.
+/// The replicated store, and what else the leader has: [`Seated`], or one in memory.
 pub trait Store: Send + Sync + 'static {
     /// See [`crate::raft::Raft::state`].
     fn state(&self) -> State;
@@ -56,6 +57,8 @@ pub trait Store: Send + Sync + 'static {
     fn kernels(&self) -> BTreeMap<String, Progress>;
     /// See [`Manager::events`].
     fn events(&self) -> Events;
+    /// Asks the swarm's external CAs.
+    fn external_cas(&self) -> ExternalCas;
     /// See [`Manager::service_logs`].
     fn logs(
         &self,
@@ -64,45 +67,57 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<mpsc::Receiver<LogRecord>, LogsError>>;
 }
 
-impl Store for Manager {
+/// The manager of this node, with what it needs of the node.
+pub struct Seated {
+    /// The manager.
+    pub manager: Manager,
+    /// By this node's certificate.
+    pub external_cas: ExternalCas,
+}
+
+impl Store for Seated {
     fn state(&self) -> State {
-        self.raft().state()
+        self.manager.raft().state()
     }
 
     fn watch(&self) -> watch::Receiver<State> {
-        self.raft().watch()
+        self.manager.raft().watch()
     }
 
     fn linearizable(&self) -> BoxFuture<'_, Result<State, ProposeError>> {
-        Box::pin(self.raft().linearizable())
+        Box::pin(self.manager.raft().linearizable())
     }
 
     fn propose(&self, actions: Vec<Action>) -> BoxFuture<'_, Result<Applied, ProposeError>> {
-        Box::pin(self.raft().propose(actions))
+        Box::pin(self.manager.raft().propose(actions))
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.raft().leadership()
+        self.manager.raft().leadership()
     }
 
     fn members(&self) -> Vec<RaftMember> {
-        self.raft().members()
+        self.manager.raft().members()
     }
 
     fn reachable(&self, raft_id: u64) -> bool {
-        self.raft().reachable(raft_id)
+        self.manager.raft().reachable(raft_id)
     }
 
     fn problems_of_service(&self, service_id: &str) -> String {
-        self.problems_of_service(service_id)
+        self.manager.problems_of_service(service_id)
     }
 
     fn kernels(&self) -> BTreeMap<String, Progress> {
-        self.kernels()
+        self.manager.kernels()
     }
 
     fn events(&self) -> Events {
-        self.events()
+        self.manager.events()
+    }
+
+    fn external_cas(&self) -> ExternalCas {
+        self.external_cas.clone()
     }
 
     fn logs(
@@ -110,6 +125,6 @@ impl Store for Manager {
         selector: LogSelector,
         options: LogOptions,
     ) -> BoxFuture<'_, Result<mpsc::Receiver<LogRecord>, LogsError>> {
-        Box::pin(self.service_logs(selector, options))
+        Box::pin(self.manager.service_logs(selector, options))
     }
 }

@@ -33,7 +33,7 @@ mod version;
 
 pub use cluster::Forwarded;
 pub(crate) use json::word;
-pub use member::{Member, Store};
+pub use member::{Member, Seated, Store};
 pub use server::serve;
 
 use crate::{

@@ -11,7 +11,6 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use skein_model::{Action, Cluster, ClusterSpec, Object};
 use std::sync::Arc;
-use tonic::Code;
 
 pub async fn init(State(local): State<Local>, body: Body) -> Result<Response, ApiError> {
     let request: InitRequest = json::parse_as(&body::read(body).await?)?;
@@ -96,8 +95,10 @@ pub async fn update(
     let state = leader.read().await?;
     let mut cluster = Cluster::clone(cluster(&state)?);
     cluster.meta.version = version;
-    identity::apply_spec(&mut cluster, spec, unlock, clock::now())
-        .map_err(|message| ApiError::rpc(Code::InvalidArgument, message))?;
+    let external_cas = leader.store.external_cas();
+    identity::apply_spec(&mut cluster, spec, unlock, &external_cas, clock::now())
+        .await
+        .map_err(|error| ApiError::rpc(error.code(), error))?;
     identity::rotate_tokens(&mut cluster, worker, manager);
     leader.write(Action::Update(Object::from(cluster))).await?;
     Ok(StatusCode::OK)
@@ -115,12 +116,8 @@ fn parse_spec(body: &[u8]) -> Result<ClusterSpec, ApiError> {
         "" => spec.name = "default".into(),
         _ => return Err(ApiError::invalid("swarm spec must be named \"default\"")),
     }
-    let cfssl = |protocol: &str| protocol.eq_ignore_ascii_case("cfssl");
-    let mut external = spec.ca_config.external_cas.iter();
-    if let Some(other) = external.find(|ca| !cfssl(&ca.protocol)) {
-        let message = format!("invalid protocol: {:?}", other.protocol);
-        return Err(ApiError::invalid(message));
-    }
+    identity::normalize_external_cas(&mut spec.ca_config)
+        .map_err(|error| ApiError::invalid(error.to_string()))?;
     Ok(spec)
 }
 

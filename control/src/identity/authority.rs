@@ -5,12 +5,12 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SubjectPublicKeyInfo,
+    PublicKeyData as _, SubjectPublicKeyInfo,
 };
 use skein_model::{NodeRole, RootCa, Timestamp, TlsInfo};
 use std::time::Duration;
 use time::OffsetDateTime;
-use x509_parser::{asn1_rs::Tag, x509::X509Name};
+use x509_parser::{asn1_rs::Tag, certificate::X509Certificate, x509::X509Name};
 
 /// How long a root certificate is good: 20 years of 365 days.
 const ROOT_VALIDITY: time::Duration = time::Duration::days(7300);
@@ -87,6 +87,18 @@ pub fn key_and_request() -> Result<KeyAndRequest, AuthorityError> {
     })
 }
 
+/// Whom a node's certificate names: the cluster's ID (O), the node's (CN), its role (OU).
+pub type Named<'a> = (&'a str, &'a str, NodeRole);
+
+/// The names that a node's certificate is good for as a server's.
+pub(super) fn host_names(node_id: &str, role: NodeRole) -> Vec<String> {
+    let mut names = vec![role_ou(role).to_owned(), node_id.to_owned()];
+    if role == NodeRole::Manager {
+        names.push(ROOT_NAME.to_owned());
+    }
+    names
+}
+
 /// Signs a node's certificate. Nothing of the request counts but its public key. `validity` is the
 /// cluster's `NodeCertExpiry`.
 ///
@@ -95,20 +107,15 @@ pub fn key_and_request() -> Result<KeyAndRequest, AuthorityError> {
 pub fn sign(
     root: &RootCa,
     csr_pem: &str,
-    (cluster_id, node_id, role): (&str, &str, NodeRole),
+    (cluster_id, node_id, role): Named<'_>,
     validity: Duration,
     now: Timestamp,
 ) -> Result<String, AuthorityError> {
-    let request = CertificateSigningRequestParams::from_pem(csr_pem)
-        .map_err(failed("read the certificate request"))?;
+    let request = read_request(csr_pem)?;
     let failed = failed("sign the certificate");
     let root_key = KeyPair::from_pem(&root.key_pem).map_err(&failed)?;
     let issuer = Issuer::from_ca_cert_pem(&root.cert_pem, root_key).map_err(&failed)?;
-    let mut names = vec![role_ou(role).to_owned(), node_id.to_owned()];
-    if role == NodeRole::Manager {
-        names.push(ROOT_NAME.to_owned());
-    }
-    let mut params = CertificateParams::new(names).map_err(&failed)?;
+    let mut params = CertificateParams::new(host_names(node_id, role)).map_err(&failed)?;
     params.distinguished_name = DistinguishedName::new();
     for (kind, value) in [
         (DnType::OrganizationName, cluster_id),
@@ -131,6 +138,19 @@ pub fn sign(
         .signed_by(&request.public_key, &issuer)
         .map_err(&failed)?;
     Ok(certificate.pem())
+}
+
+fn read_request(csr_pem: &str) -> Result<CertificateSigningRequestParams, AuthorityError> {
+    CertificateSigningRequestParams::from_pem(csr_pem)
+        .map_err(failed("read the certificate request"))
+}
+
+/// The bits of the public key of a request, which is checked to hold the private one.
+///
+/// # Errors
+/// The request is broken.
+pub(super) fn request_key(csr_pem: &str) -> Result<Vec<u8>, AuthorityError> {
+    Ok(read_request(csr_pem)?.public_key.der_bytes().to_vec())
 }
 
 /// From when to when a certificate is good.
@@ -182,28 +202,49 @@ fn shown(root_pem: &str, issuer_pem: &[u8]) -> Result<TlsInfo, AuthorityError> {
     })
 }
 
+const LINK: &str = "link the new root certificate to the old one";
+
 /// The intermediate by which those who trust `old` come to trust what `next` signs: the name and the
 /// key of `next`, signed by `old`.
 ///
 /// # Errors
 /// One of them is broken, or the name is of a kind that cannot be copied.
 pub fn cross_sign(old: &RootCa, next: &RootCa, now: Timestamp) -> Result<String, AuthorityError> {
-    const WHAT: &str = "link the new root certificate to the old one";
     let (_, pem) =
-        x509_parser::pem::parse_x509_pem(next.cert_pem.as_bytes()).map_err(failed(WHAT))?;
-    let certificate = pem.parse_x509().map_err(failed(WHAT))?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = copied_name(certificate.subject()).map_err(failed(WHAT))?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        x509_parser::pem::parse_x509_pem(next.cert_pem.as_bytes()).map_err(failed(LINK))?;
+    let certificate = pem.parse_x509().map_err(failed(LINK))?;
+    let mut params = link_params(&certificate)?;
     let now = moment(now);
     params.not_before = now - BACKDATE;
     params.not_after = now + ROOT_VALIDITY;
-    let key = SubjectPublicKeyInfo::from_der(certificate.public_key().raw).map_err(failed(WHAT))?;
-    let old_key = KeyPair::from_pem(&old.key_pem).map_err(failed(WHAT))?;
-    let issuer = Issuer::from_ca_cert_pem(&old.cert_pem, old_key).map_err(failed(WHAT))?;
-    let linked = params.signed_by(&key, &issuer).map_err(failed(WHAT))?;
+    let key = SubjectPublicKeyInfo::from_der(certificate.public_key().raw).map_err(failed(LINK))?;
+    let old_key = KeyPair::from_pem(&old.key_pem).map_err(failed(LINK))?;
+    let issuer = Issuer::from_ca_cert_pem(&old.cert_pem, old_key).map_err(failed(LINK))?;
+    let linked = params.signed_by(&key, &issuer).map_err(failed(LINK))?;
     Ok(linked.pem())
+}
+
+/// What a link to `certificate` says of it.
+fn link_params(certificate: &X509Certificate<'_>) -> Result<CertificateParams, AuthorityError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = copied_name(certificate.subject()).map_err(failed(LINK))?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+/// What another authority is asked for that is to link `next` to a root of which only it has the key: a
+/// request (PEM) with the name and the key of `next`.
+///
+/// # Errors
+/// `next` is broken, or the name is of a kind that cannot be copied.
+pub(super) fn link_request(next: &RootCa) -> Result<String, AuthorityError> {
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(next.cert_pem.as_bytes()).map_err(failed(LINK))?;
+    let params = link_params(&pem.parse_x509().map_err(failed(LINK))?)?;
+    let key = KeyPair::from_pem(&next.key_pem).map_err(failed(LINK))?;
+    let request = params.serialize_request(&key).map_err(failed(LINK))?;
+    request.pem().map_err(failed(LINK))
 }
 
 /// A part of a name in the form that Swarm's certificates have: clients compare the bytes.
@@ -257,6 +298,15 @@ pub fn import_root(cert_pem: &str, key_pem: &str) -> Result<RootCa, AuthorityErr
 
 fn failed_with(reason: &str) -> AuthorityError {
     failed(IMPORT)(reason)
+}
+
+/// Whether a certificate may sign others.
+///
+/// # Errors
+/// It is not a certificate.
+pub(super) fn is_ca(cert_pem: &str) -> Result<bool, AuthorityError> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(failed(IMPORT))?;
+    Ok(pem.parse_x509().map_err(failed(IMPORT))?.is_ca())
 }
 
 /// Certificates in the one form that digests are taken of.

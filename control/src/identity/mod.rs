@@ -1,9 +1,12 @@
 //! The cluster's identity: root certificate, node certificates, join tokens.
 //!
 //! A node's certificate carries its ID (CN), its role (OU) and the cluster's ID (O). The root's key
-//! is in the store, so that every manager can sign.
+//! is in the store, so that every manager can sign; or no manager has it, and an external authority signs
+//! ([`ExternalCas`]).
 
 mod authority;
+mod ca_config;
+mod external;
 mod files;
 mod keyfile;
 mod rotation;
@@ -14,16 +17,23 @@ mod token;
 mod vault;
 
 pub use authority::{
-    AuthorityError, KeyAndRequest, certificate_count, create_root, cross_sign, import_root,
+    AuthorityError, KeyAndRequest, Named, certificate_count, create_root, cross_sign, import_root,
     issuer_of, key_and_request, normal_pem, sign, tls_info, validity,
+};
+use authority::{host_names, is_ca};
+#[cfg(test)]
+pub(crate) use ca_config::apply_alone;
+pub use external::{
+    ExternalCas, ExternalError, InvalidProtocol, Signer, normalize as normalize_external_cas,
+    signer,
 };
 pub(crate) use files::write_private;
 pub use files::{Identity, IdentityError};
 pub use keyfile::KeyFileError;
-pub use rotation::{apply_ca_config, finish_rotation, is_converted, rotate_tokens, wanted_issuer};
+pub use rotation::{finish_rotation, is_converted, rotate_tokens, wanted_issuer};
 pub use seal::{CannotOpen, InvalidUnlockKey, SecretKey};
 pub use service::CaService;
-pub use spec::{apply_spec, cert_expiry};
+pub use spec::{SpecError, apply_spec, cert_expiry};
 pub use token::{InvalidToken, JoinToken};
 pub use vault::{LogKeys, Stored, Vault};
 

@@ -1,10 +1,12 @@
 //! The gRPC service from which nodes get certificates.
 
-use super::{AuthorityError, JoinToken, cert_expiry, sign};
+use super::{
+    AuthorityError, ExternalCas, ExternalError, JoinToken, Signer, cert_expiry, sign, signer,
+};
 use crate::{
     clock,
     raft::{Raft, RaftSlot},
-    rpc::PeerIdentity,
+    rpc::{PeerIdentity, awaits_ca},
 };
 use skein_model::{
     Action, Availability, Cluster, Node, NodeDescription, NodeRole, NodeSpec, NodeState,
@@ -21,16 +23,60 @@ use tonic::{Request, Response, Status};
 #[derive(Clone)]
 pub struct CaService {
     raft: RaftSlot,
+    external_cas: ExternalCas,
 }
 
 impl CaService {
-    /// Signs with what is in the store of `raft`.
-    pub fn new(raft: RaftSlot) -> Self {
-        Self { raft }
+    /// Signs with what is in the store of `raft`, or has it signed by the external CAs named there.
+    pub fn new(raft: RaftSlot, external_cas: ExternalCas) -> Self {
+        Self { raft, external_cas }
     }
 
     fn raft(&self) -> Result<&Raft, Status> {
         self.raft.get()
+    }
+
+    /// A node's certificate; while the root changes of the new one, with what links it to the old one.
+    async fn certificate(
+        &self,
+        cluster: &Cluster,
+        csr_pem: &str,
+        node_id: &str,
+        role: NodeRole,
+    ) -> Result<String, Status> {
+        let named = (&*cluster.id, node_id, role);
+        let current = &cluster.root_ca;
+        let (root, link) = match &cluster.root_rotation {
+            Some(rotation) => (&rotation.root, rotation.cross_signed_pem.as_str()),
+            None => (current, ""),
+        };
+        let signed = match signer(cluster) {
+            Signer::Own(root) => {
+                let validity = cert_expiry(&cluster.spec);
+                let signed = sign(root, csr_pem, named, validity, clock::now());
+                signed.map_err(|error: AuthorityError| Status::invalid_argument(error.to_string()))
+            }
+            Signer::External(urls) => {
+                let roots = (&*root.cert_pem, &*current.cert_pem);
+                let issued = self.external_cas.issue(&urls, roots, csr_pem, named).await;
+                issued.map_err(|error| unsigned(&error))
+            }
+            Signer::Nobody => {
+                let reason = "the managers do not have its key, and no external CA is configured \
+                              for it: name one with \"docker swarm update --external-ca\"";
+                Err(unsigned(&ExternalError::Away(reason.to_owned())))
+            }
+        };
+        Ok(signed? + link)
+    }
+}
+
+/// What is said to a node that gets no certificate, as the external CAs give none.
+fn unsigned(error: &ExternalError) -> Status {
+    let message = format!("the swarm's external CA does not sign the certificate: {error}");
+    match error {
+        ExternalError::Away(_) => awaits_ca(message),
+        ExternalError::Refused(_) => Status::failed_precondition(message),
     }
 }
 
@@ -73,7 +119,9 @@ impl ca_server::Ca for CaService {
             ..Node::default()
         };
         let node_id = node.id.clone();
-        let certificate_pem = certificate(cluster, &request.csr_pem, &node_id, role)?;
+        let certificate_pem = self
+            .certificate(cluster, &request.csr_pem, &node_id, role)
+            .await?;
         raft.propose(vec![Action::Create(node.into())]).await?;
         tracing::info!(node = node_id, ?role, "a node joined the swarm");
         Ok(Response::new(JoinResponse {
@@ -95,8 +143,9 @@ impl ca_server::Ca for CaService {
         })?;
         // The role the node has now, not the one it asks for.
         let (role, csr) = (node.role, &request.get_ref().csr_pem);
+        let signed = self.certificate(cluster(&state)?, csr, &peer.node_id, role);
         Ok(Response::new(RenewResponse {
-            certificate_pem: certificate(cluster(&state)?, csr, &peer.node_id, role)?,
+            certificate_pem: signed.await?,
             role: role_name(role).into(),
         }))
     }
@@ -175,27 +224,4 @@ fn role_name(role: NodeRole) -> &'static str {
         NodeRole::Worker => "worker",
         NodeRole::Manager => "manager",
     }
-}
-
-fn certificate(
-    cluster: &Cluster,
-    csr_pem: &str,
-    node_id: &str,
-    role: NodeRole,
-) -> Result<String, Status> {
-    // While the root changes the new one signs, and what links it to the old one goes along.
-    let (root, link) = match &cluster.root_rotation {
-        Some(rotation) => (&rotation.root, rotation.cross_signed_pem.as_str()),
-        None => (&cluster.root_ca, ""),
-    };
-    let signed = sign(
-        root,
-        csr_pem,
-        (&cluster.id, node_id, role),
-        cert_expiry(&cluster.spec),
-        clock::now(),
-    );
-    let signed =
-        signed.map_err(|error: AuthorityError| Status::invalid_argument(error.to_string()))?;
-    Ok(signed + link)
 }

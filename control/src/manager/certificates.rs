@@ -72,7 +72,7 @@ pub(super) fn tend(draft: &mut Draft, wanted: &mut Wanted) -> Option<Timestamp> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{apply_ca_config, create_root, tls_info};
+    use crate::identity::{apply_alone, create_root, tls_info};
     use skein_model::{Action, CaConfig, Proposal};
     use std::time::Duration;
 
@@ -92,7 +92,7 @@ mod tests {
             ..CaConfig::default()
         };
         let old = tls_info(&cluster.root_ca.cert_pem).unwrap();
-        apply_ca_config(&mut cluster, force, at(0)).unwrap();
+        apply_alone(&mut cluster, force, at(0)).unwrap();
         cluster.removed_nodes.insert("gone".into(), at(100));
         let new = wanted_issuer(&cluster).unwrap();
         let nodes = (0..BATCH + 2).map(|n| {

@@ -5,7 +5,7 @@ use super::{
     address::data_path_port,
     request::{InitRequest, merge_spec},
 };
-use crate::identity::{apply_spec, create_root, rotate_tokens, tls_info};
+use crate::identity::{SpecError, create_root, normalize_external_cas, rotate_tokens, tls_info};
 use ipnet::Ipv4Net;
 use skein_model::{
     Action, Availability, Cluster, ClusterSpec, DEFAULT_IPAM, Ipam, Network, NetworkSpec, Node,
@@ -27,7 +27,7 @@ pub(super) struct Choices {
     pools: Vec<Ipv4Net>,
     subnet_size: u8,
     data_path_port: u16,
-    spec: ClusterSpec,
+    pub spec: ClusterSpec,
     availability: Availability,
 }
 
@@ -40,11 +40,16 @@ pub(super) fn check_name(request: &InitRequest) -> Result<(), NodeError> {
     Err(NodeError::invalid("swarm spec must be named \"default\""))
 }
 
-/// What the managers would say of a bad spec.
-pub(super) fn invalid_argument(message: String) -> NodeError {
-    NodeError::invalid(format!(
-        "error updating cluster settings: rpc error: code = InvalidArgument desc = {message}"
-    ))
+/// What the managers would say of a spec that does not come into force.
+pub(super) fn refused(error: &SpecError) -> NodeError {
+    let message = format!(
+        "error updating cluster settings: rpc error: code = {:?} desc = {error}",
+        error.code()
+    );
+    match error {
+        SpecError::Invalid(_) => NodeError::invalid(message),
+        SpecError::Failed(_) => NodeError::internal(message),
+    }
 }
 
 /// Checks the choices of a request.
@@ -53,18 +58,8 @@ pub(super) fn check(request: &InitRequest) -> Result<Choices, NodeError> {
     let mut spec = merge_spec(&request.spec)
         .map_err(|error| NodeError::invalid(format!("invalid swarm spec: {error}")))?;
     spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
-    let cfssl = |protocol: &str| protocol.eq_ignore_ascii_case("cfssl");
-    if let Some(other) = spec
-        .ca_config
-        .external_cas
-        .iter()
-        .find(|ca| !cfssl(&ca.protocol))
-    {
-        return Err(NodeError::invalid(format!(
-            "invalid protocol: {:?}",
-            other.protocol
-        )));
-    }
+    normalize_external_cas(&mut spec.ca_config)
+        .map_err(|error| NodeError::invalid(error.to_string()))?;
     let subnet_size = match request.subnet_size {
         0 => SUBNET_SIZE_DEFAULT,
         1..=SUBNET_SIZE_MAX => u8::try_from(request.subnet_size).unwrap_or(SUBNET_SIZE_DEFAULT),
@@ -107,9 +102,9 @@ pub(super) struct Founder {
     pub architecture: String,
 }
 
-/// The objects of a new swarm whose only node is the founder.
+/// The objects of a new swarm whose only node is the founder; its spec is not in force yet.
 pub(super) fn found(
-    choices: Choices,
+    choices: &Choices,
     founder: Founder,
     now: Timestamp,
 ) -> Result<(Cluster, Node, Vec<Network>), NodeError> {
@@ -147,7 +142,7 @@ pub(super) fn found(
     };
     let mut cluster = Cluster {
         id: new_id(&mut rng),
-        default_addr_pool: choices.pools,
+        default_addr_pool: choices.pools.clone(),
         subnet_size: choices.subnet_size,
         data_path_port: choices.data_path_port,
         root_ca,
@@ -155,7 +150,6 @@ pub(super) fn found(
         managers: BTreeMap::from([(node_id, member)]),
         ..Cluster::default()
     };
-    apply_spec(&mut cluster, choices.spec, false, now).map_err(invalid_argument)?;
     rotate_tokens(&mut cluster, true, true);
     let network = |spec| Network {
         id: new_id(&mut rand::rng()),
@@ -207,7 +201,7 @@ mod tests {
             architecture: "x86_64".into(),
         };
         let at = Timestamp::from_unix_nanos(1);
-        let (cluster, node, networks) = found(choices, founder, at).unwrap();
+        let (cluster, node, networks) = found(&choices, founder, at).unwrap();
         let actions = actions(cluster, node, networks);
         let mut state = State::default();
         state.apply(1, &Proposal { at, actions }).unwrap();

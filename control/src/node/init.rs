@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     clock,
-    identity::{Identity, SecretKey, Vault, cert_expiry, key_and_request, sign},
+    identity::{
+        ExternalCas, Identity, SecretKey, Vault, apply_spec, cert_expiry, key_and_request, sign,
+    },
     raft::Raft,
 };
 use skein_model::{Cluster, NodeRole};
@@ -60,8 +62,13 @@ impl Node {
             architecture: system.machine().to_string_lossy().into_owned(),
         };
         let now = clock::now();
-        let (cluster, node, networks) = founding::found(choices, founder, now)?;
-        let identity = founder_identity(&cluster, &node.id)?;
+        let (mut cluster, node, networks) = founding::found(&choices, founder, now)?;
+        let identity = founder_identity(&cluster, &node.id, cert_expiry(&choices.spec))?;
+        let credentials = credentials(identity.clone())?;
+        let external_cas = ExternalCas::new(credentials.clone());
+        apply_spec(&mut cluster, choices.spec, false, &external_cas, now)
+            .await
+            .map_err(|error| founding::refused(&error))?;
         let saved = Saved {
             listen: addresses.listen,
             advertise: Some(advertise),
@@ -79,7 +86,6 @@ impl Node {
             kept.vault.set_lock_key(lock, 0).map_err(internal)
         })
         .await?;
-        let credentials = credentials(identity.clone())?;
         let seat = Seat::take(&kept, founding::FOUNDER_RAFT_ID, credentials.clone()).await?;
         let node_id = node.id.clone();
         let objects = founding::actions(cluster, node, networks);
@@ -113,13 +119,17 @@ impl Node {
     }
 }
 
-fn founder_identity(cluster: &Cluster, node_id: &str) -> Result<Identity, NodeError> {
+fn founder_identity(
+    cluster: &Cluster,
+    node_id: &str,
+    validity: Duration,
+) -> Result<Identity, NodeError> {
     let pair = key_and_request().map_err(internal)?;
     let certificate = sign(
         &cluster.root_ca,
         &pair.csr_pem,
         (&cluster.id, node_id, NodeRole::Manager),
-        cert_expiry(&cluster.spec),
+        validity,
         clock::now(),
     );
     let certificate = certificate.map_err(internal)?;

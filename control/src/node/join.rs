@@ -78,7 +78,11 @@ impl Node {
         addresses: &Addresses,
         attempt: &CancellationToken,
     ) -> Result<(), NodeError> {
-        let identity = joining::obtain(remote, token, availability).await?;
+        let waits = |reason: &str| {
+            tracing::warn!(reason, "waiting for a certificate, to join the swarm");
+            self.note_trouble(attempt, reason);
+        };
+        let identity = joining::obtain(remote, token, availability, waits).await?;
         let joined = self
             .take_place(identity.clone(), remote, addresses, attempt)
             .await;

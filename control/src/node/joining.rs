@@ -4,7 +4,7 @@ use super::NodeError;
 use crate::{
     identity::{Identity, JoinToken, key_and_request},
     rpc::{
-        Credentials, LEADER_METADATA, Managers, RemoteManager, anonymous_channel,
+        self, Credentials, LEADER_METADATA, Managers, RemoteManager, anonymous_channel,
         unverified_channel,
     },
 };
@@ -13,7 +13,7 @@ use skein_proto::node::{
     GetRootCertificateRequest, JoinRequest, JoinResponse, WithdrawRequest, ca_client::CaClient,
 };
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 
 /// Attempts to reach a manager, and the pause between them.
@@ -23,18 +23,26 @@ const RETRY: Duration = Duration::from_secs(2);
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// For a place to be given back, on top of what the join itself took: the user waits for its error.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long a node waits for an external certificate authority that is away: as long as it takes to notice and
+/// to mend it. A user who waits no longer leaves the swarm again.
+const CA_WAIT: Duration = Duration::from_secs(3600);
+/// Between two attempts then: the first pause, which doubles, and the longest, Swarm's.
+const CA_RETRY_MIN: Duration = Duration::from_secs(1);
+const CA_RETRY_MAX: Duration = Duration::from_secs(10);
 /// Pause when a manager was sent on to the leader, or none leads at the moment.
 const REDIRECT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Asks the manager at `address` (`host:port`), and the leader it names, for a certificate. The manager
-/// then knows a node that it waits for.
+/// then knows a node that it waits for. `waits` is told why it takes longer: the cluster's external
+/// certificate authority is away.
 ///
 /// # Errors
-/// The token is not the cluster's, or no manager answers.
+/// The token is not the cluster's, no manager answers, or none signs.
 pub async fn obtain(
     address: &str,
     token: &JoinToken,
     availability: Availability,
+    waits: impl Fn(&str),
 ) -> Result<Identity, NodeError> {
     let root_pem = root_certificate(address, token).await?;
     let pair = key_and_request().map_err(|error| NodeError::internal(error.to_string()))?;
@@ -43,7 +51,7 @@ pub async fn obtain(
         csr_pem: pair.csr_pem,
         availability: availability.name().into(),
     };
-    let joined = join(address, &root_pem, request).await?;
+    let joined = join(address, &root_pem, request, waits).await?;
     Identity::new(root_pem, joined.certificate_pem, pair.key_pem)
         .map_err(|error| NodeError::internal(error.to_string()))
 }
@@ -116,9 +124,11 @@ async fn join(
     address: &str,
     root_pem: &str,
     request: JoinRequest,
+    waits: impl Fn(&str),
 ) -> Result<JoinResponse, NodeError> {
     let mut target = address.to_owned();
     let mut attempt = 1;
+    let (begun, mut ca_retry) = (Instant::now(), CA_RETRY_MIN);
     loop {
         let channel = anonymous_channel(&target, root_pem);
         let channel = channel.map_err(|error| NodeError::unavailable(error.to_string()))?;
@@ -127,7 +137,14 @@ async fn join(
             Ok(response) => return Ok(response),
             Err(status) => status,
         };
-        if status.code() != Code::Unavailable {
+        let awaits_ca = rpc::is_awaiting_ca(&status);
+        if awaits_ca && begun.elapsed() < CA_WAIT {
+            waits(status.message());
+            tokio::time::sleep(ca_retry).await;
+            ca_retry = (ca_retry * 2).min(CA_RETRY_MAX);
+            continue;
+        }
+        if awaits_ca || status.code() != Code::Unavailable {
             let message = format!(
                 "rpc error: code = {:?} desc = {}",
                 status.code(),

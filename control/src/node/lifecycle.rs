@@ -151,6 +151,14 @@ impl Node {
         place.attempt.clone()
     }
 
+    /// Notes why an attempt takes longer, for users to see, unless it was ended meanwhile.
+    pub(super) fn note_trouble(&self, attempt: &CancellationToken, reason: &str) {
+        let mut place = self.inner.place.write();
+        if !attempt.is_cancelled() {
+            reason.clone_into(&mut place.membership.error);
+        }
+    }
+
     /// Notes that an attempt succeeded, unless it was ended meanwhile.
     pub(super) async fn settle(
         &self,

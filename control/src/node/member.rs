@@ -3,7 +3,7 @@
 use super::{InitRequest, JoinRequest, Membership, Node, NodeError, RemoteManager};
 use crate::{
     agent::attachments::Attachments,
-    api::{Member, Store},
+    api::{Member, Seated, Store},
 };
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -35,7 +35,11 @@ impl Member for Node {
     }
 
     fn store(&self) -> Option<Arc<dyn Store>> {
-        Some(Arc::new(self.manager()?))
+        let runtime = self.runtime()?;
+        Some(Arc::new(Seated {
+            manager: runtime.manager()?,
+            external_cas: runtime.external_cas.clone(),
+        }))
     }
 
     fn attachments(&self) -> Option<Attachments> {

@@ -79,7 +79,7 @@ pub struct Membership {
     pub is_manager: bool,
     /// "" while inactive.
     pub cluster_id: String,
-    /// Why it is in [`LocalState::Error`].
+    /// Why it is in [`LocalState::Error`], or stays in [`LocalState::Pending`].
     pub error: String,
 }
 

@@ -5,7 +5,7 @@ use crate::{
     agent::Orders,
     clock,
     identity::{Identity, key_and_request},
-    rpc::{Credentials, Managers},
+    rpc::{self, Credentials, Managers},
 };
 use rand::Rng as _;
 use skein_model::Timestamp;
@@ -16,11 +16,15 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 /// Pause after a failed renewal, whoever has asked for it: the first, as short as people wait for a
 /// promotion, and the longest. It doubles, and is jittered, as all nodes renew while the root changes.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
+/// The longest pause where the swarm's external certificate authority is what fails: all nodes wait for one
+/// server then, and go on soon once it is back.
+const CA_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Signing reads from a quorum.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// The part of a certificate's life after which it is renewed: a random point between the two, so
@@ -44,6 +48,35 @@ pub(super) async fn run(mut renewal: Renewal, shutdown: CancellationToken) {
     shutdown.run_until_cancelled(renewal.follow()).await;
 }
 
+/// Why there is no new certificate.
+struct NotRenewed {
+    reason: String,
+    /// How long the next attempt may be put off.
+    retry_max: Duration,
+}
+
+impl From<String> for NotRenewed {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            retry_max: RETRY_MAX,
+        }
+    }
+}
+
+impl From<&Status> for NotRenewed {
+    fn from(status: &Status) -> Self {
+        let retry_max = match rpc::is_awaiting_ca(status) {
+            true => CA_RETRY_MAX,
+            false => RETRY_MAX,
+        };
+        Self {
+            reason: status.message().to_owned(),
+            retry_max,
+        }
+    }
+}
+
 impl Renewal {
     async fn follow(&mut self) {
         let mut failures = 0;
@@ -61,9 +94,9 @@ impl Renewal {
             if pause.is_zero() {
                 match self.renew().await {
                     Ok(()) => (failures, point, forced) = (0, random_point(), false),
-                    Err(error) => {
-                        let retry = retry_delay(failures, rand::rng().random());
-                        tracing::warn!(error, ?retry, "could not renew the node's certificate");
+                    Err(NotRenewed { reason, retry_max }) => {
+                        let retry = retry_delay(failures, rand::rng().random()).min(retry_max);
+                        tracing::warn!(reason, ?retry, "could not renew the node's certificate");
                         failures += 1;
                         forced |= self.pause(retry, &mut failures).await;
                     }
@@ -118,7 +151,7 @@ impl Renewal {
         }
     }
 
-    async fn renew(&self) -> Result<(), String> {
+    async fn renew(&self) -> Result<(), NotRenewed> {
         let pair = key_and_request().map_err(|error| error.to_string())?;
         let channel = self.managers.leader().await;
         let channel = channel.map_err(|error| error.to_string())?;
@@ -127,10 +160,12 @@ impl Renewal {
             csr_pem: pair.csr_pem,
         };
         let call = tokio::time::timeout(CALL_TIMEOUT, client.renew(request)).await;
-        let response = call.map_err(|_| "no answer")?.map_err(|status| {
-            self.managers.redirect(&status);
-            status.message().to_owned()
-        })?;
+        let response = call
+            .map_err(|_| "no answer".to_owned())?
+            .map_err(|status| {
+                self.managers.redirect(&status);
+                NotRenewed::from(&status)
+            })?;
         let root_pem = self.credentials.identity().root_pem;
         let certificate = response.into_inner().certificate_pem;
         let identity = Identity::new(root_pem, certificate, pair.key_pem);

@@ -136,8 +136,15 @@ async fn lead(runtime: &Runtime, request: &InitRequest) -> Result<(), NodeError>
     let mut spec = merge_spec_over(&cluster.spec, &request.spec)
         .map_err(|error| NodeError::invalid(format!("invalid swarm spec: {error}")))?;
     spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
-    identity::apply_spec(&mut cluster, spec, false, clock::now())
-        .map_err(founding::invalid_argument)?;
+    identity::apply_spec(
+        &mut cluster,
+        spec,
+        false,
+        &runtime.external_cas,
+        clock::now(),
+    )
+    .await
+    .map_err(|error| founding::refused(&error))?;
     let update = raft.propose(vec![Action::Update(cluster.into())]);
     update.await.map(drop).map_err(internal)
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     agent::{self, Agent, Orders, attachments::Attachments, engine::Engine, reports::Reports},
     api,
-    identity::{CaService, Identity},
+    identity::{CaService, ExternalCas, Identity},
     manager::Manager,
     raft::{Raft, RaftService},
     rpc::{self, Credentials, Managers, Standing},
@@ -39,6 +39,8 @@ pub(super) struct Runtime {
     pub kept: Kept,
     /// The places of this node's own containers on networks of the swarm.
     pub attachments: Attachments,
+    /// By the node's certificate.
+    pub external_cas: ExternalCas,
     /// Asks for a new certificate now.
     pub renew: Arc<Notify>,
     manager: Arc<RwLock<Option<Part>>>,
@@ -77,6 +79,7 @@ impl Runtime {
         };
         let managers = Managers::new(credentials.clone(), kept.saved().managers);
         let runtime = Self {
+            external_cas: ExternalCas::new(credentials.clone()),
             credentials,
             attachments: Attachments::new(engine.clone(), managers.clone(), Reports::default()),
             managers,
@@ -129,7 +132,10 @@ impl Runtime {
         let shutdown = self.shutdown.child_token();
         let manager = Manager::start(raft.clone(), shutdown.child_token());
         let routes = Routes::new(RaftService::server(slot.clone(), managers.clone()))
-            .add_service(CaServer::new(CaService::new(slot)))
+            .add_service(CaServer::new(CaService::new(
+                slot,
+                self.external_cas.clone(),
+            )))
             .add_service(DispatcherServer::new(manager.dispatcher()))
             .add_service(AttachmentsServer::new(manager.attachments()))
             .add_service(LogsServer::new(manager.logs()))

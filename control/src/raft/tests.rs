@@ -3,7 +3,9 @@
 use super::{foundation::Storage as _, *};
 use crate::{
     clock,
-    identity::{CaService, Identity, LogKeys, SecretKey, create_root, key_and_request, sign},
+    identity::{
+        CaService, ExternalCas, Identity, LogKeys, SecretKey, create_root, key_and_request, sign,
+    },
     rpc::{self, Credentials, Managers, RemoteManager},
 };
 use openraft::RaftLogReader as _;
@@ -414,7 +416,7 @@ async fn who_has_no_token_is_refused_without_a_quorum() {
         token: "nonsense".into(),
         ..JoinRequest::default()
     };
-    let joining = CaService::new(slot);
+    let joining = CaService::new(slot, ExternalCas::new(one.credentials.clone()));
     let refused = timeout(
         PROPOSE_TIMEOUT / 2,
         joining.join(tonic::Request::new(request)),

@@ -1,6 +1,6 @@
 //! Which managers there are, and which one leads.
 
-use super::{Credentials, LEADER_METADATA, RemoteManager, RpcError};
+use super::{Credentials, LEADER_METADATA, RemoteManager, RpcError, is_awaiting_ca};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -135,6 +135,9 @@ impl Managers {
     /// Learns from a failed call: follows its [`LEADER_METADATA`], or turns to the next manager when
     /// the one asked does not answer.
     pub fn redirect(&self, status: &Status) {
+        if is_awaiting_ca(status) {
+            return;
+        }
         let named = status.metadata().get(LEADER_METADATA);
         let mut routes = self.inner.routes.lock();
         if let Some(leader) = named.and_then(|leader| leader.to_str().ok()) {

@@ -6,6 +6,7 @@ mod tls;
 
 pub use managers::Managers;
 pub use server::{Caller, Standing, Standings, serve};
+pub(crate) use tls::verify_node;
 pub use tls::{Credentials, anonymous_channel, unverified_channel};
 
 use crate::raft::{Member, ProposeError};
@@ -20,6 +21,9 @@ pub const LEADER_METADATA: &str = "skein-leader";
 
 /// Metadata of the answer of a manager that does not lead, whether or not it knows who does.
 const NOT_LEADER_METADATA: &str = "skein-not-leader";
+
+/// Metadata of the answer of a leader that could sign, if an external certificate authority would.
+const AWAITS_CA_METADATA: &str = "skein-awaits-ca";
 
 /// Who calls: from the client's certificate. In the extensions of every request that came with one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +83,20 @@ pub fn not_leader(leader: Option<Member>) -> tonic::Status {
 /// Whether the manager that was asked does not lead, so that the request can be sent to another.
 pub fn is_not_leader(status: &tonic::Status) -> bool {
     status.metadata().contains_key(NOT_LEADER_METADATA)
+}
+
+/// The answer of a leader that has no signature, as the swarm's external certificate authority gives none
+/// now: nobody else has one either, and later it may.
+pub fn awaits_ca(reason: impl Into<String>) -> tonic::Status {
+    let mut status = tonic::Status::unavailable(reason);
+    let metadata = status.metadata_mut();
+    metadata.insert(AWAITS_CA_METADATA, MetadataValue::from_static("true"));
+    status
+}
+
+/// Whether the external certificate authority is what has to be waited for.
+pub fn is_awaiting_ca(status: &tonic::Status) -> bool {
+    status.metadata().contains_key(AWAITS_CA_METADATA)
 }
 
 /// The answer of a manager that could not propose, or not read.

@@ -1,16 +1,20 @@
 //! Mutual TLS, with certificates that change while connections live.
 
 use super::RpcError;
-use crate::identity::{Identity, IdentityError, MANAGER_OU};
+use crate::identity::{Identity, IdentityError, MANAGER_OU, role_ou};
 use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
     server::WebPkiClientVerifier,
 };
+use skein_model::{NodeRole, Timestamp};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
@@ -80,6 +84,20 @@ impl Credentials {
         lazy_channel(address, move || current.load().client.clone())
     }
 
+    /// A connector to servers on the web that one of these roots (PEM) vouches for, and that may ask for
+    /// this node's certificate.
+    ///
+    /// # Errors
+    /// A root is broken.
+    pub(crate) fn https(&self, roots_pem: &[&str]) -> Result<TlsConnector, IdentityError> {
+        let identity = self.identity();
+        let client = client_builder()?
+            .with_root_certificates(roots(roots_pem)?)
+            .with_client_auth_cert(certificates(&identity.cert_pem)?, identity.key()?)
+            .map_err(invalid)?;
+        Ok(Arc::new(client).into())
+    }
+
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         self.current.load().server.clone().into()
     }
@@ -87,10 +105,8 @@ impl Credentials {
 
 impl Material {
     fn new(identity: Identity) -> Result<Self, IdentityError> {
-        let roots = roots(&identity.root_pem)?;
-        let chain = CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(invalid)?;
+        let roots = roots(&[&identity.root_pem])?;
+        let chain = certificates(&identity.cert_pem)?;
         let verifier =
             WebPkiClientVerifier::builder_with_provider(roots.clone(), Arc::new(provider()))
                 .allow_unauthenticated()
@@ -123,7 +139,7 @@ impl Material {
 pub fn anonymous_channel(address: &str, root_pem: &str) -> Result<Channel, RpcError> {
     let config = || {
         let mut client = client_builder()?
-            .with_root_certificates(roots(root_pem)?)
+            .with_root_certificates(roots(&[root_pem])?)
             .with_no_client_auth();
         client.alpn_protocols = vec![ALPN.to_vec()];
         Ok::<_, IdentityError>(Arc::new(client))
@@ -164,14 +180,49 @@ fn invalid(error: impl std::fmt::Display) -> IdentityError {
     IdentityError::Invalid(error.to_string())
 }
 
-fn certificate(pem: &str) -> Result<CertificateDer<'static>, IdentityError> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(invalid)
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(invalid)
 }
 
-fn roots(root_pem: &str) -> Result<Arc<RootCertStore>, IdentityError> {
+fn roots(pems: &[&str]) -> Result<Arc<RootCertStore>, IdentityError> {
     let mut roots = RootCertStore::empty();
-    roots.add(certificate(root_pem)?).map_err(invalid)?;
+    for pem in pems {
+        let root = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(invalid)?;
+        roots.add(root).map_err(invalid)?;
+    }
     Ok(Arc::new(roots))
+}
+
+/// Checks that those who trust `root_pem` take a node's certificate (PEM, with the intermediates after it)
+/// for a client's, and for that of a server of this role.
+///
+/// # Errors
+/// They do not.
+pub(crate) fn verify_node(
+    chain_pem: &str,
+    root_pem: &str,
+    role: NodeRole,
+    now: Timestamp,
+) -> Result<(), IdentityError> {
+    let chain = certificates(chain_pem)?;
+    let Some((own, links)) = chain.split_first() else {
+        return Err(invalid("there is no certificate"));
+    };
+    let (roots, provider) = (roots(&[root_pem])?, Arc::new(provider()));
+    let secs = u64::try_from(now.unix_nanos() / 1_000_000_000).map_err(invalid)?;
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(secs));
+    let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+    let clients = clients.build().map_err(invalid)?;
+    clients
+        .verify_client_cert(own, links, now)
+        .map_err(invalid)?;
+    let servers = WebPkiServerVerifier::builder_with_provider(roots, provider);
+    let servers = servers.build().map_err(invalid)?;
+    let name = ServerName::try_from(role_ou(role)).map_err(invalid)?;
+    let verified = servers.verify_server_cert(own, links, &name, &[], now);
+    verified.map(drop).map_err(invalid)
 }
 
 fn lazy_channel(
@@ -251,18 +302,10 @@ mod tests {
     use super::*;
     use crate::{
         clock,
-        identity::{create_root, cross_sign, key_and_request, sign},
+        identity::{create_root, cross_sign},
+        testing::linked_credentials as credentials,
     };
-    use skein_model::{NodeRole, RootCa};
     use tokio::net::TcpListener;
-
-    fn credentials(root: &RootCa, link: &str, trusted: &RootCa) -> Credentials {
-        let pair = key_and_request().unwrap();
-        let (node, day) = (("c", "n", NodeRole::Manager), Duration::from_secs(86_400));
-        let cert = sign(root, &pair.csr_pem, node, day, clock::now()).unwrap() + link;
-        let identity = Identity::new(trusted.cert_pem.clone(), cert, pair.key_pem).unwrap();
-        Credentials::new(identity).unwrap()
-    }
 
     /// Whether both take each other's certificate.
     async fn shake_hands(server: &Credentials, client: &Credentials) -> bool {

@@ -3,8 +3,10 @@
 use super::*;
 use crate::{
     api::{leader_table, member::Store},
+    clock, identity,
     manager::{Events, LogOptions, LogRecord, LogSelector, LogsError, Progress},
     raft::{Leadership, Member},
+    testing,
 };
 use axum::{Router, body::Body, extract::Request};
 use futures::future::BoxFuture;
@@ -63,6 +65,10 @@ impl Store for Memory {
     }
     fn events(&self) -> Events {
         Events::default()
+    }
+    fn external_cas(&self) -> identity::ExternalCas {
+        let root = identity::create_root(clock::now()).unwrap();
+        identity::ExternalCas::new(testing::credentials(&root))
     }
     fn logs(
         &self,

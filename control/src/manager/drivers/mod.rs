@@ -8,13 +8,11 @@ mod plugins;
 
 pub use plugins::Plugins;
 
+use crate::exchange::word;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use skein_model::{Payload, PortConfig, PortProtocol, PublishMode, ResolutionMode, Secret, Task};
 use std::collections::BTreeMap;
-
-/// The longest word of a plugin's that is passed on, in characters: it goes into the status of tasks.
-const WORD_MAX: usize = 300;
 
 /// Who is asked for values: the machine's [`Plugins`], or a test's own.
 pub(super) trait Drivers: Send + Sync + 'static {
@@ -189,17 +187,10 @@ impl Answer {
     }
 }
 
-/// What a plugin says, as part of one line.
-fn word(said: &str) -> String {
-    let plain = said.trim().chars().take(WORD_MAX);
-    plain
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::WORD_MAX;
     use serde_json::json;
     use skein_model::{EndpointSpec, PayloadSpec};
 

@@ -1,24 +1,21 @@
 //! The plugins of this machine that Docker calls legacy: processes that listen where a socket or a file
 //! of a well-known folder says. JSON over HTTP; the engine's managed plugins are not among them.
 
-use super::{Answer, DriverError, Drivers, Request, word};
+use super::{Answer, DriverError, Drivers, Request};
+use crate::exchange::{exchange, word};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
-    future::pending,
     io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
     sync::Semaphore,
     time::timeout,
@@ -260,11 +257,11 @@ async fn call<T: DeserializeOwned>(
         .map_err(|error| failed(&error))?;
     let answered = match address {
         Address::Unix(path) => match UnixStream::connect(path).await {
-            Ok(stream) => exchange(stream, request).await,
+            Ok(stream) => exchange(stream, request, ANSWER_BYTES_MAX).await,
             Err(error) => Err(format!("could not connect to {}: {error}", path.display())),
         },
         Address::Tcp(host) => match TcpStream::connect(host).await {
-            Ok(stream) => exchange(stream, request).await,
+            Ok(stream) => exchange(stream, request, ANSWER_BYTES_MAX).await,
             Err(error) => Err(format!("could not connect to {host}: {error}")),
         },
     };
@@ -278,32 +275,6 @@ async fn call<T: DeserializeOwned>(
         err => err.into(),
     };
     Err(failed(&format_args!("{status}: {}", word(&said))))
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: http::Request<Full<Bytes>>,
-) -> Result<(http::StatusCode, Bytes), String> {
-    let connecting = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = connecting.map_err(|error| error.to_string())?;
-    let answer = async {
-        let response = sender.send_request(request).await;
-        let response = response.map_err(|error| error.to_string())?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        let body = body.collect().await.map_err(|error| error.to_string())?;
-        Ok((status, body.to_bytes()))
-    };
-    let driven = async {
-        // Whatever ends it, the answer's end says it, too.
-        let _ = connection.await;
-        pending().await
-    };
-    tokio::select! {
-        biased;
-        answer = answer => answer,
-        never = driven => never,
-    }
 }
 
 #[cfg(test)]
