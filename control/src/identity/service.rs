@@ -8,6 +8,8 @@ use crate::{
     raft::{Raft, RaftSlot},
     rpc::{PeerIdentity, awaits_ca},
 };
+use rand::{SeedableRng as _, rngs::StdRng};
+use sha2::{Digest as _, Sha256};
 use skein_model::{
     Action, Availability, Cluster, Node, NodeDescription, NodeRole, NodeSpec, NodeState,
     NodeStatus, State,
@@ -80,6 +82,29 @@ fn unsigned(error: &ExternalError) -> Status {
     }
 }
 
+impl CaService {
+    /// Answers a node that has its place already, and asks once more.
+    async fn join_again(
+        &self,
+        cluster: &Cluster,
+        node: &Node,
+        request: &JoinRequest,
+    ) -> Result<Response<JoinResponse>, Status> {
+        if has_registered(node) {
+            let id = &node.id;
+            return Err(Status::already_exists(format!(
+                "node {id} has joined the swarm already: who asks anew needs a key of his own"
+            )));
+        }
+        let signed = self.certificate(cluster, &request.csr_pem, &node.id, node.role);
+        Ok(Response::new(JoinResponse {
+            node_id: node.id.clone(),
+            certificate_pem: signed.await?,
+            role: role_name(node.role).into(),
+        }))
+    }
+}
+
 #[tonic::async_trait]
 impl ca_server::Ca for CaService {
     async fn get_root_certificate(
@@ -104,8 +129,12 @@ impl ca_server::Ca for CaService {
         let state = raft.linearizable().await?;
         let role = role_by_token(&state, &request.token)?;
         let cluster = cluster(&state)?;
+        let node_id = node_id_for(&request.csr_pem);
+        if let Some(node) = state.node(&node_id) {
+            return self.join_again(cluster, node, &request).await;
+        }
         let node = Node {
-            id: skein_model::new_id(&mut rand::rng()),
+            id: node_id.clone(),
             role,
             spec: NodeSpec {
                 role,
@@ -118,7 +147,6 @@ impl ca_server::Ca for CaService {
             },
             ..Node::default()
         };
-        let node_id = node.id.clone();
         let certificate_pem = self
             .certificate(cluster, &request.csr_pem, &node_id, role)
             .await?;
@@ -180,6 +208,13 @@ impl ca_server::Ca for CaService {
 }
 
 /// Whether the node's agent has ever been in touch: it begins by saying what the node is.
+/// The ID of the node that asks for its first certificate. Who asks again, as the answer was lost or late, is the
+/// same node: a key is made for one join.
+fn node_id_for(csr_pem: &str) -> String {
+    let digest: [u8; 32] = Sha256::digest(csr_pem).into();
+    skein_model::new_id(&mut StdRng::from_seed(digest))
+}
+
 fn has_registered(node: &Node) -> bool {
     node.description != NodeDescription::default()
 }

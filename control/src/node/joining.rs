@@ -144,7 +144,9 @@ async fn join(
             ca_retry = (ca_retry * 2).min(CA_RETRY_MAX);
             continue;
         }
-        if awaits_ca || status.code() != Code::Unavailable {
+        // A late answer is worth another question: it is the same node that asks.
+        let may_pass = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+        if awaits_ca || !may_pass {
             let message = format!(
                 "rpc error: code = {:?} desc = {}",
                 status.code(),

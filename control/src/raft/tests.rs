@@ -4,15 +4,16 @@ use super::{foundation::Storage as _, *};
 use crate::{
     clock,
     identity::{
-        CaService, ExternalCas, Identity, LogKeys, SecretKey, create_root, key_and_request, sign,
+        CaService, ExternalCas, Identity, JoinToken, LogKeys, SecretKey, create_root,
+        key_and_request, sign,
     },
     rpc::{self, Credentials, Managers, RemoteManager},
 };
 use openraft::RaftLogReader as _;
 use openraft::network::{RPCOption, RaftNetwork as _, RaftNetworkFactory as _};
 use skein_model::{
-    Action, Cluster, Draft, NodeRole, RaftMember, Rejection, RootCa, Service, ServiceSpec, State,
-    Task, Timestamp,
+    Action, Cluster, Draft, Node, NodeRole, RaftMember, Rejection, RootCa, Service, ServiceSpec,
+    State, Task, Timestamp,
 };
 use skein_proto::node::{JoinRequest, ca_server::Ca as _};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -423,6 +424,46 @@ async fn who_has_no_token_is_refused_without_a_quorum() {
     );
     let refused = refused.await.unwrap().unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    one.kill().await;
+}
+
+/// The answer to the first request may be lost, or come too late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_twice_to_join_is_one_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let one = TestMember::start(&root, dir.path(), 1).await;
+    found(&one, &[&one]).await;
+    let mut cluster = Cluster::clone(one.raft.state().cluster().unwrap());
+    cluster.root_ca = root.clone();
+    let token = JoinToken::generate(&root.cert_pem, &mut rand::rng());
+    cluster.join_tokens.worker = token.as_str().to_owned();
+    let told = vec![Action::Update(cluster.into())];
+    one.raft.propose(told).await.unwrap();
+    let slot = RaftSlot::default();
+    slot.fill(one.raft.clone());
+    let joining = CaService::new(slot, ExternalCas::new(one.credentials.clone()));
+    let request = || JoinRequest {
+        token: token.as_str().to_owned(),
+        csr_pem: key_and_request().unwrap().csr_pem,
+        availability: "active".into(),
+    };
+    let join = async |request: &JoinRequest| {
+        let joined = joining.join(tonic::Request::new(request.clone())).await;
+        joined.unwrap().into_inner().node_id
+    };
+    let (first, other) = (request(), request());
+    let id = join(&first).await;
+    assert_eq!(join(&first).await, id);
+    assert_eq!(one.raft.state().nodes().count(), 1);
+    assert_ne!(join(&other).await, id, "another key is another node's");
+    // Once it is part of the swarm, its key is its own.
+    let mut node = Node::clone(one.raft.state().node(&id).unwrap());
+    node.description.hostname = "host".into();
+    let registered = vec![Action::Update(node.into())];
+    one.raft.propose(registered).await.unwrap();
+    let again = joining.join(tonic::Request::new(first)).await;
+    assert_eq!(again.unwrap_err().code(), tonic::Code::AlreadyExists);
     one.kill().await;
 }
 

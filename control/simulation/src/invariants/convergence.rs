@@ -160,7 +160,7 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
         if waits || paused && waits_for_its_successor(&wanted, task) {
             continue;
         }
-        check_task(state, task)?;
+        check_task(state, service, task)?;
         if !paused && !updating && !is_of_now(state, service, task) {
             return Err(format!("task {} is of an earlier spec", task.id));
         }
@@ -253,7 +253,7 @@ fn place(task: &Task) -> (u64, &str) {
     }
 }
 
-fn check_task(state: &State, task: &Task) -> Result<(), String> {
+fn check_task(state: &State, service: &Service, task: &Task) -> Result<(), String> {
     let (id, now, desired) = (&task.id, task.status.state, task.desired_state);
     if (now, desired) != (TaskState::Running, TaskState::Running) {
         let why = &task.status.err;
@@ -261,10 +261,12 @@ fn check_task(state: &State, task: &Task) -> Result<(), String> {
     }
     let node = state.node(&task.node_id);
     let node = node.ok_or_else(|| format!("task {id} is on node {:?}", task.node_id))?;
-    if !satisfies(node, &task.spec) {
-        let placement = &task.spec.placement;
+    // A placement that has changed, and is met where the task runs, replaces no task.
+    let wanted = &service.spec.task_template;
+    if !satisfies(node, &task.spec) && !satisfies(node, wanted) {
+        let (then, now) = (&task.spec.placement, &wanted.placement);
         return Err(format!(
-            "task {id} runs on node {}, against {placement:?}",
+            "task {id} runs on node {}, against {then:?} and {now:?}",
             node.id
         ));
     }
