@@ -165,6 +165,11 @@ const WANTED: &[Wanted] = &[
         "the same policy by its name",
     ),
     wanted(
+        "swarm (ca|update) .*external-ca|swarm ca --rotate --ca-cert \\$FILES/ca.pem$",
+        "(swarm|skein): .*at least one valid, reachable external CA",
+        "with what was tried, and why it did not work",
+    ),
+    wanted(
         "Ports.* host-port",
         r"8095->8080",
         "Swarm shows the port once for IPv4 and once for IPv6",

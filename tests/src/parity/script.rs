@@ -232,6 +232,7 @@ impl Step {
         shell.env("DOCKER_HOST", format!("unix://{socket}"));
         shell.env("SOCKET", socket);
         shell.env("FILES", with.files).env("SHARED", with.shared);
+        shell.env("SIGNER", host.binaries().join("skein-signer"));
         let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", with.cli.display());
         shell.env("PATH", path);
         for node in with.cluster.nodes() {

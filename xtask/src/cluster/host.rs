@@ -126,6 +126,11 @@ impl Host {
         self.outside(daemon.socket())
     }
 
+    /// The folder with what was built for it.
+    pub fn binaries(&self) -> &Path {
+        &self.binaries
+    }
+
     /// A path of the host, as seen from outside.
     pub fn outside(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.process))
