@@ -2,7 +2,7 @@
 
 use super::{engine::Engine, task::Tasks};
 use crate::manager::LOG_READERS_MAX;
-use bollard::{container::LogOutput, query_parameters::LogsOptionsBuilder};
+use bollard::{BollardRequest, container::LogOutput, query_parameters::LogsOptionsBuilder};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use skein_model::Timestamp;
@@ -188,11 +188,12 @@ impl Reader {
         }
     }
 
-    async fn send(&self, stream: u32, timestamp: String, data: Bytes) -> Result<(), Gone> {
+    async fn send(&self, stream: u32, line: Line) -> Result<(), Gone> {
         let chunk = LogChunk {
             stream,
-            timestamp,
-            data: data.into(),
+            timestamp: line.timestamp,
+            details: line.details,
+            data: line.data.into(),
             ..self.chunk()
         };
         self.chunks.send(chunk).await.map_err(|_| Gone)
@@ -243,6 +244,7 @@ impl Reader {
             .build();
         // The engine's client knows whole seconds only.
         let since = (wanted.since_nanos != 0).then(|| since(wanted)).flatten();
+        let docker = docker.with_request_modifier(with_details);
         let mut output = docker.logs(&container, Some(options));
         loop {
             let next = if wanted.follow {
@@ -265,11 +267,11 @@ impl Reader {
                         | LogOutput::StdIn { message }
                         | LogOutput::Console { message } => (1, message),
                     };
-                    let (timestamp, data) = split_timestamp(message);
-                    if since.is_some_and(|since| is_before(&timestamp, since)) {
+                    let line = Line::parse(message);
+                    if since.is_some_and(|since| is_before(&line.timestamp, since)) {
                         continue;
                     }
-                    self.send(stream, timestamp, data).await?;
+                    self.send(stream, line).await?;
                 }
                 Some(Err(error)) if has_no_log(&error) => return Ok(()),
                 Some(Err(error)) => return self.send_error(&error.to_string()).await,
@@ -279,7 +281,11 @@ impl Reader {
 
     async fn send_error(&self, reason: &str) -> Result<(), Gone> {
         let text = format!("task {}: {reason}\n", self.task_id);
-        self.send(STREAM_ERROR, String::new(), text.into()).await
+        let line = Line {
+            data: text.into(),
+            ..Line::default()
+        };
+        self.send(STREAM_ERROR, line).await
     }
 }
 
@@ -309,17 +315,54 @@ fn is_before(timestamp: &str, moment: Timestamp) -> bool {
         .is_ok_and(|written| written < moment)
 }
 
-/// The engine's time of a line, and the line.
-fn split_timestamp(line: Bytes) -> (String, Bytes) {
-    let Some(space) = line.iter().position(|byte| *byte == b' ') else {
-        return (String::new(), line);
-    };
-    match std::str::from_utf8(&line[..space]) {
-        Ok(time) if time.ends_with('Z') && time.contains('T') => {
-            (time.to_owned(), line.slice(space + 1..))
-        }
-        _ => (String::new(), line),
+/// Asks for details, which the engine's client knows no option for.
+fn with_details(mut request: BollardRequest) -> BollardRequest {
+    let uri = request.uri();
+    let separator = if uri.query().is_some() { '&' } else { '?' };
+    if let Ok(uri) = format!("{uri}{separator}details=1").parse() {
+        *request.uri_mut() = uri;
     }
+    request
+}
+
+/// A line, as the engine says it.
+#[derive(Debug, Default, PartialEq)]
+struct Line {
+    /// The engine's time of it; "" where it says none.
+    timestamp: String,
+    /// What the log driver notes with it, in the engine's words; "" if nothing.
+    details: String,
+    data: Bytes,
+}
+
+impl Line {
+    /// Takes `TIME DETAILS DATA` apart. What has no time is all data.
+    fn parse(message: Bytes) -> Self {
+        let parted = split_word(&message).filter(|(time, _)| is_time(time));
+        let parted = parted.and_then(|(timestamp, rest)| {
+            let (details, data) = split_word(&rest)?;
+            Some(Self {
+                timestamp,
+                details,
+                data,
+            })
+        });
+        parted.unwrap_or_else(|| Self {
+            data: message,
+            ..Self::default()
+        })
+    }
+}
+
+/// What stands before the first space, and what behind it.
+fn split_word(text: &Bytes) -> Option<(String, Bytes)> {
+    let space = text.iter().position(|byte| *byte == b' ')?;
+    let word = std::str::from_utf8(&text[..space]).ok()?;
+    Some((word.to_owned(), text.slice(space + 1..)))
+}
+
+fn is_time(word: &str) -> bool {
+    word.ends_with('Z') && word.contains('T')
 }
 
 #[cfg(test)]
@@ -378,23 +421,21 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_parted_from_their_times() {
-        for (line, time, data) in [
-            (
-                "2026-01-02T03:04:05.123456789Z hello you\n",
-                "2026-01-02T03:04:05.123456789Z",
-                "hello you\n",
-            ),
-            (
-                "2026-01-02T03:04:05.123456789Z \n",
-                "2026-01-02T03:04:05.123456789Z",
-                "\n",
-            ),
-            ("no time\n", "", "no time\n"),
-            ("one\n", "", "one\n"),
+    fn lines_are_parted_from_their_times_and_details() {
+        const TIME: &str = "2026-01-02T03:04:05.123456789Z";
+        for (message, timestamp, details, data) in [
+            (format!("{TIME}  hello you\n"), TIME, "", "hello you\n"),
+            (format!("{TIME} a=b,c=d+e x\n"), TIME, "a=b,c=d+e", "x\n"),
+            (format!("{TIME}  \n"), TIME, "", "\n"),
+            ("no time\n".to_owned(), "", "", "no time\n"),
+            ("one\n".to_owned(), "", "", "one\n"),
         ] {
-            let (found, rest) = split_timestamp(Bytes::from(line));
-            assert_eq!((found.as_str(), rest), (time, Bytes::from(data)));
+            let line = Line {
+                timestamp: timestamp.to_owned(),
+                details: details.to_owned(),
+                data: data.into(),
+            };
+            assert_eq!(Line::parse(message.into()), line);
         }
     }
 }

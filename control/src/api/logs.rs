@@ -16,7 +16,8 @@ use axum::{
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use http::header;
-use std::{convert::Infallible, fmt::Write, sync::Arc};
+use percent_encoding::percent_decode_str;
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// The first version of the API that tells frames from what a terminal writes.
@@ -168,18 +169,36 @@ impl Format {
             let state = self.store.state();
             let task = state.task(&record.task_id);
             let service = task.map_or("", |task| &task.service_id);
-            // IDs need no escaping.
-            let _ = write!(
-                prefix,
-                "com.docker.swarm.node.id={},com.docker.swarm.service.id={service},com.docker.swarm.task.id={} ",
-                record.node_id, record.task_id
-            );
+            prefix.push_str(&details(record, service));
+            prefix.push(' ');
         }
         let mut line = BytesMut::with_capacity(prefix.len() + record.data.len());
         line.put_slice(prefix.as_bytes());
         line.put_slice(&record.data);
         line
     }
+}
+
+/// What the log driver notes with a line, and whose it is, which the driver has no say in: by key.
+fn details(record: &LogRecord, service_id: &str) -> String {
+    let own = [
+        ("node", &*record.node_id),
+        ("service", service_id),
+        ("task", &record.task_id),
+    ]
+    // IDs need no escaping.
+    .map(|(what, id)| (format!("com.docker.swarm.{what}.id"), id.to_owned()));
+    let key_of = |detail: &str| {
+        let key = detail.split('=').next().unwrap_or_default();
+        let key = key.replace('+', " ");
+        percent_decode_str(&key).decode_utf8_lossy().into_owned()
+    };
+    let noted = record.details.split(',').filter(|noted| !noted.is_empty());
+    let noted = noted.map(|noted| (key_of(noted), noted.to_owned()));
+    let mut all: BTreeMap<String, String> = noted.collect();
+    all.extend(own.map(|(key, id)| (key.clone(), format!("{key}={id}"))));
+    let all: Vec<_> = all.into_values().collect();
+    all.join(",")
 }
 
 #[cfg(test)]
@@ -199,6 +218,27 @@ mod tests {
         ] {
             assert_eq!(content_type(ApiVersion::new(1, minor), tty), expected);
         }
+    }
+
+    #[test]
+    fn what_the_log_driver_notes_stands_beside_whose_line_it_is() {
+        let of = |noted: &str| {
+            let record = LogRecord {
+                task_id: "t".into(),
+                node_id: "n".into(),
+                stream: 1,
+                timestamp: String::new(),
+                details: noted.into(),
+                data: Bytes::new(),
+            };
+            details(&record, "s")
+        };
+        let own =
+            "com.docker.swarm.node.id=n,com.docker.swarm.service.id=s,com.docker.swarm.task.id=t";
+        assert_eq!(of(""), own);
+        assert_eq!(of("a=b%2Cc,tier=x+y"), format!("a=b%2Cc,{own},tier=x+y"));
+        // As the labels of a user's own container have it.
+        assert_eq!(of("com.docker.swarm.node.id=forged"), own);
     }
 
     #[test]

@@ -453,6 +453,7 @@ fn chunk(subscription: &proto::LogSubscription, task: &str, text: &str) -> proto
         timestamp: String::new(),
         data: text.as_bytes().to_vec(),
         end: text.is_empty(),
+        ..proto::LogChunk::default()
     }
 }
 

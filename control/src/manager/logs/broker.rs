@@ -382,6 +382,7 @@ impl Broker {
                 node_id: node_id.to_owned(),
                 stream: u8::try_from(chunk.stream).unwrap_or(STREAM_ERROR),
                 timestamp: chunk.timestamp,
+                details: chunk.details,
                 data: chunk.data.into(),
             };
             records

@@ -52,6 +52,8 @@ pub struct LogRecord {
     pub stream: u8,
     /// RFC 3339, nine fractional digits.
     pub timestamp: String,
+    /// What the log driver notes with the line: `KEY=VALUE`, joined by commas, both escaped as in queries.
+    pub details: String,
     /// The bytes that were written.
     pub data: Bytes,
 }

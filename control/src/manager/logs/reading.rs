@@ -136,6 +136,7 @@ impl<S: Store> Reading<S> {
             node_id: String::new(),
             stream: STREAM_ERROR,
             timestamp: self.store.now().to_string(),
+            details: String::new(),
             data: Bytes::copy_from_slice(text.as_bytes()),
         };
         // A reader that is gone or stuck does not need to know.
