@@ -4,7 +4,7 @@
 //! into the Raft group. One that is to be a worker first leaves the group, so that it never counts
 //! for a quorum without being reachable as a manager.
 
-use crate::raft::Member;
+use crate::raft::{Member, warn_if_even};
 use skein_model::{Cluster, Draft, Node, NodeRole};
 use std::{collections::BTreeSet, time::Duration};
 use tracing::{info, warn};
@@ -52,16 +52,17 @@ pub(super) fn tend(draft: &mut Draft, group: &Group) -> Option<Duration> {
     let changing: Vec<_> = changing.cloned().collect();
     let mut again = None;
     for node in changing {
-        let becomes = match node.spec.role {
-            NodeRole::Manager => true,
-            NodeRole::Worker => has_left(draft, group, &node.id),
-        };
-        if becomes {
+        let becomes_manager = node.spec.role == NodeRole::Manager;
+        if becomes_manager || has_left(draft, group, &node.id) {
             let mut node = Node::clone(&node);
             node.role = node.spec.role;
             info!(node = node.id, role = ?node.role, "the node's role has changed");
             draft.put(node);
-            warn_if_even(draft);
+            // One more counts once it has joined the group.
+            if !becomes_manager {
+                let managers = draft.nodes().filter(|node| node.role == NodeRole::Manager);
+                warn_if_even(managers.count());
+            }
         } else {
             again = Some(RETRY);
         }
@@ -94,18 +95,6 @@ fn has_left(draft: &mut Draft, group: &Group, node_id: &str) -> bool {
         draft.put(cluster);
     }
     false
-}
-
-fn warn_if_even(draft: &Draft) {
-    let managers = draft.nodes().filter(|node| node.role == NodeRole::Manager);
-    let managers = managers.count();
-    if managers % 2 == 0 {
-        warn!(
-            managers,
-            "an even number of managers tolerates no more failures than one manager fewer: add or \
-             demote one"
-        );
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ pub(super) async fn add(
     node_id: &str,
     address: &str,
 ) -> Result<(u64, Managers), ProposeError> {
-    raft.change(|draft| {
+    let mut is_new = false;
+    let make = |draft: &mut Draft| {
         let node = node(draft, node_id)?;
         if node.spec.role != NodeRole::Manager {
             return Err(ProposeError::Refused(format!(
@@ -26,6 +27,7 @@ pub(super) async fn add(
             )));
         }
         let mut cluster = cluster(draft)?;
+        is_new = !cluster.managers.contains_key(node_id);
         let next = cluster.next_raft_id;
         let member = cluster.managers.entry(node_id.to_owned());
         let member = member.or_insert_with(|| RaftMember {
@@ -38,8 +40,23 @@ pub(super) async fn add(
         let managers = cluster.managers.clone();
         draft.put(cluster);
         Ok((raft_id, managers))
-    })
-    .await
+    };
+    let (raft_id, managers) = raft.change(make).await?;
+    if is_new {
+        warn_if_even(managers.len());
+    }
+    Ok((raft_id, managers))
+}
+
+/// Says so where there is an even number of managers.
+pub(crate) fn warn_if_even(managers: usize) {
+    if managers.is_multiple_of(2) {
+        tracing::warn!(
+            managers,
+            "an even number of managers tolerates no more failures than one manager fewer: add or \
+             demote one"
+        );
+    }
 }
 
 /// Lets a manager go: it is a worker that is down, until it is removed. Waits until the group has

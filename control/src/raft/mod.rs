@@ -21,6 +21,7 @@ mod types;
 mod wire;
 
 pub use attempts::{change, propose_all};
+pub(crate) use group::warn_if_even;
 pub use handle::{PROPOSE_TIMEOUT, Raft};
 pub use service::{RaftServer, RaftService};
 pub use survivor::survive;
