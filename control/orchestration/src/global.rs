@@ -41,9 +41,7 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope, rng: &mut impl Rng) {
                 continue;
             }
             for task in tasks.iter().filter(|task| slot::is_live(task)) {
-                let mut task = (**task).clone();
-                task.desired_state = TaskState::Shutdown;
-                draft.put(task);
+                task::want(draft, task, TaskState::Shutdown);
             }
         }
         let nodes: Vec<String> = draft.nodes().map(|node| node.id.clone()).collect();

@@ -75,14 +75,8 @@ fn retire(draft: &mut Draft, service: &Service, iteration: Version) {
         .cloned()
         .collect();
     for task in old {
-        want(draft, &task, TaskState::Remove);
+        task::want(draft, &task, TaskState::Remove);
     }
-}
-
-fn want(draft: &mut Draft, task: &Task, desired: TaskState) {
-    let mut task = task.clone();
-    task.desired_state = desired;
-    draft.put(task);
 }
 
 /// One place of a job in its present run.
@@ -125,7 +119,7 @@ impl Part {
     fn end_duplicates(&self, draft: &mut Draft) {
         if let Self::Complete(live) = self {
             for task in live {
-                want(draft, task, TaskState::Remove);
+                task::want(draft, task, TaskState::Remove);
             }
         }
     }
@@ -166,7 +160,7 @@ fn leave_nodes(draft: &mut Draft, service: &Service, parts: &BTreeMap<Place, Par
         };
         if !global::may_stay(draft, service, node) {
             for task in tasks {
-                want(draft, task, TaskState::Shutdown);
+                task::want(draft, task, TaskState::Shutdown);
             }
         }
     }

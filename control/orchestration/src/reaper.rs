@@ -1,6 +1,6 @@
 //! Takes away the tasks that nobody needs to see any more, and the networks that their users have removed.
 
-use crate::{occupancy::is_placed, settled::Scope, slot, update};
+use crate::{occupancy::is_placed, settled::Scope, slot, task, update};
 use skein_model::{Draft, Kind, Service, State, Task, TaskState};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -29,9 +29,7 @@ fn want_removed(draft: &mut Draft, scope: &Scope) {
         .cloned()
         .collect();
     for task in tasks {
-        let mut task = (*task).clone();
-        task.desired_state = TaskState::Remove;
-        draft.put(task);
+        task::want(draft, &task, TaskState::Remove);
     }
 }
 
@@ -46,10 +44,7 @@ fn end_unplaced(draft: &mut Draft, scope: &Scope) {
         .collect();
     for task in tasks {
         let mut task = (*task).clone();
-        task.status.state = TaskState::Shutdown;
-        task.status.message = "shutdown".into();
-        task.status.timestamp = now;
-        task.status.applied_at = now;
+        task::say(&mut task.status, TaskState::Shutdown, "shutdown", now);
         draft.put(task);
     }
 }

@@ -39,9 +39,7 @@ fn reconcile(draft: &mut Draft, service: &Service, replicas: u64, rng: &mut impl
         .filter(|(place, _)| matches!(place, Place::Slot(slot) if *slot > replicas))
         .map(|(_, tasks)| tasks);
     for task in surplus.into_iter().chain(beyond).flatten() {
-        let mut task = (*task).clone();
-        task.desired_state = TaskState::Remove;
-        draft.put(task);
+        task::want(draft, &task, TaskState::Remove);
     }
     let taken: BTreeSet<_> = occupied.into_keys().collect();
     let free = (1..)

@@ -77,9 +77,7 @@ pub(crate) fn replace(draft: &mut Draft, scope: &Scope, wake: &mut Wake, rng: &m
             wake.at(old.not_before);
             continue;
         }
-        let mut ended = (*old).clone();
-        ended.desired_state = TaskState::Shutdown;
-        draft.put(ended);
+        task::want(draft, &old, TaskState::Shutdown);
         let Some(service) = draft.service(&old.service_id).cloned() else {
             continue;
         };

@@ -1,8 +1,8 @@
-//! How tasks come to be.
+//! How tasks come to be, and what managers themselves want and say of them.
 
 use crate::slot::Place;
 use rand::Rng;
-use skein_model::{Service, Task, TaskState, TaskStatus, Timestamp, new_id};
+use skein_model::{Draft, Service, Task, TaskState, TaskStatus, Timestamp, new_id};
 
 /// A new task of the service as it is now.
 pub(crate) fn new(
@@ -37,11 +37,22 @@ pub(crate) fn new(
 
 /// What is known of a task that has just come to be.
 pub(crate) fn created(now: Timestamp) -> TaskStatus {
-    TaskStatus {
-        timestamp: now,
-        applied_at: now,
-        state: TaskState::New,
-        message: "created".into(),
-        ..TaskStatus::default()
-    }
+    let mut status = TaskStatus::default();
+    say(&mut status, TaskState::New, "created", now);
+    status
+}
+
+/// Something else is wanted of a task.
+pub(crate) fn want(draft: &mut Draft, task: &Task, desired: TaskState) {
+    let mut task = task.clone();
+    task.desired_state = desired;
+    draft.put(task);
+}
+
+/// The managers say themselves where a task is. What is wrong with it, if anything is, stays said.
+pub(crate) fn say(status: &mut TaskStatus, state: TaskState, message: &str, now: Timestamp) {
+    status.state = state;
+    status.message = message.into();
+    status.timestamp = now;
+    status.applied_at = now;
 }

@@ -183,8 +183,6 @@ fn begin(
 
 fn shut(draft: &mut Draft, tasks: &Tasks) {
     for task in tasks {
-        let mut task = (**task).clone();
-        task.desired_state = TaskState::Shutdown;
-        draft.put(task);
+        task::want(draft, task, TaskState::Shutdown);
     }
 }

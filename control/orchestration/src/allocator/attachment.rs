@@ -1,6 +1,7 @@
 //! What a container of the user's own gets: its address.
 
 use super::Pools;
+use crate::task;
 use skein_model::{State, Task, TaskNetwork, TaskState, Timestamp};
 use std::collections::BTreeMap;
 
@@ -17,11 +18,9 @@ pub(super) fn allocate(
     match addresses(state, &task, pools, last) {
         Ok(networks) => {
             task.networks_attachments = networks;
-            task.status.state = TaskState::Assigned;
-            task.status.message = "network attached".into();
-            task.status.err.clear();
-            task.status.timestamp = now;
-            task.status.applied_at = now;
+            let status = &mut task.status;
+            task::say(status, TaskState::Assigned, "network attached", now);
+            status.err.clear();
         }
         Err(error) => task.status.err = error,
     }

@@ -14,7 +14,7 @@ pub use network::{
 };
 pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports};
 
-use crate::settled::Scope;
+use crate::{settled::Scope, task};
 use pool::AddressPool;
 use skein_model::{
     Draft, EndpointSpec, Rejection, Service, State, Task, TaskNetwork, TaskSpec, TaskState,
@@ -183,11 +183,9 @@ fn tasks(draft: &mut Draft, scope: &Scope, pools: &mut Pools, last: &BTreeMap<St
             Ok(attachments) => {
                 task.networks_attachments = attachments;
                 task.ports = ports_for(&service, &task);
-                task.status.state = TaskState::Pending;
-                task.status.message = "pending task scheduling".into();
+                let message = "pending task scheduling";
+                task::say(&mut task.status, TaskState::Pending, message, draft.now());
                 task.status.err.clear();
-                task.status.timestamp = draft.now();
-                task.status.applied_at = draft.now();
             }
             Err(error) => task.status.err = error,
         }

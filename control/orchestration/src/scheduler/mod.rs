@@ -16,6 +16,7 @@ use crate::{
     occupancy::{may_run, takes_room},
     settled::Scope,
     slot::Place,
+    task,
 };
 use filter::{Demand, Refusals};
 use room::Room;
@@ -256,11 +257,8 @@ fn assign(draft: &mut Draft, room: &mut Room, task: &Task, message: &str) {
     room.stock.take(&task);
     room.note(draft, &task);
     task.node_id.clone_from(&room.node.id);
-    task.status.state = TaskState::Assigned;
-    task.status.message = message.into();
+    task::say(&mut task.status, TaskState::Assigned, message, draft.now());
     task.status.err.clear();
-    task.status.timestamp = draft.now();
-    task.status.applied_at = draft.now();
     draft.put(task);
 }
 
