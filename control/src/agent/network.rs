@@ -90,6 +90,9 @@ mod tests {
         assert_eq!(allocator::VNI_MIN, skein_abi::VNI_OVERLAY_MIN);
         let subnets = skein_abi::limits::SUBNETS_OF_NETWORK_MAX as usize;
         assert_eq!(allocator::SUBNETS_MAX, subnets);
+        let internal = allocator::INTERNAL_NET;
+        assert_eq!(internal.network(), skein_abi::addresses::INTERNAL_NET);
+        assert_eq!(internal.prefix_len(), skein_abi::addresses::INTERNAL_PREFIX);
     }
 
     #[test]

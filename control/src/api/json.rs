@@ -56,16 +56,21 @@ pub fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// A request's body. Its fields have their names as the API has them, in whatever case they came.
+/// A request's body, or filters: an object, or nothing (`null`). Its fields have their names as the API has
+/// them, in whatever case they came.
 ///
 /// # Errors
-/// 400: it is no JSON.
+/// 400: it is no JSON, or another value.
 pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
     if body.is_empty() {
         return Err(ApiError::invalid("invalid JSON: EOF"));
     }
-    let mut value = serde_json::from_slice(body)
+    let mut value: Value = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))?;
+    // A list would be taken for the values of an object's fields, in their order.
+    if !(value.is_object() || value.is_null()) {
+        return Err(ApiError::invalid("invalid JSON: an object is expected"));
+    }
     drop_nulls(&mut value);
     field_names::normalize(&mut value);
     Ok(value)

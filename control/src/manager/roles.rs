@@ -81,6 +81,11 @@ fn has_left(draft: &mut Draft, group: &Group, node_id: &str) -> bool {
     let Some(cluster) = wanted else {
         return member.is_none();
     };
+    // One after the other: until the group has let the last one go, it is not known what it can spare.
+    let stays = |member: &Member| cluster.managers.contains_key(&member.node_id);
+    if !group.members.iter().all(stays) {
+        return false;
+    }
     if member.is_some_and(|member| !group.can_spare(member.raft_id)) {
         warn!(
             node = node_id,
@@ -168,6 +173,22 @@ mod tests {
         let mut draft = draft(&[1], &[(2, NodeRole::Worker, NodeRole::Manager)]);
         assert_eq!(tend(&mut draft, &group(&[1], &[1])), None);
         assert_eq!(draft.node("n2").unwrap().role, NodeRole::Manager);
+    }
+
+    /// Each could be spared, both could not: the fourth is away.
+    #[test]
+    fn workers_to_be_leave_the_group_one_by_one() {
+        let demoted = |id| (id, NodeRole::Manager, NodeRole::Worker);
+        let mut draft = draft(&[1, 2, 3, 4], &[demoted(1), demoted(2)]);
+        let members = |draft: &Draft| draft.cluster().unwrap().managers.len();
+        let before = group(&[1, 2, 3, 4], &[1, 2, 3]);
+        for _ in 0..2 {
+            assert!(tend(&mut draft, &before).is_some());
+            assert_eq!(members(&draft), 3);
+        }
+        // It is gone, and now the others are needed.
+        assert!(tend(&mut draft, &group(&[2, 3, 4], &[2, 3])).is_some());
+        assert_eq!(members(&draft), 3);
     }
 
     #[test]

@@ -10,7 +10,8 @@ mod ports;
 mod service;
 
 pub use network::{
-    NetworkError, PREFIX_MAX, SUBNETS_MAX, VNI_MAX, VNI_MIN, VNI_OPTION, check_network,
+    INTERNAL_NET, NetworkError, PREFIX_MAX, SUBNETS_MAX, VNI_MAX, VNI_MIN, VNI_OPTION,
+    check_network,
 };
 pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports};
 

@@ -4,7 +4,7 @@ use ipnet::Ipv4Net;
 use skein_model::{
     Cluster, IpamConfig, Network, NetworkAllocation, NetworkSpec, State, SubnetAllocation,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 /// The first VNI of overlays. Lower ones are the mesh's own.
 pub const VNI_MIN: u32 = 4096;
@@ -17,6 +17,26 @@ pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
 /// The longest prefix of a subnet that still has room for a gateway, a VIP and some tasks: Swarm's
 /// limit.
 pub const PREFIX_MAX: u8 = 29;
+
+/// What nodes' dataplanes have for themselves; see `INTERNAL_NET` of `skein-abi`.
+pub const INTERNAL_NET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 65, 0, 0), 16);
+
+/// Ranges that no subnet may have a part of, as no host has an address of them, or another one has.
+const KEPT: [(Ipv4Net, &str); 4] = [
+    (
+        Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8),
+        "no network (RFC 791)",
+    ),
+    (
+        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
+        "every host's own (RFC 1122)",
+    ),
+    (
+        Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3),
+        "for multicast, or reserved (RFC 1112)",
+    ),
+    (INTERNAL_NET, "used by each node itself"),
+];
 
 /// Subnets of one overlay: a node's kernel has as many to look through for an address that nobody has.
 pub const SUBNETS_MAX: usize = 16;
@@ -46,6 +66,14 @@ pub enum NetworkError {
          larger ones"
     )]
     Subnets(usize),
+    #[error("ipam configuration: gateway {gateway} of subnet {subnet} is the address of no host")]
+    NoHost { subnet: Ipv4Net, gateway: Ipv4Addr },
+    #[error("ipam configuration: subnet {subnet} cannot be used: {range} is {what}")]
+    Kept {
+        subnet: Ipv4Net,
+        range: Ipv4Net,
+        what: &'static str,
+    },
     #[error("ipam configuration: subnets {0} and {1} of the network overlap")]
     Overlap(Ipv4Net, Ipv4Net),
     #[error(
@@ -55,10 +83,7 @@ pub enum NetworkError {
     #[error("ipam configuration: subnet {subnet} does not contain range {range}")]
     Range { subnet: Ipv4Net, range: Ipv4Net },
     #[error("ipam configuration: subnet {subnet} does not contain gateway {gateway}")]
-    Gateway {
-        subnet: Ipv4Net,
-        gateway: std::net::Ipv4Addr,
-    },
+    Gateway { subnet: Ipv4Net, gateway: Ipv4Addr },
     #[error(
         "no free subnet of /{size} in the default address pools ({pools}): give the network a subnet of its own, or remove a network"
     )]
@@ -244,7 +269,17 @@ fn asked_subnets(spec: &NetworkSpec) -> Result<Vec<&IpamConfig>, NetworkError> {
             (_, Some(gateway)) if !subnet.contains(&gateway) => {
                 return Err(NetworkError::Gateway { subnet, gateway });
             }
+            (_, Some(gateway)) if [subnet.network(), subnet.broadcast()].contains(&gateway) => {
+                return Err(NetworkError::NoHost { subnet, gateway });
+            }
             _ => {}
+        }
+        if let Some((range, what)) = KEPT.into_iter().find(|(range, _)| overlap(range, &subnet)) {
+            return Err(NetworkError::Kept {
+                subnet,
+                range,
+                what,
+            });
         }
         if let Some(other) = before.iter().find(|other| overlap(other, &subnet)) {
             return Err(NetworkError::Overlap(*other, subnet));
@@ -370,6 +405,20 @@ mod tests {
             "ipam configuration: subnet 10.5.0.0/24 does not contain range 10.6.0.0/25"
         );
         check_network(&state, &spec(&["10.5.0.0/30"], None)).unwrap_err();
+        for kept in [
+            "0.0.0.0/0",
+            "127.0.1.0/24",
+            "224.0.0.0/8",
+            "100.65.3.0/24",
+            "100.64.0.0/10",
+        ] {
+            let error = check_network(&state, &spec(&[kept], None)).unwrap_err();
+            assert!(matches!(error, NetworkError::Kept { .. }), "{error}");
+        }
+        let mut wrong = spec(&["10.5.0.0/24"], None);
+        wrong.ipam.config[0].gateway = Some("10.5.0.255".parse().unwrap());
+        let error = check_network(&state, &wrong).unwrap_err();
+        assert!(error.to_string().contains("no host"), "{error}");
     }
 
     proptest! {
