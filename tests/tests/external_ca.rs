@@ -220,7 +220,10 @@ fn an_external_authority_signs_for_the_swarm() -> anyhow::Result<()> {
     let before = authority.signed(&ids[1])?;
     first.docker(&["node", "promote", "n2"])?;
     is_manager(first, second, true)?;
-    first.docker(&["node", "demote", "n2"])?;
+    // It serves before the leader has it in the group, as which it is demoted.
+    wait_until("it can be demoted", CHANGE_TIMEOUT, || {
+        first.docker(&["node", "demote", "n2"]).map(drop)
+    })?;
     is_manager(first, second, false)?;
     ensure!(
         authority.signed(&ids[1])? >= before + 2,
