@@ -261,9 +261,11 @@ fn check_task(state: &State, service: &Service, task: &Task) -> Result<(), Strin
     }
     let node = state.node(&task.node_id);
     let node = node.ok_or_else(|| format!("task {id} is on node {:?}", task.node_id))?;
-    // A placement that has changed, and is met where the task runs, replaces no task.
+    // A placement that has changed, and is met where the task runs, replaces no task; and a paused node keeps
+    // those that it has, whatever becomes of its labels.
     let wanted = &service.spec.task_template;
-    if !satisfies(node, &task.spec) && !satisfies(node, wanted) {
+    let is_met = satisfies(node, &task.spec) || satisfies(node, wanted);
+    if !is_met && node.spec.availability == Availability::Active {
         let (then, now) = (&task.spec.placement, &wanted.placement);
         return Err(format!(
             "task {id} runs on node {}, against {then:?} and {now:?}",
