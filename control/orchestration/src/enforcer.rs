@@ -61,10 +61,12 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope) {
             // A changed service is its update's to bring about: a few tasks at a time. What has come over the
             // node since then is dealt with here, and at once; and so is a task that no update replaces, as
             // the service is again what it was when the task was made.
-            let is_updates = draft.service(&task.service_id).is_none_or(|service| {
-                traits_version(&node) <= service.spec_version && is_dirty(draft, service, task)
-            });
-            if (unmet && !is_updates) || !stock.holds(task) {
+            let is_updates = || {
+                draft.service(&task.service_id).is_none_or(|service| {
+                    traits_version(&node) <= service.spec_version && is_dirty(draft, service, task)
+                })
+            };
+            if (unmet && !is_updates()) || !stock.holds(task) {
                 unfit.push(task.clone());
             } else {
                 stock.take(task);

@@ -184,6 +184,14 @@ mod tests {
         assert_eq!(cert_expiry(&cluster.spec), Duration::from_secs(90 * 86_400));
     }
 
+    fn of_root(root: &RootCa) -> Cluster {
+        Cluster {
+            id: "c".into(),
+            root_ca: root.clone(),
+            ..Cluster::default()
+        }
+    }
+
     /// A spec that has the cluster's root exchanged for `root`, whose key `url` has.
     fn to_external(root: &RootCa, url: &str) -> ClusterSpec {
         let mut spec = ClusterSpec::default();
@@ -201,11 +209,7 @@ mod tests {
     async fn a_root_becomes_an_external_ones_and_the_managers_own_again() {
         let (dir, now) = (tempfile::tempdir().unwrap(), clock::now());
         let (old, new) = (create_root(now).unwrap(), create_root(now).unwrap());
-        let mut cluster = Cluster {
-            id: "c".into(),
-            root_ca: old.clone(),
-            ..Cluster::default()
-        };
+        let mut cluster = of_root(&old);
         let external_cas = ExternalCas::new(credentials(&old));
         let server = authority_server(dir.path(), &new, &old, signs(&new)).await;
         let spec = to_external(&new, &server.url);
@@ -246,11 +250,7 @@ mod tests {
     async fn an_external_ca_that_does_not_sign_changes_nothing() {
         let (dir, now) = (tempfile::tempdir().unwrap(), clock::now());
         let (old, new) = (create_root(now).unwrap(), create_root(now).unwrap());
-        let mut cluster = Cluster {
-            id: "c".into(),
-            root_ca: old.clone(),
-            ..Cluster::default()
-        };
+        let mut cluster = of_root(&old);
         let before = cluster.clone();
         let external_cas = ExternalCas::new(credentials(&old));
         let words = "there must be at least one valid, reachable external CA corresponding to the \
