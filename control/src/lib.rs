@@ -20,5 +20,6 @@ pub mod metrics;
 pub mod node;
 pub mod raft;
 pub mod rpc;
+mod strict;
 #[cfg(test)]
 mod testing;

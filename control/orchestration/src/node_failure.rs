@@ -33,11 +33,8 @@ pub(crate) fn orphan(draft: &mut Draft, scope: &Scope, wake: &mut Wake) {
             Some(node) if node.status.state == NodeState::Down => {
                 // Later changes of the node by users only make this later.
                 let due = node.meta.updated_at + ORPHAN_AFTER;
-                if now < due {
-                    wake.at(due);
-                    return None;
-                }
-                Some((task.clone(), false))
+                let waits = wake.waits(now, due, ORPHAN_AFTER);
+                (!waits).then(|| (task.clone(), false))
             }
             Some(_) => None,
         })

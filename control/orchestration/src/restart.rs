@@ -72,9 +72,10 @@ pub(crate) fn replace(draft: &mut Draft, scope: &Scope, wake: &mut Wake, rng: &m
         .collect();
     let mut places = Places::default();
     for old in lost {
-        let held_back = old.desired_state == TaskState::Ready && draft.now() < old.not_before;
-        if held_back && old.status.state.is_terminal() {
-            wake.at(old.not_before);
+        if old.desired_state == TaskState::Ready
+            && old.status.state.is_terminal()
+            && wake.waits(draft.now(), old.not_before, delay(&old.spec))
+        {
             continue;
         }
         task::want(draft, &old, TaskState::Shutdown);
@@ -155,8 +156,7 @@ pub(crate) fn release(draft: &mut Draft, scope: &Scope, wake: &mut Wake) {
         .collect();
     let stopping = stopping_places(draft, &held);
     for task in held {
-        if now < task.not_before {
-            wake.at(task.not_before);
+        if wake.waits(now, task.not_before, delay(&task.spec)) {
             continue;
         }
         // The engine would refuse to start it.
@@ -165,8 +165,7 @@ pub(crate) fn release(draft: &mut Draft, scope: &Scope, wake: &mut Wake) {
         }
         let patience_ends = task.meta.created_at + OLD_TASK_STOP_MAX;
         let place = (task.service_id.clone(), Place::of(&task));
-        if stopping.contains(&place) && now < patience_ends {
-            wake.at(patience_ends);
+        if stopping.contains(&place) && wake.waits(now, patience_ends, OLD_TASK_STOP_MAX) {
             continue;
         }
         let mut task = (*task).clone();

@@ -4,9 +4,10 @@ use crate::drain::{self, Programmed};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use skein_model::{
-    Availability, Cluster, ContainerSpec, Draft, Network, NetworkSpec, Node, NodeDescription,
-    NodeState, NodeStatus, Object, Proposal, Service, ServiceMode, ServiceSpec, State, Task,
-    TaskState, TaskStatus, Timestamp, Version,
+    Availability, Cluster, ContainerSpec, Draft, EndpointSpec, Network, NetworkSpec, Node,
+    NodeDescription, NodeState, NodeStatus, Object, PortConfig, Proposal, PublishMode,
+    ResolutionMode, Service, ServiceMode, ServiceSpec, State, Task, TaskState, TaskStatus,
+    Timestamp, Version,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -65,6 +66,12 @@ impl Fixture {
 
     pub fn pass(&mut self, seconds: f64) {
         self.now = self.now + Duration::from_secs_f64(seconds);
+    }
+
+    /// The leader's clock is set back, or another one leads, whose clock is behind.
+    pub fn set_back(&mut self, seconds: u64) {
+        let back = i128::from(seconds) * 1_000_000_000;
+        self.now = Timestamp::from_unix_nanos(self.now.unix_nanos() - back);
     }
 
     pub fn network(&mut self, name: &str, change: impl FnOnce(&mut Network)) {
@@ -225,5 +232,23 @@ impl Fixture {
                 self.report(&task.id, state);
             }
         }
+    }
+}
+
+/// A published port; 0 for one that is to be chosen.
+pub(crate) fn port(published: u16, target: u16, mode: PublishMode) -> PortConfig {
+    PortConfig {
+        target_port: target,
+        published_port: published,
+        publish_mode: mode,
+        ..PortConfig::default()
+    }
+}
+
+/// What a service publishes.
+pub(crate) fn published(ports: &[PortConfig]) -> EndpointSpec {
+    EndpointSpec {
+        mode: ResolutionMode::Vip,
+        ports: ports.to_vec(),
     }
 }

@@ -126,10 +126,7 @@ fn step(
         }
         match part.reached_at().map(|at| at + delay) {
             None => busy += 1,
-            Some(free_at) if now < free_at => {
-                busy += 1;
-                wake.at(free_at);
-            }
+            Some(free_at) if wake.waits(now, free_at, delay) => busy += 1,
             Some(_) => {}
         }
     }

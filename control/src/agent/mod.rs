@@ -72,6 +72,8 @@ pub struct Orders {
     pub issuer_key: String,
     /// Whether it is the node's turn to renew a certificate of another issuer.
     pub renew: bool,
+    /// Whether they say that it is no member any more: it was removed by force while it was away.
+    pub removed: bool,
 }
 
 /// Runs the tasks that the managers give a node.

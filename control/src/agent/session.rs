@@ -80,6 +80,9 @@ impl Session {
             let begun = Instant::now();
             let Err(status) = self.run_once().await;
             self.managers.redirect(&status);
+            if status.code() == Code::PermissionDenied {
+                self.order(|orders| orders.removed = true);
+            }
             if begun.elapsed() >= SETTLED {
                 failures = 0;
             }
@@ -168,11 +171,16 @@ impl Session {
             root_pem: message.root_pem,
             issuer_key: message.issuer_key,
             renew: message.renew,
+            removed: false,
         };
+        self.order(|known| *known = orders);
+    }
+
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
         self.orders.send_if_modified(|known| {
-            let changed = *known != orders;
-            *known = orders;
-            changed
+            let before = known.clone();
+            change(known);
+            *known != before
         });
     }
 

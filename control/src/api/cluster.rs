@@ -14,13 +14,10 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
-use skein_proto::node::{
-    ApiChunk, ApiRequest, Header, api_client::ApiClient, api_server::Api as ApiService,
-};
-use std::{pin::Pin, sync::Arc, time::Duration};
+use futures::StreamExt;
+use http::{HeaderName, HeaderValue, StatusCode};
+use skein_proto::node::{ApiRequest, Header, api_client::ApiClient};
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 use tower::ServiceExt;
@@ -36,9 +33,6 @@ const LEADER_RETRY: Duration = Duration::from_millis(250);
 /// others were quicker than is made again. How long the answer then goes on is the reader's matter: followed logs may be silent for hours.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes in one chunk of an answer: well under the 4 MiB that a message may have.
-const CHUNK_MAX: usize = 1 << 20;
-
 /// The way to the cluster's own resources. Clones are handles of the same.
 #[derive(Clone)]
 pub struct Cluster {
@@ -48,7 +42,7 @@ pub struct Cluster {
 }
 
 /// Where a request is answered.
-enum Place {
+pub(super) enum Place {
     Here(Router),
     Leader,
     /// No leader is known now.
@@ -105,7 +99,7 @@ impl Cluster {
         }
     }
 
-    fn place(&self) -> Result<Place, ApiError> {
+    pub(super) fn place(&self) -> Result<Place, ApiError> {
         let Some(store) = self.member.store() else {
             return Err(NodeError::not_manager(&self.member.membership()).into());
         };
@@ -118,7 +112,7 @@ impl Cluster {
     }
 
     /// What this manager says to those that take it for the leader.
-    fn led_by_other(&self) -> Status {
+    pub(super) fn led_by_other(&self) -> Status {
         let store = self.member.store();
         let leader = store.and_then(|store| store.leadership().borrow().leader.clone());
         rpc::not_leader(leader)
@@ -160,7 +154,7 @@ impl Cluster {
 }
 
 /// What the leader's table answers; `None`: this manager leads no more, and has done nothing.
-async fn answer(router: Router, request: Request) -> Option<Response> {
+pub(super) async fn answer(router: Router, request: Request) -> Option<Response> {
     let response = router.oneshot(request).await.into_response();
     let is_answer = response.extensions().get::<LedByOther>().is_none();
     is_answer.then_some(response)
@@ -174,87 +168,12 @@ fn lost(status: &Status) -> ApiError {
     )
 }
 
-fn to_wire(headers: &http::HeaderMap) -> Vec<Header> {
+pub(super) fn to_wire(headers: &http::HeaderMap) -> Vec<Header> {
     let header = |(name, value): (&HeaderName, &HeaderValue)| Header {
         name: name.to_string(),
         value: value.as_bytes().to_vec(),
     };
     headers.iter().map(header).collect()
-}
-
-/// The gRPC service that answers the requests which other managers pass on.
-pub struct Forwarded {
-    cluster: Cluster,
-}
-
-impl Forwarded {
-    pub(super) fn new(cluster: Cluster) -> Self {
-        Self { cluster }
-    }
-}
-
-type Chunks = Pin<Box<dyn Stream<Item = Result<ApiChunk, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl ApiService for Forwarded {
-    type CallStream = Chunks;
-
-    async fn call(
-        &self,
-        request: tonic::Request<ApiRequest>,
-    ) -> Result<tonic::Response<Chunks>, Status> {
-        let caller = request.extensions().get::<rpc::PeerIdentity>();
-        if caller.is_none_or(|caller| caller.role != skein_model::NodeRole::Manager) {
-            return Err(Status::permission_denied(
-                "only managers may pass requests on",
-            ));
-        }
-        // Never on to yet another manager: where this one does not lead, the caller looks again.
-        let router = match self.cluster.place() {
-            Ok(Place::Here(router)) => router,
-            Ok(Place::Leader | Place::Nowhere) => return Err(self.cluster.led_by_other()),
-            Err(error) => return Err(Status::unavailable(error.message)),
-        };
-        let request = from_wire(request.into_inner())?;
-        let Some(response) = answer(router, request).await else {
-            return Err(self.cluster.led_by_other());
-        };
-        let (parts, body) = response.into_parts();
-        let first = ApiChunk {
-            status: parts.status.as_u16().into(),
-            headers: to_wire(&parts.headers),
-            data: Vec::new(),
-        };
-        let rest = body.into_data_stream().flat_map(|data| {
-            futures::stream::iter(match data {
-                Ok(data) => pieces(data).into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(Status::unknown(error.to_string()))],
-            })
-        });
-        let chunks = futures::stream::once(async { Ok(first) }).chain(rest);
-        Ok(tonic::Response::new(Box::pin(chunks)))
-    }
-}
-
-/// Part of a body as chunks of at most [`CHUNK_MAX`] bytes.
-fn pieces(data: Bytes) -> Vec<ApiChunk> {
-    let pieces = data.chunks(CHUNK_MAX).map(|piece| ApiChunk {
-        data: piece.to_vec(),
-        ..ApiChunk::default()
-    });
-    pieces.collect()
-}
-
-#[allow(clippy::result_large_err, reason = "tonic's error type")]
-fn from_wire(request: ApiRequest) -> Result<Request, Status> {
-    let invalid = |error: http::Error| Status::invalid_argument(error.to_string());
-    let method = Method::from_bytes(request.method.as_bytes())
-        .map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let mut builder = Request::builder().method(method).uri(request.uri);
-    for header in request.headers {
-        builder = builder.header(header.name, header.value);
-    }
-    builder.body(Body::from(request.body)).map_err(invalid)
 }
 
 #[cfg(test)]
@@ -275,17 +194,5 @@ mod tests {
         assert_eq!(unknown.status(), 500);
         assert!(rpc::is_not_leader(&rpc::not_leader(None)));
         assert!(!rpc::is_not_leader(&ProposeError::NoLeader.into()));
-    }
-
-    #[test]
-    fn a_long_answer_goes_in_pieces_that_fit_into_messages() {
-        let body: Vec<u8> = (0..CHUNK_MAX * 2 + 7)
-            .map(|at| at.to_le_bytes()[0])
-            .collect();
-        let pieces = pieces(Bytes::from(body.clone()));
-        assert_eq!(pieces.len(), 3);
-        assert!(pieces.iter().all(|piece| piece.data.len() <= CHUNK_MAX));
-        let together: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.data).collect();
-        assert_eq!(together, body);
     }
 }

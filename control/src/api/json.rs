@@ -1,6 +1,7 @@
 //! JSON as Docker writes it: without what is Skein's own.
 
 use super::{error::ApiError, field_names};
+use crate::strict;
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -89,8 +90,7 @@ pub fn parse_as<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiErr
 /// # Errors
 /// 400: it is not of the type.
 pub fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, ApiError> {
-    serde_json::from_value(value)
-        .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
+    strict::from_value(value).map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
 }
 
 /// A response with a JSON body, which ends in a newline as Docker's do.

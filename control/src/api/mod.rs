@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod field_names;
 mod filters;
+mod forwarded;
 mod json;
 mod logs;
 mod member;
@@ -31,7 +32,7 @@ mod system;
 mod tasks;
 mod version;
 
-pub use cluster::Forwarded;
+pub use forwarded::Forwarded;
 pub(crate) use json::word;
 pub use member::{Member, Seated, Store};
 pub use server::serve;

@@ -157,10 +157,16 @@ fn choice_or_default(of: &mut Fields, name: &str, known: &[&str]) {
 
 /// Exactly one mode, replicated where none is named.
 fn check_mode(spec: &mut Fields) -> Result<(), ApiError> {
-    let Some(mode) = fields(spec, "Mode").filter(|mode| !mode.is_empty()) else {
-        spec.insert("Mode".into(), json!({"Replicated": {"Replicas": 1}}));
-        return Ok(());
+    let mode = spec.entry("Mode").or_insert_with(|| json!({}));
+    let Some(mode) = mode.as_object_mut() else {
+        return Err(ApiError::invalid(
+            "invalid JSON: a service's Mode is an object",
+        ));
     };
+    if mode.is_empty() {
+        mode.insert("Replicated".into(), json!({"Replicas": 1}));
+        return Ok(());
+    }
     if mode.len() > 1 {
         return Err(ApiError::invalid("must specify only one service mode"));
     }

@@ -15,6 +15,7 @@ mod reports;
 mod roles;
 mod sessions;
 mod store;
+mod streams;
 
 pub use drivers::{DriverError, Plugins};
 pub use events::{Events, Message as EventMessage};

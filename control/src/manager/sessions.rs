@@ -2,26 +2,15 @@
 
 mod concerned;
 
-use super::store::{self, Store};
-use crate::{
-    raft::platform::{self, Platform},
-    rpc::PeerIdentity,
-};
+use super::store::Store;
+use crate::{raft::platform::Platform, rpc::PeerIdentity};
 use concerned::{Concerned, Watcher};
 use parking_lot::Mutex;
-use skein_model::{State, new_id};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use skein_model::new_id;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
-
-/// Messages that wait for a slow agent, per stream: each is computed when there is room for it, so
-/// that more would only be older.
-const STREAM_QUEUE: usize = 2;
-/// Between two looks whether there is something to tell an agent: the first change of many goes at once,
-/// the others together.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// One registration of a node. It ends when the node registers anew, or this manager leads no more.
 #[derive(Clone)]
@@ -30,7 +19,7 @@ pub(super) struct Session {
     pub(super) id: String,
     pub(super) ended: CancellationToken,
     /// Sent whenever there may be something to tell the node.
-    news: watch::Sender<()>,
+    pub(super) news: watch::Sender<()>,
 }
 
 impl Session {
@@ -118,74 +107,4 @@ impl Sessions {
 pub(super) fn peer<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
     let peer = request.extensions().get::<PeerIdentity>().cloned();
     peer.ok_or_else(|| Status::unauthenticated("a certificate of the swarm is needed for this"))
-}
-
-/// Streams what `next` makes of the newest state, whenever the session is woken, until it ends or the
-/// agent hangs up. `next` says nothing where there is no news.
-pub(super) fn stream<S: Store, T: Send + 'static, I: IntoIterator<Item = T>>(
-    store: &S,
-    session: Session,
-    mut next: impl FnMut(&State) -> I + Send + 'static,
-) -> ReceiverStream<Result<T, Status>> {
-    let (news, states) = (session.news.subscribe(), store.clone());
-    stream_of(store, session, news, move |()| next(&states.state()))
-}
-
-/// The same of another thing that is watched.
-pub(super) fn stream_of<S, W, T, I>(
-    store: &S,
-    session: Session,
-    mut watched: watch::Receiver<W>,
-    mut next: impl FnMut(&W) -> I + Send + 'static,
-) -> ReceiverStream<Result<T, Status>>
-where
-    S: Store,
-    W: Clone + Send + Sync + 'static,
-    T: Send + 'static,
-    I: IntoIterator<Item = T>,
-{
-    let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
-    let store = store.clone();
-    platform::spawn::<S::Platform>(async move {
-        let follow = async {
-            loop {
-                // Room first, so that what is sent is as new as can be.
-                let Ok(room) = sender.reserve().await else {
-                    return;
-                };
-                let seen = watched.borrow_and_update().clone();
-                let messages: Vec<T> = next(&seen).into_iter().collect();
-                drop(seen);
-                let mut room = Some(room);
-                for message in messages {
-                    match room.take() {
-                        Some(room) => room.send(Ok(message)),
-                        None if sender.send(Ok(message)).await.is_err() => return,
-                        None => {}
-                    }
-                }
-                platform::sleep::<S::Platform>(LOOK_INTERVAL).await;
-                let changed = tokio::select! {
-                    biased;
-                    changed = watched.changed() => changed.is_ok(),
-                    () = sender.closed() => false,
-                };
-                if !changed {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            () = follow => {}
-            () = session.ended.cancelled() => {
-                let end = store::check_leading(&store)
-                    .err()
-                    .unwrap_or_else(|| Status::aborted("the node has opened another session"));
-                // An agent that reads no more learns it from the end of the stream.
-                let _ = sender.try_send(Err(end));
-            }
-        }
-    });
-    ReceiverStream::new(receiver)
 }

@@ -79,9 +79,13 @@ pub struct Membership {
     pub is_manager: bool,
     /// "" while inactive.
     pub cluster_id: String,
-    /// Why it is in [`LocalState::Error`], or stays in [`LocalState::Pending`].
+    /// Why it is in [`LocalState::Error`], or stays in [`LocalState::Pending`]; or that it was removed.
     pub error: String,
 }
+
+/// What is said on a node that was removed by force while it was away. Its containers are left as they are.
+const REMOVED: &str = "this node was removed from the swarm: its published ports lead nowhere any more, and its \
+                       containers belong to nobody; leave with \"docker swarm leave --force\", and join again";
 
 /// This machine's membership. Clones are handles of the same.
 #[derive(Clone)]
@@ -113,6 +117,9 @@ impl Node {
         let mut membership = place.membership.clone();
         if let Some(runtime) = &place.runtime {
             membership.is_manager = runtime::is_manager(&runtime.credentials.identity());
+            if membership.error.is_empty() && runtime.is_removed() {
+                REMOVED.clone_into(&mut membership.error);
+            }
         }
         membership
     }

@@ -269,6 +269,7 @@ mod tests {
             root_pem: old.cert_pem.clone(),
             issuer_key: tls_info(&new.cert_pem).unwrap().cert_issuer_public_key,
             renew: false,
+            removed: false,
         };
         assert!(!asks_to_renew(&orders, &before));
         orders.renew = true;

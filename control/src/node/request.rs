@@ -69,7 +69,7 @@ pub(crate) fn merge_spec_over(
     for (key, value) in spec {
         overlay(&mut merged[key], value);
     }
-    serde_json::from_value(merged)
+    crate::strict::from_value(merged)
 }
 
 fn overlay(default: &mut serde_json::Value, asked: &serde_json::Value) {

@@ -43,6 +43,8 @@ pub(super) struct Runtime {
     pub external_cas: ExternalCas,
     /// Asks for a new certificate now.
     pub renew: Arc<Notify>,
+    /// What the agent hears of the node's membership.
+    orders: watch::Sender<Orders>,
     manager: Arc<RwLock<Option<Part>>>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -85,6 +87,7 @@ impl Runtime {
             managers,
             kept,
             renew: Arc::default(),
+            orders: watch::Sender::default(),
             manager: Arc::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -94,6 +97,11 @@ impl Runtime {
         }
         runtime.start_common(node, engine);
         Ok(runtime)
+    }
+
+    /// Whether the managers say that the node is no member any more.
+    pub fn is_removed(&self) -> bool {
+        self.orders.borrow().removed
     }
 
     /// The manager; `None` on a worker, and while one is being prepared.
@@ -216,7 +224,6 @@ impl Runtime {
         let folder = node.folder();
         let (config, saved) = (node.config(), self.kept.saved());
         let data_path = saved.data_path.or(saved.advertise.map(|own| own.ip()));
-        let (orders, ordered) = watch::channel(Orders::default());
         let agent = agent::Config {
             engine,
             attachments: self.attachments.clone(),
@@ -225,7 +232,7 @@ impl Runtime {
             node_id: self.credentials.identity().node_id,
             data_path_addr: data_path.map_or_else(String::new, |address| address.to_string()),
             managers: self.managers.clone(),
-            orders,
+            orders: self.orders.clone(),
         };
         let agent = Agent::spawn(agent, self.shutdown.child_token());
         self.tasks.spawn(async move {
@@ -238,7 +245,7 @@ impl Runtime {
                 credentials: self.credentials.clone(),
                 managers: self.managers.clone(),
                 kept: self.kept.clone(),
-                orders: ordered,
+                orders: self.orders.subscribe(),
                 forced: self.renew.clone(),
             },
             self.shutdown.child_token(),

@@ -16,6 +16,7 @@ mod network;
 pub(crate) mod platform;
 mod service;
 mod snapshots;
+mod standing;
 mod survivor;
 mod types;
 mod wire;

@@ -6,6 +6,7 @@
 mod attachment;
 mod network;
 mod pool;
+mod port_conflicts;
 mod ports;
 mod service;
 
@@ -13,7 +14,8 @@ pub use network::{
     INTERNAL_NET, NetworkError, PREFIX_MAX, SUBNETS_MAX, VNI_MAX, VNI_MIN, VNI_OPTION,
     check_network,
 };
-pub use ports::{DYNAMIC_PORTS, PortConflict, check_ports};
+pub use port_conflicts::{PortConflict, check_ports};
+pub use ports::DYNAMIC_PORTS;
 
 use crate::{settled::Scope, task};
 use pool::AddressPool;

@@ -66,6 +66,16 @@ pub enum NetworkError {
          larger ones"
     )]
     Subnets(usize),
+    #[error(
+        "ipam configuration: {0} is given without its subnet: give the subnet as well, or leave the choice of all to \
+         the cluster"
+    )]
+    Subnetless(&'static str),
+    #[error(
+        "ipam configuration: range {range} of subnet {subnet} has no address for a task: all that there are in it are the \
+         subnet's own and the gateway's"
+    )]
+    NoRoom { subnet: Ipv4Net, range: Ipv4Net },
     #[error("ipam configuration: gateway {gateway} of subnet {subnet} is the address of no host")]
     NoHost { subnet: Ipv4Net, gateway: Ipv4Addr },
     #[error("ipam configuration: subnet {subnet} cannot be used: {range} is {what}")]
@@ -252,7 +262,15 @@ fn pinned_vnis(spec: &NetworkSpec) -> Result<Vec<u32>, NetworkError> {
 /// What of the addresses is asked for, each with a subnet; nothing, where the choice is the cluster's.
 fn asked_subnets(spec: &NetworkSpec) -> Result<Vec<&IpamConfig>, NetworkError> {
     let configs = spec.ipam.config.iter();
-    let asked: Vec<_> = configs.filter(|c| c.subnet.is_some()).collect();
+    let (asked, others): (Vec<_>, Vec<_>) = configs.partition(|c| c.subnet.is_some());
+    for config in others {
+        if config.gateway.is_some() {
+            return Err(NetworkError::Subnetless("a gateway"));
+        }
+        if config.ip_range.is_some() {
+            return Err(NetworkError::Subnetless("a range"));
+        }
+    }
     if asked.len() > SUBNETS_MAX {
         return Err(NetworkError::Subnets(asked.len()));
     }
@@ -274,6 +292,11 @@ fn asked_subnets(spec: &NetworkSpec) -> Result<Vec<&IpamConfig>, NetworkError> {
             }
             _ => {}
         }
+        if let Some(range) = config.ip_range
+            && range.hosts().all(|address| is_kept_back(config, address))
+        {
+            return Err(NetworkError::NoRoom { subnet, range });
+        }
         if let Some((range, what)) = KEPT.into_iter().find(|(range, _)| overlap(range, &subnet)) {
             return Err(NetworkError::Kept {
                 subnet,
@@ -287,6 +310,17 @@ fn asked_subnets(spec: &NetworkSpec) -> Result<Vec<&IpamConfig>, NetworkError> {
         before.push(subnet);
     }
     Ok(asked)
+}
+
+/// Whether an address of an asked subnet is no task's.
+fn is_kept_back(config: &IpamConfig, address: Ipv4Addr) -> bool {
+    let subnet = subnet_of(config, 0);
+    [
+        subnet.gateway,
+        subnet.subnet.network(),
+        subnet.subnet.broadcast(),
+    ]
+    .contains(&address)
 }
 
 /// Whether two subnets have an address in common.
@@ -419,6 +453,19 @@ mod tests {
         wrong.ipam.config[0].gateway = Some("10.5.0.255".parse().unwrap());
         let error = check_network(&state, &wrong).unwrap_err();
         assert!(error.to_string().contains("no host"), "{error}");
+        wrong.ipam.config[0].subnet = None;
+        let error = check_network(&state, &wrong).unwrap_err();
+        assert_eq!(error, NetworkError::Subnetless("a gateway"));
+        let mut narrow = spec(&["10.5.0.0/24"], None);
+        for (range, has_room) in [
+            ("10.5.0.0/31", false),
+            ("10.5.0.1/32", false),
+            ("10.5.0.0/30", true),
+        ] {
+            narrow.ipam.config[0].ip_range = Some(range.parse().unwrap());
+            let checked = check_network(&state, &narrow);
+            assert_eq!(checked.is_ok(), has_room, "{range}: {checked:?}");
+        }
     }
 
     proptest! {

@@ -1,11 +1,6 @@
 //! What a service gets: its VIPs and published ports.
 
-use super::{
-    Pools,
-    network::overlap,
-    networks_of,
-    ports::{TakenPorts, check_given},
-};
+use super::{Pools, network::overlap, networks_of, port_conflicts::check_given, ports::TakenPorts};
 use skein_model::{Draft, ResolutionMode, Service, ServiceEndpoint, State, VirtualIp};
 use std::{collections::BTreeMap, sync::Arc};
 

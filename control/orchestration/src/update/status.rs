@@ -109,8 +109,7 @@ pub(super) fn finish(
     let last = parts.iter().filter_map(Part::reached_at).max();
     let end = last.map_or(started, |last| started.max(last + delay)) + watch;
     let now = draft.now();
-    if now < end {
-        wake.at(end);
+    if wake.waits(now, end, delay + watch) {
         return;
     }
     let (state, message) = if status.state == UpdateState::RollbackStarted {

@@ -15,8 +15,9 @@ use super::{
     networks::Networks,
     problems::Problems,
     reports::Reports,
-    sessions::{self, Session, Sessions},
+    sessions::{Session, Sessions},
     store::{self, Store},
+    streams,
 };
 use registration::Registration;
 use skein_model::{Node, NodeDescription, NodeState};
@@ -82,7 +83,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         let store = self.store.clone();
         let mut messages = session::Messages::of(&session);
         let next = move |state: &skein_model::State| messages.next(state, store.members());
-        Ok(Response::new(sessions::stream(&self.store, session, next)))
+        Ok(Response::new(streams::stream(&self.store, session, next)))
     }
 
     async fn describe(
@@ -142,7 +143,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
             }
             messages
         };
-        Ok(Response::new(sessions::stream(&self.store, session, next)))
+        Ok(Response::new(streams::stream(&self.store, session, next)))
     }
 
     async fn update_task_status(
@@ -193,7 +194,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         let mut updates = network::Updates::of(session.clone(), self.kernels.clone());
         let next = move |states: &Option<_>| states.as_ref().and_then(|of| updates.next(of));
         let watched = self.networks.watch();
-        let stream = sessions::stream_of(&self.store, session, watched, next);
+        let stream = streams::stream_of(&self.store, session, watched, next);
         Ok(Response::new(stream))
     }
 

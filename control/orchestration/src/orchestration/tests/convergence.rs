@@ -13,6 +13,7 @@ enum Step {
     Drain(usize),
     Fail(usize),
     Pass(u8),
+    SetBack(u64),
     NewLeader,
     Stop(usize),
 }
@@ -27,6 +28,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0usize..8).prop_map(Step::Fail),
         (0usize..8).prop_map(Step::Stop),
         (0u8..8).prop_map(Step::Pass),
+        (1u64..7200).prop_map(Step::SetBack),
         Just(Step::NewLeader),
     ];
     prop::collection::vec(step, 1..25)
@@ -73,6 +75,7 @@ impl World {
                 }
             }
             Step::Pass(seconds) => fixture.pass((*seconds).into()),
+            Step::SetBack(seconds) => fixture.set_back(*seconds),
             Step::NewLeader => self.leader = Orchestration::default(),
         }
     }
