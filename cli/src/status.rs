@@ -185,6 +185,13 @@ fn service(text: &mut String, service: &Service) {
     for port in &service.ports {
         line(text, &format!("  {}", self::port(port)));
     }
+    if !service.sources.is_empty() {
+        let sources = list(service.sources.iter().cloned());
+        line(text, &format!("  takes clients of: {sources}"));
+    }
+    if service.client_affinity {
+        line(text, "  all flows of a client come to one task");
+    }
     if !service.ports.is_empty() {
         line(text, &format!("  new flows: {}", shares(&service.nodes)));
         line(text, &format!("  tasks here: {}", backends(&service.local)));
@@ -206,12 +213,18 @@ fn port(port: &Port) -> String {
         published,
         target,
         taken,
+        bound,
+        addresses,
     } = port;
     let taken = match taken {
         true => ", not published here: a program of the host listens on it",
         false => "",
     };
-    format!("{protocol} {published} -> {target}{taken}")
+    let addresses = match bound {
+        true => format!(", at {} of this node", list(addresses.iter().cloned())),
+        false => String::new(),
+    };
+    format!("{protocol} {published} -> {target}{addresses}{taken}")
 }
 
 fn shares(shares: &[Share]) -> String {
@@ -325,7 +338,11 @@ mod tests {
                     published: 8080,
                     target: 80,
                     taken: true,
+                    bound: true,
+                    addresses: vec!["127.0.0.1".to_owned()],
                 }],
+                sources: vec!["10.0.0.0/8".to_owned()],
+                client_affinity: true,
                 nodes: vec![Share {
                     hostname: "n2".to_owned(),
                     tasks: 2,
@@ -376,7 +393,9 @@ mod tests {
             "90%",
             "(!)",
             "web, in host mode",
-            "tcp 8080 -> 80, not published here",
+            "tcp 8080 -> 80, at 127.0.0.1 of this node, not published here",
+            "takes clients of: 10.0.0.0/8",
+            "all flows of a client come to one task",
             "new flows: n2 (2 tasks)",
             "tasks here: none",
             "VIP 10.0.1.2 on back: 10.0.1.5 (task abcdefghijkl) draining",

@@ -5,7 +5,7 @@ use aya_ebpf::{
         BPF_ANY, BPF_F_INNER_MAP, BPF_NOEXIST, bpf_sock_tuple,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
     },
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie},
     helpers::{bpf_ktime_get_ns, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
     macros::btf_map,
 };
@@ -26,6 +26,10 @@ pub static DEVICES: HashMap<u32, u32, { DEVICES_MAX as usize }> = HashMap::new()
 pub static MEMBERS: HashMap<Addr, u32, { NODES_MAX as usize }> = HashMap::new();
 #[btf_map]
 pub static PUBLISHED: HashMap<PublishedKey, Published, { PUBLISHED_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static BOUND: HashMap<BoundKey, u32, { BOUND_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub static SOURCES: LpmTrie<Source, u32, { SOURCES_MAX as usize }> = LpmTrie::new();
 type NodeTable = Array<Addr, 1, { BPF_F_INNER_MAP as usize }>;
 #[btf_map]
 pub static NODE_TABLES: ArrayOfMaps<NodeTable, { SERVICES_MAX as usize }> = ArrayOfMaps::new();
@@ -275,6 +279,17 @@ impl Tables for Maps {
     #[inline(always)]
     fn published(&self, key: PublishedKey) -> Option<Published> {
         look_up!(PUBLISHED, &key)
+    }
+
+    #[inline(always)]
+    fn is_bound(&self, key: BoundKey) -> bool {
+        BOUND.get_ptr(&key).is_some()
+    }
+
+    #[inline(always)]
+    fn is_source(&self, source: Source) -> bool {
+        let whole = lpm_trie::Key::new(Source::prefix_bits(32), source);
+        SOURCES.get(&whole).is_some()
     }
 
     #[inline(always)]

@@ -18,6 +18,7 @@ pub mod network_state;
 mod node_failure;
 mod node_removal;
 mod occupancy;
+pub mod offer;
 mod orchestration;
 mod reaper;
 mod replicated;

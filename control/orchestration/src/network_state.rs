@@ -7,7 +7,7 @@ mod states;
 pub(crate) use endpoint::is_ready;
 pub use states::{NetworkStates, Told};
 
-use crate::{occupancy::is_placed, return_mode::return_mode, validate::MTU_OPTION};
+use crate::{occupancy::is_placed, offer::offer, return_mode::return_mode, validate::MTU_OPTION};
 use endpoint::{endpoint, places};
 use ports::{host_ports, published_ports, removed_services};
 use skein_model::{
@@ -82,6 +82,12 @@ fn settings(state: &State, node_id: &str) -> proto::Settings {
 /// What a spec's labels ask for. (One that is not valid has never come by the API: it asks for nothing.)
 fn asked_mode(labels: &BTreeMap<String, String>) -> i32 {
     return_mode(labels).unwrap_or_default().into()
+}
+
+/// The same of what narrows ports; `None`: nothing does.
+pub(super) fn asked_offer(labels: &BTreeMap<String, String>) -> Option<proto::Offer> {
+    let offer = offer(labels).unwrap_or_default();
+    (offer != proto::Offer::default()).then_some(offer)
 }
 
 /// `None` until its address is known.
@@ -166,6 +172,7 @@ fn service(service: &Service, ingress: Option<&str>) -> proto::Service {
         in_host_mode: endpoint.ports.iter().any(PortConfig::is_of_node),
         removed: false,
         return_mode: asked_mode(&service.spec.labels),
+        offer: asked_offer(&service.spec.labels),
     }
 }
 
@@ -183,6 +190,7 @@ fn on_networks(service: &proto::Service, has: impl Fn(&str) -> bool) -> Option<p
         in_host_mode: service.in_host_mode,
         removed: service.removed,
         return_mode: service.return_mode,
+        offer: service.offer.clone(),
     })
 }
 

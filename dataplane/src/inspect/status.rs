@@ -6,7 +6,7 @@ use crate::{
 };
 use skein_abi::{
     Addr, TCP, from_addr,
-    ingress::{PUBLISHED_TAKEN, return_mode_name},
+    ingress::{PUBLISHED_AFFINE, PUBLISHED_BOUND, PUBLISHED_TAKEN, PublishedKey, return_mode_name},
     names::LAYOUT,
     verdict::Counter,
 };
@@ -162,6 +162,9 @@ fn services(look: &Look) -> Vec<Service> {
             ..Service::default()
         });
         service.return_mode = return_mode(published, service.host_mode);
+        service.sources = published.sources.iter().map(ToString::to_string).collect();
+        let mut entries = published.ports.values();
+        service.client_affinity = entries.any(|port| port.flags & PUBLISHED_AFFINE != 0);
         service.ports = ports(published);
         service.nodes = shares(published, &hostnames);
         service.local = local(look, &tasks, published);
@@ -191,10 +194,17 @@ fn ports(published: &PublishedService) -> Vec<Port> {
         published: u16::from_be(key.port).into(),
         target: u16::from_be(entry.target).into(),
         taken: entry.flags & PUBLISHED_TAKEN != 0,
+        bound: entry.flags & PUBLISHED_BOUND != 0,
+        addresses: bound_to(published, key),
     });
     let mut ports: Vec<Port> = ports.collect();
     ports.sort_by(|a, b| (a.published, &a.protocol).cmp(&(b.published, &b.protocol)));
     ports
+}
+
+fn bound_to(published: &PublishedService, port: &PublishedKey) -> Vec<String> {
+    let bound = published.bound.iter().filter(|key| key.port == *port);
+    bound.map(|key| from_addr(key.addr).to_string()).collect()
 }
 
 fn shares(published: &PublishedService, hostnames: &BTreeMap<&str, &str>) -> Vec<Share> {
@@ -254,10 +264,10 @@ pub(super) mod tests {
     use crate::kernel::{Made, Services, Way};
     use skein_abi::{
         addr,
-        ingress::{LocalBackends, PUBLISHED_DSR, Published, PublishedKey},
+        ingress::{BoundKey, LocalBackends, PUBLISHED_DSR, Published},
         overlay::OverlayKey,
     };
-    use std::{net::Ipv4Addr, sync::Arc};
+    use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
     pub const BACKEND: [u8; 4] = [10, 0, 1, 5];
 
@@ -316,7 +326,7 @@ pub(super) mod tests {
         };
         let entry = Published {
             target: skein_abi::port(80),
-            flags: PUBLISHED_TAKEN | PUBLISHED_DSR,
+            flags: PUBLISHED_TAKEN | PUBLISHED_DSR | PUBLISHED_BOUND,
             ..Published::default()
         };
         let mut local = LocalBackends {
@@ -328,6 +338,11 @@ pub(super) mod tests {
             ports: [(key, entry)].into(),
             nodes: vec![(addr([198, 18, 0, 1].into()), 2)],
             local,
+            bound: BTreeSet::from([BoundKey {
+                addr: addr([127, 0, 0, 1].into()),
+                port: key,
+            }]),
+            sources: vec!["10.0.0.0/8".parse().unwrap()],
         };
         let vip = OverlayKey {
             vni: 4_096,
@@ -388,6 +403,14 @@ pub(super) mod tests {
         assert_eq!(service.name, "web");
         let port = &service.ports[0];
         assert_eq!((port.published, port.target, port.taken), (8080, 80, true));
+        assert_eq!(
+            (port.bound, &port.addresses[..]),
+            (true, &["127.0.0.1".to_owned()][..])
+        );
+        assert_eq!(
+            (service.sources.concat(), service.client_affinity),
+            ("10.0.0.0/8".into(), false)
+        );
         assert_eq!(service.return_mode, "dsr");
         let share = &service.nodes[0];
         assert_eq!((share.hostname.as_str(), share.tasks), ("host-a", 2));

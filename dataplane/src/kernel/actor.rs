@@ -328,6 +328,7 @@ impl Actor {
         Local {
             endpoints: self.endpoints.places(),
             suspects: self.suspects.clone(),
+            addresses: self.host.addresses().clone(),
         }
     }
 
@@ -475,6 +476,7 @@ impl Actor {
     /// Attaches to every device that can carry a packet to an address of the host.
     async fn look_at_host(&mut self) {
         let node = from_addr(plan(&self.desired, &Local::default()).node_addr);
+        let addresses = self.host.addresses().clone();
         let followed = self
             .host
             .follow(&self.devices, &mut self.programs, &mut self.tables, node)
@@ -485,7 +487,8 @@ impl Actor {
             of_node(message)
         });
         let had_trouble = std::mem::replace(&mut self.host_trouble, trouble);
-        if self.lost_vxlan().await || had_trouble != self.host_trouble {
+        let has_moved = addresses != *self.host.addresses();
+        if self.lost_vxlan().await || had_trouble != self.host_trouble || has_moved {
             self.program().await;
         }
     }

@@ -4,6 +4,7 @@
 use super::{
     devices::{Address, Device, Devices},
     netdev::{Features, Netdev},
+    plan::HostAddress,
     programs::{Hook, Programs},
     tables::Tables,
     uplink::{Choice, Facts, choose},
@@ -14,7 +15,10 @@ use skein_abi::{
     VXLAN_OVERHEAD, addr,
     ingress::{DEVICE_PAIR, DEVICE_TRANSLATE, DEVICE_XDP},
 };
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 /// Largest packet of the Internet at large, for when no uplink has the node's address.
 const DEFAULT_MTU: u32 = 1_500;
@@ -24,6 +28,7 @@ pub struct Host {
     attach: Attach,
     netdev: Netdev,
     uplinks: BTreeMap<u32, Uplink>,
+    addresses: BTreeSet<HostAddress>,
     mtu: u32,
 }
 
@@ -44,6 +49,7 @@ impl Host {
             attach,
             netdev: Netdev::open()?,
             uplinks: BTreeMap::new(),
+            addresses: BTreeSet::new(),
             mtu: DEFAULT_MTU,
         })
     }
@@ -52,6 +58,11 @@ impl Host {
     /// bytes.
     pub fn tunnel_mtu(&self) -> u32 {
         self.mtu.saturating_sub(VXLAN_OVERHEAD.into())
+    }
+
+    /// The host's addresses, as they were last: what published ports may be bound to.
+    pub fn addresses(&self) -> &BTreeSet<HostAddress> {
+        &self.addresses
     }
 
     /// Why an uplink has the hook that it has; `None`: it is none.
@@ -106,6 +117,7 @@ impl Host {
         self.uplinks
             .retain(|ifindex, _| uplinks.contains_key(ifindex));
         let mut addresses = BTreeMap::new();
+        self.addresses.clear();
         for Address {
             address, ifindex, ..
         } in devices.addresses().await?
@@ -115,6 +127,12 @@ impl Host {
                 continue;
             }
             addresses.insert(addr(address), ifindex);
+            if let Some(device) = present.get(&ifindex) {
+                self.addresses.insert(HostAddress {
+                    device: device.name.clone(),
+                    address,
+                });
+            }
             if address == node {
                 self.mtu = present[&ifindex].mtu;
             }

@@ -31,6 +31,7 @@ mod probe;
 mod programs;
 mod requirements;
 mod reserved_ports;
+mod sources;
 mod synced;
 mod tables;
 mod taken_ports;

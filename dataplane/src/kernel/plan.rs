@@ -1,14 +1,22 @@
 //! What the maps must hold, from the state that the managers want and what is attached here. Pure.
 
+mod binds;
+
+pub use binds::HostAddress;
+
 use crate::desired::{Desired, Subnet};
+use ipnet::Ipv4Net;
 use skein_abi::{
     Addr, ICMP, TCP, UDP, addr,
-    ingress::{LocalBackends, MEMBER_UP, PUBLISHED_DSR, PUBLISHED_SNAT, PublishedKey},
+    ingress::{
+        BoundKey, LocalBackends, MEMBER_UP, PUBLISHED_AFFINE, PUBLISHED_BOUND, PUBLISHED_DSR,
+        PUBLISHED_LIMITED, PUBLISHED_SNAT, PublishedKey,
+    },
     limits::{LOCAL_BACKENDS_MAX, SUBNETS_OF_NETWORK_MAX},
     overlay::{self, Location, NETWORK_INTERNAL, Network, OverlayKey, SubnetKey},
 };
 use skein_proto::network::{
-    Endpoint, EndpointState, Kind, Problem, ReturnMode, Service, Settings, Transport,
+    Endpoint, EndpointState, Kind, Offer, Problem, ReturnMode, Service, Transport,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,6 +52,10 @@ pub struct Plan {
     pub overlay: BTreeMap<OverlayKey, Location>,
     /// Published ports.
     pub published: BTreeMap<PublishedKey, Leads>,
+    /// The addresses that ports are bound to.
+    pub bound: BTreeSet<BoundKey>,
+    /// The clients of groups that take no others.
+    pub sources: BTreeMap<Group, BTreeSet<Ipv4Net>>,
     /// How many ready tasks of a group each node has.
     pub nodes: BTreeMap<Group, Vec<(Addr, u32)>>,
     /// The tasks of a group on this node.
@@ -61,8 +73,8 @@ pub struct Leads {
     pub group: Group,
     /// The port that they listen on, host byte order.
     pub target: u16,
-    /// How answers go back: [`PUBLISHED_DSR`], [`PUBLISHED_SNAT`] or 0.
-    pub mode: u16,
+    /// Of the flags of [`skein_abi::ingress::Published`] all but that it is taken.
+    pub flags: u16,
 }
 
 /// Where attached endpoints are: (network ID, address) -> index.
@@ -75,6 +87,8 @@ pub struct Local {
     pub endpoints: Places,
     /// Nodes that do not answer: no new flow is sent to them.
     pub suspects: BTreeSet<String>,
+    /// What ports may be bound to.
+    pub addresses: BTreeSet<HostAddress>,
 }
 
 /// Plans the maps.
@@ -110,7 +124,7 @@ pub fn plan(desired: &Desired, local: &Local) -> Plan {
         }
     }
     let endpoints = Endpoints::gather(&mut plan, desired, local, &nodes, &networks);
-    plan_services(&mut plan, desired, settings, &networks, &endpoints);
+    plan_services(&mut plan, desired, local, &networks, &endpoints);
     plan
 }
 
@@ -283,14 +297,21 @@ impl<'a> Endpoints<'a> {
 fn plan_services<'a>(
     plan: &mut Plan,
     desired: &'a Desired,
-    settings: &'a Settings,
+    local: &Local,
     networks: &BTreeMap<&str, u32>,
     endpoints: &Endpoints<'a>,
 ) {
+    let Some(settings) = &desired.settings else {
+        return;
+    };
     let ingress = settings.ingress_network_id.as_str();
-    let mode = |service: &Service| match service.return_mode() {
-        ReturnMode::Unspecified => settings.return_mode(),
-        of_service => of_service,
+    let terms = |service: &'a Service| Terms {
+        mode: match service.return_mode() {
+            ReturnMode::Unspecified => settings.return_mode(),
+            of_service => of_service,
+        },
+        offer: service.offer.as_ref(),
+        addresses: &local.addresses,
     };
     for service in desired.services.values() {
         for network in &service.networks {
@@ -317,52 +338,89 @@ fn plan_services<'a>(
         .values()
         .partition(|service| service.removed);
     for service in present {
-        plan.publish_all(service, mode(service), endpoints.of(&service.id, ingress));
+        plan.publish_all(service, &terms(service), endpoints.of(&service.id, ingress));
     }
     for ((service, port), backends) in &endpoints.by_host_port {
         // Another target is another group: so the kernel takes it and those who listen on it in one write.
         let (transport, published, target) = port;
         let name = transport.as_str_name();
         let group = format!("{service}{GROUP_SEPARATOR}{name} {published} to {target}");
-        // It leads nowhere but to this node, and so has one way back: what the client called it by.
-        plan.publish(&group, *port, ReturnMode::Symmetric);
+        let of_service = desired.services.get(*service);
+        let terms = Terms {
+            // It leads nowhere but to this node, and so has one way back: what the client called it by.
+            mode: ReturnMode::Symmetric,
+            offer: of_service.and_then(|service| service.offer.as_ref()),
+            addresses: &local.addresses,
+        };
+        plan.publish(&group, *port, &terms);
         plan.balance(&group, backends);
     }
     for service in removed {
-        plan.publish_all(service, mode(service), endpoints.of(&service.id, ingress));
+        plan.publish_all(service, &terms(service), endpoints.of(&service.id, ingress));
     }
+}
+
+/// How and to whom ports are published.
+struct Terms<'a> {
+    mode: ReturnMode,
+    /// `None`: to everybody, by all addresses.
+    offer: Option<&'a Offer>,
+    /// What they may be bound to here.
+    addresses: &'a BTreeSet<HostAddress>,
 }
 
 impl Plan {
     /// A service's ports on all nodes.
-    fn publish_all(&mut self, service: &Service, mode: ReturnMode, backends: &[Placed]) {
+    fn publish_all(&mut self, service: &Service, terms: &Terms<'_>, backends: &[Placed]) {
         if service.ports.is_empty() {
             return;
         }
         for port in &service.ports {
             let port = (port.transport(), port.published, port.target);
-            self.publish(&service.id, port, mode);
+            self.publish(&service.id, port, terms);
         }
         self.balance(&service.id, backends);
     }
 
     /// Whose it is already, it stays.
-    fn publish(&mut self, group: &str, (transport, published, target): Port, mode: ReturnMode) {
-        match published_key(transport, published) {
-            Ok(key) => {
-                let owner = self.published.entry(key);
-                owner.or_insert_with(|| Leads {
-                    group: group.to_owned(),
-                    target: u16::try_from(target).unwrap_or_default(),
-                    mode: match mode {
-                        ReturnMode::Unspecified | ReturnMode::Symmetric => 0,
-                        ReturnMode::Dsr => PUBLISHED_DSR,
-                        ReturnMode::Snat => PUBLISHED_SNAT,
-                    },
-                });
-            }
-            Err(message) => self.problem(Kind::Service, service_of(group), message),
+    fn publish(&mut self, group: &str, (transport, published, target): Port, terms: &Terms<'_>) {
+        let key = match published_key(transport, published) {
+            Ok(key) => key,
+            Err(message) => return self.problem(Kind::Service, service_of(group), message),
+        };
+        if self.published.contains_key(&key) {
+            return;
         }
+        let mut flags = match terms.mode {
+            ReturnMode::Unspecified | ReturnMode::Symmetric => 0,
+            ReturnMode::Dsr => PUBLISHED_DSR,
+            ReturnMode::Snat => PUBLISHED_SNAT,
+        };
+        if let Some(offer) = terms.offer {
+            if offer.client_affinity {
+                flags |= PUBLISHED_AFFINE;
+            }
+            if !offer.sources.is_empty() {
+                flags |= PUBLISHED_LIMITED;
+                // What this node cannot read lets nobody in.
+                let ranges = offer.sources.iter().filter_map(|range| range.parse().ok());
+                self.sources.insert(group.to_owned(), ranges.collect());
+            }
+            if let Some(to) = binds::of_port(offer, published) {
+                flags |= PUBLISHED_BOUND;
+                let addresses = binds::addresses(to, terms.addresses).into_iter();
+                self.bound.extend(addresses.map(|address| BoundKey {
+                    addr: addr(address),
+                    port: key,
+                }));
+            }
+        }
+        let leads = Leads {
+            group: group.to_owned(),
+            target: u16::try_from(target).unwrap_or_default(),
+            flags,
+        };
+        self.published.insert(key, leads);
     }
 
     /// Those that answer at a group's ports.

@@ -1,10 +1,43 @@
-//! A hash map of the kernel's that is kept equal to one of ours.
+//! A map of the kernel's, of keys and values, that is kept equal to one of ours.
 
 use aya::{
     Pod,
     maps::{HashMap, Map, MapData, MapError},
 };
 use std::{collections::BTreeMap, fmt};
+
+/// What is kept equal: by default a hash map.
+pub trait Backing<K, V>: TryFrom<Map, Error = MapError> {
+    /// All entries.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn entries(&self) -> Result<BTreeMap<K, V>, MapError>;
+    /// Adds or changes an entry.
+    ///
+    /// # Errors
+    /// The map is full, or the kernel refuses.
+    fn insert(&mut self, key: &K, value: &V) -> Result<(), MapError>;
+    /// Removes an entry.
+    ///
+    /// # Errors
+    /// There is none, or the kernel refuses.
+    fn remove(&mut self, key: &K) -> Result<(), MapError>;
+}
+
+impl<K: Pod + Ord, V: Pod> Backing<K, V> for HashMap<MapData, K, V> {
+    fn entries(&self) -> Result<BTreeMap<K, V>, MapError> {
+        self.iter().collect()
+    }
+
+    fn insert(&mut self, key: &K, value: &V) -> Result<(), MapError> {
+        HashMap::insert(self, key, value, 0)
+    }
+
+    fn remove(&mut self, key: &K) -> Result<(), MapError> {
+        HashMap::remove(self, key)
+    }
+}
 
 /// Entries that could not be written or removed.
 #[derive(Debug)]
@@ -41,22 +74,19 @@ fn note(refused: &mut Option<Refused>, error: MapError) {
 }
 
 /// See the module. Only this writes the map, so only differences are written.
-pub struct Synced<K: Pod, V: Pod> {
-    map: HashMap<MapData, K, V>,
+pub struct Synced<K, V, M = HashMap<MapData, K, V>> {
+    map: M,
     held: BTreeMap<K, V>,
 }
 
-impl<K: Pod + Ord, V: Pod + PartialEq> Synced<K, V> {
+impl<K: Copy + Ord, V: Copy + PartialEq, M: Backing<K, V>> Synced<K, V, M> {
     /// Takes the map over with what it holds already.
     ///
     /// # Errors
     /// The map has other types, or cannot be read.
-    pub fn new(map: Map) -> Result<Self, MapError>
-    where
-        HashMap<MapData, K, V>: TryFrom<Map, Error = MapError>,
-    {
-        let map = HashMap::try_from(map)?;
-        let held = map.iter().collect::<Result<_, _>>()?;
+    pub fn new(map: Map) -> Result<Self, MapError> {
+        let map = M::try_from(map)?;
+        let held = map.entries()?;
         Ok(Self { map, held })
     }
 
@@ -71,7 +101,7 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Synced<K, V> {
     /// # Errors
     /// The map cannot be read.
     pub fn reread(&mut self) -> Result<usize, MapError> {
-        let found: BTreeMap<K, V> = self.map.iter().collect::<Result<_, _>>()?;
+        let found = self.map.entries()?;
         let left = self.held.iter();
         let changed = left.filter(|(key, value)| found.get(key) != Some(value));
         let added = found.keys().filter(|key| !self.held.contains_key(key));
@@ -88,7 +118,7 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Synced<K, V> {
         let mut refused = None;
         for (key, value) in wanted {
             if self.held.get(key) != Some(value) {
-                match self.map.insert(key, value, 0) {
+                match self.map.insert(key, value) {
                     Ok(()) => drop(self.held.insert(*key, *value)),
                     Err(error) => note(&mut refused, error),
                 }

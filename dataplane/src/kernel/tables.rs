@@ -9,16 +9,18 @@ use super::{
     node_tables::NodeTables,
     plan::{Group, Leads, Plan, service_of},
     programs::Programs,
+    sources::Range,
     synced::{Refused, Synced},
 };
 use crate::desired;
 use anyhow::Context as _;
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, MapData, lpm_trie::LpmTrie};
+use ipnet::Ipv4Net;
 use skein_abi::{
     Addr, addr,
     addresses::{DNS_ADDRESS, INTERNAL_FIRST, INTERNAL_NET, LOCAL_ADDRESS, NAT_PORTS},
     config::{Config, Timeouts},
-    ingress::{LocalBackends, PUBLISHED_TAKEN, Published, PublishedKey},
+    ingress::{BoundKey, LocalBackends, PUBLISHED_TAKEN, Published, PublishedKey, Source},
     limits::{FLOOD_RATE, SERVICES_MAX, VIPS_MAX},
     names::*,
     overlay::{Endpoint, Location, Network, OverlayKey, Subnet, SubnetKey, Vip, VipSlot},
@@ -40,6 +42,8 @@ pub struct Tables {
     devices: Synced<u32, u32>,
     members: Synced<Addr, u32>,
     published: Synced<PublishedKey, Published>,
+    bound: Synced<BoundKey, u32>,
+    sources: Synced<Range, u32, LpmTrie<MapData, Source, u32>>,
     node_tables: NodeTables,
     local_backends: Synced<u32, LocalBackends>,
     endpoints: Array<MapData, Endpoint>,
@@ -72,6 +76,10 @@ pub struct PublishedService {
     pub nodes: Vec<(Addr, u32)>,
     /// The tasks on this node.
     pub local: LocalBackends,
+    /// The addresses of its ports that are bound to some.
+    pub bound: BTreeSet<BoundKey>,
+    /// The clients that it takes, where those are not all.
+    pub sources: Vec<Ipv4Net>,
 }
 
 /// The address by which the host knows the endpoint with an index.
@@ -99,6 +107,8 @@ impl Tables {
             devices: take!(MAP_DEVICES),
             members: take!(MAP_MEMBERS),
             published: take!(MAP_PUBLISHED),
+            bound: take!(MAP_BOUND),
+            sources: take!(MAP_SOURCES),
             node_tables: NodeTables::new(
                 programs.take_map(MAP_NODE_TABLES)?,
                 programs.take_map(MAP_OLD_TABLES)?,
@@ -136,6 +146,8 @@ impl Tables {
             devices,
             members,
             published,
+            bound,
+            sources,
             local_backends,
             veths,
             internal,
@@ -274,7 +286,7 @@ impl Tables {
                 slots: slots.current,
                 old_slots: slots.previous,
                 target: skein_abi::port(leads.target),
-                flags: leads.mode | if taken(key) { PUBLISHED_TAKEN } else { 0 },
+                flags: leads.flags | if taken(key) { PUBLISHED_TAKEN } else { 0 },
             })
         };
         let mut after: BTreeMap<PublishedKey, Published> = BTreeMap::new();
@@ -283,6 +295,22 @@ impl Tables {
                 after.insert(*key, entry);
             }
         }
+        // What narrows a port is there before the port, and goes after it.
+        let bound = plan.bound.iter().map(|key| (*key, 1));
+        let bound: BTreeMap<BoundKey, u32> = bound.collect();
+        let binds = "the addresses that ports are bound to";
+        written.note(binds, self.bound.add(&bound));
+        let sources = plan.sources.iter().filter_map(|(group, ranges)| {
+            let service = index(group)?;
+            Some(
+                ranges
+                    .iter()
+                    .map(move |range| (Range::new(service, *range), 1)),
+            )
+        });
+        let sources: BTreeMap<Range, u32> = sources.flatten().collect();
+        let clients = "the clients of services";
+        written.note(clients, self.sources.add(&sources));
         // Until the tables are written, readers see the smaller size of the old and the new ones.
         let mut until = BTreeMap::new();
         for (key, entry) in &after {
@@ -313,6 +341,8 @@ impl Tables {
             }
         }
         written.note(ports, self.published.add(&after));
+        written.note(binds, self.bound.make(&bound));
+        written.note(clients, self.sources.make(&sources));
         written.note(what, self.local_backends.make(&local));
         self.node_tables
             .retain(|number| local.contains_key(&number));
@@ -456,6 +486,8 @@ impl Tables {
                 nodes: self.node_tables.nodes(*number).to_vec(),
                 local: local.unwrap_or_default(),
                 ports: BTreeMap::new(),
+                bound: BTreeSet::new(),
+                sources: Vec::new(),
             };
             (*number, (id.clone(), service))
         });
@@ -463,6 +495,17 @@ impl Tables {
         for (key, entry) in self.published.held() {
             if let Some((_, service)) = published.get_mut(&entry.service) {
                 service.ports.insert(*key, *entry);
+            }
+        }
+        for key in self.bound.held().keys() {
+            let leads = self.published.held().get(&key.port);
+            if let Some((_, service)) = leads.and_then(|leads| published.get_mut(&leads.service)) {
+                service.bound.insert(*key);
+            }
+        }
+        for range in self.sources.held().keys() {
+            if let Some((_, service)) = published.get_mut(&range.service()) {
+                service.sources.push(range.net());
             }
         }
         let backend = |vip: &Vip, slot| {

@@ -122,7 +122,7 @@ mod tests {
         let leads = Leads {
             group: "web".to_owned(),
             target: 80,
-            mode: 0,
+            flags: 0,
         };
         plan.published.insert(key, leads);
         let (nobody, somebody) = (BTreeSet::new(), BTreeSet::from([key]));

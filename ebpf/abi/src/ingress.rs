@@ -1,6 +1,6 @@
 //! Published ports, and who answers on them.
 
-use crate::{Port, limits::LOCAL_BACKENDS_MAX, pod};
+use crate::{Addr, Port, limits::LOCAL_BACKENDS_MAX, pod};
 
 /// Sources that come in by this device are not unique in the cluster: they are translated to the
 /// node's address before they are balanced.
@@ -23,6 +23,13 @@ pub const PUBLISHED_DSR: u16 = 2;
 /// Tasks see the node that a client came in by in its place (return mode `snat`).
 pub const PUBLISHED_SNAT: u16 = 4;
 
+/// Only by the addresses in `BOUND` is the port this one: by others it is the node's own.
+pub const PUBLISHED_BOUND: u16 = 8;
+/// Only clients in `SOURCES` begin flows.
+pub const PUBLISHED_LIMITED: u16 = 16;
+/// A client's address alone picks node and task: so all of its flows come to one task.
+pub const PUBLISHED_AFFINE: u16 = 32;
+
 /// What users call the return mode of a published port with these flags.
 pub const fn return_mode_name(flags: u16) -> &'static str {
     match flags & (PUBLISHED_DSR | PUBLISHED_SNAT) {
@@ -44,6 +51,34 @@ pub struct PublishedKey {
     pub pad: u8,
 }
 
+/// One of the addresses that a port is bound to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BoundKey {
+    /// An address of the node, or of its loopback.
+    pub addr: Addr,
+    /// The published port.
+    pub port: PublishedKey,
+}
+
+/// Clients that may begin flows to a service: those whose addresses begin as this one does. A key of a trie of
+/// prefixes, behind the length of the prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// [`Published::service`]; always part of the prefix.
+    pub service: u32,
+    /// The address.
+    pub addr: Addr,
+}
+
+impl Source {
+    /// Bits of a prefix that has `len` bits of the address.
+    pub const fn prefix_bits(len: u8) -> u32 {
+        32 + len as u32
+    }
+}
+
 /// What a published port leads to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,8 +91,9 @@ pub struct Published {
     pub old_slots: u32,
     /// The port that its tasks listen on.
     pub target: Port,
-    /// [`PUBLISHED_TAKEN`], and [`PUBLISHED_DSR`] or [`PUBLISHED_SNAT`]; of these neither: answers go back by
-    /// the node that the client came in by, and tasks see the client (`symmetric`). Of new flows; one that
+    /// [`PUBLISHED_TAKEN`], [`PUBLISHED_BOUND`], [`PUBLISHED_LIMITED`], [`PUBLISHED_AFFINE`], and
+    /// [`PUBLISHED_DSR`] or [`PUBLISHED_SNAT`]; of these neither: answers go back by the node that the client
+    /// came in by, and tasks see the client (`symmetric`). But for where a port is bound, of new flows; one that
     /// there is keeps what it began with.
     pub flags: u16,
 }
@@ -87,4 +123,4 @@ impl Default for LocalBackends {
     }
 }
 
-pod!(PublishedKey, Published, LocalBackends);
+pod!(PublishedKey, BoundKey, Source, Published, LocalBackends);

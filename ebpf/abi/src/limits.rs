@@ -9,6 +9,10 @@ pub const FLOOD_RATE: u32 = 100_000;
 
 /// Published (protocol, port) pairs of the cluster: all 65,535 TCP ports would fit.
 pub const PUBLISHED_MAX: u32 = 65_536;
+/// Pairs of a published port and an address of this node that it is bound to: a few addresses for hundreds of ports.
+pub const BOUND_MAX: u32 = 16_384;
+/// Ranges of clients of all services that take no others: a hundred each of some hundreds of services.
+pub const SOURCES_MAX: u32 = 65_536;
 /// Services that publish ports.
 pub const SERVICES_MAX: u32 = 16_384;
 /// Nodes of a cluster, this one included.

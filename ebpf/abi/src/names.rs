@@ -30,6 +30,10 @@ pub const MAP_DEVICES: &str = "DEVICES";
 pub const MAP_MEMBERS: &str = "MEMBERS";
 /// Hash: [`crate::ingress::PublishedKey`] -> [`crate::ingress::Published`].
 pub const MAP_PUBLISHED: &str = "PUBLISHED";
+/// Hash: [`crate::ingress::BoundKey`] -> 1 (`u32`).
+pub const MAP_BOUND: &str = "BOUND";
+/// Trie of prefixes: [`crate::ingress::Source`] -> 1 (`u32`).
+pub const MAP_SOURCES: &str = "SOURCES";
 /// Array of maps: service index -> array of data path addresses (`u32`): the node table.
 pub const MAP_NODE_TABLES: &str = "NODE_TABLES";
 /// The same, as it was before the last change: where mid-stream packets may still belong.
@@ -84,6 +88,8 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_DEVICES,
     MAP_MEMBERS,
     MAP_PUBLISHED,
+    MAP_BOUND,
+    MAP_SOURCES,
     MAP_NODE_TABLES,
     MAP_OLD_TABLES,
     MAP_LOCAL_BACKENDS,
@@ -112,6 +118,6 @@ pub const PINNED_MAPS: &[&str] = &[
 /// The layout of the maps, counters included: programs and maps of different layouts never meet, as
 /// each has its own [`PINS`]. Raise both when a pinned map changes its size or the type or meaning of
 /// its contents, a counter too.
-pub const LAYOUT: u32 = 8;
+pub const LAYOUT: u32 = 9;
 /// Where maps and links are pinned, below the BPF filesystem's root.
-pub const PINS: &str = "skein/v8";
+pub const PINS: &str = "skein/v9";

@@ -61,6 +61,7 @@ counters! {
     L2Sent = "l2_sent", "Sent to another node by l2, which is not encapsulated; counted by what it was, too.";
     L2Probe = "l2_probe", "Asked by another node, or answered, whether l2 works on the segment that it shares with this one.";
     DropForged = "drop_forged", "A frame as only members send them by l2, from a MAC address that is no member's: forged, or by a router that shares a segment with the node it sends to.";
+    DropSource = "drop_source", "To a published port of a service that takes no clients from there (label skein.ingress.sources).";
     XdpSent = "xdp_sent", "Sent on by XDP, before the kernel's stack saw it; counted by what it was, too.";
 }
 

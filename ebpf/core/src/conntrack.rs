@@ -1,12 +1,12 @@
 //! Flows with a task of this node: both directions, how long they are kept, what happens when two
 //! would look the same to the task.
 
-use crate::{Live, Tables, Verdict, Work, hash, subprogram::subprogram};
+use crate::{Live, Tables, Verdict, Work, ingress, subprogram::subprogram};
 use skein_abi::{
     Addr, ICMP, Port, UDP,
     config::Timeouts,
     flow::*,
-    ingress::{PUBLISHED_DSR, PUBLISHED_SNAT},
+    ingress::{PUBLISHED_AFFINE, PUBLISHED_DSR, PUBLISHED_SNAT},
     verdict::Counter,
 };
 
@@ -82,10 +82,10 @@ subprogram! {
     /// Gives a flow (`client`, `entry`) to a ready task of this node, or, in mid-stream, to a draining
     /// one. Not decided: there is none.
     pub fn begin(t, w) -> bool {
-        let Some(published) = crate::ingress::published(t, &w.client) else {
+        let Some(published) = ingress::published(t, &w.client) else {
             return false;
         };
-        let hash = hash(&w.client);
+        let hash = ingress::hash_of(&published, &w.client);
         let draining = match t.local_backend(published.service, hash, false) {
             Some(_) => false,
             None if w.packet.is_mid_stream() => true,
@@ -104,7 +104,12 @@ subprogram! {
                 true => DIRECT,
                 false => 0,
             };
-        for attempt in 0..TASK_TRIES {
+        // Where a client's flows are to come to one task, its port gives way before that.
+        let tries = match published.flags & PUBLISHED_AFFINE {
+            0 => TASK_TRIES,
+            _ => 1,
+        };
+        for attempt in 0..tries {
             let nth = hash.wrapping_add(attempt);
             let Some(index) = t.local_backend(published.service, nth, draining) else {
                 return false;
@@ -128,7 +133,7 @@ subprogram! {
         };
         w.to.dst = endpoint.addr;
         for attempt in 0..PORT_TRIES {
-            w.to.sport = other_port(hash, attempt);
+            w.to.sport = other_port(crate::hash(&w.client), attempt);
             if is_free(t, w, index) && claim(t, w, index, marks) {
                 return remember(t, w, index, marks);
             }

@@ -14,7 +14,10 @@ use skein_abi::{
     flow::{
         Affinity, ESTABLISHED, NAT_HOST, NAT_ROUTED, PLACE_HOST, PLACE_UPLINK, Tuple, may_open_anew,
     },
-    ingress::{DEVICE_TRANSLATE, MEMBER_UP, PUBLISHED_TAKEN, Published, PublishedKey},
+    ingress::{
+        BoundKey, DEVICE_TRANSLATE, MEMBER_UP, PUBLISHED_AFFINE, PUBLISHED_BOUND,
+        PUBLISHED_LIMITED, PUBLISHED_TAKEN, Published, PublishedKey, Source,
+    },
     verdict::Counter,
 };
 
@@ -74,7 +77,8 @@ subprogram! {
             };
             return true;
         }
-        if dst != t.config().local_addr || offered(t, &w.packet.tuple).is_none() {
+        // By which of its addresses the port was called, whoever called it was asked already.
+        if dst != t.config().local_addr || taken_by_mesh(t, &w.packet.tuple).is_none() {
             w.verdict = Verdict::drop(&w.packet.tuple, Counter::DropUnknownAddress);
             return true;
         }
@@ -93,17 +97,54 @@ pub fn published<T: Tables>(t: &T, tuple: &Tuple) -> Option<Published> {
     if tuple.proto == ICMP {
         return None;
     }
-    t.published(PublishedKey {
+    t.published(key(tuple))
+}
+
+#[inline(always)]
+fn key(tuple: &Tuple) -> PublishedKey {
+    PublishedKey {
         port: tuple.dport,
         proto: tuple.proto,
         pad: 0,
-    })
+    }
 }
 
-/// What the published port of a packet leads to, if this node takes its clients.
+/// The same, if no program of this node has the port.
+#[inline(always)]
+fn taken_by_mesh<T: Tables>(t: &T, tuple: &Tuple) -> Option<Published> {
+    published(t, tuple).filter(|published| published.flags & PUBLISHED_TAKEN == 0)
+}
+
+/// What the published port of a packet leads to, if this node takes clients by the address that it is sent to.
 #[inline(always)]
 pub fn offered<T: Tables>(t: &T, tuple: &Tuple) -> Option<Published> {
-    published(t, tuple).filter(|published| published.flags & PUBLISHED_TAKEN == 0)
+    let published = taken_by_mesh(t, tuple)?;
+    if published.flags & PUBLISHED_BOUND != 0 {
+        let bound = BoundKey {
+            addr: tuple.dst,
+            port: key(tuple),
+        };
+        if !t.is_bound(bound) {
+            return None;
+        }
+    }
+    Some(published)
+}
+
+/// The hash by which node and task are picked for a flow of a published port.
+#[inline(always)]
+pub fn hash_of(published: &Published, client: &Tuple) -> u32 {
+    if published.flags & PUBLISHED_AFFINE == 0 {
+        return hash(client);
+    }
+    hash(&Tuple {
+        src: client.src,
+        dst: 0,
+        sport: 0,
+        dport: 0,
+        proto: client.proto,
+        pad: [0; 3],
+    })
 }
 
 /// Goes on where a decision ended with [`Action::Enter`], [`Action::Forwarded`] or [`Action::Begin`].
@@ -171,11 +212,27 @@ subprogram! {
             }
             return true;
         }
+        if !may_begin(t, w) {
+            w.verdict = Verdict::drop(&w.client, Counter::DropSource);
+            return true;
+        }
         if is_here {
             w.verdict = Verdict::begin(&w.client);
             return true;
         }
         forward_first(t, w, node)
+    }
+
+    /// Whether the service takes the client, by the address that it has where the packet is seen. The host's own
+    /// programs may call all that there is.
+    fn may_begin(t, w) -> bool {
+        let Some(published) = published(t, &w.client) else {
+            return true;
+        };
+        if published.flags & PUBLISHED_LIMITED == 0 || w.packet.tuple.dst == t.config().local_addr {
+            return true;
+        }
+        t.is_source(Source { service: published.service, addr: w.packet.tuple.src })
     }
 
     /// Another node (`entry`) is the one that the client came in by; it sent the packet here, as with `vni`.
@@ -279,7 +336,7 @@ fn pick<T: Tables>(t: &T, tuple: &Tuple, previous: bool) -> Addr {
     if slots == 0 {
         return 0;
     }
-    let slot = hash(tuple) % slots;
+    let slot = hash_of(&published, tuple) % slots;
     let node = t.table_node(published.service, slot, previous);
     node.unwrap_or(0)
 }

@@ -27,6 +27,10 @@ pub trait Tables {
     fn heard(&self, peer: u32) -> Option<Live<Heard>>;
     /// What a published port leads to.
     fn published(&self, key: PublishedKey) -> Option<Published>;
+    /// Whether a port is bound to an address.
+    fn is_bound(&self, key: BoundKey) -> bool;
+    /// Whether a service takes a client.
+    fn is_source(&self, source: Source) -> bool;
     /// Data path address in one slot of a service's node table (or of its previous one).
     fn table_node(&self, service: u32, slot: u32, previous: bool) -> Option<Addr>;
     /// The local task number `hash` modulo their count: of the ready ones, or of the draining ones.

@@ -18,6 +18,7 @@ mod flood;
 mod fragments;
 mod local_clients;
 mod modes;
+mod offering;
 mod overlay;
 mod path_mtu;
 mod return_node;

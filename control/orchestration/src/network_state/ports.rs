@@ -1,6 +1,6 @@
 //! Which ports lead where: those that every node answers on, and those of one node alone.
 
-use super::endpoint::endpoint_state;
+use super::{asked_offer, endpoint::endpoint_state};
 use crate::occupancy::is_placed;
 use skein_model::{PortConfig, PortProtocol, PublishMode, State, Task};
 use skein_proto::network as proto;
@@ -72,7 +72,8 @@ pub(super) fn host_ports<'a>(
 
 /// Services that are no more, but whose tasks have not all ended: their connections live on until
 /// then. They have the ports that any of these tasks was made with, which an update may have changed; of
-/// one port with several targets, the newest. A port that another service has by now is that one's.
+/// one port with several targets, the newest. A port that another service has by now is that one's. What narrowed
+/// them narrows them still, as the newest task tells it.
 pub(super) fn removed_services(state: &State) -> impl Iterator<Item = proto::Service> {
     let ids = state.services_of_tasks();
     let ids = ids.filter(|id| state.service(id).is_none());
@@ -87,8 +88,10 @@ pub(super) fn removed_services(state: &State) -> impl Iterator<Item = proto::Ser
             id: id.to_owned(),
             name: task.service_name.clone(),
             removed: true,
+            offer: asked_offer(&task.service_labels),
             ..proto::Service::default()
         });
+        service.in_host_mode |= is_in_host_mode(task);
         service.ports.extend(published_ports(&task.ports));
     }
     let mut taken = BTreeSet::new();
@@ -100,7 +103,7 @@ pub(super) fn removed_services(state: &State) -> impl Iterator<Item = proto::Ser
     }
     removed.into_values().filter_map(move |mut service| {
         service.ports.retain(|port| taken.insert(key(port)));
-        (!service.ports.is_empty()).then_some(service)
+        (service.in_host_mode || !service.ports.is_empty()).then_some(service)
     })
 }
 

@@ -3,6 +3,7 @@
 use super::{SpecError, SpecErrorKind, check_name, container, payload};
 use crate::{
     allocator::check_ports,
+    offer::{BIND_LABEL, offer},
     return_mode::return_mode,
     scheduler::Constraint,
     template::{Context, expand_container},
@@ -12,6 +13,7 @@ use skein_model::{
     ResolutionMode, ResourceRequirements, RestartPolicy, Service, ServiceMode, ServiceSpec, State,
     Task, TaskSpec, UpdateConfig,
 };
+use skein_proto::network::Bind;
 use std::collections::BTreeSet;
 
 /// Time between the stop signal and SIGKILL unless the spec names one, in nanoseconds.
@@ -37,6 +39,7 @@ pub fn check_service(
 ) -> Result<(), SpecError> {
     check_name(&spec.name)?;
     return_mode(&spec.labels).map_err(SpecError::invalid)?;
+    check_offer(spec)?;
     check_mode(spec)?;
     check_task(&spec.task_template)?;
     payload::check_references(&spec.task_template.container_spec)?;
@@ -48,6 +51,23 @@ pub fn check_service(
         check_ports_are_free(state, current, endpoint)?;
     }
     check_templates(spec)
+}
+
+/// A label of a port that is none of the service's would bind nothing.
+fn check_offer(spec: &ServiceSpec) -> Result<(), SpecError> {
+    let offer = offer(&spec.labels).map_err(SpecError::invalid)?;
+    let ports = spec
+        .endpoint_spec
+        .iter()
+        .flat_map(|endpoint| &endpoint.ports);
+    let published: BTreeSet<u32> = ports.map(|port| port.published_port.into()).collect();
+    let unknown = |bind: &&Bind| bind.port != 0 && !published.contains(&bind.port);
+    match offer.binds.iter().find(unknown) {
+        None => Ok(()),
+        Some(Bind { port, .. }) => Err(SpecError::invalid(format!(
+            "label {BIND_LABEL}.{port}: the service publishes no port {port} by its number"
+        ))),
+    }
 }
 
 fn check_ports_are_free(

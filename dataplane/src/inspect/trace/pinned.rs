@@ -6,7 +6,10 @@ use crate::kernel::map_pin;
 use anyhow::Context as _;
 use aya::{
     Pod,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError},
+    maps::{
+        Array, ArrayOfMaps, HashMap, Map, MapData, MapError,
+        lpm_trie::{Key, LpmTrie},
+    },
 };
 use skein_abi::{Addr, TCP, config::Config, flow::*, ingress::*, names::*, overlay::*, segment::*};
 use skein_packet::{Live, Tables};
@@ -24,6 +27,10 @@ use std::{
 pub enum Finding {
     /// A published port.
     Published(PublishedKey, Published),
+    /// Whether the port is bound to the address that was called.
+    Bound(bool),
+    /// Whether the service takes the client.
+    Taken(bool),
     /// The node in one slot of a service's table, or of its previous one.
     Node {
         service: u32,
@@ -66,6 +73,8 @@ pub struct Pinned {
     leases: Array<MapData, Lease>,
     heard: Array<MapData, Heard>,
     published: HashMap<MapData, PublishedKey, Published>,
+    bound: HashMap<MapData, BoundKey, u32>,
+    sources: LpmTrie<MapData, Source, u32>,
     /// The current ones, and the previous.
     node_tables: [ArrayOfMaps<MapData, Array<MapData, Addr>>; 2],
     local_backends: HashMap<MapData, u32, LocalBackends>,
@@ -146,6 +155,8 @@ impl Pinned {
             leases: open(bpffs, MAP_LEASES)?,
             heard: open(bpffs, MAP_HEARD)?,
             published: open(bpffs, MAP_PUBLISHED)?,
+            bound: open(bpffs, MAP_BOUND)?,
+            sources: open(bpffs, MAP_SOURCES)?,
             node_tables: [open(bpffs, MAP_NODE_TABLES)?, open(bpffs, MAP_OLD_TABLES)?],
             local_backends: open(bpffs, MAP_LOCAL_BACKENDS)?,
             endpoints: open(bpffs, MAP_ENDPOINTS)?,
@@ -269,6 +280,19 @@ impl Tables for Pinned {
         let published = look_up(&self.published, &key)?;
         self.found(Finding::Published(key, published));
         Some(published)
+    }
+
+    fn is_bound(&self, key: BoundKey) -> bool {
+        let is_bound = look_up(&self.bound, &key).is_some();
+        self.found(Finding::Bound(is_bound));
+        is_bound
+    }
+
+    fn is_source(&self, source: Source) -> bool {
+        let whole = Key::new(Source::prefix_bits(32), source);
+        let is_taken = self.sources.get(&whole, 0).is_ok();
+        self.found(Finding::Taken(is_taken));
+        is_taken
     }
 
     fn table_node(&self, service: u32, slot: u32, previous: bool) -> Option<Addr> {

@@ -201,6 +201,13 @@ impl Names<'_> {
     fn finding(&self, finding: &Finding) -> String {
         match finding {
             Finding::Published(key, published) => self.published(key, published),
+            Finding::Bound(true) => "the port is bound to the address called".to_owned(),
+            Finding::Bound(false) => {
+                "the port is bound to other addresses than the one called: by this one it is the node's own"
+                    .to_owned()
+            }
+            Finding::Taken(true) => "the service takes clients from there".to_owned(),
+            Finding::Taken(false) => "the service takes no clients from there".to_owned(),
             Finding::Node {
                 service,
                 slot,

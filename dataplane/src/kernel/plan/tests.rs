@@ -88,7 +88,7 @@ fn attached(endpoints: &[(&str, &str, u32)]) -> Local {
         .map(|(network, address, index)| (((*network).into(), address.parse().unwrap()), *index));
     Local {
         endpoints: endpoints.collect(),
-        suspects: BTreeSet::new(),
+        ..Local::default()
     }
 }
 
@@ -128,7 +128,7 @@ fn ready_tasks_count_for_their_node_and_take_flows_here() {
     let expected = Leads {
         group: "web".to_owned(),
         target: 80,
-        mode: 0,
+        flags: 0,
     };
     assert_eq!(plan.published[&key], expected);
     let at = |address| {
@@ -286,10 +286,10 @@ fn a_port_in_host_mode_leads_to_the_tasks_of_this_node_that_have_it() {
         let Leads {
             group,
             target,
-            mode,
+            flags,
         } = &plan.published[&key];
         assert_eq!((service_of(group), *target), ("web", 80));
-        assert_eq!(*mode, 0, "there is one way back");
+        assert_eq!(*flags, 0, "there is one way back");
         assert_eq!(plan.nodes[group], [(ip("198.18.0.1"), 1)], "no other node");
         let local = &plan.local[group];
         let ready = &local.ready[..local.ready_len as usize];
@@ -318,7 +318,7 @@ fn a_service_has_a_return_mode_of_its_own_or_that_of_all() {
         let web = wanted.services.get_mut("web").unwrap();
         web.set_return_mode(of_service);
         let plan = plan(&wanted, &Local::default());
-        let modes = plan.published.values().map(|leads| leads.mode);
+        let modes = plan.published.values().map(|leads| leads.flags);
         assert_eq!(
             modes.collect::<Vec<_>>(),
             [expected],
@@ -371,4 +371,66 @@ fn a_port_is_of_all_nodes_before_it_is_of_one_and_last_of_what_is_no_more() {
     };
     wanted.services.insert("zz".into(), everywhere);
     assert_eq!(owner(&wanted), Some(("zz".into(), 3)));
+}
+
+#[test]
+fn what_narrows_a_service_narrows_all_of_its_ports() {
+    use skein_proto::network::Bind;
+    let endpoints = [("in", "a", "10.0.0.5", READY)];
+    let mut wanted = desired(&endpoints);
+    let web = wanted.services.get_mut("web").unwrap();
+    web.in_host_mode = true;
+    web.offer = Some(Offer {
+        sources: vec!["10.0.0.0/8".into(), "what a newer manager says".into()],
+        client_affinity: true,
+        binds: vec![Bind {
+            port: 30_000,
+            to: vec!["eth0".into()],
+        }],
+    });
+    let on_host = PublishedPort {
+        transport: Transport::Udp.into(),
+        published: 8080,
+        target: 80,
+    };
+    for endpoint in wanted.endpoints.values_mut() {
+        endpoint.host_ports.push(on_host);
+    }
+    let mut local = attached(&[("in", "10.0.0.5", 3)]);
+    local.addresses.insert(HostAddress {
+        device: "eth0".into(),
+        address: "198.18.0.1".parse().unwrap(),
+    });
+    let narrowed = plan(&wanted, &local);
+    let key = |port, proto| PublishedKey {
+        port: skein_abi::port(port),
+        proto,
+        pad: 0,
+    };
+    let flags = |port, proto| narrowed.published[&key(port, proto)].flags;
+    let both = PUBLISHED_LIMITED | PUBLISHED_AFFINE;
+    assert_eq!(flags(30_000, TCP), both | PUBLISHED_BOUND);
+    assert_eq!(flags(8080, UDP), both, "another port is not bound");
+    let bound = BoundKey {
+        addr: ip("198.18.0.1"),
+        port: key(30_000, TCP),
+    };
+    assert_eq!(narrowed.bound, [bound].into());
+    assert_eq!(
+        narrowed.sources.len(),
+        2,
+        "of the service, and of its port in host mode"
+    );
+    for ranges in narrowed.sources.values() {
+        assert_eq!(*ranges, ["10.0.0.0/8".parse().unwrap()].into());
+    }
+    // Gone, but for the connections of its last tasks: nobody else is let in.
+    let web = wanted.services.get_mut("web").unwrap();
+    web.removed = true;
+    let draining = plan(&wanted, &local);
+    assert_eq!(
+        draining.published[&key(30_000, TCP)].flags,
+        both | PUBLISHED_BOUND
+    );
+    assert_eq!(draining.published[&key(8080, UDP)].flags, both);
 }

@@ -48,6 +48,9 @@ pub struct Node {
     pub leases: BTreeMap<u32, Lease>,
     pub heard: Flows<u32, Heard>,
     pub published: BTreeMap<PublishedKey, Published>,
+    pub bound: HashSet<BoundKey>,
+    /// With the length of the address's prefix.
+    pub sources: Vec<(Source, u8)>,
     /// By service and whether it is the previous one.
     pub tables: BTreeMap<(u32, bool), Vec<Addr>>,
     pub ready: BTreeMap<u32, Vec<u32>>,
@@ -96,6 +99,8 @@ impl Node {
             leases: BTreeMap::new(),
             heard: Flows::with_room_for(FLOWS_MAX),
             published: BTreeMap::new(),
+            bound: HashSet::new(),
+            sources: Vec::new(),
             tables: BTreeMap::new(),
             ready: BTreeMap::new(),
             draining: BTreeMap::new(),
@@ -204,6 +209,18 @@ impl Tables for Node {
 
     fn published(&self, key: PublishedKey) -> Option<Published> {
         self.published.get(&key).copied()
+    }
+
+    fn is_bound(&self, key: BoundKey) -> bool {
+        self.bound.contains(&key)
+    }
+
+    fn is_source(&self, source: Source) -> bool {
+        self.sources.iter().any(|(range, len)| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(*len)).unwrap_or(0);
+            let differs = u32::from_be(range.addr ^ source.addr) & mask;
+            range.service == source.service && differs == 0
+        })
     }
 
     fn table_node(&self, service: u32, slot: u32, previous: bool) -> Option<Addr> {
