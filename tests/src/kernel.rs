@@ -2,8 +2,12 @@
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use skein_abi::{names::PINS, verdict::Counter};
-use std::net::Ipv4Addr;
+use skein_abi::{
+    config::{Config, Timeouts},
+    names::PINS,
+    verdict::Counter,
+};
+use std::{mem::offset_of, net::Ipv4Addr};
 use xtask::cluster::Host;
 
 /// The pinned maps, on every node.
@@ -39,6 +43,40 @@ pub fn metric(node: &Host, line: &str) -> anyhow::Result<u64> {
     let value = lines.find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
     let value = value.with_context(|| format!("{line} is not in {metrics}"))?;
     Ok(value.parse()?)
+}
+
+/// Makes all entries of flows live shorter, by a divisor, until the dataplane compares its settings with the
+/// kernel's, once a minute.
+///
+/// # Errors
+/// The settings cannot be read or written.
+pub fn shorten_timeouts(node: &Host, by: u64) -> anyhow::Result<()> {
+    const WORD: usize = size_of::<u64>();
+    let map = format!("pinned {}/CONFIG key 0 0 0 0", maps());
+    let found: Value = serde_json::from_str(&node.run(&format!("bpftool -j map lookup {map}"))?)?;
+    let value = found["value"].as_array().and_then(|value| hex(value));
+    let mut value = value.with_context(|| format!("bpftool says {found}"))?;
+    ensure!(
+        value.len() == size_of::<Config>(),
+        "{} bytes of settings",
+        value.len()
+    );
+    let (_, timeouts) = value.split_at_mut(offset_of!(Config, timeouts));
+    for timeout in timeouts[..size_of::<Timeouts>()].chunks_exact_mut(WORD) {
+        let whole = u64::from_ne_bytes(timeout.try_into()?);
+        timeout.copy_from_slice(&(whole / by).to_ne_bytes());
+    }
+    node.run(&format!("bpftool map update {map} value {}", bytes(&value)))?;
+    Ok(())
+}
+
+/// Bytes as bpftool writes them.
+fn hex(bytes: &[Value]) -> Option<Vec<u8>> {
+    let byte = |value: &Value| {
+        let text = value.as_str()?.trim_start_matches("0x");
+        u8::from_str_radix(text, 16).ok()
+    };
+    bytes.iter().map(byte).collect()
 }
 
 /// Makes a node believe that one other node has all tasks behind a published TCP port.
@@ -81,12 +119,7 @@ fn inner_id(table: &Value) -> Option<u64> {
     if let Some(id) = table["inner_map_id"].as_u64() {
         return Some(id);
     }
-    let bytes = table["value"].as_array()?;
-    let byte = |value: &Value| {
-        let text = value.as_str()?.trim_start_matches("0x");
-        u8::from_str_radix(text, 16).ok()
-    };
-    let bytes: Vec<u8> = bytes.iter().filter_map(byte).collect();
+    let bytes = hex(table["value"].as_array()?)?;
     let word: [u8; 4] = bytes.try_into().ok()?;
     Some(u32::from_ne_bytes(word).into())
 }

@@ -50,6 +50,8 @@ enum Mode {
 pub struct Failure {
     /// Since the change began; before it, zero.
     pub after: Duration,
+    /// When the request began: since the change did; before it, zero.
+    pub begun: Duration,
     /// The node that was asked.
     pub node: Ipv4Addr,
     /// What it was doing, and what became of it.
@@ -102,7 +104,10 @@ impl fmt::Display for Outcome {
         for (kind, count) in kinds {
             write!(f, "\n  {count} times: {kind}")?;
         }
-        for Failure { after, node, what } in self.failures.iter().take(TOLD_MAX) {
+        for failure in self.failures.iter().take(TOLD_MAX) {
+            let Failure {
+                after, node, what, ..
+            } = failure;
             write!(f, "\n  {after:.3?} through {node}: {what}")?;
         }
         Ok(())
@@ -133,13 +138,26 @@ pub fn under_load(
     port: u16,
     change: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
+    let nodes: Vec<&Host> = cluster.nodes().collect();
+    under_load_through(cluster, &nodes, port, change)
+}
+
+/// The same through some of the nodes.
+///
+/// # Errors
+/// As above.
+pub fn under_load_through(
+    cluster: &Cluster,
+    nodes: &[&Host],
+    port: u16,
+    change: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Outcome> {
     /// Of load without any change.
     const QUIET: Duration = Duration::from_millis(500);
-    let to: Vec<_> = cluster.nodes().map(Host::address).collect();
-    let to: Vec<_> = to
-        .into_iter()
-        .map(|at| SocketAddrV4::new(at, port))
-        .collect();
+    let to = nodes
+        .iter()
+        .map(|node| SocketAddrV4::new(node.address(), port));
+    let to: Vec<_> = to.collect();
     let shared = Shared {
         to,
         start: Instant::now(),
@@ -227,10 +245,16 @@ impl Shared {
                     kept.extend(stream.map(|stream| (to, stream)));
                 }
                 Err(what) => {
-                    let change = lock(&self.change);
-                    let after = change.map(|at| at.elapsed()).unwrap_or_default();
-                    let node = *to.ip();
-                    outcome.failures.push(Failure { after, node, what });
+                    let change = *lock(&self.change);
+                    let since = |moment: Instant| {
+                        change.map_or(Duration::ZERO, |at| moment.saturating_duration_since(at))
+                    };
+                    outcome.failures.push(Failure {
+                        after: since(Instant::now()),
+                        begun: since(begun),
+                        node: *to.ip(),
+                        what,
+                    });
                 }
             }
         }
