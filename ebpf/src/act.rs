@@ -20,11 +20,12 @@ use aya_ebpf::{
 };
 use core::ffi::c_long;
 use skein_abi::{
-    ICMP, TCP, UDP, VNI_FORWARD, VNI_SECOND_HOP, flow::Tuple, mac, segment::Peer, verdict::Counter,
+    ICMP, SCTP, TCP, UDP, VNI_FORWARD, VNI_SECOND_HOP, flow::Tuple, mac, segment::Peer, verdict::Counter,
 };
 use skein_packet::{
     Action, Packet, Tables, Verdict,
     path_mtu::{self, MSS_OPTION, clamped},
+    sctp,
 };
 
 const AF_INET: u8 = 2;
@@ -270,6 +271,9 @@ fn try_rewrite(ctx: &TcContext, layout: &Layout, from: &Tuple, to: &Tuple) -> Re
         ctx.l4_csum_replace(l4 + 2, from.sport.into(), to.sport.into(), 2)?;
         ctx.store(l4 + 4, &to.sport, 0)?;
     }
+    if from.proto == SCTP && layout.is_tail == 0 {
+        return rewrite_sctp(ctx, layout, from, to);
+    }
     if csum == 0 {
         return Ok(());
     }
@@ -280,6 +284,20 @@ fn try_rewrite(ctx: &TcContext, layout: &Layout, from: &Tuple, to: &Tuple) -> Re
         }
     }
     Ok(())
+}
+
+/// Replaces ports, and the checksum, which covers them and no addresses.
+#[inline(always)]
+fn rewrite_sctp(ctx: &TcContext, layout: &Layout, from: &Tuple, to: &Tuple) -> Result<(), c_long> {
+    let (before, after) = ([from.sport, from.dport], [to.sport, to.dport]);
+    if before == after {
+        return Ok(());
+    }
+    let at = layout.l4 + sctp::CHECKSUM;
+    let len = layout.len.wrapping_sub((layout.l4 - ETH_LEN) as u16);
+    let checksum = sctp::replaced(ctx.load(at)?, before, after, len);
+    ctx.store(layout.l4, &after, 0)?;
+    ctx.store(at, &checksum, 0)
 }
 
 #[inline(always)]

@@ -2,8 +2,8 @@
 
 use crate::maps::Scratch;
 use aya_ebpf::programs::{TcContext, XdpContext};
-use skein_abi::{ICMP, TCP, UDP};
-use skein_packet::{FIRST_FRAGMENT, LATER_FRAGMENT};
+use skein_abi::{ICMP, SCTP, TCP, UDP};
+use skein_packet::{FIRST_FRAGMENT, LATER_FRAGMENT, sctp};
 
 /// A frame as a hook sees it.
 pub trait Frame {
@@ -217,6 +217,12 @@ pub fn try_parse<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
                 packet.len = (segment + header + ihl as u32) as u16;
             }
         }
+        SCTP => {
+            let [sport, dport]: [u16; 2] = frame.read(l4)?;
+            packet.tuple.sport = sport;
+            packet.tuple.dport = dport;
+            packet.tcp_flags = sctp::flags_of(frame.read(l4 + sctp::HEADER_LEN)?);
+        }
         ICMP => {
             packet.icmp_type = frame.read(l4)?;
             // Echo and echo reply carry an identifier (RFC 792).
@@ -250,7 +256,7 @@ fn quoted<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
         return None;
     }
     let [sport, dport]: [u16; 2] = match ip.proto {
-        TCP | UDP => frame.read(at + ihl)?,
+        TCP | UDP | SCTP => frame.read(at + ihl)?,
         // Of an echo, the identifier.
         ICMP if matches!(frame.read::<u8>(at + ihl)?, 0 | 8) => [frame.read(at + ihl + 4)?; 2],
         _ => return None,

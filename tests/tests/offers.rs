@@ -17,7 +17,7 @@ use xtask::{
 const WEB: u16 = 30_100;
 const ON_HOST: u16 = 8081;
 /// An address that no node has at first.
-const LATE: &str = "198.18.77.77";
+const LATE: &str = "198.18.0.77";
 
 /// Gives a service labels, or takes those without a value away, and waits until all nodes' kernels have it so.
 fn label(
@@ -166,7 +166,7 @@ fn bind_loopback_is_loopback_32299() -> anyhow::Result<()> {
         bound_to(service) == Some(BTreeSet::new())
     })?;
     refused(client, &addresses[1], WEB)?;
-    second.shell(&format!("ip address add {LATE}/15 dev {device}"))?;
+    second.shell(&format!("ip address add {LATE}/24 dev {device}"))?;
     wait_until("the late address is the port's", SEEN_WITHIN, || {
         answered(client, LATE, WEB)
     })?;

@@ -601,8 +601,8 @@ impl PortConfig {
         self.publish_mode == PublishMode::Host && !self.is_of_engine()
     }
 
-    /// Whether the engine publishes the port, as that of one container: in host mode, of a protocol that
-    /// the mesh does not carry.
+    /// Whether the engine publishes the port, as that of one container: in host mode, of a protocol whose
+    /// listeners no node looks for.
     pub fn is_of_engine(&self) -> bool {
         self.publish_mode == PublishMode::Host && self.protocol == PortProtocol::Sctp
     }
@@ -618,6 +618,17 @@ pub enum PortProtocol {
     Tcp,
     Udp,
     Sctp,
+}
+
+impl PortProtocol {
+    /// As Docker spells it: `80/tcp`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
 }
 
 /// Where a published port answers.

@@ -61,7 +61,8 @@ impl NetworkState {
             let protocol = match port.transport() {
                 Transport::Tcp => PortProtocol::Tcp,
                 Transport::Udp => PortProtocol::Udp,
-                Transport::Sctp | Transport::Unspecified => return None,
+                Transport::Sctp => PortProtocol::Sctp,
+                Transport::Unspecified => return None,
             };
             Some((protocol, u16::try_from(port.published).ok()?))
         });

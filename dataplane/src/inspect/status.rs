@@ -5,9 +5,10 @@ use crate::{
     kernel::{By, Fill, Look, PublishedService, service_of},
 };
 use skein_abi::{
-    Addr, TCP, from_addr,
+    Addr, from_addr,
     ingress::{PUBLISHED_AFFINE, PUBLISHED_BOUND, PUBLISHED_TAKEN, PublishedKey, return_mode_name},
     names::LAYOUT,
+    protocol_name,
     verdict::Counter,
 };
 use skein_proto::{
@@ -190,7 +191,7 @@ fn return_mode(published: &PublishedService, host_mode: bool) -> String {
 
 fn ports(published: &PublishedService) -> Vec<Port> {
     let ports = published.ports.iter().map(|(key, entry)| Port {
-        protocol: if key.proto == TCP { "tcp" } else { "udp" }.to_owned(),
+        protocol: protocol_name(key.proto).to_owned(),
         published: u16::from_be(key.port).into(),
         target: u16::from_be(entry.target).into(),
         taken: entry.flags & PUBLISHED_TAKEN != 0,
@@ -263,7 +264,7 @@ pub(super) mod tests {
     use super::*;
     use crate::kernel::{Made, Services, Way};
     use skein_abi::{
-        addr,
+        TCP, addr,
         ingress::{BoundKey, LocalBackends, PUBLISHED_DSR, Published},
         overlay::OverlayKey,
     };

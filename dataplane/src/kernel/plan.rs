@@ -7,7 +7,7 @@ pub use binds::HostAddress;
 use crate::desired::{Desired, Subnet};
 use ipnet::Ipv4Net;
 use skein_abi::{
-    Addr, ICMP, TCP, UDP, addr,
+    Addr, ICMP, SCTP, TCP, UDP, addr,
     ingress::{
         BoundKey, LocalBackends, MEMBER_UP, PUBLISHED_AFFINE, PUBLISHED_BOUND, PUBLISHED_DSR,
         PUBLISHED_LIMITED, PUBLISHED_SNAT, PublishedKey,
@@ -446,9 +446,10 @@ fn published_key(transport: Transport, port: u32) -> Result<PublishedKey, String
     let proto = match transport {
         Transport::Tcp => TCP,
         Transport::Udp => UDP,
-        Transport::Sctp | Transport::Unspecified => {
+        Transport::Sctp => SCTP,
+        Transport::Unspecified => {
             return Err(format!(
-                "published port {port}: the mesh carries TCP and UDP; publish it in host mode"
+                "published port {port}: this node does not know its protocol: is the manager newer than the node?"
             ));
         }
     };

@@ -51,8 +51,21 @@ pub const fn port(port: u16) -> Port {
 pub const TCP: u8 = 6;
 /// See [`TCP`].
 pub const UDP: u8 = 17;
+/// See [`TCP`].
+pub const SCTP: u8 = 132;
 /// Balanced on VIPs only; carries errors about other flows.
 pub const ICMP: u8 = 1;
+
+/// What users call an IP protocol that ports are of, or that is balanced.
+pub const fn protocol_name(proto: u8) -> &'static str {
+    match proto {
+        TCP => "tcp",
+        UDP => "udp",
+        SCTP => "sctp",
+        ICMP => "icmp",
+        _ => "other",
+    }
+}
 
 /// VXLAN network identifiers below [`VNI_OVERLAY_MIN`] are the mesh's own.
 ///

@@ -62,6 +62,7 @@ mod nat;
 mod overlay;
 mod packet;
 pub mod path_mtu;
+pub mod sctp;
 mod segment;
 mod subprogram;
 mod tables;

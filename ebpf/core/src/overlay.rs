@@ -5,7 +5,7 @@ use crate::{
     subprogram::subprogram,
 };
 use skein_abi::{
-    Addr, ICMP, TCP, UDP, VNI_REPLY,
+    Addr, ICMP, SCTP, TCP, UDP, VNI_REPLY,
     flow::{Ct, DIRECT, ESTABLISHED, Route, is_closed, scope_of},
     limits::SUBNETS_OF_NETWORK_MAX,
     overlay::{Endpoint, Location, NETWORK_INTERNAL, Network, OverlayKey, SubnetKey, Vip, VipSlot},
@@ -54,7 +54,7 @@ subprogram! {
         if network.flags & NETWORK_INTERNAL != 0 {
             return dropped(w, Counter::DropInternal);
         }
-        if !matches!(w.to.proto, TCP | UDP) && !w.packet.is_echo_request() {
+        if !matches!(w.to.proto, TCP | UDP | SCTP) && !w.packet.is_echo_request() {
             return dropped(w, Counter::DropNoRoute);
         }
         if !nat::translate(t, w, scope_of(index), dst) {

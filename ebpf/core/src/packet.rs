@@ -1,6 +1,6 @@
 //! What a hook tells the decisions, and what they tell it.
 
-use skein_abi::{Addr, ICMP, TCP, flow::*, verdict::Counter};
+use skein_abi::{Addr, ICMP, SCTP, TCP, flow::*, verdict::Counter};
 
 /// What the decisions need of an IPv4 packet.
 #[derive(Clone, Copy, Debug, Default)]
@@ -12,7 +12,7 @@ pub struct Packet {
     pub sender: Addr,
     /// Destination and source of the frame.
     pub macs: [[u8; 6]; 2],
-    /// The flag byte of TCP, else 0.
+    /// The flag byte of TCP; of SCTP, what stands for it: see [`crate::sctp::flags_of`]; else 0.
     pub tcp_flags: u8,
     /// ICMP: the message is an echo request (8), reply (0), …; else 0.
     pub icmp_type: u8,
@@ -36,9 +36,9 @@ pub const LATER_FRAGMENT: u8 = 2;
 
 /// Flags of TCP (RFC 9293, section 3.1).
 const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
 
 const ICMP_ECHO_REQUEST: u8 = 8;
 
@@ -67,19 +67,31 @@ impl Packet {
         }
     }
 
-    /// The first packet of a TCP connection.
+    /// Of a protocol whose flows are opened and closed.
+    #[inline(always)]
+    const fn is_of_connection(&self) -> bool {
+        matches!(self.tuple.proto, TCP | SCTP)
+    }
+
+    /// The first packet of a TCP connection, or of an SCTP association.
     #[inline(always)]
     pub const fn is_syn(&self) -> bool {
-        self.tuple.proto == TCP && self.tcp_flags & (SYN | ACK | RST) == SYN
+        self.is_of_connection() && self.tcp_flags & (SYN | ACK | RST) == SYN
     }
 
-    /// TCP, and not the first packet: somebody has this connection already.
+    /// Of a connection or an association, and not the first packet: somebody has it already.
     #[inline(always)]
     pub const fn is_mid_stream(&self) -> bool {
-        self.tuple.proto == TCP && !self.is_syn()
+        self.is_of_connection() && !self.is_syn()
     }
 
-    /// The second packet of a TCP connection.
+    /// One of the packets of TCP that announce an MSS: the client's first.
+    #[inline(always)]
+    pub const fn opens_tcp(&self) -> bool {
+        self.tuple.proto == TCP && self.is_syn()
+    }
+
+    /// The same: the server's first.
     #[inline(always)]
     pub const fn is_syn_ack(&self) -> bool {
         self.tuple.proto == TCP && self.tcp_flags & (SYN | ACK | RST) == SYN | ACK

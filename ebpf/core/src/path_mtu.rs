@@ -39,7 +39,7 @@ subprogram! {
         if forwarded && w.packet.exceeds(mtu) {
             return too_big(t, w, mtu.into());
         }
-        if forwarded && w.packet.is_syn() || returned && w.packet.is_syn_ack() {
+        if forwarded && w.packet.opens_tcp() || returned && w.packet.is_syn_ack() {
             w.verdict.mss = u32::from(mtu - HEADERS);
         }
         true

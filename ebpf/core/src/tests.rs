@@ -22,6 +22,7 @@ mod offering;
 mod overlay;
 mod path_mtu;
 mod return_node;
+mod sctp;
 mod segment;
 mod syn;
 mod taken_port;

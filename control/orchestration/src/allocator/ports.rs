@@ -70,7 +70,7 @@ impl TakenPorts {
                 format!(
                     "no free {} port between {first} and {last}: publish a port by its number, or \
                      remove a service that has one of these",
-                    name(protocol),
+                    protocol.name(),
                 )
             })
     }
@@ -78,14 +78,6 @@ impl TakenPorts {
 
 fn chosen(port: &PortConfig) -> bool {
     port.publish_mode == PublishMode::Ingress && DYNAMIC_PORTS.contains(&port.published_port)
-}
-
-fn name(protocol: PortProtocol) -> &'static str {
-    match protocol {
-        PortProtocol::Tcp => "tcp",
-        PortProtocol::Udp => "udp",
-        PortProtocol::Sctp => "sctp",
-    }
 }
 
 #[cfg(test)]

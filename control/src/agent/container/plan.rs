@@ -412,12 +412,7 @@ fn engine_ports(task: &Task, endpoints: &[Endpoint]) -> Result<Ports, SpecError>
 
 /// The engine's name of a container port: `80/tcp`.
 pub(super) fn port_key(port: &PortConfig) -> String {
-    let protocol = match port.protocol {
-        skein_model::PortProtocol::Tcp => "tcp",
-        skein_model::PortProtocol::Udp => "udp",
-        skein_model::PortProtocol::Sctp => "sctp",
-    };
-    format!("{}/{protocol}", port.target_port)
+    format!("{}/{}", port.target_port, port.protocol.name())
 }
 
 /// What the scheduler gave of the node's generic resources, as `DOCKER_RESOURCE_<KIND>=<values>`.

@@ -3,11 +3,12 @@
 use super::{Place, Tried, frame, pinned::Finding};
 use crate::kernel::{Fate, Look, Ran};
 use skein_abi::{
-    Addr, TCP,
+    Addr,
     flow::{DIRECT, Route, Tuple},
     from_addr,
     ingress::{PUBLISHED_TAKEN, Published, PublishedKey, return_mode_name},
     overlay::OverlayKey,
+    protocol_name,
     verdict::Counter,
 };
 use skein_packet::{Action, Verdict, Work};
@@ -106,11 +107,7 @@ fn disagreement(verdict: &Verdict, runs: &[Ran]) -> Option<String> {
 fn shown(tuple: &Tuple) -> String {
     let end = |address, port| SocketAddrV4::new(from_addr(address), u16::from_be(port));
     let (from, to) = (end(tuple.src, tuple.sport), end(tuple.dst, tuple.dport));
-    format!("{} {from} -> {to}", protocol(tuple.proto))
-}
-
-fn protocol(proto: u8) -> &'static str {
-    if proto == TCP { "tcp" } else { "udp" }
+    format!("{} {from} -> {to}", protocol_name(tuple.proto))
 }
 
 /// Of a packet that is dropped, or answered by a reset, which nobody else is.
@@ -284,7 +281,7 @@ impl Names<'_> {
             0 => "",
             _ => "; but a program of this node listens on it, and gets what comes here",
         };
-        let (protocol, mode) = (protocol(key.proto), return_mode_name(published.flags));
+        let (protocol, mode) = (protocol_name(key.proto), return_mode_name(published.flags));
         format!(
             "{protocol} port {port} is {service}'s, whose tasks listen on {target}; answers go back by {mode}{taken}"
         )
@@ -319,7 +316,7 @@ impl Names<'_> {
 mod tests {
     use super::*;
     use crate::inspect::status::tests::{BACKEND, look};
-    use skein_abi::{addr, overlay::Location};
+    use skein_abi::{TCP, addr, overlay::Location};
     use skein_packet::Packet;
 
     fn work(verdict: impl Fn(&Tuple) -> Verdict) -> Work {

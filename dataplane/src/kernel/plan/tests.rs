@@ -214,7 +214,7 @@ fn what_cannot_be_planned_is_said_and_the_rest_is_done() {
     wanted.nodes.get_mut("a").unwrap().address = "fe80::1".into();
     let service = wanted.services.get_mut("web").unwrap();
     service.ports.push(PublishedPort {
-        transport: Transport::Sctp.into(),
+        transport: Transport::Unspecified.into(),
         published: 30_001,
         target: 80,
     });
