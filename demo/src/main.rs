@@ -16,6 +16,7 @@
 
 mod answer;
 mod check;
+mod hold;
 mod http;
 mod udp;
 
@@ -47,6 +48,15 @@ struct Arguments {
 enum Command {
     /// Ask a running server for its health; the exit status says it.
     Check,
+    /// Open many connections to a running server, and ask on each once a line comes on standard input.
+    Hold {
+        /// The server.
+        #[arg(long)]
+        to: SocketAddr,
+        /// How many.
+        #[arg(long)]
+        connections: usize,
+    },
 }
 
 // One thread: many replicas share few cores, and an answer costs microseconds.
@@ -54,8 +64,10 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let port = arguments.listen.port();
-    if let Some(Command::Check) = arguments.command {
-        return check::check(port).await;
+    match arguments.command {
+        Some(Command::Check) => return check::check(port).await,
+        Some(Command::Hold { to, connections }) => return hold::hold(to, connections).await,
+        None => {}
     }
     let identity = Identity {
         hostname: answer::hostname().context("read this machine's host name")?,

@@ -45,13 +45,12 @@ pub fn metric(node: &Host, line: &str) -> anyhow::Result<u64> {
     Ok(value.parse()?)
 }
 
-/// Makes all entries of flows live shorter, by a divisor, until the dataplane compares its settings with the
+/// Makes all entries of flows live shorter than they do as shipped, by a divisor, until the dataplane compares its settings with the
 /// kernel's, once a minute.
 ///
 /// # Errors
 /// The settings cannot be read or written.
 pub fn shorten_timeouts(node: &Host, by: u64) -> anyhow::Result<()> {
-    const WORD: usize = size_of::<u64>();
     let map = format!("pinned {}/CONFIG key 0 0 0 0", maps());
     let found: Value = serde_json::from_str(&node.run(&format!("bpftool -j map lookup {map}"))?)?;
     let value = found["value"].as_array().and_then(|value| hex(value));
@@ -61,11 +60,20 @@ pub fn shorten_timeouts(node: &Host, by: u64) -> anyhow::Result<()> {
         "{} bytes of settings",
         value.len()
     );
-    let (_, timeouts) = value.split_at_mut(offset_of!(Config, timeouts));
-    for timeout in timeouts[..size_of::<Timeouts>()].chunks_exact_mut(WORD) {
-        let whole = u64::from_ne_bytes(timeout.try_into()?);
-        timeout.copy_from_slice(&(whole / by).to_ne_bytes());
-    }
+    let Timeouts {
+        established,
+        opening,
+        closed,
+        udp,
+        icmp,
+        fragment,
+    } = Timeouts::default();
+    let timeouts = [established, opening, closed, udp, icmp, fragment];
+    let shorter = timeouts
+        .iter()
+        .flat_map(|timeout| (timeout / by).to_ne_bytes());
+    let begin = offset_of!(Config, timeouts);
+    value.splice(begin..begin + size_of::<Timeouts>(), shorter);
     node.run(&format!("bpftool map update {map} value {}", bytes(&value)))?;
     Ok(())
 }

@@ -282,7 +282,7 @@ fn full_pool_is_said(manager: &Host, name: &str) -> anyhow::Result<()> {
             name,
         ])?;
         ensure!(
-            said.contains("no free address") && said.contains("back"),
+            said.contains("could not find an available IP") && said.contains("back"),
             "{said:?}"
         );
         Ok(())

@@ -3,17 +3,18 @@
 //! Hours are made seconds: the lifetimes of the kernel's entries are, by the same divisor.
 
 use anyhow::{Context as _, ensure};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use skein_abi::config::Timeouts;
 use skein_tests::{kernel, sockets, swarm};
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Shutdown, SocketAddrV4, TcpStream},
+    process::Stdio,
     time::{Duration, Instant},
 };
 use xtask::{
     check::{requests::await_published, services},
     cluster::{Cluster, Host},
+    image::binary,
 };
 
 const WEB: u16 = 30_100;
@@ -127,52 +128,43 @@ fn half_closed_10min_29655() -> anyhow::Result<()> {
 /// moby#35082: one client has no more than 28,000 connections to a service, and waits a second for some.
 #[test]
 fn sixty_thousand_connections_of_one_client_35082() -> anyhow::Result<()> {
-    const CONNECTIONS: usize = 60_000;
-    const WORKERS: usize = 4;
-    /// With some for whatever else the test has open.
-    const FILES: u64 = 70_000;
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, FILES, most.max(FILES))?;
+    /// Each a process, which may have some 20,000 files open.
+    const CALLERS: usize = 4;
+    const OF_EACH: usize = 15_000;
     let cluster = swarm("many-flows", 2, 1)?;
     let (first, client) = (cluster.host("n1")?, cluster.client()?);
     let port = format!("{WEB}:8080");
-    let options = [
-        "-p",
-        &port,
-        "--constraint",
-        "node.hostname==n2",
-        "--ulimit",
-        "nofile=70000:70000",
-    ];
-    services::create(first, "web", 1, &options)?;
+    services::create(first, "web", 6, &["-p", &port])?;
     await_published(&cluster, cluster.nodes(), WEB)?;
     client.shell("echo 1024 65535 >/proc/sys/net/ipv4/ip_local_port_range")?;
-    let to = SocketAddrV4::new(first.address(), WEB);
+    let program = binary()?;
+    let program = program.to_str().context("a path that is no text")?;
+    let to = SocketAddrV4::new(first.address(), WEB).to_string();
     let begun = Instant::now();
-    let mut streams = Vec::with_capacity(CONNECTIONS);
-    let opened: Vec<anyhow::Result<Vec<TcpStream>>> = std::thread::scope(|scope| {
-        let open = || {
-            sockets::within(client, || {
-                let connect = |_| sockets::connect(to, sockets::TIMEOUT);
-                (0..CONNECTIONS / WORKERS).map(connect).collect()
-            })
-        };
-        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(open)).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().expect("no panic"))
-            .collect()
-    });
-    for some in opened {
-        streams.extend(some.context("not all connections were made")?);
+    let mut callers = Vec::new();
+    for _ in 0..CALLERS {
+        let mut caller = client.command(program);
+        caller.args(["hold", "--to", &to, "--connections", &OF_EACH.to_string()]);
+        caller.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut caller = caller.spawn()?;
+        let said = caller.stdout.take().context("it says nothing")?;
+        callers.push((BufReader::new(said).lines(), caller));
     }
-    println!("{} connections took {:?}", streams.len(), begun.elapsed());
-    ensure!(streams.len() == CONNECTIONS);
-    // Each is the task's still, those made first among them.
-    for stream in streams.iter_mut().step_by(CONNECTIONS / 500) {
-        let answer = sockets::ask_on(stream)?;
-        ensure!(answer.client == client.address().to_string(), "{answer:?}");
+    for (said, _) in &mut callers {
+        let said = said.next().context("not all connections were made")??;
+        ensure!(said == format!("{OF_EACH} open"), "{said}");
     }
-    drop(streams);
+    println!(
+        "{} connections took {:?}",
+        CALLERS * OF_EACH,
+        begun.elapsed()
+    );
+    // All at once; then each is its task's still.
+    for (said, caller) in &mut callers {
+        writeln!(caller.stdin.take().context("it reads nothing")?, "ask")?;
+        let said = said.next().context("not all connections were answered")??;
+        ensure!(said == format!("{OF_EACH} answered"), "{said}");
+        ensure!(caller.wait()?.success());
+    }
     cluster.down()
 }

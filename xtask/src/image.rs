@@ -29,7 +29,11 @@ pub fn build_demo() -> anyhow::Result<()> {
     run(&mut build)
 }
 
-fn binary() -> anyhow::Result<PathBuf> {
+/// The demo server's program, which is a client of it, too: `skein-demo --help`.
+///
+/// # Errors
+/// It was not built.
+pub fn binary() -> anyhow::Result<PathBuf> {
     let path = crate::target_dir()?.join(TARGET).join("debug/skein-demo");
     ensure!(path.exists(), "{} was not built", path.display());
     Ok(path)

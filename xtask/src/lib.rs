@@ -10,7 +10,7 @@ pub mod demo;
 pub mod ebpf;
 pub mod fuzz;
 pub mod guard;
-mod image;
+pub mod image;
 pub mod process;
 mod run;
 pub mod setup;
