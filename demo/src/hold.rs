@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -21,9 +21,9 @@ pub async fn hold(to: SocketAddr, connections: usize) -> anyhow::Result<()> {
         held.push(opened.with_context(|| format!("connection {nth} to {to}"))?);
     }
     println!("{} open", held.len());
-    BufReader::new(tokio::io::stdin())
+    // Nothing else goes on meanwhile.
+    std::io::stdin()
         .read_line(&mut String::new())
-        .await
         .context("read standard input")?;
     for (nth, stream) in held.iter_mut().enumerate() {
         let answered = timeout(DEADLINE, ask(stream)).await;
