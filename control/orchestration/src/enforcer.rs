@@ -7,7 +7,7 @@ use crate::{
     scheduler::{Constraint, Stock, constraints_of},
     settled::Scope,
 };
-use skein_model::{Availability, Draft, GivenUp, Node, Task, TaskState, Version};
+use skein_model::{Availability, Draft, GivenUp, Node, Task, Version};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -17,8 +17,9 @@ use std::{
 const MESSAGE: &str = "task rejected by constraint enforcer";
 const ERR: &str = "assigned node no longer meets constraints";
 
-/// Whether the node of a task no longer suits it. One that runs is to be replaced, and is rejected
-/// once it has ended: until then its connections live.
+/// Whether the node of a task no longer suits it. It is to be replaced, and is rejected once its node says that it has
+/// ended: until then its connections live, and its container, of which the node may know more than was told yet, has
+/// its addresses and ports.
 pub(crate) fn is_unfit(task: &Task) -> bool {
     task.status.given_up == Some(GivenUp::Misplaced)
 }
@@ -75,9 +76,6 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope) {
     }
     for task in unfit {
         let mut task = (*task).clone();
-        if task.status.state != TaskState::Running {
-            task.status.state = TaskState::Rejected;
-        }
         task.status.message = MESSAGE.into();
         task.status.err = ERR.into();
         task.status.given_up = Some(GivenUp::Misplaced);
@@ -103,7 +101,7 @@ fn is_subject(task: &Task) -> bool {
 mod tests {
     use super::*;
     use crate::testing::Fixture;
-    use skein_model::{Placement, Reservations, ResourceRequirements, TaskStatus};
+    use skein_model::{Placement, Reservations, ResourceRequirements, TaskState, TaskStatus};
 
     fn enforce(fixture: &mut Fixture) -> Vec<String> {
         let mut draft = fixture.draft();
@@ -217,5 +215,34 @@ mod tests {
             node.description.resources.memory_bytes = 5 << 30;
         });
         assert_eq!(enforce(&mut fixture), ["c-newest"]);
+    }
+
+    /// A container may run that nobody was told of yet: until its node says that it has ended, it has its addresses.
+    #[test]
+    fn what_its_node_may_have_begun_is_rejected_once_it_has_ended() {
+        for state in [TaskState::Assigned, TaskState::Ready, TaskState::Starting] {
+            let mut fixture = Fixture::default();
+            fixture.node("a", |_| {});
+            fixture.replicas("web", 1);
+            task(&mut fixture, "t", 2 << 30);
+            fixture.task("t", |task| task.status.state = state);
+            fixture.node("a", |node| {
+                node.description.resources.memory_bytes = 1 << 30
+            });
+            assert_eq!(enforce(&mut fixture), ["t"]);
+            let found = fixture.state.task("t").unwrap();
+            assert_eq!(found.status.state, state);
+            assert!(found.holds_addresses());
+            fixture.task("t", |task| task.desired_state = TaskState::Shutdown);
+            let ended = TaskStatus {
+                state: TaskState::Shutdown,
+                ..TaskStatus::default()
+            };
+            fixture.said("t", ended);
+            assert_eq!(
+                fixture.state.task("t").unwrap().status.state,
+                TaskState::Rejected
+            );
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Keeps one task of a global service on every node that is to have it.
 
 use crate::{
-    node_failure, replicated,
+    node_failure,
     scheduler::{self, Constraint},
     settled::Scope,
     slot::{self, Place},
@@ -48,7 +48,7 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope, rng: &mut impl Rng) {
         for node in nodes {
             let place = Place::Node(node.clone());
             let tasks = places.get(&place);
-            let occupied = tasks.is_some_and(|tasks| replicated::is_occupied(&service, tasks));
+            let occupied = tasks.is_some_and(|tasks| slot::is_occupied(&service, tasks));
             if !occupied && wants_task(draft, &service, &node) {
                 // Held back until a predecessor that still stops has gone.
                 let now = draft.now();

@@ -103,9 +103,7 @@ impl Part {
         }
         let given_up = tasks.last().is_some_and(|newest| {
             // A task that was told to leave its node has not failed.
-            let bound = service.spec.mode.is_global();
-            let left = bound && newest.status.state != TaskState::Failed;
-            let left = left && newest.status.state != TaskState::Rejected;
+            let left = service.spec.mode.is_global() && !restart::ended_by_itself(newest);
             !left && !restart::may_restart(service, &tasks, newest)
         });
         if given_up {

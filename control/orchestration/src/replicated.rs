@@ -1,7 +1,6 @@
 //! Keeps as many slots filled as a replicated service has replicas.
 
 use crate::{
-    restart,
     settled::Scope,
     slot::{self, Place, Tasks},
     task,
@@ -26,7 +25,7 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope, rng: &mut impl Rng) {
 fn reconcile(draft: &mut Draft, service: &Service, replicas: u64, rng: &mut impl Rng) {
     let (occupied, empty): (BTreeMap<_, _>, BTreeMap<_, _>) = slot::places(draft, &service.id)
         .into_iter()
-        .partition(|(_, tasks)| is_occupied(service, tasks));
+        .partition(|(_, tasks)| slot::is_occupied(service, tasks));
     let count = occupied.len() as u64;
     let surplus = if count > replicas {
         victims(&occupied, replicas)
@@ -50,16 +49,6 @@ fn reconcile(draft: &mut Draft, service: &Service, replicas: u64, rng: &mut impl
         let now = draft.now();
         draft.put(task::new(service, &place, TaskState::Running, now, rng));
     }
-}
-
-/// Whether a slot has a task: one that is wanted, or one that ended and may have no successor.
-pub(crate) fn is_occupied(service: &Service, tasks: &Tasks) -> bool {
-    if tasks.iter().any(|task| slot::is_live(task)) {
-        return true;
-    }
-    tasks.last().is_some_and(|newest| {
-        newest.desired_state == TaskState::Shutdown && !restart::may_restart(service, tasks, newest)
-    })
 }
 
 /// The tasks of the slots to give up, so that `replicas` stay. Slots that run stay before those that

@@ -51,13 +51,23 @@ pub(crate) fn may_restart(service: &Service, tasks: &[Arc<Task>], ended: &Task) 
         ended.status.applied_at
     };
     // The first task of the place is no restart. The reaper keeps as many as are counted here.
-    let restarts = tasks
+    let of_spec: Vec<_> = tasks
         .iter()
         .filter(|task| task.spec_version == Some(service.spec_version))
-        .skip(1)
-        .filter(|task| window.is_zero() || ended_at.since(task.meta.created_at) < window)
-        .count();
-    (restarts as u64) < policy.max_attempts
+        .collect();
+    let restarts = of_spec.windows(2).filter(|pair| {
+        // A node that was lost or drained, and has its task again, has restarted nothing.
+        let is_restart = !service.spec.mode.is_global() || ended_by_itself(pair[0]);
+        let is_recent = window.is_zero() || ended_at.since(pair[1].meta.created_at) < window;
+        is_restart && is_recent
+    });
+    (restarts.count() as u64) < policy.max_attempts
+}
+
+/// Whether a task has ended without having been told to.
+pub(crate) fn ended_by_itself(task: &Task) -> bool {
+    use TaskState::{Complete, Failed, Rejected};
+    matches!(task.status.state, Complete | Failed | Rejected)
 }
 
 /// Shuts down the tasks that ended by themselves or must leave their node, and creates successors.

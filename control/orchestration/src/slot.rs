@@ -1,6 +1,7 @@
 //! The places of a service's tasks: numbered slots, or nodes.
 
-use skein_model::{State, Task, TaskState};
+use crate::restart;
+use skein_model::{Service, State, Task, TaskState};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Where a task of a service belongs: its slot, or its node where tasks are bound to nodes.
@@ -41,6 +42,20 @@ pub(crate) fn places(state: &State, service_id: &str) -> BTreeMap<Place, Tasks> 
 pub(crate) fn sort(tasks: &mut Tasks) {
     let version = |task: &Task| (task.spec_version, is_live(task));
     tasks.sort_by_cached_key(|task| (version(task), task.meta.created_at, task.id.clone()));
+}
+
+/// Whether a place has a task: one that is wanted, or one that ended and may have no successor. A node whose task of a
+/// global service was told to leave it may have one again.
+pub(crate) fn is_occupied(service: &Service, tasks: &Tasks) -> bool {
+    if tasks.iter().any(|task| is_live(task)) {
+        return true;
+    }
+    tasks.last().is_some_and(|newest| {
+        let has_left = service.spec.mode.is_global() && !restart::ended_by_itself(newest);
+        newest.desired_state == TaskState::Shutdown
+            && !has_left
+            && !restart::may_restart(service, tasks, newest)
+    })
 }
 
 /// Whether the task is wanted: it runs, or is on its way there. One of a job that is complete has

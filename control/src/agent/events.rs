@@ -118,8 +118,18 @@ async fn remove_strays(engine: &Engine, tasks: &Tasks, node_id: &str) -> Result<
                 container,
                 "removing the container of no task"
             );
-            engine.stop(&container, None).await?;
-            engine.remove(&container).await?;
+            // One that the engine cannot end keeps no other, and is tried again.
+            let removed = async {
+                engine.stop(&container, None).await?;
+                engine.remove(&container).await
+            };
+            if let Err(error) = removed.await {
+                tracing::warn!(
+                    task = task_id,
+                    container,
+                    "the container of no task stays: {error}"
+                );
+            }
         }
     }
     Ok(())

@@ -74,6 +74,21 @@ pub struct Orders {
     pub renew: bool,
     /// Whether they say that it is no member any more: it was removed by force while it was away.
     pub removed: bool,
+    /// Its place among the managers.
+    pub place: Place,
+}
+
+/// A node's place among the managers, in a state of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// It is a manager, and is to be one.
+    pub is_manager: bool,
+    /// The ID that its member of the Raft group has or is to have; 0: it has none.
+    pub raft_id: u64,
+    /// The group has such a member.
+    pub is_member: bool,
+    /// Which state; 0: the managers have not said anything yet.
+    pub index: u64,
 }
 
 /// Runs the tasks that the managers give a node.

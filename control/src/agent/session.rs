@@ -3,14 +3,14 @@
 //! Whatever ends a session, another is opened at once; the tasks do not notice.
 
 use super::{
-    Orders,
+    Orders, Place,
     attachments::Attachments,
     logs,
     task::{Environment, Tasks},
 };
 use crate::rpc::{Managers, RemoteManager};
 use rand::Rng as _;
-use skein_model::{Node, NodeDescription, Task};
+use skein_model::{Node, NodeDescription, NodeRole, Task};
 use skein_proto::{
     network::NetworkUpdate,
     node::{
@@ -164,10 +164,18 @@ impl Session {
             node_id: manager.node_id,
             address: manager.address,
         });
-        self.managers.update(managers.collect());
-        let node = serde_json::from_slice::<Node>(&message.node);
+        let managers: Vec<RemoteManager> = managers.collect();
+        let node = serde_json::from_slice::<Node>(&message.node).ok();
+        let place = node.as_ref().map(|node| Place {
+            is_manager: (node.role, node.spec.role) == (NodeRole::Manager, NodeRole::Manager),
+            raft_id: message.raft_id,
+            is_member: managers.iter().any(|manager| manager.node_id == node.id),
+            index: message.index,
+        });
+        self.managers.update(managers);
         let orders = Orders {
-            role: node.ok().map(|node| node.role),
+            role: node.map(|node| node.role),
+            place: place.unwrap_or_default(),
             root_pem: message.root_pem,
             issuer_key: message.issuer_key,
             renew: message.renew,

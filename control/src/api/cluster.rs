@@ -123,6 +123,8 @@ impl Cluster {
         let Ok(channel) = self.member.leader_channel().await else {
             return Ok(None);
         };
+        // What only reads may be asked of another one, whatever became of it.
+        let only_reads = matches!(request.method.as_str(), "GET" | "HEAD");
         let mut client = ApiClient::new(channel);
         let begun = timeout(ANSWER_TIMEOUT, async {
             let mut chunks = client.call(request).await?.into_inner();
@@ -133,6 +135,8 @@ impl Cluster {
             Ok((Some(first), chunks)) => (first, chunks),
             Ok((None, _)) => return Err(ApiError::internal("the swarm's leader sent no answer")),
             Err(status) if rpc::is_not_leader(&status) => return Ok(None),
+            Err(status) if rpc::was_never_sent(&status) => return Ok(None),
+            Err(status) if only_reads && status.code() == Code::Unavailable => return Ok(None),
             Err(status) => return Err(lost(&status)),
         };
         let mut response = Response::new(Body::empty());

@@ -7,7 +7,10 @@ use super::{
     query::{Params, unix_nanos},
     version::ApiVersion,
 };
-use crate::manager::{LogOptions, LogRecord, LogSelector, LogsError};
+use crate::{
+    manager::{LogOptions, LogRecord, LogSelector, LogsError},
+    raft::ProposeError,
+};
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -73,7 +76,7 @@ async fn respond(
 ) -> Result<Response, ApiError> {
     let records = leader.store.logs(selector, options).await;
     let records = records.map_err(|error| match error {
-        LogsError::NotLeader => ApiError::no_leader(),
+        LogsError::NotLeader => ProposeError::NotLeader { leader: None }.into(),
         LogsError::TooMany => ApiError::unavailable(error.to_string()),
     })?;
     let format = Format {

@@ -37,12 +37,18 @@ impl Group {
         Some(self.can_spare(member.raft_id))
     }
 
-    /// Whether a quorum answers once this member is gone.
+    /// Whether a quorum answers once this member is gone. Who does not vote yet is no part of any.
     pub(crate) fn can_spare(&self, raft_id: u64) -> bool {
-        let others = self.members.iter().map(|member| member.raft_id);
-        let others = others.filter(|id| *id != raft_id);
-        let left = others.filter(|id| self.reachable.contains(id)).count();
-        left > self.members.len().saturating_sub(1) / 2
+        let voters = self.members.iter().filter(|member| member.votes);
+        let others: Vec<u64> = voters
+            .map(|member| member.raft_id)
+            .filter(|id| *id != raft_id)
+            .collect();
+        let left = others
+            .iter()
+            .filter(|id| self.reachable.contains(id))
+            .count();
+        left > others.len() / 2
     }
 }
 
@@ -112,6 +118,7 @@ mod tests {
             raft_id: *id,
             node_id: format!("n{id}"),
             address: String::new(),
+            votes: true,
         };
         Group {
             members: members.iter().map(member).collect(),
@@ -163,6 +170,11 @@ mod tests {
             let can = group(members, reachable).can_spare(gone);
             assert_eq!(can, spared, "{gone} of {members:?}, {reachable:?} answer");
         }
+        // Of three of which one is away, a fourth that only learns yet makes none that can be spared.
+        let mut learning = group(&[1, 2, 3, 4], &[1, 2, 4]);
+        learning.members[3].votes = false;
+        assert!(!learning.can_spare(2));
+        assert!(learning.can_spare(3) && learning.can_spare(4));
         let three = group(&[1, 2, 3], &[1, 2, 3]);
         let spared = ["n3", "n4"].map(|node| three.can_spare_node(node));
         assert_eq!(spared, [Some(true), None]);

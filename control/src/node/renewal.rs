@@ -270,6 +270,7 @@ mod tests {
             issuer_key: tls_info(&new.cert_pem).unwrap().cert_issuer_public_key,
             renew: false,
             removed: false,
+            place: Default::default(),
         };
         assert!(!asks_to_renew(&orders, &before));
         orders.renew = true;

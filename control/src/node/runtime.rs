@@ -23,7 +23,13 @@ use skein_proto::node::{
     api_server::ApiServer, attachments_server::AttachmentsServer, ca_server::CaServer,
     dispatcher_server::DispatcherServer, logs_server::LogsServer,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
@@ -45,6 +51,7 @@ pub(super) struct Runtime {
     pub renew: Arc<Notify>,
     /// What the agent hears of the node's membership.
     orders: watch::Sender<Orders>,
+    joined_at: Arc<AtomicU64>,
     manager: Arc<RwLock<Option<Part>>>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -88,6 +95,7 @@ impl Runtime {
             kept,
             renew: Arc::default(),
             orders: watch::Sender::default(),
+            joined_at: Arc::default(),
             manager: Arc::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -102,6 +110,16 @@ impl Runtime {
     /// Whether the managers say that the node is no member any more.
     pub fn is_removed(&self) -> bool {
         self.orders.borrow().removed
+    }
+
+    /// What the agent hears, as it comes.
+    pub fn orders(&self) -> watch::Receiver<Orders> {
+        self.orders.subscribe()
+    }
+
+    /// The state of the store in which the node last joined the Raft group; 0: not since it runs.
+    pub fn joined_at(&self) -> u64 {
+        self.joined_at.load(Ordering::Acquire)
     }
 
     /// The manager; `None` on a worker, and while one is being prepared.
@@ -128,7 +146,9 @@ impl Runtime {
             raft,
             slot,
             listener,
+            joined_at,
         } = seat;
+        self.joined_at.store(joined_at, Ordering::Release);
         let (credentials, managers) = (&self.credentials, &self.managers);
         let mut known = managers.known();
         let own = self.own_place();

@@ -25,6 +25,8 @@ pub(super) struct Seat {
     pub raft: Raft,
     pub slot: RaftSlot,
     pub listener: std::net::TcpListener,
+    /// The state of the store in which the node joined the group; 0: at some time before.
+    pub joined_at: u64,
 }
 
 impl Seat {
@@ -53,14 +55,15 @@ impl Seat {
             Arc::new(|_| Standing::AsCertified),
             greeting.clone(),
         ));
-        let id = join_group(&mut saved, &credentials, managers).await?;
+        let (id, joined_at) = join_group(&mut saved, &credentials, managers).await?;
         saved.raft_id = Some(id);
         kept.change(|kept| *kept = saved).await?;
         greeting.cancel();
         if let Ok(Err(error)) = serving.await {
             tracing::warn!(%error, "the server for the managers' greeting failed");
         }
-        Self::start(kept, id, credentials, slot, listener).await
+        let seat = Self::start(kept, id, credentials, slot, listener).await?;
+        Ok(Self { joined_at, ..seat })
     }
 
     async fn start(
@@ -82,6 +85,7 @@ impl Seat {
             raft,
             slot,
             listener,
+            joined_at: 0,
         })
     }
 
@@ -100,7 +104,7 @@ async fn join_group(
     saved: &mut Saved,
     credentials: &Credentials,
     managers: &Managers,
-) -> Result<u64, NodeError> {
+) -> Result<(u64, u64), NodeError> {
     let node_id = credentials.identity().node_id;
     let address = saved.advertise.unwrap_or(saved.listen).to_string();
     let mut last = String::new();
@@ -126,7 +130,7 @@ async fn join_group(
                     saved.advertise = own.address.parse().ok().or(saved.advertise);
                 }
                 managers.update(saved.managers.clone());
-                return Ok(response.raft_id);
+                return Ok((response.raft_id, response.index));
             }
             Ok(Err(status)) => status,
             Err(_) => tonic::Status::deadline_exceeded("no answer"),

@@ -26,7 +26,13 @@ use openraft::{
     storage::RaftStateMachine,
 };
 use skein_model::{Action, Applied, Proposal, State, Timestamp};
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -375,8 +381,14 @@ impl<P: Platform> Raft<P> {
     pub fn members(&self) -> Vec<Member> {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow();
-        let nodes = metrics.membership_config.nodes();
-        nodes.map(|(id, peer)| member(*id, peer)).collect()
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let nodes = membership.nodes();
+        let members = nodes.map(|(id, peer)| Member {
+            votes: voters.contains(id),
+            ..member(*id, peer)
+        });
+        members.collect()
     }
 
     /// Whether a member answered this one lately. Only the leader calls all members.

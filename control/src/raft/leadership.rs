@@ -19,6 +19,7 @@ pub(super) fn member(raft_id: u64, peer: &Peer) -> Member {
         raft_id,
         node_id: peer.node_id.clone(),
         address: peer.address.clone(),
+        votes: true,
     }
 }
 

@@ -77,6 +77,8 @@ pub struct Member {
     pub node_id: String,
     /// Where managers and agents reach it: `198.18.0.1:2377`.
     pub address: String,
+    /// Whether it counts for a quorum: one that is new does not until it has caught up.
+    pub votes: bool,
 }
 
 /// Who leads, as this manager knows it.

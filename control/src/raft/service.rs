@@ -172,6 +172,7 @@ impl raft_server::Raft for RaftService {
         Ok(Response::new(JoinGroupResponse {
             raft_id,
             managers: managers.collect(),
+            index: raft.state().index(),
         }))
     }
 

@@ -63,6 +63,7 @@ mod tests {
             raft_id,
             node_id: node_id.into(),
             address: String::new(),
+            votes: true,
         };
         let place = |raft_id| RaftMember {
             raft_id,

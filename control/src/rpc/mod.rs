@@ -85,6 +85,18 @@ pub fn is_not_leader(status: &tonic::Status) -> bool {
     status.metadata().contains_key(NOT_LEADER_METADATA)
 }
 
+/// Whether a call failed before anything of it was sent: nobody could be connected to.
+pub fn was_never_sent(status: &tonic::Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// The answer of a leader that has no signature, as the swarm's external certificate authority gives none
 /// now: nobody else has one either, and later it may.
 pub fn awaits_ca(reason: impl Into<String>) -> tonic::Status {

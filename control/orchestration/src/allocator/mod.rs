@@ -218,6 +218,11 @@ fn attach(
         return Err(service.allocation_error.clone());
     }
     let networks = networks_of(state, &task.spec, task.endpoint_spec.as_ref())?;
+    for (network_id, _) in &networks {
+        if let Some(pool) = pools.of(state, network_id, last)? {
+            pool.find()?;
+        }
+    }
     let mut attachments = Vec::with_capacity(networks.len());
     for (network_id, aliases) in networks {
         let address = match pools.of(state, network_id, last)? {

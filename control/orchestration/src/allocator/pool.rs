@@ -76,6 +76,15 @@ impl AddressPool {
 
     /// The next free address, with the prefix of its subnet.
     pub(super) fn next(&mut self) -> Result<Ipv4Net, String> {
+        let found = self.find()?;
+        self.last = found.addr().to_bits();
+        self.taken.insert(self.last);
+        Ok(found)
+    }
+
+    /// Which one would be next. Whoever needs one of several pools asks each before it takes any: what is taken
+    /// for nothing is missing to others.
+    pub(super) fn find(&self) -> Result<Ipv4Net, String> {
         let spans: Vec<_> = self.spans().collect();
         let current = spans
             .iter()
@@ -91,17 +100,15 @@ impl AddressPool {
             }
         };
         let found = free.map(Ipv4Addr::from_bits);
-        let Some(found) = found.and_then(|address| self.in_subnet(address)) else {
-            return Err(format!(
+        let found = found.and_then(|address| self.in_subnet(address));
+        found.ok_or_else(|| {
+            format!(
                 "could not find an available IP in {} of network {}: remove tasks, or make a network with \
                  a larger subnet",
                 self.listed(|s| s.range),
                 self.name,
-            ));
-        };
-        self.last = found.addr().to_bits();
-        self.taken.insert(self.last);
-        Ok(found)
+            )
+        })
     }
 
     fn in_subnet(&self, address: Ipv4Addr) -> Option<Ipv4Net> {

@@ -41,12 +41,24 @@ fn allocate(
         let ingress = state.ingress_network().map(|network| network.id.as_str());
         // What is published on the nodes of the tasks alone needs no balancing.
         let balanced = |id: &str| Some(id) != ingress || spec.publishes_ingress();
-        for (network_id, _) in networks.into_iter().filter(|(id, _)| balanced(id)) {
-            let before = service.endpoint.virtual_ips.iter();
-            let mut before = before.filter(|vip| vip.network_id == network_id);
-            let addr = match (before.next(), pools.of(state, network_id, last)?) {
-                (Some(kept), Some(_)) if kept.addr.is_some() => kept.addr,
-                (_, Some(pool)) => Some(pool.next()?),
+        let kept = |network_id: &str| {
+            let mut before = service.endpoint.virtual_ips.iter();
+            before.find(|vip| vip.network_id == network_id)?.addr
+        };
+        let balanced: Vec<&str> = networks
+            .iter()
+            .map(|(id, _)| *id)
+            .filter(|id| balanced(id))
+            .collect();
+        for network_id in balanced.iter().filter(|id| kept(id).is_none()) {
+            if let Some(pool) = pools.of(state, network_id, last)? {
+                pool.find()?;
+            }
+        }
+        for network_id in balanced {
+            let addr = match (kept(network_id), pools.of(state, network_id, last)?) {
+                (Some(kept), Some(_)) => Some(kept),
+                (None, Some(pool)) => Some(pool.next()?),
                 (_, None) => None,
             };
             virtual_ips.push(VirtualIp {

@@ -415,3 +415,61 @@ fn of_three_hundred_services_on_a_24_as_many_are_served_as_it_has_addresses() {
     let mut tasks = fixture.state.tasks();
     assert!(tasks.all(|task| task.status.state == TaskState::Pending));
 }
+
+/// A service that is on a full network, too, takes nothing of the others from whoever has enough of them.
+#[test]
+fn what_cannot_be_had_whole_takes_nothing_from_others() {
+    let mut fixture = Fixture::default();
+    for (network, subnet) in [("full", "10.5.0.0/29"), ("scarce", "10.6.0.0/29")] {
+        fixture.network(network, |network| {
+            network.spec.ipam.config = vec![IpamConfig {
+                subnet: Some(subnet.parse().unwrap()),
+                ..IpamConfig::default()
+            }];
+        });
+    }
+    let joins = |fixture: &mut Fixture, service: &str, networks: &[&str]| {
+        fixture.service(service, |s| {
+            s.spec.task_template.networks = on(networks);
+            s.spec.endpoint_spec = Some(EndpointSpec {
+                mode: ResolutionMode::Dnsrr,
+                ports: Vec::new(),
+            });
+        });
+    };
+    // All five addresses of the one, and then whoever wants both, before whoever wants the other alone.
+    joins(&mut fixture, "first", &["full"]);
+    joins(&mut fixture, "greedy", &["scarce", "full"]);
+    joins(&mut fixture, "modest", &["scarce"]);
+    let mut allocator = Allocator::default();
+    for n in 0..5 {
+        fixture.task_of("first", &format!("a{n}"));
+    }
+    fixture.allocate(&mut allocator);
+    for n in 0..5 {
+        fixture.task_of("greedy", &format!("b{n}"));
+        fixture.task_of("modest", &format!("c{n}"));
+    }
+    fixture.allocate(&mut allocator);
+    for n in 0..5 {
+        let waits = fixture.state.task(&format!("b{n}")).unwrap();
+        assert_eq!(waits.status.state, TaskState::New);
+        assert!(
+            waits.status.err.contains("of network full"),
+            "{}",
+            waits.status.err
+        );
+        let served = fixture.state.task(&format!("c{n}")).unwrap();
+        assert_eq!(
+            served.status.state,
+            TaskState::Pending,
+            "{}",
+            served.status.err
+        );
+    }
+    // Now both are full, and nothing happens as long as nothing changes.
+    fixture.allocate(&mut allocator);
+    let mut draft = fixture.draft();
+    allocator.run(&mut draft);
+    assert_eq!(fixture.commit(draft), 0);
+}

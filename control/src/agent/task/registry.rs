@@ -106,8 +106,6 @@ impl Tasks {
                     remove(entry);
                 }
             }
-            drop(entries);
-            self.complete.store(true, Ordering::Release);
         }
         for task in tasks {
             let entries = self.entries.lock();
@@ -129,6 +127,11 @@ impl Tasks {
         let entries = self.entries.lock();
         for entry in removed.iter().filter_map(|id| entries.get(id)) {
             remove(entry);
+        }
+        drop(entries);
+        // Last: until all of them are known, any container may be one's.
+        if complete {
+            self.complete.store(true, Ordering::Release);
         }
     }
 

@@ -71,12 +71,19 @@ impl Messages {
             node: serde_json::to_vec(node).ok()?,
             managers,
             heartbeat_period_ms: period_ms(state),
+            raft_id: cluster
+                .and_then(|cluster| cluster.managers.get(&self.node_id))
+                .map_or(0, |member| member.raft_id),
+            index: 0,
         };
         if self.last.as_ref() == Some(&message) {
             return None;
         }
         self.last = Some(message.clone());
-        Some(message)
+        Some(proto::SessionMessage {
+            index: state.index(),
+            ..message
+        })
     }
 }
 

@@ -137,6 +137,7 @@ mod tests {
             raft_id: 1,
             node_id: "a".into(),
             address: "198.18.0.1:2377".into(),
+            votes: true,
         };
         assert_eq!(watcher.next(state, vec![member]), Concerned::All);
     }

@@ -37,6 +37,7 @@ fn other() -> Member {
         raft_id: 2,
         node_id: "other".into(),
         address: "198.18.0.9:2377".into(),
+        votes: true,
     }
 }
 

@@ -483,3 +483,37 @@ fn a_node_whose_label_goes_hands_its_tasks_on() {
     assert_eq!(live.len(), 2);
     assert!(live.iter().all(|task| task.node_id == "b"));
 }
+
+/// A node that is drained and comes back, however often, has restarted nothing: it has its task again.
+#[test]
+fn nodes_that_come_back_have_their_task_of_a_global_service_whatever_its_attempts() {
+    let mut world = World::new(&["a"]);
+    world.fixture.service("web", |service| {
+        service.spec.mode = ServiceMode::Global {};
+        service.spec.task_template.restart_policy = restart(|policy| policy.max_attempts = 2);
+    });
+    for _ in 0..5 {
+        world.run_for(20.0);
+        let live = world.live("web");
+        assert_eq!(live.len(), 1, "{:#?}", world.summary());
+        assert_eq!(live[0].status.state, TaskState::Running);
+        world.fixture.drain("a");
+        world.run_for(20.0);
+        assert!(world.live("web").is_empty());
+        world.fixture.up("a");
+    }
+    // What fails by itself has as many attempts as it has.
+    for attempt in 0..4 {
+        world.run_for(20.0);
+        let live = world.live("web");
+        assert_eq!(
+            live.len(),
+            usize::from(attempt < 3),
+            "{:#?}",
+            world.summary()
+        );
+        if let Some(task) = live.first() {
+            world.fixture.report(&task.id, TaskState::Failed);
+        }
+    }
+}
