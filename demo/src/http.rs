@@ -26,23 +26,35 @@ const DRAIN: Duration = Duration::from_secs(9);
 /// How long after SIGTERM a kept connection may send one more request, which is answered with
 /// `Connection: close`. Who closes a connection at once resets the request that is on its way.
 const LAST_REQUEST: Duration = Duration::from_secs(5);
-/// Connections served at once, below the usual limit of 1024 open files. More wait in the backlog.
-const CONNECTIONS_MAX: u32 = 1000;
-/// How long a client may take to send its request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a server bears of its clients.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections served at once, below the usual limit of 1024 open files. More wait in the backlog.
+    #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 1000)]
+    connections_max: u32,
+    /// How many seconds a client may take to send its request's head.
+    #[arg(long, env = "HEAD_SECONDS", default_value_t = 30)]
+    head_seconds: u64,
+}
+
 /// Pause after a failed accept (no more files, say): without it the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A place among [`CONNECTIONS_MAX`]; nobody closes the semaphore, so there is one in every result.
+/// A place among [`Limits::connections_max`]; nobody closes the semaphore, so there is one in every result.
 type Permit = Result<OwnedSemaphorePermit, AcquireError>;
 
 /// Serves until `stop` completes and the connections then open have had their last answer, at most
 /// [`DRAIN`] later.
-pub async fn serve(listener: TcpListener, identity: &Identity, stop: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    identity: &Identity,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
     let (draining, drain) = watch::channel(false);
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let room = Arc::new(Semaphore::new(limits.connections_max as usize));
     let begin = |stream, client, permit: Permit| {
-        let connection = answer_all(stream, client, identity.clone(), drain.clone());
+        let connection = answer_all(stream, client, identity.clone(), limits, drain.clone());
         tokio::spawn(async move {
             connection.await;
             drop(permit);
@@ -75,7 +87,7 @@ pub async fn serve(listener: TcpListener, identity: &Identity, stop: impl Future
     }
     draining.send_replace(true);
     // All permits are back when the last connection has ended.
-    if tokio::time::timeout(DRAIN, room.acquire_many(CONNECTIONS_MAX))
+    if tokio::time::timeout(DRAIN, room.acquire_many(limits.connections_max))
         .await
         .is_err()
     {
@@ -109,6 +121,7 @@ async fn answer_all(
     stream: TcpStream,
     client: SocketAddr,
     identity: Identity,
+    limits: Limits,
     mut drain: watch::Receiver<bool>,
 ) {
     // Answers are one small segment each; waiting for more only delays them.
@@ -129,7 +142,7 @@ async fn answer_all(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(Duration::from_secs(limits.head_seconds))
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     // A client that goes away in the middle is its own business: errors are dropped.
@@ -209,6 +222,11 @@ mod tests {
         task: String::new(),
     };
 
+    const LIMITS: Limits = Limits {
+        connections_max: 1000,
+        head_seconds: 30,
+    };
+
     fn parsed(uri: &str) -> Result<Duration, &'static str> {
         delay(&uri.parse().unwrap())
     }
@@ -232,7 +250,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let server = tokio::spawn(async move {
-            serve(listener, &NOBODY, async { drop(stopped.await) }).await;
+            serve(listener, &NOBODY, LIMITS, async { drop(stopped.await) }).await;
         });
         let mut kept = TcpStream::connect(address).await.unwrap();
         assert!(!ask(&mut kept).await.contains("connection: close"));
@@ -256,7 +274,7 @@ mod tests {
             waiting.push(TcpStream::connect(address).await.unwrap());
         }
         let server = tokio::spawn(async move {
-            serve(listener, &NOBODY, std::future::ready(())).await;
+            serve(listener, &NOBODY, LIMITS, std::future::ready(())).await;
         });
         for mut stream in waiting {
             assert!(ask(&mut stream).await.contains("connection: close"));

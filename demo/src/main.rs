@@ -40,6 +40,8 @@ struct Arguments {
     /// Name of this task.
     #[arg(long, env = "TASK", default_value = "")]
     task: String,
+    #[command(flatten)]
+    limits: http::Limits,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -92,7 +94,7 @@ async fn main() -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        () = http::serve(tcp, &identity, stop) => {}
+        () = http::serve(tcp, &identity, arguments.limits, stop) => {}
         error = udp::serve(udp, &identity) => return Err(error).context("serve udp"),
     }
     Ok(())

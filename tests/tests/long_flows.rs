@@ -135,7 +135,13 @@ fn sixty_thousand_connections_of_one_client_35082() -> anyhow::Result<()> {
     let (first, client) = (cluster.host("n1")?, cluster.client()?);
     let port = format!("{WEB}:8080");
     // A sixth of the connections each, and some more.
-    let options = ["-p", &port, "--ulimit", "nofile=16000:16000"];
+    let bears = [
+        "--env",
+        "CONNECTIONS_MAX=15000",
+        "--env",
+        "HEAD_SECONDS=600",
+    ];
+    let options = [&["-p", &port, "--ulimit", "nofile=16000:16000"][..], &bears].concat();
     services::create(first, "web", 6, &options)?;
     await_published(&cluster, cluster.nodes(), WEB)?;
     client.shell("echo 1024 65535 >/proc/sys/net/ipv4/ip_local_port_range")?;
