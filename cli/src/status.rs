@@ -57,6 +57,20 @@ fn node(text: &mut String, node: &NodeStatus) {
             false => format!("version {wanted} wanted, {has} whole in the kernel: see PROBLEMS"),
         },
     );
+    if let Some(tunnel) = &node.tunnel {
+        let (mode, address, port) = (&tunnel.mode, &tunnel.address, tunnel.port);
+        say(
+            "Encryption:",
+            format!("WireGuard, {mode}: {}", tunnel.reason),
+        );
+        say(
+            "Tunnels:",
+            format!(
+                "to {} nodes, from UDP port {port}, by {address} in them",
+                tunnel.peers
+            ),
+        );
+    }
     let repairs = node.repairs.unwrap_or_default();
     if repairs.failed > 0 {
         say(
@@ -300,7 +314,7 @@ fn progress(node: &ClusterNode) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skein_proto::inspect::{Drops, Problem, Program, Repairs};
+    use skein_proto::inspect::{Drops, Problem, Program, Repairs, Tunnel};
 
     fn status() -> NodeStatus {
         NodeStatus {
@@ -377,6 +391,14 @@ mod tests {
                     explanation: format!("It is {reason}."),
                 })
                 .into(),
+            tunnel: Some(Tunnel {
+                mode: "userspace".to_owned(),
+                reason: "the kernel has no WireGuard".to_owned(),
+                address: "100.66.0.1".to_owned(),
+                port: 4_793,
+                public_key: "key".to_owned(),
+                peers: 2,
+            }),
         }
     }
 
@@ -401,6 +423,8 @@ mod tests {
             "VIP 10.0.1.2 on back: 10.0.1.5 (task abcdefghijkl) draining",
             "node   no room",
             "no_task   3         It is no_task.",
+            "WireGuard, userspace: the kernel has no WireGuard",
+            "to 2 nodes, from UDP port 4793, by 100.66.0.1 in them",
         ] {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");
         }
@@ -437,7 +461,7 @@ mod tests {
         let text = text(Some(&healthy), None);
         assert!(text.contains("version 9, whole in the kernel"), "{text}");
         assert!(text.contains("no member of a swarm"), "{text}");
-        for quiet in ["PROBLEMS", "Repairs", "DROPS"] {
+        for quiet in ["PROBLEMS", "Repairs", "DROPS", "Encryption", "Tunnels"] {
             assert!(!text.contains(quiet), "{text}");
         }
     }

@@ -10,6 +10,10 @@ use std::{
 /// managers give to services by themselves, from 30000 on.
 const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9_789);
 
+/// Beside VXLAN's, 4789, and below the ports that Linux gives to sockets by itself. Not WireGuard's own, 51820, by
+/// which the host may have tunnels that are none of Skein's.
+const WIREGUARD_PORT: u16 = 4_793;
+
 /// Skein's dataplane: endpoints, overlays, published ports, names, and Docker's network plugin.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
@@ -38,6 +42,24 @@ pub struct Config {
     /// How what clients send goes on to other nodes. Chosen for each of them: `skein status` shows it.
     #[arg(long, value_enum, default_value_t)]
     pub forwarding: Forwarding,
+    /// Whose WireGuard encrypts what goes between nodes on encrypted networks: `skein status` shows it.
+    #[arg(long, value_enum, default_value_t)]
+    pub wireguard: Wireguard,
+    /// UDP port by which the other nodes send what is encrypted; they hear of it by the managers.
+    #[arg(long, default_value_t = WIREGUARD_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub wireguard_port: u16,
+}
+
+/// Whose WireGuard it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Wireguard {
+    /// The kernel's where it has one, else that of this process.
+    #[default]
+    Auto,
+    /// The kernel's. Where it has none, nothing is sent on encrypted networks.
+    Kernel,
+    /// That of this process, which the kernel knows nothing of.
+    Userspace,
 }
 
 /// How what clients send goes on to other nodes.

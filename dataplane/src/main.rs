@@ -7,7 +7,7 @@ use skein_dataplane::{
     config::Config,
     desired::Desired,
     inspect,
-    kernel::{Counters, Kernel, check_requirements},
+    kernel::{Counters, Kernel, TunnelCounts, check_requirements},
     metrics, names,
     plugin::{self, Store},
     sync::Sync,
@@ -21,7 +21,9 @@ use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // What boringtun takes for errors, a tunnel that is not used among them, is none to whoever runs the node.
+    let usual = || EnvFilter::new("info,boringtun=off");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| usual());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -45,9 +47,12 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let path = config.state_dir.join("desired");
     let last = Arc::new(Desired::load(&path));
     let store = Store::open(config.state_dir.join("plugin.json"))?;
-    let (kernel, mut working) = Kernel::start(config, Arc::clone(&last), store.joined()).await?;
+    let tunnels = Arc::new(TunnelCounts::default());
+    let counted = Arc::clone(&tunnels);
+    let (kernel, mut working) =
+        Kernel::start(config, Arc::clone(&last), store.joined(), counted).await?;
     let counters = Counters::open(&config.bpffs)?;
-    let read = move || metrics::read(&counters);
+    let read = move || metrics::read(&counters, &tunnels);
     tokio::spawn(skein_metrics::serve(config.metrics, read));
     inspect::start(&config.inspect, kernel.clone(), &config.bpffs).await?;
     let (desired, follow) = watch::channel(last);

@@ -73,7 +73,15 @@ impl Sync {
                 "the network state is not on disk, and a restarted dataplane would begin with an older one: {error:#}"
             );
         }
-        Ok(programmed(made))
+        Ok(self.programmed(made))
+    }
+
+    fn programmed(&self, made: Made) -> Programmed {
+        Programmed {
+            version: made.version,
+            problems: made.problems,
+            tunnel: Some(self.kernel.tunnel_end()),
+        }
     }
 
     /// Serves for ever.
@@ -89,13 +97,6 @@ impl Sync {
             .serve_with_incoming(UnixListenerStream::new(listener))
             .await
             .context("the socket for skein-control failed")
-    }
-}
-
-fn programmed(made: Made) -> Programmed {
-    Programmed {
-        version: made.version,
-        problems: made.problems,
     }
 }
 
@@ -124,7 +125,7 @@ impl Dataplane for Service {
                         _ => return,
                     },
                     Ok(()) = made.changed() => {
-                        let now = programmed(made.borrow_and_update().clone());
+                        let now = sync.programmed(made.borrow_and_update().clone());
                         match &last {
                             Some(last) if *last != now => Ok(now),
                             // Said with the update that made it.

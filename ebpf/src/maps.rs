@@ -23,7 +23,7 @@ pub static LOCAL_ADDRS: HashMap<Addr, u32, { LOCAL_ADDRS_MAX as usize }> = HashM
 #[btf_map]
 pub static DEVICES: HashMap<u32, u32, { DEVICES_MAX as usize }> = HashMap::new();
 #[btf_map]
-pub static MEMBERS: HashMap<Addr, u32, { NODES_MAX as usize }> = HashMap::new();
+pub static MEMBERS: HashMap<Addr, u32, { MEMBER_ADDRESSES_MAX as usize }> = HashMap::new();
 #[btf_map]
 pub static PUBLISHED: HashMap<PublishedKey, Published, { PUBLISHED_MAX as usize }> = HashMap::new();
 #[btf_map]

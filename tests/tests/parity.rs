@@ -80,11 +80,6 @@ const WANTED: &[Wanted] = &[
         "the words of newer engines, and 400 for what the client did wrong",
     ),
     wanted(
-        "network create .*--opt encrypted",
-        r"^swarm: (<id>|sealed|\(exit 0\))$|^skein: (\(stderr\) .*encryption is not supported|\(exit 1\)$)",
-        "what would cross the wire in the clear is not to be called encrypted",
-    ),
-    wanted(
         "network create -d overlay --(ipv6|subnet fd00)",
         r"^swarm: (<id>|six(-only)?|\(exit 0\))$|^skein: (\(stderr\) .*(IPv6 is not supported|invalid subnet fd00)|\(exit 1\)$)",
         "overlays have no IPv6: Swarm takes it, but gives services no such address",

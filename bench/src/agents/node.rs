@@ -284,6 +284,7 @@ async fn network(mut call: Call, mut updates: Streaming<EncodedUpdate>) -> Ended
         let programmed = Programmed {
             version: update.version,
             problems: Vec::new(),
+            tunnel: None,
         };
         let request = ReportNetworkRequest {
             session_id: call.session_id.clone(),

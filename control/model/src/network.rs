@@ -11,6 +11,9 @@ pub const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
 /// The driver of networks that the swarm itself carries from node to node.
 pub const OVERLAY: &str = "overlay";
 
+/// The option by which an overlay is encrypted between nodes, as Docker's driver has it.
+pub const ENCRYPTED_OPTION: &str = "encrypted";
+
 /// The driver of addresses that the swarm itself gives.
 pub const DEFAULT_IPAM: &str = "default";
 
@@ -69,6 +72,11 @@ impl NetworkSpec {
     /// the managers give none, and carry nothing between the nodes.
     pub fn is_node_local(&self) -> bool {
         self.driver != OVERLAY
+    }
+
+    /// Whether what goes between nodes is encrypted: asked for by [`ENCRYPTED_OPTION`], whatever its value.
+    pub fn is_encrypted(&self) -> bool {
+        self.driver == OVERLAY && self.options.contains_key(ENCRYPTED_OPTION)
     }
 
     /// The `--config-only` network of the nodes that it is made of, if it names one.

@@ -2,7 +2,7 @@
 
 use crate::{GenericResource, Meta, Version, is_default};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 /// A member of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +25,26 @@ pub struct Node {
     /// IPv4 address of the data path; "" until the node registers.
     #[serde(rename = "X-Skein-DataPathAddr")]
     pub data_path_addr: String,
+    /// Its end of the tunnels that encrypted overlays go by; `None` until its dataplane has said it.
+    #[serde(rename = "X-Skein-Tunnel", skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelEnd>,
     /// Version of the node when anything last changed that placement constraints read of it. The store sets
     /// it; zero of a node that has not changed so since an earlier version of Skein kept it.
     #[serde(rename = "X-Skein-TraitsVersion", skip_serializing_if = "is_default")]
     pub traits_version: Version,
+}
+
+/// A node's end of the tunnels between nodes (WireGuard).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TunnelEnd {
+    /// X25519. It is the node's own: it comes by the node's own session.
+    pub public_key: [u8; 32],
+    /// UDP port, at the node's data path address.
+    pub port: u16,
+    /// Inside the tunnels: of no other node. `None` until the allocator has given it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
 }
 
 impl Node {

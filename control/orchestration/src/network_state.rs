@@ -12,6 +12,7 @@ use endpoint::{endpoint, places};
 use ports::{host_ports, published_ports, removed_services};
 use skein_model::{
     Network, Node, NodeState, PortConfig, ResolutionMode, Service, State, SubnetAllocation,
+    TunnelEnd,
 };
 use skein_proto::network::{self as proto, object::Object as Kind};
 use std::{
@@ -97,6 +98,16 @@ fn node(node: &Node) -> Option<proto::Node> {
         hostname: node.description.hostname.clone(),
         address: node.data_path_addr.clone(),
         up: node.status.state != NodeState::Down,
+        tunnel: node.tunnel.as_ref().and_then(tunnel_end),
+    })
+}
+
+/// `None` until it has an address.
+fn tunnel_end(end: &TunnelEnd) -> Option<proto::TunnelEnd> {
+    Some(proto::TunnelEnd {
+        public_key: end.public_key.to_vec(),
+        port: end.port.into(),
+        address: end.address?.to_string(),
     })
 }
 
@@ -126,6 +137,7 @@ pub fn network(network: &Network) -> Option<proto::Network> {
         ingress: spec.ingress,
         mtu: mtu.and_then(|mtu| mtu.parse().ok()).unwrap_or(0),
         subnets: allocation.subnets.iter().map(subnet).collect(),
+        encrypted: spec.is_encrypted(),
     })
 }
 

@@ -26,7 +26,7 @@ use skein_model::{
     EngineDescription, NodeDescription, NodeResources, NodeRole, Task, TaskState, TaskStatus,
 };
 use skein_proto::{
-    network::{EncodedUpdate, NetworkUpdate, Programmed},
+    network::{EncodedUpdate, NetworkUpdate, Programmed, TunnelEnd},
     node::{
         AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NetworkRequest,
         ReportNetworkRequest, SessionMessage, SessionRequest, TaskStatusUpdate,
@@ -426,6 +426,11 @@ impl Run {
             session_id: id.to_owned(),
             programmed: Some(Programmed {
                 version,
+                tunnel: Some(TunnelEnd {
+                    public_key: vec![self.agent.host.0 as u8; 32],
+                    port: 4793,
+                    ..TunnelEnd::default()
+                }),
                 ..Programmed::default()
             }),
         });

@@ -94,6 +94,9 @@ mod tests {
         let internal = allocator::INTERNAL_NET;
         assert_eq!(internal.network(), skein_abi::addresses::INTERNAL_NET);
         assert_eq!(internal.prefix_len(), skein_abi::addresses::INTERNAL_PREFIX);
+        let secure = allocator::SECURE_NET;
+        assert_eq!(secure.network(), skein_abi::addresses::SECURE_NET);
+        assert_eq!(secure.prefix_len(), skein_abi::addresses::SECURE_PREFIX);
     }
 
     #[test]

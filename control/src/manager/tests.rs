@@ -118,6 +118,32 @@ async fn a_service_comes_to_run_on_the_nodes_that_registered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_says_a_key_is_given_an_address_and_keeps_it_with_another_key() {
+    let (store, parts, _shutdown) = cluster(&["a", "b"]);
+    let a = agent::Raw::open(&parts, "a").await;
+    let b = agent::Raw::open(&parts, "b").await;
+    let end = |state: &skein_model::State, node: &str| state.node(node)?.tunnel;
+    let address = |state: &skein_model::State, node: &str| end(state, node)?.address;
+    for (agent, key) in [(&a, [1; 32]), (&b, [2; 32])] {
+        agent.tunnel(&key).await.unwrap();
+    }
+    let both = |state: &skein_model::State| address(state, "a").and(address(state, "b")).is_some();
+    until(&store, "both have addresses", both).await;
+    let given = ["a", "b"].map(|node| address(&store.state(), node));
+    assert_ne!(given[0], given[1]);
+    // Nothing new is nothing to agree on.
+    let index = store.state().index();
+    a.tunnel(&[1; 32]).await.unwrap();
+    assert_eq!(store.state().index(), index);
+    a.tunnel(&[9; 32]).await.unwrap();
+    let known = end(&store.state(), "a").unwrap();
+    assert_eq!((known.public_key, known.address), ([9; 32], given[0]));
+    // What is no key ends no session.
+    a.tunnel(&[9; 31]).await.unwrap();
+    assert_eq!(end(&store.state(), "a"), Some(known));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_node_is_found_down_and_its_tasks_move() {
     let (store, parts, _shutdown) = cluster(&["a", "b"]);
     let a = Agent::start(&parts, "a").await;

@@ -4,6 +4,7 @@ use crate::{
     desired::Desired,
     kernel::{By, Fill, Look, PublishedService, service_of},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use skein_abi::{
     Addr, from_addr,
     ingress::{PUBLISHED_AFFINE, PUBLISHED_BOUND, PUBLISHED_TAKEN, PublishedKey, return_mode_name},
@@ -14,7 +15,7 @@ use skein_abi::{
 use skein_proto::{
     inspect::{
         Backend, Drops, MapFill, Member, NodeStatus, Port, Problem, Program, Repairs, Service,
-        Share, Vip,
+        Share, Tunnel, Vip,
     },
     network::{self, EndpointState, Kind},
 };
@@ -43,8 +44,20 @@ pub fn node(look: &Look, fills: &[Fill], dropped: &[(Counter, u64)]) -> NodeStat
             repaired: look.repairs.repaired,
             differing: look.repairs.differing,
         }),
+        tunnel: look.tunnel.as_ref().map(tunnel),
         drops: dropped.iter().copied().filter_map(drops).collect(),
         node_id,
+    }
+}
+
+fn tunnel(of: &crate::kernel::TunnelLook) -> Tunnel {
+    Tunnel {
+        mode: of.mode.name().to_owned(),
+        reason: of.reason.clone(),
+        address: of.end.address.clone(),
+        port: of.end.port,
+        public_key: STANDARD.encode(&of.end.public_key),
+        peers: u32::try_from(of.peers).unwrap_or(u32::MAX),
     }
 }
 
@@ -278,6 +291,7 @@ pub(super) mod tests {
             hostname: format!("host-{id}"),
             address: format!("198.18.0.{last}"),
             up: true,
+            tunnel: None,
         };
         let endpoint = network::Endpoint {
             id: "t.back".to_owned(),

@@ -14,6 +14,7 @@ use super::{
     reserved_ports::ReservedPorts,
     tables::{Tables, Written, of_node},
     taken_ports::TakenPorts,
+    tunnel::{self, SECURE, Tunnel},
     veth_names,
 };
 use crate::{
@@ -63,6 +64,9 @@ pub struct Actor {
     suspects: BTreeSet<String>,
     /// Where the search for a free endpoint index begins.
     next_index: u32,
+    tunnel: Tunnel,
+    /// No encrypted overlay is left, and nothing of the tunnels.
+    tunnel_closed: bool,
     /// UDP port of the vxlan device that is there.
     vxlan_port: Option<u16>,
     watched: watch::Sender<probe::Watched>,
@@ -84,6 +88,7 @@ impl Actor {
         config: &Config,
         askers: Askers,
         made: watch::Sender<Made>,
+        tunnel: Tunnel,
     ) -> anyhow::Result<Self> {
         let devices = Devices::open()?;
         let mut programs = Programs::load(&config.bpffs)?;
@@ -113,6 +118,8 @@ impl Actor {
             desired: Arc::default(),
             suspects: BTreeSet::new(),
             next_index: 0,
+            tunnel,
+            tunnel_closed: false,
             vxlan_port: None,
             watched: watch::channel(probe::Watched::new()).0,
             members: watch::channel(Members::default()).0,
@@ -207,6 +214,9 @@ impl Actor {
                 tracing::error!("cannot compare the kernel with what it should have: {error:#}")
             }
         }
+        if let Err(error) = self.tunnel.guard(&self.devices).await {
+            tracing::error!("{error:#}");
+        }
         self.look_at_host().await;
         self.program().await;
     }
@@ -240,8 +250,17 @@ impl Actor {
 
     /// Makes the kernel equal to what is wanted and what is here.
     async fn program(&mut self) -> Made {
-        let mut plan = plan(&self.desired, &self.local());
+        let (secured, trouble) = match self.make_tunnel().await {
+            Ok(secured) => (secured, None),
+            Err(error) => {
+                let message = format!("nothing is sent on encrypted networks: {error:#}");
+                (false, Some(of_node(message)))
+            }
+        };
+        let mut plan = plan(&self.desired, &self.local(secured));
         let mut problems = std::mem::take(&mut plan.problems);
+        let tunnel_failed = trouble.is_some();
+        problems.extend(trouble);
         problems.extend(self.taken.find(&plan));
         problems.extend(self.host_trouble.clone());
         let had_failed = self.has_failed;
@@ -255,6 +274,11 @@ impl Actor {
                 self.has_failed = true;
             }
         }
+        if let Err(error) = self.close_tunnel().await {
+            problems.push(of_node(format!("{error:#}")));
+            self.has_failed = true;
+        }
+        self.has_failed |= tunnel_failed;
         self.repairs.note(had_failed, self.has_failed);
         let before = self.made.borrow().version;
         let made = Made {
@@ -272,6 +296,34 @@ impl Actor {
             changed
         });
         made
+    }
+
+    /// Has the tunnels, if an overlay here is encrypted; false: there are none. Before anything leads to them.
+    async fn make_tunnel(&mut self) -> anyhow::Result<bool> {
+        let Some(ends) = tunnel::ends(&self.desired) else {
+            return Ok(false);
+        };
+        self.tunnel_closed = false;
+        let ifindex = self
+            .tunnel
+            .make(&self.devices, &ends, self.host.mtu())
+            .await?;
+        self.programs.attach(Hook::Secure, SECURE, ifindex)?;
+        Ok(true)
+    }
+
+    /// Removes the tunnels where no overlay here is encrypted. After nothing leads to them any more.
+    async fn close_tunnel(&mut self) -> anyhow::Result<()> {
+        let is_wanted = self.desired.networks.values().any(|of| of.encrypted);
+        if is_wanted || self.tunnel_closed {
+            return Ok(());
+        }
+        if let Some(device) = self.devices.find(SECURE).await? {
+            self.programs.detach(Hook::Secure, device.ifindex)?;
+        }
+        self.tunnel.close(&self.devices).await?;
+        self.tunnel_closed = true;
+        Ok(())
     }
 
     /// What could not be written is in the answer: it keeps nothing else from being written.
@@ -321,11 +373,13 @@ impl Actor {
             services: self.tables.services(),
             endpoints: endpoints.collect(),
             repairs: self.repairs,
+            tunnel: self.tunnel.look(),
         })
     }
 
-    fn local(&self) -> Local {
+    fn local(&self, secured: bool) -> Local {
         Local {
+            secured,
             endpoints: self.endpoints.places(),
             suspects: self.suspects.clone(),
             addresses: self.host.addresses().clone(),
@@ -358,7 +412,7 @@ impl Actor {
             host: &host,
             container: &container,
             mac: mac_of(attachment.address),
-            mtu: overlay_mtu(network.mtu, self.host.tunnel_mtu()),
+            mtu: overlay_mtu(network.mtu, fits(network.encrypted, self.host.tunnel_mtu())),
         };
         let ifindex = self.devices.make_veth(&pair).await?;
         self.add(attachment, &host, ifindex, vni, subnet)?;
@@ -488,8 +542,28 @@ impl Actor {
         });
         let had_trouble = std::mem::replace(&mut self.host_trouble, trouble);
         let has_moved = addresses != *self.host.addresses();
-        if self.lost_vxlan().await || had_trouble != self.host_trouble || has_moved {
+        let lost = [self.lost_vxlan().await, self.lost_tunnel().await];
+        if lost.contains(&true) || had_trouble != self.host_trouble || has_moved {
             self.program().await;
+        }
+    }
+
+    /// Whether the tunnels are gone: then they are to be made anew.
+    async fn lost_tunnel(&mut self) -> bool {
+        match self.tunnel.is_lost(&self.devices).await {
+            Ok(false) => false,
+            Ok(true) => {
+                tracing::warn!(
+                    "the device {SECURE} is gone, or nobody works on it: making it anew"
+                );
+                self.repairs.differing += 1;
+                self.tunnel.give_up();
+                true
+            }
+            Err(error) => {
+                tracing::error!("cannot look for the device {SECURE}: {error:#}");
+                false
+            }
         }
     }
 
@@ -525,6 +599,15 @@ fn version_after(before: u64, wanted: u64, has_failed: bool) -> u64 {
     }
 }
 
+/// Largest IP packet of an overlay that goes to another node in one piece, where one that is not encrypted has
+/// `clear`, bytes.
+fn fits(encrypted: bool, clear: u32) -> u32 {
+    match encrypted {
+        true => clear.saturating_sub(tunnel::OVERHEAD),
+        false => clear,
+    }
+}
+
 /// Largest IP packet of an overlay's devices, bytes: what its user asked for (0: nothing), as far as it
 /// `fits` in one piece.
 fn overlay_mtu(asked: u32, fits: u32) -> u32 {
@@ -548,6 +631,8 @@ mod tests {
 
     #[test]
     fn an_overlay_has_the_mtu_asked_for_where_it_fits() {
+        assert_eq!(fits(false, 1_450), 1_450);
+        assert_eq!(fits(true, 1_450), 1_390);
         assert_eq!(overlay_mtu(0, 1_450), 1_450);
         assert_eq!(overlay_mtu(1_400, 1_450), 1_400);
         assert_eq!(overlay_mtu(9_000, 1_450), 1_450);

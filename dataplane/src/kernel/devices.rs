@@ -1,5 +1,6 @@
 //! Network devices, by rtnetlink: Skein's own, containers' veth pairs, and what the host has.
 
+use super::tunnel::SECURE;
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
@@ -10,9 +11,13 @@ use netlink_packet_route::{
         XdpAttached,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteMessage, RouteScope, RouteType},
+    rule::{RuleAction, RuleAttribute, RuleUidRange},
 };
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, LinkVxlan};
-use skein_abi::addresses::{DNS_ADDRESS, INTERNAL_PREFIX};
+use rtnetlink::{
+    Handle, LinkUnspec, LinkVeth, LinkVxlan, LinkWireguard, RouteMessageBuilder, RuleAddRequest,
+};
+use skein_abi::addresses::{DNS_ADDRESS, INTERNAL_PREFIX, SECURE_NET, SECURE_PREFIX};
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 /// The external vxlan device of the overlay and the mesh.
@@ -21,6 +26,16 @@ pub const VXLAN: &str = "skein-vxlan";
 pub const LOCAL: &str = "skein0";
 /// The far end of the local pair, where the host's packets are picked up.
 pub const LOCAL_PEER: &str = "skein1";
+/// A device of the kernel's WireGuard that is made to see whether it can be.
+const SECURE_TRIAL: &str = "skein-wg-trial";
+/// Metric of the route that leads what is meant for tunnels nowhere: any other one is better.
+const LAST_METRIC: u32 = u32::MAX;
+/// The table of routes by the device of the tunnels, and the rule that leads to it: before those of the main table.
+/// Numbers that nobody else is known to use.
+const SECURE_TABLE: u32 = 0x5ec0;
+const SECURE_RULE: u32 = 1_066;
+/// Length of the prefix of one address.
+const HOST_PREFIX: u8 = 32;
 /// Host ends of containers' veth pairs begin with this.
 pub const VETH_PREFIX: &str = "skv";
 /// Their other ends begin with this, until the engine takes them.
@@ -45,6 +60,8 @@ pub struct Device {
     pub is_bridge: bool,
     /// One end of a veth pair.
     pub is_veth: bool,
+    /// Of the kernel's WireGuard.
+    pub is_wireguard: bool,
     /// ID of the XDP program that it has; 0: the kernel does not say which.
     pub xdp_program: Option<u32>,
 }
@@ -52,7 +69,7 @@ pub struct Device {
 impl Device {
     /// Whether one of Skein's own.
     pub fn is_own(&self) -> bool {
-        [VXLAN, LOCAL, LOCAL_PEER].contains(&self.name.as_str())
+        [VXLAN, LOCAL, LOCAL_PEER, SECURE, SECURE_TRIAL].contains(&self.name.as_str())
             || self.name.starts_with(VETH_PREFIX)
             || self.name.starts_with(CONTAINER_PREFIX)
     }
@@ -279,6 +296,144 @@ impl Devices {
         Ok(ifindex)
     }
 
+    /// Keeps what is meant for the nodes' addresses in the tunnels from any other way, by a route that leads nowhere:
+    /// it stays when the device goes. A rule in front of it lets in what this host itself sends, as root: so nothing
+    /// that containers send, or that is routed by way of this node, comes into a tunnel in the node's name.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn forbid_secure(&self) -> anyhow::Result<()> {
+        let what =
+            || format!("cannot keep {SECURE_NET}/{SECURE_PREFIX} from other ways than the tunnels");
+        let added = self
+            .handle
+            .route()
+            .add(secure_nowhere())
+            .replace()
+            .execute();
+        added.await.with_context(what)?;
+        match self.secure_rule().execute().await {
+            Err(rtnetlink::Error::NetlinkError(refused)) if refused.raw_code() == -libc::EEXIST => {
+                Ok(())
+            }
+            done => done.with_context(what),
+        }
+    }
+
+    fn secure_rule(&self) -> RuleAddRequest<Ipv4Addr> {
+        let rule = self.handle.rule().add().v4();
+        let mut rule = rule
+            // What comes in by none.
+            .input_interface("lo")
+            .destination_prefix(SECURE_NET, SECURE_PREFIX)
+            .table_id(SECURE_TABLE)
+            .priority(SECURE_RULE)
+            .action(RuleAction::ToTable);
+        // The kernel's own tunnels count as root's.
+        let root = RuleUidRange { start: 0, end: 0 };
+        rule.message_mut()
+            .attributes
+            .push(RuleAttribute::UidRange(root));
+        rule
+    }
+
+    /// Takes that back.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn allow_secure(&self) -> anyhow::Result<()> {
+        // Where there was none, there is nothing to take back.
+        let unless_gone = |done: Result<(), rtnetlink::Error>| match done {
+            Err(rtnetlink::Error::NetlinkError(refused))
+                if [-libc::ESRCH, -libc::ENOENT].contains(&refused.raw_code()) =>
+            {
+                Ok(())
+            }
+            done => done,
+        };
+        let rule = self.secure_rule().message_mut().clone();
+        unless_gone(self.handle.rule().del(rule).execute().await)?;
+        unless_gone(self.handle.route().del(secure_nowhere()).execute().await)?;
+        Ok(())
+    }
+
+    /// Makes the device of the tunnels one of the kernel's WireGuard. False: the kernel has none; then nothing has
+    /// changed.
+    ///
+    /// # Errors
+    /// The kernel has it, and refuses.
+    pub async fn make_secure_of_kernel(&self) -> anyhow::Result<bool> {
+        let present = self.find(SECURE).await?;
+        if present.as_ref().is_some_and(|device| device.is_wireguard) {
+            return Ok(true);
+        }
+        // Under another name first: the device that is there carries packets, maybe.
+        let trial = LinkWireguard::new(SECURE_TRIAL).build();
+        match self.handle.link().add(trial).execute().await {
+            Ok(()) => self.remove(SECURE_TRIAL).await?,
+            Err(rtnetlink::Error::NetlinkError(refused))
+                if refused.raw_code() == -libc::EOPNOTSUPP =>
+            {
+                return Ok(false);
+            }
+            Err(error) => return Err(error).context("cannot make a device of WireGuard's"),
+        }
+        self.remove(SECURE).await?;
+        self.add(LinkWireguard::new(SECURE).build(), SECURE).await?;
+        Ok(true)
+    }
+
+    /// Removes the device of the tunnels, if it is one of the kernel's WireGuard.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn remove_secure_of_kernel(&self) -> anyhow::Result<()> {
+        match self.find(SECURE).await? {
+            Some(device) if device.is_wireguard => self.remove(SECURE).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the device of the tunnels its address, and no other, and its size, and sets it up. Its index.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the device is not there.
+    pub async fn set_up_secure(&self, address: Ipv4Addr, mtu: u32) -> anyhow::Result<u32> {
+        let found = self.find(SECURE).await?;
+        let ifindex = found
+            .with_context(|| format!("the device {SECURE} is gone: another program removes it"))?
+            .ifindex;
+        forbid_ipv6(SECURE);
+        let of_device = self.handle.address().get().set_link_index_filter(ifindex);
+        let present: Vec<_> = of_device.execute().try_collect().await?;
+        for message in present {
+            let local = message.attributes.iter().find_map(|of| match of {
+                AddressAttribute::Local(local) => Some(*local),
+                _ => None,
+            });
+            if local != Some(address.into()) {
+                self.handle.address().del(message).execute().await?;
+            }
+        }
+        // Without the others' addresses: those are routed to by a table of their own.
+        let addresses = self.handle.address();
+        let given = addresses.add(ifindex, address.into(), HOST_PREFIX);
+        let given = given.replace().execute().await;
+        given.with_context(|| format!("cannot give {address} to {SECURE}"))?;
+        let message = LinkUnspec::new_with_index(ifindex).mtu(mtu).up().build();
+        self.set(message, SECURE).await?;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(SECURE_NET, SECURE_PREFIX)
+            .output_interface(ifindex)
+            .pref_source(address)
+            .scope(RouteScope::Link)
+            .table_id(SECURE_TABLE)
+            .build();
+        let added = self.handle.route().add(route).replace().execute().await;
+        added.with_context(|| format!("cannot route to the other nodes by {SECURE}"))?;
+        Ok(ifindex)
+    }
+
     /// Makes a container's veth pair, or what an earlier try has left out; both ends still lie in the
     /// host's namespace. Nothing happens if the container has its end. The index of the host's end.
     ///
@@ -320,6 +475,15 @@ impl Devices {
         let deleted = self.handle.link().del(device.ifindex).execute().await;
         deleted.with_context(|| format!("cannot remove the device {name}"))
     }
+}
+
+/// The route that leads what is meant for tunnels nowhere.
+fn secure_nowhere() -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(SECURE_NET, SECURE_PREFIX)
+        .kind(RouteType::BlackHole)
+        .priority(LAST_METRIC)
+        .build()
 }
 
 /// A container's veth pair.
@@ -372,6 +536,7 @@ fn device(message: &LinkMessage) -> Device {
         is_port: false,
         is_bridge: false,
         is_veth: false,
+        is_wireguard: false,
         xdp_program: None,
     };
     for attribute in &message.attributes {
@@ -384,6 +549,7 @@ fn device(message: &LinkMessage) -> Device {
                 let is = |kind| infos.contains(&LinkInfo::Kind(kind));
                 device.is_bridge = is(InfoKind::Bridge);
                 device.is_veth = is(InfoKind::Veth);
+                device.is_wireguard = is(InfoKind::Wireguard);
             }
             LinkAttribute::Xdp(xdp) => device.xdp_program = xdp_program(xdp),
             _ => {}

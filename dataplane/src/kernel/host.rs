@@ -65,6 +65,11 @@ impl Host {
         &self.addresses
     }
 
+    /// Largest IP packet of the device with the node's address, bytes.
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
     /// Why an uplink has the hook that it has; `None`: it is none.
     pub fn reason(&self, ifindex: u32) -> Option<&str> {
         let choice = self.uplinks.get(&ifindex)?.choice.as_ref()?;

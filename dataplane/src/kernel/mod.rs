@@ -10,6 +10,7 @@
 //! - `fill`: how full the maps are; `counters`: what the programs have counted.
 //! - `endpoints`: the containers' endpoints, and who asks for names from them.
 //! - `taken_ports`: what the host's programs listen on; `reserved_ports`: what they are kept from.
+//! - [`tunnel`]: by which encrypted overlays go; `generic`: the kernel's interfaces that are asked by name.
 //! - `probe`: nodes that do not answer.
 //! - [`l2`]: nodes that packets are forwarded to in frames of their own.
 //! - `actor`: owns all of it, and does one thing at a time.
@@ -20,6 +21,7 @@ mod counters;
 mod devices;
 mod endpoints;
 mod fill;
+mod generic;
 mod host;
 mod indices;
 mod l2;
@@ -35,13 +37,14 @@ mod sources;
 mod synced;
 mod tables;
 mod taken_ports;
+mod tunnel;
 mod uplink;
 pub mod verifier;
 
 use crate::{config::Config, desired::Desired};
 use anyhow::{Context as _, bail};
 use parking_lot::RwLock;
-use skein_proto::network::Problem;
+use skein_proto::network::{Problem, TunnelEnd};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -82,6 +85,7 @@ pub use plan::service_of;
 pub use programs::{Fate, Hook, Ran, Trial, map_pin};
 pub use requirements::check as check_requirements;
 pub use tables::{PublishedService, Services};
+pub use tunnel::{Count as TunnelCount, Counts as TunnelCounts, TunnelLook};
 
 /// Names of the two ends of an endpoint's veth pair: the host's, and the container's until the engine
 /// renames it.
@@ -138,6 +142,8 @@ pub struct Look {
     pub endpoints: BTreeMap<u32, (String, Ipv4Addr)>,
     /// What failed, and was repaired.
     pub repairs: Repairs,
+    /// By which encrypted overlays go; `None`: there are none.
+    pub tunnel: Option<TunnelLook>,
 }
 
 /// A program where it is attached.
@@ -200,6 +206,8 @@ pub struct Kernel {
     commands: mpsc::Sender<Command>,
     askers: Askers,
     made: watch::Receiver<Made>,
+    /// This node's end of the tunnels, for the others to know.
+    end: TunnelEnd,
 }
 
 impl Kernel {
@@ -214,11 +222,14 @@ impl Kernel {
         config: &Config,
         desired: Arc<Desired>,
         endpoints: Vec<Attachment>,
+        counts: Arc<TunnelCounts>,
     ) -> anyhow::Result<(Self, JoinHandle<anyhow::Result<()>>)> {
         let askers = Askers::default();
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let (tell, made) = watch::channel(Made::default());
-        let mut actor = actor::Actor::new(config, Arc::clone(&askers), tell).await?;
+        let tunnel = tunnel::Tunnel::open(config, counts)?;
+        let end = tunnel.end();
+        let mut actor = actor::Actor::new(config, Arc::clone(&askers), tell, tunnel).await?;
         actor.resume(desired, endpoints).await?;
         // It writes files and maps, which blocks: it has a thread of its own.
         let runtime = tokio::runtime::Handle::current();
@@ -227,6 +238,7 @@ impl Kernel {
             commands,
             askers,
             made,
+            end,
         };
         Ok((kernel, working))
     }
@@ -238,6 +250,11 @@ impl Kernel {
     /// The kernel's side has stopped.
     pub async fn program(&self, desired: Arc<Desired>) -> anyhow::Result<Made> {
         self.ask(|answer| Command::Program(desired, answer)).await
+    }
+
+    /// This node's end of the tunnels, as the others are to know it.
+    pub fn tunnel_end(&self) -> TunnelEnd {
+        self.end.clone()
     }
 
     /// What is made, now and later: a port becomes free when a program of the host ends, and what failed

@@ -4,16 +4,19 @@ mod binds;
 
 pub use binds::HostAddress;
 
+use super::tunnel;
 use crate::desired::{Desired, Subnet};
 use ipnet::Ipv4Net;
 use skein_abi::{
     Addr, ICMP, SCTP, TCP, UDP, addr,
     ingress::{
-        BoundKey, LocalBackends, MEMBER_UP, PUBLISHED_AFFINE, PUBLISHED_BOUND, PUBLISHED_DSR,
-        PUBLISHED_LIMITED, PUBLISHED_SNAT, PublishedKey,
+        BoundKey, LocalBackends, MEMBER_SECURE, MEMBER_UP, PUBLISHED_AFFINE, PUBLISHED_BOUND,
+        PUBLISHED_DSR, PUBLISHED_LIMITED, PUBLISHED_SNAT, PublishedKey,
     },
     limits::{LOCAL_BACKENDS_MAX, SUBNETS_OF_NETWORK_MAX},
-    overlay::{self, Location, NETWORK_INTERNAL, Network, OverlayKey, SubnetKey},
+    overlay::{
+        self, Location, NETWORK_ENCRYPTED, NETWORK_INTERNAL, NO_KEY, Network, OverlayKey, SubnetKey,
+    },
 };
 use skein_proto::network::{
     Endpoint, EndpointState, Kind, Offer, Problem, ReturnMode, Service, Transport,
@@ -89,6 +92,9 @@ pub struct Local {
     pub suspects: BTreeSet<String>,
     /// What ports may be bound to.
     pub addresses: BTreeSet<HostAddress>,
+    /// The tunnels are there, by which encrypted overlays go: without them nothing is to be sent to an address in
+    /// one.
+    pub secured: bool,
 }
 
 /// Plans the maps.
@@ -106,7 +112,17 @@ pub fn plan(desired: &Desired, local: &Local) -> Plan {
         let own = node.id == settings.node_id;
         let up = own || node.up && !local.suspects.contains(&node.id);
         plan.members.insert(address, if up { MEMBER_UP } else { 0 });
-        nodes.insert(&node.id, Node { address, own, up });
+        let secure = tunnel::address_of(node).filter(|_| local.secured);
+        let secure = secure.map(addr);
+        plan.members
+            .extend(secure.map(|secure| (secure, MEMBER_SECURE)));
+        let node_of = Node {
+            address,
+            secure,
+            own,
+            up,
+        };
+        nodes.insert(&node.id, node_of);
         if own {
             plan.node_addr = address;
         }
@@ -130,6 +146,8 @@ pub fn plan(desired: &Desired, local: &Local) -> Plan {
 
 struct Node {
     address: Addr,
+    /// In the tunnels, if it can be reached by them.
+    secure: Option<Addr>,
     own: bool,
     up: bool,
 }
@@ -191,15 +209,17 @@ fn plan_networks<'a>(plan: &mut Plan, desired: &'a Desired) -> BTreeMap<&'a str,
         }
         let entry = Network {
             subnets: subnets.len() as u32,
-            flags: match network.internal {
-                true => NETWORK_INTERNAL,
-                false => 0,
-            },
+            flags: flag(network.internal, NETWORK_INTERNAL)
+                | flag(network.encrypted, NETWORK_ENCRYPTED),
         };
         plan.networks.insert(vni, entry);
         vnis.insert(network.id.as_str(), network.vni);
     }
     vnis
+}
+
+fn flag(is_set: bool, flag: u32) -> u32 {
+    if is_set { flag } else { 0 }
 }
 
 /// The endpoints of each service on each network, in the order of their addresses: the same on every
@@ -272,10 +292,14 @@ impl<'a> Endpoints<'a> {
         let at = (endpoint.network_id.clone(), skein_abi::from_addr(address));
         let index = local.endpoints.get(&at).copied().filter(|_| node.own);
         if !node.own {
-            let location = Location {
-                node: node.address,
-                endpoint: 0,
+            let network = plan.networks.get(&vni);
+            let is_encrypted = network.is_some_and(|of| of.flags & NETWORK_ENCRYPTED != 0);
+            let (to, endpoint) = match (is_encrypted, node.secure) {
+                (false, _) => (node.address, 0),
+                (true, Some(secure)) => (secure, 0),
+                (true, None) => (node.address, NO_KEY),
             };
+            let location = Location { node: to, endpoint };
             let key = OverlayKey { vni, addr: address };
             plan.overlay.insert(key, location);
         }

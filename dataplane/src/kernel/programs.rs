@@ -16,8 +16,8 @@ use aya::{
     },
 };
 use skein_abi::names::{
-    PINNED_MAPS, PINS, PROG_CONNECT4, PROG_GETPEER4, PROG_LOCAL, PROG_RECVMSG4, PROG_SENDMSG4,
-    PROG_UPLINK, PROG_UPLINK_XDP, PROG_VETH, PROG_VXLAN,
+    PINNED_MAPS, PINS, PROG_CONNECT4, PROG_GETPEER4, PROG_LOCAL, PROG_RECVMSG4, PROG_SECURE,
+    PROG_SENDMSG4, PROG_UPLINK, PROG_UPLINK_XDP, PROG_VETH, PROG_VXLAN,
 };
 use std::{
     fs::File,
@@ -46,22 +46,31 @@ pub enum Hook {
     Veth,
     /// The far end of the local pair.
     Local,
+    /// The device of the tunnels.
+    Secure,
 }
 
 impl Hook {
+    const ALL: [Self; 5] = [
+        Self::Uplink,
+        Self::Vxlan,
+        Self::Veth,
+        Self::Local,
+        Self::Secure,
+    ];
+
     fn program(self) -> &'static str {
         match self {
             Self::Uplink => PROG_UPLINK,
             Self::Vxlan => PROG_VXLAN,
             Self::Veth => PROG_VETH,
             Self::Local => PROG_LOCAL,
+            Self::Secure => PROG_SECURE,
         }
     }
 
     fn from_program(name: &str) -> Option<Self> {
-        [Self::Uplink, Self::Vxlan, Self::Veth, Self::Local]
-            .into_iter()
-            .find(|hook| hook.program() == name)
+        Self::ALL.into_iter().find(|hook| hook.program() == name)
     }
 }
 
@@ -186,7 +195,7 @@ impl Programs {
         let mut ebpf = loader
             .load(OBJECT)
             .context("the kernel refused Skein's maps or their types")?;
-        for hook in [Hook::Uplink, Hook::Vxlan, Hook::Veth, Hook::Local] {
+        for hook in Hook::ALL {
             let program = classifier(&mut ebpf, hook)?;
             verifier::load(|| program.load())
                 .with_context(|| format!("the kernel refused program {}", hook.program()))?;

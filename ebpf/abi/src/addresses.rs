@@ -14,6 +14,14 @@ pub const INTERNAL_PREFIX: u8 = 16;
 /// The endpoint with index n has the internal address [`INTERNAL_NET`] + this + n: the first 256
 /// are the node's own.
 pub const INTERNAL_FIRST: u32 = 256;
+/// The nodes' addresses in the tunnels between them, by which encrypted overlays go: one for each node, which the
+/// managers give. Of the same space.
+pub const SECURE_NET: Ipv4Addr = Ipv4Addr::new(100, 66, 0, 0);
+/// Prefix length of [`SECURE_NET`].
+pub const SECURE_PREFIX: u8 = 16;
+/// What packets are marked with that came by the secure device, from there to the hook of the vxlan device. No
+/// other host can set a mark.
+pub const SECURE_MARK: u32 = 0x5ec0_4e1d;
 /// Translated sources leave by these ports (the last of the range): above those that Linux gives to
 /// sockets by itself (to 60999).
 pub const NAT_PORTS: (u16, u16) = (61_000, 65_535);

@@ -14,6 +14,9 @@ pub const DEVICE_PAIR: u32 = 4;
 
 /// The member answers: flows may be sent to it. Without the flag it is only listened to.
 pub const MEMBER_UP: u32 = 1;
+/// Not a data path address, but one of [`crate::addresses::SECURE_NET`]: what comes from it counts only if it
+/// came by the secure device.
+pub const MEMBER_SECURE: u32 = 2;
 
 /// A program of the host listens on the port: whoever calls this node by it gets the program. What
 /// other nodes send here is delivered all the same.

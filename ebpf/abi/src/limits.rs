@@ -17,6 +17,8 @@ pub const SOURCES_MAX: u32 = 65_536;
 pub const SERVICES_MAX: u32 = 16_384;
 /// Nodes of a cluster, this one included.
 pub const NODES_MAX: u32 = 4_096;
+/// Their addresses: those of their data paths, and those in the tunnels of encrypted overlays.
+pub const MEMBER_ADDRESSES_MAX: u32 = 2 * NODES_MAX;
 /// Members on the segments of this node: as many as there are nodes. Each has one device and MAC address, or
 /// a few.
 pub const SENDERS_MAX: u32 = 2 * NODES_MAX;

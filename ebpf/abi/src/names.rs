@@ -6,6 +6,8 @@ pub const PROG_UPLINK: &str = "skein_uplink";
 pub const PROG_UPLINK_XDP: &str = "skein_uplink_x";
 /// tc ingress of the external vxlan device.
 pub const PROG_VXLAN: &str = "skein_vxlan";
+/// tc ingress of the secure device, by which the encrypted overlays' packets come: marks them.
+pub const PROG_SECURE: &str = "skein_secure";
 /// tc ingress of the host's end of a container's veth pair.
 pub const PROG_VETH: &str = "skein_veth";
 /// tc ingress of `skein1`, the far end of the local pair: what the host sends to `skein0`.

@@ -26,7 +26,7 @@ pub struct Endpoint {
 pub struct Network {
     /// How many subnets it has, at most [`crate::limits::SUBNETS_OF_NETWORK_MAX`].
     pub subnets: u32,
-    /// [`NETWORK_INTERNAL`] or 0.
+    /// Of [`NETWORK_INTERNAL`] and [`NETWORK_ENCRYPTED`].
     pub flags: u32,
 }
 
@@ -54,6 +54,8 @@ pub struct Subnet {
 
 /// Nothing leaves the network but to Skein's DNS server.
 pub const NETWORK_INTERNAL: u32 = 1;
+/// What nodes send to each other is encrypted: it is taken from the secure device alone.
+pub const NETWORK_ENCRYPTED: u32 = 2;
 
 /// An address in an overlay.
 #[repr(C)]
@@ -69,11 +71,15 @@ pub struct OverlayKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Location {
-    /// Data path address of its node; 0: here.
+    /// Data path address of its node, or the secure one, if the overlay is encrypted; 0: here.
     pub node: Addr,
-    /// If it is here: the index of its endpoint.
+    /// If it is here: the index of its endpoint. Else 0, or [`NO_KEY`].
     pub endpoint: u32,
 }
+
+/// [`Location::endpoint`] of an address on another node: nothing is sent there, as the overlay is encrypted, and
+/// the node's key is not known.
+pub const NO_KEY: u32 = 1;
 
 /// A VIP, balanced at the veth of whoever calls it.
 #[repr(C)]

@@ -62,6 +62,8 @@ counters! {
     L2Probe = "l2_probe", "Asked by another node, or answered, whether l2 works on the segment that it shares with this one.";
     DropForged = "drop_forged", "A frame as only members send them by l2, from a MAC address that is no member's: forged, or by a router that shares a segment with the node it sends to.";
     DropSource = "drop_source", "To a published port of a service that takes no clients from there (label skein.ingress.sources).";
+    DropCleartext = "drop_cleartext", "A VXLAN packet of an encrypted overlay that was not encrypted: injected, or by a node that does not know the overlay to be so.";
+    DropNoKey = "drop_no_key", "On an encrypted overlay, to a node whose key is not known here: it has not told it yet, or cannot encrypt.";
     XdpSent = "xdp_sent", "Sent on by XDP, before the kernel's stack saw it; counted by what it was, too.";
 }
 

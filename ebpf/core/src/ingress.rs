@@ -15,7 +15,7 @@ use skein_abi::{
         Affinity, ESTABLISHED, NAT_HOST, NAT_ROUTED, PLACE_HOST, PLACE_UPLINK, Tuple, may_open_anew,
     },
     ingress::{
-        BoundKey, DEVICE_TRANSLATE, MEMBER_UP, PUBLISHED_AFFINE, PUBLISHED_BOUND,
+        BoundKey, DEVICE_TRANSLATE, MEMBER_SECURE, MEMBER_UP, PUBLISHED_AFFINE, PUBLISHED_BOUND,
         PUBLISHED_LIMITED, PUBLISHED_TAKEN, Published, PublishedKey, Source,
     },
     verdict::Counter,
@@ -39,8 +39,11 @@ subprogram! {
         w.verdict = Verdict::pass(&w.packet.tuple);
         let dport = w.packet.tuple.dport;
         if proto == UDP && dport == t.config().vxlan_port {
-            if t.member(w.packet.tuple.src).is_none() {
-                w.verdict = Verdict::drop(&w.packet.tuple, Counter::DropNotMember);
+            match t.member(w.packet.tuple.src) {
+                Some(flags) if flags & MEMBER_SECURE == 0 => {}
+                // Only tunnels have such a source, and those end elsewhere.
+                Some(_) => w.verdict = Verdict::drop(&w.packet.tuple, Counter::DropCleartext),
+                None => w.verdict = Verdict::drop(&w.packet.tuple, Counter::DropNotMember),
             }
             return true;
         }

@@ -8,7 +8,10 @@ use skein_abi::{
     Addr, ICMP, SCTP, TCP, UDP, VNI_REPLY,
     flow::{Ct, DIRECT, ESTABLISHED, Route, is_closed, scope_of},
     limits::SUBNETS_OF_NETWORK_MAX,
-    overlay::{Endpoint, Location, NETWORK_INTERNAL, Network, OverlayKey, SubnetKey, Vip, VipSlot},
+    overlay::{
+        Endpoint, Location, NETWORK_ENCRYPTED, NETWORK_INTERNAL, NO_KEY, Network, OverlayKey,
+        SubnetKey, Vip, VipSlot,
+    },
     verdict::Counter,
 };
 
@@ -246,6 +249,9 @@ subprogram! {
         if node == 0 {
             return deliver(t, w, endpoint);
         }
+        if endpoint == NO_KEY {
+            return dropped(w, Counter::DropNoKey);
+        }
         t.count(Counter::Overlay);
         w.verdict = Verdict::tunnel(&w.to, node, vni, 0);
         true
@@ -253,8 +259,17 @@ subprogram! {
 
     /// A packet of an overlay from another node: for a local endpoint, or for nobody.
     pub fn arrived(t, w, vni: u32) -> bool {
-        if t.network(vni).is_none() {
-            return dropped(w, Counter::DropUnknownVni);
+        let is_encrypted = match t.network(vni) {
+            Some(network) => network.flags & NETWORK_ENCRYPTED != 0,
+            None => return dropped(w, Counter::DropUnknownVni),
+        };
+        if is_encrypted != (w.secure != 0) {
+            let reason = match is_encrypted {
+                true => Counter::DropCleartext,
+                // It is nobody's on that way.
+                false => Counter::DropUnknownVni,
+            };
+            return dropped(w, reason);
         }
         w.to = w.packet.tuple;
         match t.location(OverlayKey { vni, addr: w.to.dst }) {

@@ -13,6 +13,7 @@ mod packets;
 
 mod addresses;
 mod collisions;
+mod encrypted;
 mod errors;
 mod flood;
 mod fragments;

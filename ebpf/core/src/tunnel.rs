@@ -3,13 +3,15 @@
 use crate::{Verdict, answers, fragments, overlay, subprogram::subprogram};
 use skein_abi::{
     Addr, VNI_FORWARD, VNI_OVERLAY_MIN, VNI_REPLY, VNI_SECOND_HOP, flow::place_of_vni,
-    verdict::Counter,
+    ingress::MEMBER_SECURE, verdict::Counter,
 };
 
 subprogram! {
     /// A packet that came by the external vxlan device: in `vni`, with the outer source `remote`.
     /// `entry` is the address in the inner source MAC address, if that has the form of
-    /// [`skein_abi::mac`]; else 0.
+    /// [`skein_abi::mac`]; else 0. Encrypted overlays are taken from secure addresses alone, all else from data
+    /// path addresses; and secure addresses only of what came by the secure device ([`Work::secure`](crate::Work)),
+    /// as anybody could put one into a packet.
     pub fn from_tunnel(t, w, vni: u32, remote: Addr, entry: Addr) -> bool {
         let is_complete = fragments::complete(t, w, place_of_vni(vni));
         w.client = w.packet.tuple;
@@ -18,8 +20,26 @@ subprogram! {
             VNI_SECOND_HOP => entry,
             _ => remote,
         };
-        if t.member(remote).is_none() || t.member(w.entry).is_none() {
+        let is_secure = w.secure != 0;
+        match t.member(remote) {
+            // (Who is no member is not told what is encrypted.)
+            Some(flags) if is_secure == (flags & MEMBER_SECURE != 0) => {}
+            Some(_) if !is_secure => {
+                w.verdict = Verdict::drop(&w.client, Counter::DropCleartext);
+                return true;
+            }
+            _ => {
+                w.verdict = Verdict::drop(&w.client, Counter::DropNotMember);
+                return true;
+            }
+        }
+        if t.member(w.entry).is_none() {
             w.verdict = Verdict::drop(&w.client, Counter::DropNotMember);
+            return true;
+        }
+        if is_secure && vni < VNI_OVERLAY_MIN {
+            // No node sends the mesh's own packets so.
+            w.verdict = Verdict::drop(&w.client, Counter::DropUnknownVni);
             return true;
         }
         if !is_complete {

@@ -20,6 +20,8 @@ pub struct Work {
     pub(crate) entry: Addr,
     /// What the packet came in, if it came from another node; else 0. What came by l2 has that of VXLAN.
     pub(crate) vni: u32,
+    /// 1: it came by the secure device: decrypted, from the node that the outer source address says.
+    pub secure: u32,
     /// A tuple to go on with: result of translations, argument of routing.
     pub(crate) to: Tuple,
     pub(crate) key: CtKey,
@@ -42,6 +44,7 @@ impl Work {
             client: packet.tuple,
             entry: 0,
             vni: 0,
+            secure: 0,
             to: packet.tuple,
             key: CtKey::default(),
             ct: Ct::default(),

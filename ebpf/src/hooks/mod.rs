@@ -9,6 +9,7 @@ use skein_abi::verdict::Counter;
 use skein_packet::Tables as _;
 
 mod local;
+mod secure;
 mod socket;
 mod uplink;
 mod uplink_xdp;

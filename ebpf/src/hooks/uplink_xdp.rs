@@ -36,6 +36,7 @@ fn decide(ctx: &XdpContext) -> Option<u32> {
     }
     let remote = scratch.work.packet.tuple.src;
     try_parse(&XdpFrame::<OUTER_LEN>(ctx), scratch)?;
+    scratch.work.secure = 0;
     from_tunnel(&maps, &mut scratch.work, VNI_REPLY, remote, 0);
     // All that is left of settling what came back.
     path_mtu::fit(&maps, &mut scratch.work);

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use skein_abi::verdict::Counter;
+use skein_abi::{addresses::SECURE_MARK, verdict::Counter};
 use skein_packet::{Tables as _, from_tunnel, settle};
 
 /// See [`skein_abi::names::PROG_VXLAN`].
@@ -37,6 +37,13 @@ pub fn skein_vxlan(ctx: TcContext) -> i32 {
         Ok([0x02, 0x42, a, b, c, d]) => u32::from_ne_bytes([a, b, c, d]),
         _ => 0,
     };
+    // SAFETY: the context's own field.
+    let is_secure = unsafe { (*ctx.skb.skb).mark } == SECURE_MARK;
+    scratch.work.secure = u32::from(is_secure);
+    if is_secure {
+        // It is told; nobody else is to take it for a mark of the host's.
+        ctx.set_mark(0);
+    }
     from_tunnel(&maps, &mut scratch.work, key.tunnel_id, remote, entry);
     settle(&maps, &mut scratch.work);
     act(&maps, &ctx, scratch)

@@ -1,4 +1,5 @@
-//! Gives out what must be unique in the cluster: VNIs, subnets, addresses and published ports.
+//! Gives out what must be unique in the cluster: VNIs, subnets, addresses, the nodes' addresses in
+//! their tunnels, and published ports.
 //!
 //! What is taken is read from the store each time, so that a new leader can give nothing twice.
 //! Only where to go on (the last address of each network, the last VNI) is remembered outside it.
@@ -9,6 +10,7 @@ mod pool;
 mod port_conflicts;
 mod ports;
 mod service;
+mod tunnel;
 
 pub use network::{
     INTERNAL_NET, NetworkError, PREFIX_MAX, SUBNETS_MAX, VNI_MAX, VNI_MIN, VNI_OPTION,
@@ -16,6 +18,7 @@ pub use network::{
 };
 pub use port_conflicts::{PortConflict, check_ports};
 pub use ports::DYNAMIC_PORTS;
+pub use tunnel::SECURE_NET;
 
 use crate::{settled::Scope, task};
 use pool::AddressPool;
@@ -46,6 +49,7 @@ impl Allocator {
     /// The same, where it is known that only these services and their tasks can lack something.
     pub(crate) fn run_within(&mut self, draft: &mut Draft, scope: &Scope) {
         self.networks(draft);
+        tunnel::allocate(draft);
         let mut pools = Pools::default();
         service::allocate_all(draft, &mut pools, &self.last_addresses);
         tasks(draft, scope, &mut pools, &self.last_addresses);

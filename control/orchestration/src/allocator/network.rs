@@ -1,5 +1,6 @@
 //! What an overlay gets: its subnets, each with a VNI and a gateway.
 
+use super::tunnel::SECURE_NET;
 use ipnet::Ipv4Net;
 use skein_model::{
     Cluster, IpamConfig, Network, NetworkAllocation, NetworkSpec, State, SubnetAllocation,
@@ -22,7 +23,7 @@ pub const PREFIX_MAX: u8 = 29;
 pub const INTERNAL_NET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 65, 0, 0), 16);
 
 /// Ranges that no subnet may have a part of, as no host has an address of them, or another one has.
-const KEPT: [(Ipv4Net, &str); 4] = [
+const KEPT: [(Ipv4Net, &str); 5] = [
     (
         Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8),
         "no network (RFC 791)",
@@ -36,6 +37,7 @@ const KEPT: [(Ipv4Net, &str); 4] = [
         "for multicast, or reserved (RFC 1112)",
     ),
     (INTERNAL_NET, "used by each node itself"),
+    (SECURE_NET, "used by the tunnels between the nodes"),
 ];
 
 /// Subnets of one overlay: a node's kernel has as many to look through for an address that nobody has.
@@ -444,6 +446,7 @@ mod tests {
             "127.0.1.0/24",
             "224.0.0.0/8",
             "100.65.3.0/24",
+            "100.66.0.0/24",
             "100.64.0.0/10",
         ] {
             let error = check_network(&state, &spec(&[kept], None)).unwrap_err();

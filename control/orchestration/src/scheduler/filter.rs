@@ -17,6 +17,8 @@ pub(super) struct Demand<'a> {
     reserved: Option<&'a Reservations>,
     volume_drivers: Vec<&'a str>,
     network_drivers: Vec<String>,
+    /// One of its networks is encrypted.
+    encrypted: bool,
     log_driver: Option<&'a str>,
     /// `None`: they cannot be parsed, so that no node satisfies them.
     constraints: Option<Vec<Constraint>>,
@@ -57,6 +59,10 @@ impl<'a> Demand<'a> {
                 .map(|network| network.spec.driver.clone())
                 .filter(|driver| !BUILT_IN_NETWORKS.contains(&driver.as_str()))
                 .collect(),
+            encrypted: task.networks_attachments.iter().any(|attachment| {
+                let network = state.network(&attachment.network_id);
+                network.is_some_and(|network| network.spec.is_encrypted())
+            }),
             log_driver: log_driver
                 .map(|driver| driver.name.as_str())
                 .filter(|name| !matches!(*name, "" | "none")),
@@ -93,6 +99,7 @@ impl<'a> Demand<'a> {
             }
             Filter::Resources => room.stock.has(self.reserved),
             Filter::Plugins => self.has_plugins(&node.description.engine),
+            Filter::Encryption => !self.encrypted || node.tunnel.is_some(),
             Filter::Constraints => {
                 let all = self.constraints.as_deref();
                 all.is_some_and(|all| Constraint::all_match(all, node))
@@ -153,6 +160,7 @@ enum Filter {
     Ready,
     Resources,
     Plugins,
+    Encryption,
     Constraints,
     Platform,
     HostPorts,
@@ -161,10 +169,11 @@ enum Filter {
 }
 
 /// All of them, in the order in which they are asked.
-const FILTERS: [Filter; 8] = [
+const FILTERS: [Filter; 9] = [
     Filter::Ready,
     Filter::Resources,
     Filter::Plugins,
+    Filter::Encryption,
     Filter::Constraints,
     Filter::Platform,
     Filter::HostPorts,
@@ -185,6 +194,8 @@ impl Filter {
             Self::Ready => format!("{nodes} nodes not available for new tasks"),
             Self::Resources => on("insufficient resources"),
             Self::Plugins => on("missing plugin"),
+            // Not Swarm's: a node of it takes them, and sends in the clear what it cannot encrypt.
+            Self::Encryption => on("no key for encrypted networks"),
             Self::Constraints => on("scheduling constraints not satisfied"),
             Self::Platform => on("unsupported platform"),
             Self::HostPorts => on("host-mode port already in use"),

@@ -448,6 +448,44 @@ fn bound_tasks_say_why_without_the_prefix_and_cluster_volumes_have_no_node() {
 }
 
 #[test]
+fn a_task_on_an_encrypted_network_goes_to_a_node_with_a_key() {
+    let mut fixture = Fixture::default();
+    fixture.node("a", |_| {});
+    for (network, encrypted) in [("open", false), ("sealed", true)] {
+        fixture.network(network, |network| {
+            network.spec.driver = skein_model::OVERLAY.into();
+            if encrypted {
+                let option = skein_model::ENCRYPTED_OPTION.to_owned();
+                network.spec.options.insert(option, String::new());
+            }
+        });
+    }
+    let on = |network: &str| {
+        vec![skein_model::TaskNetwork {
+            network_id: network.into(),
+            ..Default::default()
+        }]
+    };
+    let why = fixture.why_not(|task| task.networks_attachments = on("sealed"));
+    assert_eq!(
+        why,
+        "no suitable node (no key for encrypted networks on 1 node)"
+    );
+    fixture.pending("o", "web", |task| task.networks_attachments = on("open"));
+    fixture.schedule();
+    assert_eq!(fixture.node_of("o"), "a");
+    fixture.node("a", |node| {
+        node.tunnel = Some(skein_model::TunnelEnd {
+            public_key: [1; 32],
+            port: 4793,
+            address: None,
+        });
+    });
+    fixture.schedule();
+    assert_eq!(fixture.node_of("t"), "a");
+}
+
+#[test]
 fn plugins_must_be_there() {
     let mut fixture = Fixture::default();
     fixture.node("a", |node| {

@@ -7,9 +7,6 @@ use skein_model::{NetworkSpec, OVERLAY, PREDEFINED_LABEL, State};
 /// The drivers of networks that are each node's own, as engines have them built in.
 const NODE_LOCAL: [&str; 4] = ["bridge", "host", "ipvlan", "macvlan"];
 
-/// The option by which Swarm's overlays are encrypted between nodes, whatever its value.
-const ENCRYPTED_OPTION: &str = "encrypted";
-
 /// The option that limits the size of packets, as Docker's overlay driver has it.
 pub(crate) const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 
@@ -68,10 +65,10 @@ fn check_overlay(state: &State, spec: &NetworkSpec) -> Result<(), SpecError> {
         return missing("IPv6 is not supported on overlay networks: create the network without it");
     }
     // What is taken for encrypted must not cross the wire in the clear.
-    if spec.options.contains_key(ENCRYPTED_OPTION) {
+    if spec.ingress && spec.is_encrypted() {
         return missing(
-            "encryption is not supported on overlay networks: create the network without the option \
-             \"encrypted\", or encrypt in the application",
+            "encryption is not supported on the ingress network, by which nodes send on what clients sent in \
+             the clear: create it without the option \"encrypted\", and encrypt in the application",
         );
     }
     if let Some(text) = spec.options.get(MTU_OPTION) {

@@ -334,8 +334,20 @@ fn networks_that_would_not_be_as_asked_are_refused() {
     assert_eq!(kind, SpecErrorKind::Unimplemented);
     assert!(message.starts_with("IPv6 is not supported"), "{message}");
     for value in ["", "true", "false"] {
-        let (kind, message) = refusal(&|n| {
+        // Not what clients of published ports send: all else can be.
+        let encrypted = |n: &mut NetworkSpec| {
             n.options.insert("encrypted".into(), value.into());
+        };
+        let mut spec = NetworkSpec {
+            name: "sealed".into(),
+            driver: "overlay".into(),
+            ..NetworkSpec::default()
+        };
+        encrypted(&mut spec);
+        check_network(&fixture.state, &spec).unwrap();
+        let (kind, message) = refusal(&|n| {
+            encrypted(n);
+            n.ingress = true;
         });
         assert_eq!(kind, SpecErrorKind::Unimplemented);
         assert!(

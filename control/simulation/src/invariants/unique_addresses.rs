@@ -50,6 +50,14 @@ fn check(state: &State) -> Result<(), String> {
             subnets.push(subnet);
         }
     }
+    for node in state.nodes() {
+        if let Some(address) = node.tunnel.and_then(|end| end.address) {
+            owners.add(
+                format!("{address} in the tunnels"),
+                format!("node {}", node.id),
+            )?;
+        }
+    }
     for service in state.services() {
         let owner = format!("service {}", service.id);
         for vip in &service.endpoint.virtual_ips {

@@ -6,6 +6,7 @@ mod dependencies;
 mod network;
 mod registration;
 mod session;
+mod tunnel;
 mod values;
 
 use super::{
@@ -203,8 +204,19 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         request: Request<proto::ReportNetworkRequest>,
     ) -> Answer<proto::ReportNetworkResponse> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
-        let Programmed { version, problems } = request.into_inner().programmed.unwrap_or_default();
+        let Programmed {
+            version,
+            problems,
+            tunnel,
+        } = request.into_inner().programmed.unwrap_or_default();
         self.kernels.report(&session, version);
+        if let Some(end) = tunnel {
+            match tunnel::end_of(&end) {
+                Ok(end) => tunnel::note(&self.store, &session.node_id, end).await?,
+                // It harms nobody but its own encrypted networks: all else of the node goes on.
+                Err(why) => warn!(node = session.node_id, "the node's key is not taken: {why}"),
+            }
+        }
         for problem in self.problems.report(&session.node_id, problems) {
             warn!(
                 node = session.node_id,

@@ -127,18 +127,35 @@ impl Raw {
 
     /// Says what the node's kernel has of the network.
     pub async fn programmed(&self, version: u64) {
+        let programmed = net::Programmed {
+            version,
+            ..net::Programmed::default()
+        };
+        self.report_network(programmed).await.unwrap();
+    }
+
+    /// Says the node's end of the tunnels between nodes.
+    pub async fn tunnel(&self, public_key: &[u8]) -> Result<(), Status> {
+        let end = net::TunnelEnd {
+            public_key: public_key.to_vec(),
+            port: 4_793,
+            ..net::TunnelEnd::default()
+        };
+        let programmed = net::Programmed {
+            tunnel: Some(end),
+            ..net::Programmed::default()
+        };
+        self.report_network(programmed).await
+    }
+
+    async fn report_network(&self, programmed: net::Programmed) -> Result<(), Status> {
         let message = proto::ReportNetworkRequest {
             session_id: self.session_id.clone(),
-            programmed: Some(net::Programmed {
-                version,
-                problems: Vec::new(),
-            }),
+            programmed: Some(programmed),
         };
         let dispatcher = self.parts.dispatcher();
-        let taken = dispatcher
-            .report_network(request(&self.node, message))
-            .await;
-        taken.unwrap();
+        let taken = dispatcher.report_network(request(&self.node, message));
+        taken.await.map(drop)
     }
 
     async fn heartbeat(&self) -> Result<(), Status> {

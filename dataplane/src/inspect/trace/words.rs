@@ -12,7 +12,10 @@ use skein_abi::{
     verdict::Counter,
 };
 use skein_packet::{Action, Verdict, Work};
-use skein_proto::inspect::{ProgramRun, TraceReply};
+use skein_proto::{
+    inspect::{ProgramRun, TraceReply},
+    network::Node,
+};
 use std::net::SocketAddrV4;
 
 /// The whole of a trace.
@@ -126,7 +129,12 @@ impl Names<'_> {
     fn node(&self, address: Addr) -> String {
         let address = from_addr(address).to_string();
         let mut nodes = self.0.desired.nodes.values();
-        match nodes.find(|node| node.address == address) {
+        // In the tunnels it has another.
+        let is_secure = |node: &Node| {
+            let end = node.tunnel.as_ref();
+            end.is_some_and(|end| end.address == address)
+        };
+        match nodes.find(|node| node.address == address || is_secure(node)) {
             Some(node) => format!("{} ({address})", node.hostname),
             None => address,
         }

@@ -194,6 +194,7 @@ mod tests {
             is_port: false,
             is_bridge: name.starts_with("docker"),
             is_veth: false,
+            is_wireguard: false,
             xdp_program: None,
         };
         (ifindex, device)

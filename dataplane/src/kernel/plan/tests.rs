@@ -19,6 +19,7 @@ fn desired(endpoints: &[(&str, &str, &str, EndpointState)]) -> Desired {
         hostname: id.into(),
         address: address.into(),
         up: true,
+        tunnel: None,
     };
     let network = |id: &str, vni, subnet: &str, gateway: &str| WantedNetwork {
         id: id.into(),
@@ -87,6 +88,7 @@ fn attached(endpoints: &[(&str, &str, u32)]) -> Local {
         .iter()
         .map(|(network, address, index)| (((*network).into(), address.parse().unwrap()), *index));
     Local {
+        secured: false,
         endpoints: endpoints.collect(),
         ..Local::default()
     }
@@ -433,4 +435,57 @@ fn what_narrows_a_service_narrows_all_of_its_ports() {
         both | PUBLISHED_BOUND
     );
     assert_eq!(draining.published[&key(8080, UDP)].flags, both);
+}
+
+#[test]
+fn what_is_encrypted_goes_to_secure_addresses_or_nowhere() {
+    use skein_abi::{
+        ingress::MEMBER_SECURE,
+        overlay::{NETWORK_ENCRYPTED, NO_KEY},
+    };
+    use skein_proto::network::TunnelEnd;
+    let remote = [("net", "b", "10.0.1.6", EndpointState::Ready)];
+    let mut wanted = desired(&remote);
+    wanted.networks.get_mut("net").unwrap().encrypted = true;
+    let there = |plan: &Plan| {
+        let key = OverlayKey {
+            vni: 4_097,
+            addr: addr([10, 0, 1, 6].into()),
+        };
+        plan.overlay[&key]
+    };
+    let secured = Local {
+        secured: true,
+        ..Local::default()
+    };
+    let (clear, secure) = (addr([198, 18, 0, 2].into()), addr([100, 66, 0, 2].into()));
+    // It has not said its key.
+    let made = plan(&wanted, &secured);
+    assert_eq!(made.networks[&4_097].flags, NETWORK_ENCRYPTED);
+    assert_eq!(made.networks[&4_096].flags, 0);
+    let location = there(&made);
+    assert_eq!((location.node, location.endpoint), (clear, NO_KEY));
+    assert_eq!(made.members.len(), 2);
+
+    wanted.nodes.get_mut("b").unwrap().tunnel = Some(TunnelEnd {
+        public_key: vec![2; 32],
+        port: 4_793,
+        address: "100.66.0.2".into(),
+    });
+    let location = there(&plan(&wanted, &secured));
+    assert_eq!((location.node, location.endpoint), (secure, 0));
+    assert_eq!(
+        plan(&wanted, &secured).members.get(&secure),
+        Some(&MEMBER_SECURE)
+    );
+    // The tunnels are not there: where would it go?
+    let location = there(&plan(&wanted, &Local::default()));
+    assert_eq!((location.node, location.endpoint), (clear, NO_KEY));
+    assert_eq!(plan(&wanted, &Local::default()).members.get(&secure), None);
+    // What is not encrypted goes as ever.
+    wanted.networks.get_mut("net").unwrap().encrypted = false;
+    for local in [&secured, &Local::default()] {
+        let location = there(&plan(&wanted, local));
+        assert_eq!((location.node, location.endpoint), (clear, 0));
+    }
 }

@@ -114,6 +114,11 @@ pub const fn node_addr(node: usize) -> Addr {
     ip(198, 18, 0, 1 + node as u8)
 }
 
+/// Address of a node in the tunnels of encrypted overlays.
+pub const fn secure_addr(node: usize) -> Addr {
+    ip(100, 66, 0, 1 + node as u8)
+}
+
 /// The host part of gateways.
 const GATEWAY: Addr = ip(0, 0, 0, 1);
 
@@ -371,6 +376,14 @@ impl Cluster {
         self.carry(node, work)
     }
 
+    /// The same, by the secure device: decrypted.
+    pub fn secure_tunnel(&self, node: usize, vni: u32, remote: Addr, packet: Packet) -> Journey {
+        let mut work = Work::new(packet);
+        work.secure = 1;
+        from_tunnel(&self.nodes[node], &mut work, vni, remote, 0);
+        self.carry(node, work)
+    }
+
     /// Carries verdicts out until the packet is at its end.
     fn carry(&self, mut at: usize, mut work: Work) -> Journey {
         let (mut hops, mut by_l2, mut reset_hops) = (0, 0, None);
@@ -418,12 +431,19 @@ impl Cluster {
                     continue;
                 }
                 Action::Tunnel => {
-                    let remote = node_addr(at);
-                    let is_next = |node: &Node| node.config.node_addr == verdict.node;
-                    match self.nodes.iter().position(is_next) {
+                    let count = 0..self.nodes.len();
+                    let clear = count.clone().find(|n| node_addr(*n) == verdict.node);
+                    let secure = count.clone().find(|n| secure_addr(*n) == verdict.node);
+                    // The kernel routes the latter by the secure device, and so has that one's source.
+                    let remote = match secure {
+                        Some(_) => secure_addr(at),
+                        None => node_addr(at),
+                    };
+                    match clear.or(secure) {
                         Some(next) => {
                             let node = &self.nodes[next];
                             work = Work::new(as_parsed(&packet));
+                            work.secure = u32::from(secure.is_some());
                             from_tunnel(node, &mut work, verdict.vni, remote, verdict.entry);
                             at = next;
                             continue;
