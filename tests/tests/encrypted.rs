@@ -516,7 +516,7 @@ fn a_node_that_joins_later_is_let_in_and_one_that_leaves_is_not() -> anyhow::Res
             let tasks = names::resolve(node, "web", "tasks.web")?;
             ensure!(tasks.len() == 3, "{tasks:?}");
             for task in tasks {
-                let get = format!("wget -q -T 2 -O - http://{task}:8080/");
+                let get = format!("wget -q -O - http://{task}:8080/");
                 services::exec(node, "web", &get)?;
             }
             Ok(())

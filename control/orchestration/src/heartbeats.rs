@@ -26,11 +26,20 @@ const GRACE_UNKNOWN: u32 = 6;
 #[derive(Debug)]
 pub struct Heartbeats {
     leader_since: Duration,
-    heard: BTreeMap<String, Duration>,
+    heard: BTreeMap<String, Heard>,
     /// When the next look is due, by the last one.
     due: Option<Duration>,
     /// No node is down before: see [`Self::excuse`].
     excused_until: Duration,
+}
+
+/// The last heartbeat of a node.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    at: Duration,
+    /// When it is to send the next one: what it was told with this one. What the cluster has come to ask for since
+    /// then, it does not know.
+    period: Duration,
 }
 
 impl Heartbeats {
@@ -44,11 +53,12 @@ impl Heartbeats {
         }
     }
 
-    /// A node lives.
-    pub fn heard(&mut self, node_id: &str, now: Duration) {
+    /// A node lives, and is told to send the next heartbeat after `period`.
+    pub fn heard(&mut self, node_id: &str, now: Duration, period: Duration) {
+        let heard = Heard { at: now, period };
         match self.heard.get_mut(node_id) {
-            Some(last) => *last = now,
-            None => drop(self.heard.insert(node_id.to_owned(), now)),
+            Some(last) => *last = heard,
+            None => drop(self.heard.insert(node_id.to_owned(), heard)),
         }
     }
 
@@ -66,7 +76,7 @@ impl Heartbeats {
         for node in nodes {
             let known = self.heard.get(&node.id);
             let (deadline, message) = match known {
-                Some(last) => (*last + period * GRACE, "heartbeat failure"),
+                Some(last) => (last.at + last.period * GRACE, "heartbeat failure"),
                 None => (
                     self.leader_since + period * GRACE_UNKNOWN,
                     "heartbeat failure for node in \"unknown\" state",
@@ -145,12 +155,12 @@ mod tests {
         let mut fixture = Fixture::default();
         fixture.node("a", |_| {});
         let mut beats = Heartbeats::new(SECOND);
-        beats.heard("a", SECOND * 2);
+        beats.heard("a", SECOND * 2, HEARTBEAT_PERIOD);
         assert_eq!(
             beat(&mut fixture, &mut beats, SECOND * 3),
             Some(SECOND * 17)
         );
-        beats.heard("a", SECOND * 7);
+        beats.heard("a", SECOND * 7, HEARTBEAT_PERIOD);
         assert_eq!(
             beat(&mut fixture, &mut beats, SECOND * 17),
             Some(SECOND * 22)
@@ -163,6 +173,23 @@ mod tests {
         );
     }
 
+    /// It sends its next heartbeat when it was told to, whatever the cluster asks for meanwhile.
+    #[test]
+    fn a_node_is_judged_by_the_period_that_it_was_given() {
+        let mut fixture = Fixture::default();
+        fixture.node("a", |_| {});
+        let mut beats = Heartbeats::new(SECOND);
+        beats.heard("a", SECOND * 2, SECOND * 60);
+        assert_eq!(
+            beat(&mut fixture, &mut beats, SECOND * 3),
+            Some(SECOND * 182)
+        );
+        assert_eq!(status(&fixture, "a").0, NodeState::Ready);
+        beats.heard("a", SECOND * 62, HEARTBEAT_PERIOD);
+        assert_eq!(beat(&mut fixture, &mut beats, SECOND * 77), None);
+        assert_eq!(status(&fixture, "a").0, NodeState::Down);
+    }
+
     #[test]
     fn a_leader_that_was_paused_itself_hears_its_nodes_before_it_blames_them() {
         let mut fixture = Fixture::default();
@@ -170,7 +197,7 @@ mod tests {
         fixture.node("gone", |_| {});
         let mut beats = Heartbeats::new(SECOND);
         for node in ["lives", "gone"] {
-            beats.heard(node, SECOND * 2);
+            beats.heard(node, SECOND * 2, HEARTBEAT_PERIOD);
         }
         assert_eq!(
             beat(&mut fixture, &mut beats, SECOND * 3),
@@ -181,7 +208,7 @@ mod tests {
             beat(&mut fixture, &mut beats, SECOND * 123),
             Some(SECOND * 128)
         );
-        beats.heard("lives", SECOND * 124);
+        beats.heard("lives", SECOND * 124, HEARTBEAT_PERIOD);
         beat(&mut fixture, &mut beats, SECOND * 128);
         assert_eq!(status(&fixture, "lives").0, NodeState::Ready);
         assert_eq!(status(&fixture, "gone").0, NodeState::Down);
@@ -192,7 +219,7 @@ mod tests {
         let mut fixture = Fixture::default();
         fixture.node("gone", |_| {});
         let mut beats = Heartbeats::new(SECOND);
-        beats.heard("gone", SECOND * 2);
+        beats.heard("gone", SECOND * 2, HEARTBEAT_PERIOD);
         for at in [3, 60, 120] {
             beat(&mut fixture, &mut beats, SECOND * at);
         }

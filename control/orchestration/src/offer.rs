@@ -34,7 +34,9 @@ const DEVICE_LEN_MAX: usize = 15;
 /// A label is none of the known ones, or has a value that it cannot have, which the message says.
 pub fn offer(labels: &BTreeMap<String, String>) -> Result<Offer, String> {
     let mut offer = Offer::default();
-    for (label, value) in labels.iter().filter(|(label, _)| label.starts_with(PREFIX)) {
+    // In any case: who writes one of them otherwise means no other.
+    let is_one = |label: &str| label.to_lowercase().starts_with(PREFIX);
+    for (label, value) in labels.iter().filter(|(label, _)| is_one(label)) {
         let wrong = |why: String| format!("label {label}={value:?}: {why}");
         match label.as_str() {
             RETURN_MODE_LABEL => {}
@@ -112,6 +114,8 @@ fn sources(value: &str) -> Result<Vec<String>, String> {
 fn binds(value: &str) -> Result<Vec<String>, String> {
     let items = items(value, BINDS_MAX)?.into_iter();
     let binds = items.map(|item| match range(item) {
+        // As Docker means it: all addresses.
+        Some(range) if range.addr().is_unspecified() => Ok("0.0.0.0/0".to_owned()),
         Some(range) => Ok(range.to_string()),
         None if is_device(item) => Ok(item.to_owned()),
         None => Err(format!(
@@ -156,6 +160,8 @@ mod tests {
             port,
             to: to.iter().map(|to| (*to).to_owned()).collect(),
         };
+        let all = offer(&labels(&[(BIND_LABEL, "0.0.0.0")])).unwrap();
+        assert_eq!(all.binds, [bind(0, &["0.0.0.0/0"])]);
         let expected = [
             bind(0, &["127.0.0.1/32"]),
             bind(8080, &["198.18.0.1/16", "eth0"]),
@@ -172,6 +178,7 @@ mod tests {
                 "there is no such label",
             ),
             ("skein.ingress.bindings", "eth0", "there is no such label"),
+            ("Skein.Ingress.Bind", "127.0.0.1", "there is no such label"),
             ("skein.ingress.bind.0", "eth0", "\"0\" is no port"),
             ("skein.ingress.bind.http", "eth0", "\"http\" is no port"),
             (SOURCES_LABEL, "", "an item is empty"),

@@ -5,7 +5,7 @@ use crate::manager::LOG_READERS_MAX;
 use bollard::{BollardRequest, container::LogOutput, query_parameters::LogsOptionsBuilder};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use skein_model::Timestamp;
+use skein_model::{TaskState, Timestamp};
 use skein_proto::node::{LogChunk, LogSubscription, SubscriptionsRequest, logs_client::LogsClient};
 use std::{collections::HashMap, convert::Infallible, time::Duration};
 use tokio::{
@@ -206,7 +206,10 @@ impl Reader {
                 return Ok(None);
             };
             let container = status.container_status.map(|c| c.container_id);
-            if let Some(id) = container.filter(|id| !id.is_empty()) {
+            // Whoever follows the log of one that is made and not started is told by the engine at once that it has
+            // ended.
+            let has_begun = !self.subscription.follow || status.state >= TaskState::Starting;
+            if let Some(id) = container.filter(|id| !id.is_empty() && has_begun) {
                 return Ok(Some(id));
             }
             if !self.subscription.follow || status.state.is_terminal() {

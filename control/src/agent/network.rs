@@ -145,7 +145,11 @@ mod tests {
             ],
             remove: Vec::new(),
         });
-        let expected = [(PortProtocol::Tcp, 80), (PortProtocol::Udp, 80)];
+        let expected = [
+            (PortProtocol::Tcp, 80),
+            (PortProtocol::Udp, 80),
+            (PortProtocol::Sctp, 81),
+        ];
         assert_eq!(state.published_ports(), expected.into());
     }
 }

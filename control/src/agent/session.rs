@@ -133,14 +133,14 @@ impl Session {
         };
         let (messages, first) = within(REGISTER_DEADLINE, "to register", begun).await?;
         let id = first.session_id.clone();
-        let period = Duration::from_millis(first.heartbeat_period_ms.into());
+        let (periods, period) = watch::channel(period_of(&first));
         self.take(first);
         tracing::info!(session = id, "registered with the managers");
         // What earlier sessions may not have delivered.
         self.tasks.report_all();
         self.attachments.report_all();
         let never = tokio::try_join!(
-            self.follow(messages),
+            self.follow(messages, periods),
             heartbeats(client.clone(), &id, period),
             self.assignments(client.clone(), &id),
             self.network(client.clone(), &id),
@@ -192,8 +192,13 @@ impl Session {
         });
     }
 
-    async fn follow(&self, mut messages: Streaming<SessionMessage>) -> Ended {
+    async fn follow(
+        &self,
+        mut messages: Streaming<SessionMessage>,
+        periods: watch::Sender<Duration>,
+    ) -> Ended {
         while let Some(message) = messages.message().await? {
+            periods.send_replace(period_of(&message));
             self.take(message);
         }
         Err(ended())
@@ -367,10 +372,27 @@ impl Gathering {
     }
 }
 
-async fn heartbeats(mut client: Client, id: &str, period: Duration) -> Ended {
-    let mut period = period.max(HEARTBEAT_MIN);
+/// How often the managers want to hear of the node.
+fn period_of(message: &SessionMessage) -> Duration {
+    Duration::from_millis(message.heartbeat_period_ms.into()).max(HEARTBEAT_MIN)
+}
+
+/// `told` is the period that the session says: one that becomes shorter holds at once, not after the longer one.
+async fn heartbeats(mut client: Client, id: &str, mut told: watch::Receiver<Duration>) -> Ended {
+    let mut period = *told.borrow_and_update();
     loop {
-        sleep(period).await;
+        let sent = Instant::now();
+        while sent.elapsed() < period {
+            tokio::select! {
+                () = sleep(period.saturating_sub(sent.elapsed())) => {}
+                changed = told.changed() => {
+                    if changed.is_err() {
+                        return Err(ended());
+                    }
+                    period = *told.borrow_and_update();
+                }
+            }
+        }
         let request = HeartbeatRequest {
             session_id: id.to_owned(),
         };

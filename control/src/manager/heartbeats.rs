@@ -54,15 +54,16 @@ impl<P: Platform> Pulse<P> {
         self.heard.lock().in_term(term, self.elapsed());
     }
 
-    /// A node lives.
-    pub(super) fn heard(&self, term: u64, node_id: &str) {
+    /// A node lives, and is told to send the next heartbeat after `period`.
+    pub(super) fn heard(&self, term: u64, node_id: &str, period: Duration) {
         let now = self.elapsed();
-        self.heard.lock().in_term(term, now).heard(node_id, now);
+        let mut heard = self.heard.lock();
+        heard.in_term(term, now).heard(node_id, now, period);
     }
 
     /// A node begins to be listened to, which the leader must take note of.
-    pub(super) fn registered(&self, term: u64, node_id: &str) {
-        self.heard(term, node_id);
+    pub(super) fn registered(&self, term: u64, node_id: &str, period: Duration) {
+        self.heard(term, node_id, period);
         self.registered.notify_one();
     }
 

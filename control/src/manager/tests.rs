@@ -557,10 +557,8 @@ async fn followed_logs_go_on_where_they_were_once_the_node_has_another_session()
     store.create(web(1));
     until(&store, "a task", |state| running(state, "a") == 1).await;
     let broker = &parts.broker;
+    // That the node is not available yet is not said: there may be others, and it comes back.
     let mut records = broker.read(&store, of_web(), options(true)).unwrap();
-    let record = records.recv().await.unwrap();
-    assert_eq!(record.stream, 3, "said at once");
-    assert_eq!(&record.data[..], b"node a is not available");
     let mut before = agent.subscriptions(&parts).await;
     let first = before.recv().await.unwrap();
     let at = |subscription: &proto::LogSubscription, nanos: u32, text: &str| proto::LogChunk {

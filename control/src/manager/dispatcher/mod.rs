@@ -73,7 +73,8 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         let registration = Registration::of(&self.store.state(), request)?;
         let node_id = &registration.node_id;
         // Heard first: the leader's loop must find it so once the store says READY.
-        self.pulse.registered(term, node_id);
+        let period = heartbeat_period(&self.store.state());
+        self.pulse.registered(term, node_id, period);
         store::commit(&self.store, |draft| registration.note(draft)).await?;
         let session = self.sessions.begin::<S::Platform>(node_id);
         info!(
@@ -120,7 +121,8 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
                 "session invalid: the node was found down and must open a new session",
             ));
         }
-        self.pulse.heard(term, &session.node_id);
+        self.pulse
+            .heard(term, &session.node_id, heartbeat_period(&state));
         Ok(Response::new(proto::HeartbeatResponse {
             period_ms: period_ms(&state),
         }))

@@ -42,12 +42,6 @@ impl<S: Store> Reading<S> {
         let state = states.borrow_and_update().clone();
         let mut failures = self.ask(&state, self.options);
         failures.extend(self.without_node(&state));
-        if self.options.follow {
-            // There is no end at which they would be said.
-            for failure in failures.drain(..) {
-                self.say(&failure).await;
-            }
-        }
         loop {
             if self.options.follow {
                 self.broker.resume(&self.id);
@@ -66,9 +60,9 @@ impl<S: Store> Reading<S> {
                     let state = states.borrow_and_update().clone();
                     // Of tasks that come later all is new.
                     let all = LogOptions { tail: -1, since: 0, ..self.options };
-                    for failure in self.ask(&state, all) {
-                        self.say(&failure).await;
-                    }
+                    // Whoever follows gets what there is: clients take the first word of a failure for the end, and
+                    // an old task on a node that is gone would keep all others from being read.
+                    let _ = self.ask(&state, all);
                 }
                 () = store::no_leader(&mut leadership) => {
                     self.say("the manager that collected the logs leads no more: ask again").await;
@@ -76,7 +70,7 @@ impl<S: Store> Reading<S> {
                 }
                 // Looks again for what could not be asked for.
                 () = sleep_until(patience), if self.options.follow => {}
-                () = sleep_until(patience) => {
+                () = sleep_until(patience), if !self.options.follow => {
                     failures.push(format!(
                         "nodes sent nothing for {} seconds",
                         AGENT_PATIENCE.as_secs()
