@@ -2,11 +2,14 @@
 
 use anyhow::anyhow;
 use skein_proto::{
-    inspect::{NodeStatus, StatusRequest, TraceReply, TraceRequest, inspect_client::InspectClient},
+    inspect::{
+        CaptureReply, CaptureRequest, FlowsReply, FlowsRequest, NodeStatus, StatusRequest,
+        TraceReply, TraceRequest, inspect_client::InspectClient,
+    },
     socket::connect,
 };
 use std::{path::Path, time::Duration};
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
 /// It says itself when it is busy, after half of this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +35,30 @@ pub async fn trace(socket: &Path, request: TraceRequest) -> anyhow::Result<Trace
     ask(socket, async |mut client| client.trace(request).await).await
 }
 
+/// Flows, as they are told.
+///
+/// # Errors
+/// As above; or the filter is none.
+pub async fn flows(socket: &Path, request: FlowsRequest) -> anyhow::Result<Streaming<FlowsReply>> {
+    ask(socket, async |mut client| client.flows(request).await).await
+}
+
+/// Packets, as they come.
+///
+/// # Errors
+/// As above; or somebody else captures.
+pub async fn capture(
+    socket: &Path,
+    request: CaptureRequest,
+) -> anyhow::Result<Streaming<CaptureReply>> {
+    ask(socket, async |mut client| client.capture(request).await).await
+}
+
+/// Why a stream of answers ended.
+pub fn ended(status: &Status) -> anyhow::Error {
+    anyhow!("skein-dataplane ended it: {}", status.message())
+}
+
 async fn ask<A>(
     socket: &Path,
     question: impl AsyncFnOnce(InspectClient<Channel>) -> Result<Response<A>, Status>,
@@ -45,7 +72,7 @@ async fn ask<A>(
     let late = || Status::deadline_exceeded(format!("no answer within {ANSWER_TIMEOUT:?}"));
     let answer = answer.unwrap_or_else(|_| Err(late()));
     answer.map_err(|status| match status.code() {
-        Code::InvalidArgument => anyhow!("{}", status.message()),
+        Code::InvalidArgument | Code::ResourceExhausted => anyhow!("{}", status.message()),
         _ => anyhow!(
             "cannot ask skein-dataplane at {}: {}; does it run, and are you root?",
             socket.display(),

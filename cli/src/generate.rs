@@ -41,4 +41,21 @@ mod tests {
         }
         assert!(pages.join("skein.1").exists());
     }
+
+    #[test]
+    fn values_are_completed_too() {
+        for (shell, expected) in [
+            (Shell::Bash, ["no_task", "delivered", "icmp"]),
+            (Shell::Zsh, ["no_task", "delivered", "_files"]),
+            (Shell::Fish, ["no_task", "delivered", "icmp"]),
+        ] {
+            let script = String::from_utf8(completion(shell)).unwrap();
+            for value in expected {
+                assert!(
+                    script.contains(value),
+                    "{value} is not completed in {shell}"
+                );
+            }
+        }
+    }
 }

@@ -7,11 +7,16 @@
 //! - [`dataplane`], [`control`]: the daemons, as clients see them.
 //! - [`status`]: what `skein status` prints (pure).
 //! - [`trace`]: what `skein trace` prints (pure).
+//! - [`flows`]: what `skein flows` prints (pure); [`capture`]: what `skein capture` writes; [`follow`]: both, as they
+//!   come.
 //! - [`output`]: tables, and standard output.
 
 mod args;
+mod capture;
 mod control;
 mod dataplane;
+mod flows;
+mod follow;
 mod generate;
 mod output;
 mod status;
@@ -64,6 +69,18 @@ async fn run(args: &Args) -> anyhow::Result<ExitCode> {
             output::print(text.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Flows {
+            filter,
+            follow,
+            last,
+            format,
+        } => follow::flows(args, filter, *follow, *last, *format).await,
+        Command::Capture {
+            filter,
+            write,
+            snap_length,
+            count,
+        } => follow::capture(args, filter, write, *snap_length, *count).await,
         Command::Completion { shell } => {
             output::print(&generate::completion(*shell))?;
             Ok(ExitCode::SUCCESS)

@@ -11,10 +11,23 @@ const PADDING: usize = 3;
 /// # Errors
 /// It cannot be written.
 pub fn print(text: &[u8]) -> anyhow::Result<()> {
+    write(text).map(|_| ())
+}
+
+/// Writes one line. False: whoever read them reads no further.
+///
+/// # Errors
+/// It cannot be written.
+pub fn print_line(line: &str) -> anyhow::Result<bool> {
+    write(format!("{line}\n").as_bytes())
+}
+
+fn write(text: &[u8]) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write to standard output"),
     }
 }
 

@@ -174,12 +174,13 @@ fn maps(maps: &[MapFill]) -> Table {
 }
 
 fn drops(node: &NodeStatus) -> Table {
-    let mut table = Table::new(&["REASON", "PACKETS", "MEANING"]);
+    let mut table = Table::new(&["REASON", "PACKETS", "MEANING", "WHAT TO DO"]);
     for drops in node.drops.iter().filter(|drops| drops.packets > 0) {
         table.row([
             drops.reason.clone(),
             drops.packets.to_string(),
             drops.explanation.clone(),
+            drops.advice.clone(),
         ]);
     }
     table
@@ -389,6 +390,7 @@ mod tests {
                     reason: reason.to_owned(),
                     packets,
                     explanation: format!("It is {reason}."),
+                    advice: "Wait.".to_owned(),
                 })
                 .into(),
             tunnel: Some(Tunnel {
@@ -422,7 +424,7 @@ mod tests {
             "tasks here: none",
             "VIP 10.0.1.2 on back: 10.0.1.5 (task abcdefghijkl) draining",
             "node   no room",
-            "no_task   3         It is no_task.",
+            "no_task   3         It is no_task.   Wait.",
             "WireGuard, userspace: the kernel has no WireGuard",
             "to 2 nodes, from UDP port 4793, by 100.66.0.1 in them",
         ] {

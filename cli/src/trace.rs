@@ -16,6 +16,9 @@ pub fn text(reply: &TraceReply) -> String {
         say("Becomes:", &reply.rewritten);
     }
     say("Outcome:", &reply.outcome);
+    if !reply.advice.is_empty() {
+        say("Advice:", &reply.advice);
+    }
     for (run, nth) in reply.runs.iter().zip(0..) {
         let ran = format!("{} {}: {}", run.program, run.result, run.packet);
         say(if nth == 0 { "Programs:" } else { "" }, &ran);

@@ -10,6 +10,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".skein.inspect",
             "#[derive(serde::Serialize, serde::Deserialize)]\n#[serde(default)]",
         )
+        .enum_attribute(
+            ".skein.inspect",
+            "#[derive(serde::Serialize, serde::Deserialize)]",
+        )
         // One object is in the messages of many nodes: shared rather than copied.
         .bytes(".skein.network.EncodedUpdate")
         .compile_fds(descriptors)?;

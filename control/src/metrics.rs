@@ -225,6 +225,9 @@ mod tests {
                 "{line} is not in {text}"
             );
         }
+        for prefix in ["swarm_", "skein_control_"] {
+            skein_metrics::assert_documented(&text, prefix);
+        }
         let worker = registry(&Membership::default(), None);
         let text = skein_metrics::text(&worker).unwrap();
         assert!(text.contains("swarm_node_manager 0") && !text.contains("swarm_manager"));

@@ -7,7 +7,7 @@ use skein_dataplane::{
     config::Config,
     desired::Desired,
     inspect,
-    kernel::{Counters, Kernel, TunnelCounts, check_requirements},
+    kernel::{Counters, Kernel, Meters, TunnelCounts, check_requirements},
     metrics, names,
     plugin::{self, Store},
     sync::Sync,
@@ -52,7 +52,11 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let (kernel, mut working) =
         Kernel::start(config, Arc::clone(&last), store.joined(), counted).await?;
     let counters = Counters::open(&config.bpffs)?;
-    let read = move || metrics::read(&counters, &tunnels);
+    let (meters, shown) = (Meters::open(&config.bpffs)?, kernel.shown());
+    let read = move || {
+        let shown = Arc::clone(&shown.borrow());
+        metrics::read(&counters, &tunnels, &meters, &shown)
+    };
     tokio::spawn(skein_metrics::serve(config.metrics, read));
     inspect::start(&config.inspect, kernel.clone(), &config.bpffs).await?;
     let (desired, follow) = watch::channel(last);

@@ -3,6 +3,7 @@
 use crate::{
     maps::Scratch,
     parse::{ETH_LEN, ICMP_LEN, IP_CSUM, IP_DST, IP_SRC, IP_TTL, Layout},
+    tell::{capture, carried, dropped, flow},
 };
 use aya_ebpf::{
     EbpfContext as _,
@@ -72,10 +73,27 @@ impl From<c_long> for Failed {
 /// Carries a verdict out and returns the program's own.
 #[inline(never)]
 pub fn act<T: Tables>(t: &T, ctx: &TcContext, scratch: &mut Scratch) -> i32 {
+    flow(scratch);
+    let is_refused = scratch.work.verdict.reset != 0;
+    if scratch.work.verdict.action != Action::Drop {
+        let reason = if is_refused {
+            Counter::DropNoTask as u32
+        } else {
+            0
+        };
+        capture(ctx, scratch, reason);
+    }
     match try_act(t, ctx, scratch) {
-        Ok(code) => code,
+        Ok(code) => {
+            if !is_refused && scratch.work.verdict.too_big == 0 {
+                carried(ctx, scratch);
+            }
+            code
+        }
         Err(Failed(counter)) => {
             t.count_index(counter);
+            dropped(scratch, counter);
+            capture(ctx, scratch, counter);
             TC_ACT_SHOT as i32
         }
     }
@@ -92,16 +110,20 @@ fn try_act<T: Tables>(t: &T, ctx: &TcContext, scratch: &mut Scratch) -> Result<i
         }
     }
     if scratch.work.verdict.reset != 0 {
+        dropped(scratch, Counter::DropNoTask as u32);
         done(make_reset(ctx, scratch))?;
     }
     if scratch.work.verdict.too_big != 0 {
+        dropped(scratch, Counter::DropTooBig as u32);
         done(make_too_big(ctx, scratch))?;
     }
     if scratch.work.verdict.mss != 0 {
         done(clamp_mss(ctx, scratch))?;
     }
     let config = t.config();
-    let Scratch { layout, work, way } = scratch;
+    let Scratch {
+        layout, work, way, ..
+    } = scratch;
     let (from, verdict) = (&work.packet.tuple, &work.verdict);
     match verdict.action {
         Action::Pass => Ok(TC_ACT_OK as i32),

@@ -4,6 +4,7 @@
 //! - [`maps`]: the maps, and the view of them that decisions have.
 //! - [`parse`]: headers to what decisions need.
 //! - [`act`]: carries a verdict out at tc hooks, [`xdp`] at XDP hooks.
+//! - [`tell`]: what those who watch are told.
 #![no_std]
 #![no_main]
 
@@ -11,6 +12,7 @@ mod act;
 mod hooks;
 mod maps;
 mod parse;
+mod tell;
 mod xdp;
 
 #[panic_handler]

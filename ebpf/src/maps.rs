@@ -5,14 +5,17 @@ use aya_ebpf::{
         BPF_ANY, BPF_F_INNER_MAP, BPF_NOEXIST, bpf_sock_tuple,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
     },
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap,
+        PerfEventArray, RingBuf, lpm_trie,
+    },
     helpers::{bpf_ktime_get_ns, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
     macros::btf_map,
 };
 use core::{cell::Cell, ffi::c_void};
 use skein_abi::{
     Addr, TCP, UDP, config::Config, flow::*, ingress::*, limits::*, overlay::*, segment::*,
-    verdict::Counter,
+    sight::*, verdict::Counter,
 };
 use skein_packet::{Live, Tables};
 
@@ -79,6 +82,23 @@ pub static LEASES: Array<Lease, { NODES_MAX as usize }> = Array::new();
 pub static HEARD: Array<Heard, { NODES_MAX as usize }> = Array::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
+#[btf_map]
+pub static WATCH: Array<Watch, 1> = Array::new();
+#[btf_map]
+/// Of [`Record`]s.
+pub static RECORDS: RingBuf<(), { RECORDS_BYTES as usize }> = RingBuf::new();
+#[btf_map]
+pub static LOST: PerCpuArray<u64, { LOST_KINDS as usize }> = PerCpuArray::new();
+#[btf_map]
+pub static CAPTURED: PerfEventArray = PerfEventArray::new();
+#[btf_map]
+pub static METERS: PerCpuArray<Meter, { METERS_MAX as usize }> = PerCpuArray::new();
+#[btf_map]
+pub static METER_DROPS: PerCpuHashMap<MeterDrop, u64, { METER_DROPS_MAX as usize }> =
+    PerCpuHashMap::new();
+/// Of each CPU: how much of its time records have taken, by kind ([`skein_packet::spend`]).
+#[btf_map]
+pub static BUDGETS: PerCpuArray<u64, { LOST_ROOM as usize }> = PerCpuArray::new();
 /// Neighbour -> when a packet to it last went by the kernel's stack, ns.
 ///
 /// Whoever only looks neighbours up never makes the kernel ask whether they are still there: one that
@@ -100,6 +120,9 @@ pub struct Scratch {
     pub layout: crate::parse::Layout,
     pub way: crate::act::Way,
     pub work: skein_packet::Work,
+    pub seen: crate::tell::Seen,
+    /// What stands in front of a captured frame.
+    pub captured: Record,
 }
 
 #[btf_map]
@@ -195,6 +218,19 @@ impl Maps {
     #[inline(always)]
     pub fn commit(&self) {
         self.count_now(self.counted.get());
+    }
+
+    /// Counts a packet that is dropped, and keeps the reason.
+    #[inline(always)]
+    pub fn refuse(&self, reason: u32) {
+        self.count_now(reason);
+        self.counted.set(reason);
+    }
+
+    /// What was counted last.
+    #[inline(always)]
+    pub fn counted(&self) -> u32 {
+        self.counted.get()
     }
 
     /// Counts a packet at once.

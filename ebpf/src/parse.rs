@@ -3,7 +3,7 @@
 use crate::maps::Scratch;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use skein_abi::{ICMP, SCTP, TCP, UDP};
-use skein_packet::{FIRST_FRAGMENT, LATER_FRAGMENT, sctp};
+use skein_packet::{FIRST_FRAGMENT, LATER_FRAGMENT, Told, sctp};
 
 /// A frame as a hook sees it.
 pub trait Frame {
@@ -180,6 +180,7 @@ pub fn try_parse<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
         proto: ip.proto,
         quoted: 0,
     };
+    scratch.work.told = Told::default();
     let packet = &mut scratch.work.packet;
     packet.tuple.src = ip.src;
     packet.tuple.dst = ip.dst;

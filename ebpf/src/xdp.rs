@@ -337,6 +337,6 @@ fn send(maps: &Maps, hop: &Hop) -> u32 {
 
 #[inline(always)]
 fn drop(maps: &Maps, reason: u32) -> u32 {
-    maps.count_now(reason);
+    maps.refuse(reason);
     XDP_DROP
 }

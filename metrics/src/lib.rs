@@ -15,7 +15,13 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{net::TcpListener, time::timeout};
 
 /// How long one scrape may take: it is a few kilobytes, from memory to the same machine.
@@ -25,9 +31,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What `encode` writes.
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What reads metrics. It may block.
+pub trait Read: Fn() -> anyhow::Result<Registry> + Send + Sync + 'static {}
+
+impl<F: Fn() -> anyhow::Result<Registry> + Send + Sync + 'static> Read for F {}
+
 /// Serves `GET /metrics` for ever; each answer is what `read` has then. The daemon's work is not to wait for
 /// metrics: what keeps them from being served is logged.
-pub async fn serve(address: SocketAddr, read: impl Fn() -> anyhow::Result<Registry>) {
+pub async fn serve(address: SocketAddr, read: impl Read) {
     match TcpListener::bind(address).await {
         Ok(listener) => serve_on(listener, read).await,
         Err(error) => tracing::error!(
@@ -36,7 +47,8 @@ pub async fn serve(address: SocketAddr, read: impl Fn() -> anyhow::Result<Regist
     }
 }
 
-async fn serve_on(listener: TcpListener, read: impl Fn() -> anyhow::Result<Registry>) {
+async fn serve_on(listener: TcpListener, read: impl Read) {
+    let read = Arc::new(read);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -46,9 +58,18 @@ async fn serve_on(listener: TcpListener, read: impl Fn() -> anyhow::Result<Regis
                 continue;
             }
         };
-        let service = service_fn(|request| {
-            let response = respond(&request, &read);
-            async move { Ok::<_, Infallible>(response) }
+        let service = service_fn(|request: Request<Incoming>| {
+            let read = Arc::clone(&read);
+            async move {
+                let respond = move || respond(request.method(), request.uri().path(), &*read);
+                let response = tokio::task::spawn_blocking(respond).await;
+                let failed = |_| {
+                    let mut failed = Response::default();
+                    *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                    failed
+                };
+                Ok::<_, Infallible>(response.unwrap_or_else(failed))
+            }
         });
         let mut http = http1::Builder::new();
         let connection = http
@@ -59,11 +80,8 @@ async fn serve_on(listener: TcpListener, read: impl Fn() -> anyhow::Result<Regis
     }
 }
 
-fn respond(
-    request: &Request<Incoming>,
-    read: &impl Fn() -> anyhow::Result<Registry>,
-) -> Response<Full<Bytes>> {
-    let (status, format, body) = match (request.method(), request.uri().path()) {
+fn respond(method: &Method, path: &str, read: &impl Read) -> Response<Full<Bytes>> {
+    let (status, format, body) = match (method, path) {
         (&Method::GET, "/metrics") => match read().and_then(|registry| text(&registry)) {
             Ok(text) => (StatusCode::OK, FORMAT, text),
             Err(error) => (
@@ -95,6 +113,61 @@ pub fn text(registry: &Registry) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// What `docs/metrics.md` says of the metrics with one of these prefixes, compared with what is served: for tests of
+/// daemons.
+///
+/// # Panics
+/// A metric is served, or documented, alone, or with another type or other labels.
+pub fn assert_documented(served: &str, prefix: &str) {
+    let manual = include_str!("../../docs/metrics.md");
+    let documented: BTreeSet<[String; 3]> = manual
+        .lines()
+        .filter_map(|line| documented(line, prefix))
+        .collect();
+    let served = self::served(served, prefix);
+    assert_eq!(served, documented, "left: served; right: docs/metrics.md");
+}
+
+/// Name, type and labels in a row of the table.
+fn documented(line: &str, prefix: &str) -> Option<[String; 3]> {
+    let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
+    let name = cells.next()?.trim_end_matches('`').to_owned();
+    let kind = cells.next()?.to_owned();
+    let mut labels: Vec<&str> = cells
+        .next()?
+        .split(", ")
+        .map(|label| label.trim_matches('`'))
+        .collect();
+    labels.retain(|label| !label.is_empty());
+    labels.sort_unstable();
+    name.starts_with(prefix)
+        .then(|| [name, kind, labels.join(", ")])
+}
+
+/// The same of all metrics that are served. Labels of all series of one name, as not all series have all.
+fn served(text: &str, prefix: &str) -> BTreeSet<[String; 3]> {
+    let mut metrics: BTreeMap<&str, (&str, BTreeSet<&str>)> = BTreeMap::new();
+    let mut kind = "";
+    for line in text.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            kind = declared.split(' ').nth(1).unwrap_or_default();
+        }
+        if line.starts_with('#') || !line.starts_with(prefix) {
+            continue;
+        }
+        let series = line.rsplit_once(' ').map_or(line, |(series, _)| series);
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let (_, found) = metrics.entry(name).or_insert((kind, BTreeSet::new()));
+        let labels = labels.trim_end_matches('}').split(',');
+        found.extend(labels.filter_map(|label| Some(label.split_once('=')?.0)));
+    }
+    let joined = |labels: BTreeSet<&str>| labels.into_iter().collect::<Vec<_>>().join(", ");
+    metrics
+        .into_iter()
+        .map(|(name, (kind, labels))| [name.to_owned(), kind.to_owned(), joined(labels)])
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +193,21 @@ mod tests {
             () = serve_on(listener, read) => unreachable!("it serves for ever"),
             answer = asking => answer,
         }
+    }
+
+    #[test]
+    fn documents_and_metrics_are_read_alike() {
+        let text = "# TYPE a_b counter\na_b_total{x=\"1\",y=\"2\"} 3\na_b_total{x=\"1\",z=\"2\"} 3\n\
+            # TYPE a_c gauge\na_c 1\nother 2\n# EOF\n";
+        let rows = [
+            "| `a_b_total` | counter | `z`, `x`, `y` | What |",
+            "| `a_c` | gauge | | What |",
+        ];
+        let documented: BTreeSet<_> = rows
+            .iter()
+            .filter_map(|row| documented(row, "a_"))
+            .collect();
+        assert_eq!(served(text, "a_"), documented);
     }
 
     #[tokio::test]

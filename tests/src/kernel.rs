@@ -32,6 +32,23 @@ pub fn count(node: &Host, counter: Counter) -> anyhow::Result<u64> {
     Ok(values.iter().map(of_cpu).sum())
 }
 
+/// Until when a node's programs capture packets, by the monotonic clock, and that clock now, ns.
+///
+/// # Errors
+/// The map cannot be read.
+pub fn captures_until(node: &Host) -> anyhow::Result<(u64, u64)> {
+    let found = node.run(&format!(
+        "bpftool -j map lookup pinned {}/WATCH key 0 0 0 0",
+        maps()
+    ))?;
+    let found: Value = serde_json::from_str(&found)?;
+    let until = found["formatted"]["value"]["capture_until"].as_u64();
+    let until = until.with_context(|| format!("bpftool says {found}"))?;
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    let (seconds, nanos) = (now.tv_sec().cast_unsigned(), now.tv_nsec().cast_unsigned());
+    Ok((until, seconds * 1_000_000_000 + nanos))
+}
+
 /// The same as operators see it: a line of the metrics that the node's dataplane serves, by what stands in
 /// front of its value.
 ///

@@ -15,6 +15,10 @@ pub mod view;
 
 /// What `skein` asks the daemons (`proto/inspect.proto`).
 #[allow(missing_docs, reason = "generated; documented in the proto file")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "of a stream's messages most are the large ones"
+)]
 pub mod inspect {
     tonic::include_proto!("skein.inspect");
 }

@@ -1,16 +1,23 @@
 //! What operators see of this node: gRPC on a unix socket of its own, for `skein`. Nothing is changed by
-//! it, and it needs nothing of skein-control's.
+//! it but what the programs tell, and it needs nothing of skein-control's.
 //!
 //! - [`status`]: what the kernel has, in the words of the contract (pure).
 //! - [`trace`]: what would become of a packet.
+//! - [`sight`]: flows and packets, as they come.
 
+mod sight;
 mod status;
 mod trace;
+
+pub use sight::names::vips;
+#[cfg(test)]
+pub(crate) use status::tests as status_tests;
 
 use crate::kernel::{Counters, Kernel, fills};
 use anyhow::Context as _;
 use skein_proto::inspect::{
-    NodeStatus, StatusRequest, TraceReply, TraceRequest,
+    CaptureReply, CaptureRequest, FlowsReply, FlowsRequest, NodeStatus, StatusRequest, TraceReply,
+    TraceRequest,
     inspect_server::{Inspect, InspectServer},
 };
 use std::{
@@ -45,6 +52,7 @@ pub async fn start(socket: &Path, kernel: Kernel, bpffs: &Path) -> anyhow::Resul
         }
     };
     let service = Service {
+        sight: sight::Sight::start(bpffs, kernel.shown())?,
         kernel,
         counters,
         bpffs: bpffs.to_owned(),
@@ -63,6 +71,7 @@ pub async fn start(socket: &Path, kernel: Kernel, bpffs: &Path) -> anyhow::Resul
 }
 
 struct Service {
+    sight: sight::Sight,
     kernel: Kernel,
     counters: Arc<Counters>,
     bpffs: PathBuf,
@@ -116,6 +125,23 @@ async fn answer<T>(
 
 #[tonic::async_trait]
 impl Inspect for Service {
+    type FlowsStream = sight::Replies<FlowsReply>;
+    type CaptureStream = sight::Replies<CaptureReply>;
+
+    async fn flows(
+        &self,
+        request: Request<FlowsRequest>,
+    ) -> Result<Response<Self::FlowsStream>, Status> {
+        self.sight.flows(request.get_ref()).map(Response::new)
+    }
+
+    async fn capture(
+        &self,
+        request: Request<CaptureRequest>,
+    ) -> Result<Response<Self::CaptureStream>, Status> {
+        self.sight.capture(request.get_ref()).map(Response::new)
+    }
+
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<NodeStatus>, Status> {
         answer(self.look(), Status::internal).await
     }

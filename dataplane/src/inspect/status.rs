@@ -66,6 +66,7 @@ fn drops((counter, packets): (Counter, u64)) -> Option<Drops> {
         reason: counter.drop_reason()?.to_owned(),
         packets,
         explanation: counter.explanation().to_owned(),
+        advice: counter.advice().to_owned(),
     })
 }
 
@@ -273,7 +274,7 @@ fn vips(look: &Look, tasks: &Tasks<'_>, service: &network::Service) -> Vec<Vip> 
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::kernel::{Made, Services, Way};
     use skein_abi::{

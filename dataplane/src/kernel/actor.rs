@@ -1,7 +1,7 @@
 //! Owns everything of the kernel's side and does one thing at a time.
 
 use super::{
-    Askers, AttachError, Attachment, Command, Look, Made, Program, Repairs,
+    Askers, AttachError, Attachment, Command, Look, Made, Program, Repairs, Shown,
     devices::{Device, Devices, LOCAL_PEER, OwnDevices, VXLAN, VethPair},
     endpoints::{Endpoint, Endpoints},
     host::{Host, netns_cookie},
@@ -28,6 +28,7 @@ use skein_abi::from_addr;
 use skein_proto::network::{Network, Problem};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     ops::ControlFlow,
     sync::Arc,
     time::Duration,
@@ -77,6 +78,7 @@ pub struct Actor {
     show_ways: watch::Sender<Ways>,
     /// What the kernel has, as of the last time.
     made: watch::Sender<Made>,
+    show: watch::Sender<Arc<Shown>>,
     /// Something could not be written then.
     has_failed: bool,
     repairs: Repairs,
@@ -89,6 +91,7 @@ impl Actor {
         askers: Askers,
         made: watch::Sender<Made>,
         tunnel: Tunnel,
+        show: watch::Sender<Arc<Shown>>,
     ) -> anyhow::Result<Self> {
         let devices = Devices::open()?;
         let mut programs = Programs::load(&config.bpffs)?;
@@ -127,6 +130,7 @@ impl Actor {
             ways,
             show_ways,
             made,
+            show,
             has_failed: false,
             repairs: Repairs::default(),
         };
@@ -280,6 +284,11 @@ impl Actor {
         }
         self.has_failed |= tunnel_failed;
         self.repairs.note(had_failed, self.has_failed);
+        self.show.send_replace(Arc::new(Shown {
+            desired: Arc::clone(&self.desired),
+            meters: self.tables.meters().clone(),
+            endpoints: self.places(),
+        }));
         let before = self.made.borrow().version;
         let made = Made {
             version: version_after(before, self.desired.version, self.has_failed),
@@ -359,11 +368,6 @@ impl Actor {
                 name: attached.program,
             }
         });
-        let endpoints = self.endpoints.iter().map(|endpoint| {
-            let attachment = &endpoint.attachment;
-            let place = (attachment.network_id.clone(), attachment.address);
-            (endpoint.index, place)
-        });
         Ok(Look {
             desired: Arc::clone(&self.desired),
             made: self.made.borrow().clone(),
@@ -371,10 +375,20 @@ impl Actor {
             ways: self.ways.borrow().clone(),
             programs: programs.collect(),
             services: self.tables.services(),
-            endpoints: endpoints.collect(),
+            endpoints: self.places(),
             repairs: self.repairs,
             tunnel: self.tunnel.look(),
         })
+    }
+
+    /// Endpoints by their index: network ID and address.
+    fn places(&self) -> BTreeMap<u32, (String, Ipv4Addr)> {
+        let places = self.endpoints.iter().map(|endpoint| {
+            let attachment = &endpoint.attachment;
+            let place = (attachment.network_id.clone(), attachment.address);
+            (endpoint.index, place)
+        });
+        places.collect()
     }
 
     fn local(&self, secured: bool) -> Local {

@@ -1,8 +1,8 @@
 //! What the programs have counted, since the maps of their layout were made.
 
-use super::programs::map_pin;
+use super::programs::open_map;
 use anyhow::Context as _;
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray};
 use skein_abi::{names::MAP_COUNTERS, verdict::Counter};
 use std::path::Path;
 
@@ -15,10 +15,7 @@ impl Counters {
     /// # Errors
     /// It is not there, or not ours.
     pub fn open(bpffs: &Path) -> anyhow::Result<Self> {
-        let pin = map_pin(bpffs, MAP_COUNTERS);
-        let open = || anyhow::Ok(Map::PerCpuArray(MapData::from_pin(&pin)?).try_into()?);
-        let map = open().with_context(|| format!("cannot open the map {}", pin.display()))?;
-        Ok(Self(map))
+        Ok(Self(open_map(bpffs, MAP_COUNTERS)?))
     }
 
     /// Packets of every reason for a drop.
@@ -26,9 +23,7 @@ impl Counters {
     /// # Errors
     /// The kernel refuses.
     pub fn drops(&self) -> anyhow::Result<Vec<(Counter, u64)>> {
-        let reasons = Counter::ALL.iter().copied();
-        let reasons = reasons.filter(|counter| counter.drop_reason().is_some());
-        let drops = reasons.map(|reason| Ok((reason, self.read(reason)?)));
+        let drops = Counter::drops().map(|reason| Ok((reason, self.read(reason)?)));
         drops.collect()
     }
 

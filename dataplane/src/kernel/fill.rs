@@ -77,7 +77,7 @@ fn count(map: &MapData, key: u32, value: u32) -> anyhow::Result<u32> {
 }
 
 /// Reads a hash map whose keys and values have these sizes.
-struct Batches<'a> {
+pub struct Batches<'a> {
     map: BorrowedFd<'a>,
     sizes: [usize; 2],
     /// Room for keys, and for values.
@@ -102,7 +102,8 @@ struct BatchAttr {
 }
 
 impl<'a> Batches<'a> {
-    fn new(map: &'a MapData, key: u32, value: u32) -> Self {
+    /// From its first bucket on.
+    pub fn new(map: &'a MapData, key: u32, value: u32) -> Self {
         let mut batches = Self {
             map: map.fd().as_fd(),
             sizes: [key as usize, value as usize],
@@ -123,7 +124,10 @@ impl<'a> Batches<'a> {
     }
 
     /// How many entries were read; `None`: that were all.
-    fn next(&mut self) -> anyhow::Result<Option<u32>> {
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn next(&mut self) -> anyhow::Result<Option<u32>> {
         while !self.is_done {
             let mut next = 0_u32;
             let in_batch = self.bucket.as_ref();
@@ -166,6 +170,17 @@ impl<'a> Batches<'a> {
             return Ok(Some(attr.count));
         }
         Ok(None)
+    }
+}
+
+impl Batches<'_> {
+    /// The first `count` keys and values that were read last, as bytes.
+    pub fn entries(&self, count: u32) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let [keys, values] = &self.room;
+        let [key, value] = self.sizes;
+        keys.chunks_exact(key)
+            .zip(values.chunks_exact(value))
+            .take(count as usize)
     }
 }
 

@@ -7,7 +7,7 @@
 //! - [`uplink`]: which hook serves an uplink (pure).
 //! - `host`: the program on the host's own devices, and the host's addresses; `devices`: links and
 //!   addresses, by netlink; `netdev`: what their drivers can.
-//! - `fill`: how full the maps are; `counters`: what the programs have counted.
+//! - `fill`: how full the maps are; `counters`: what the programs have counted; `meters`: the same by service.
 //! - `endpoints`: the containers' endpoints, and who asks for names from them.
 //! - `taken_ports`: what the host's programs listen on; `reserved_ports`: what they are kept from.
 //! - [`tunnel`]: by which encrypted overlays go; `generic`: the kernel's interfaces that are asked by name.
@@ -26,6 +26,7 @@ mod host;
 mod indices;
 mod l2;
 mod maglev;
+mod meters;
 mod netdev;
 mod node_tables;
 mod plan;
@@ -80,9 +81,10 @@ pub struct Attachment {
 pub use counters::Counters;
 pub use devices::CONTAINER_PREFIX;
 pub use fill::{Fill, fills};
-pub use l2::{By, Way, Ways};
+pub use l2::{By, Way, Ways, monotonic};
+pub use meters::{Counted, Metered, Meters};
 pub use plan::service_of;
-pub use programs::{Fate, Hook, Ran, Trial, map_pin};
+pub use programs::{Fate, Hook, Ran, Trial, map_pin, open_map};
 pub use requirements::check as check_requirements;
 pub use tables::{PublishedService, Services};
 pub use tunnel::{Count as TunnelCount, Counts as TunnelCounts, TunnelLook};
@@ -144,6 +146,17 @@ pub struct Look {
     pub repairs: Repairs,
     /// By which encrypted overlays go; `None`: there are none.
     pub tunnel: Option<TunnelLook>,
+}
+
+/// Whom numbers and addresses in the kernel are of, as of the last time that it was programmed.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// What is wanted.
+    pub desired: Arc<Desired>,
+    /// What is counted each, by number.
+    pub meters: BTreeMap<u32, Metered>,
+    /// Endpoints of this node by their index: network ID and address.
+    pub endpoints: BTreeMap<u32, (String, Ipv4Addr)>,
 }
 
 /// A program where it is attached.
@@ -208,6 +221,7 @@ pub struct Kernel {
     made: watch::Receiver<Made>,
     /// This node's end of the tunnels, for the others to know.
     end: TunnelEnd,
+    shown: watch::Receiver<Arc<Shown>>,
 }
 
 impl Kernel {
@@ -229,7 +243,8 @@ impl Kernel {
         let (tell, made) = watch::channel(Made::default());
         let tunnel = tunnel::Tunnel::open(config, counts)?;
         let end = tunnel.end();
-        let mut actor = actor::Actor::new(config, Arc::clone(&askers), tell, tunnel).await?;
+        let (show, shown) = watch::channel(Arc::default());
+        let mut actor = actor::Actor::new(config, Arc::clone(&askers), tell, tunnel, show).await?;
         actor.resume(desired, endpoints).await?;
         // It writes files and maps, which blocks: it has a thread of its own.
         let runtime = tokio::runtime::Handle::current();
@@ -239,6 +254,7 @@ impl Kernel {
             askers,
             made,
             end,
+            shown,
         };
         Ok((kernel, working))
     }
@@ -261,6 +277,11 @@ impl Kernel {
     /// is tried again.
     pub fn made(&self) -> watch::Receiver<Made> {
         self.made.clone()
+    }
+
+    /// Whom numbers and addresses in the kernel are of, now and later.
+    pub fn shown(&self) -> watch::Receiver<Arc<Shown>> {
+        self.shown.clone()
     }
 
     /// How it is now.

@@ -8,7 +8,7 @@ use super::verifier;
 use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions, TestRunResult,
-    maps::Map,
+    maps::{Map, MapData, MapError},
     programs::{
         CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
@@ -33,6 +33,16 @@ pub struct Programs {
     /// [`PINS`].
     root: PathBuf,
     links: PathBuf,
+}
+
+/// Opens a map that the programs have pinned.
+///
+/// # Errors
+/// It is not there, or not ours.
+pub fn open_map<M: TryFrom<Map, Error = MapError>>(bpffs: &Path, name: &str) -> anyhow::Result<M> {
+    let pin = map_pin(bpffs, name);
+    let open = || anyhow::Ok(Map::from_map_data(MapData::from_pin(&pin)?)?.try_into()?);
+    open().with_context(|| format!("cannot open the map {}", pin.display()))
 }
 
 /// The tc ingress programs.

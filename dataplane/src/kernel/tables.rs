@@ -6,6 +6,7 @@
 use super::{
     devices::OwnDevices,
     indices::Indices,
+    meters::{Metered, Numbers},
     node_tables::NodeTables,
     plan::{Group, Leads, Plan, service_of},
     programs::Programs,
@@ -56,6 +57,7 @@ pub struct Tables {
     vip_backends: Synced<VipSlot, Addr>,
     services: Indices,
     vip_lists: Indices,
+    meters: Numbers,
 }
 
 /// What the kernel has of services.
@@ -124,6 +126,7 @@ impl Tables {
             vip_backends: take!(MAP_VIP_BACKENDS),
             services: Indices::open(state_dir.join("services.json"))?,
             vip_lists: Indices::open(state_dir.join("vips.json"))?,
+            meters: Numbers::open(programs, state_dir)?,
         })
     }
 
@@ -244,6 +247,9 @@ impl Tables {
         written.note("the networks", self.networks.make(&plan.networks));
         written.note(subnets, self.subnets.make(&plan.subnets));
         written.note("the overlay's addresses", self.overlay.make(&plan.overlay));
+        if let Err(error) = self.meters.assign(plan) {
+            written.failed("the numbers that services are counted by", &error);
+        }
         self.program_published(plan, taken, &mut written);
         self.program_vips(plan, &mut written);
         written
@@ -287,6 +293,7 @@ impl Tables {
                 old_slots: slots.previous,
                 target: skein_abi::port(leads.target),
                 flags: leads.flags | if taken(key) { PUBLISHED_TAKEN } else { 0 },
+                meter: self.meters.of_port(service_of(&leads.group), key),
             })
         };
         let mut after: BTreeMap<PublishedKey, Published> = BTreeMap::new();
@@ -391,7 +398,16 @@ impl Tables {
             };
             slots.extend(in_edition(edition));
             let len = backends.len() as u32;
-            vips.insert(*key, Vip { list, edition, len });
+            let meter = self.meters.of_vip(key);
+            vips.insert(
+                *key,
+                Vip {
+                    list,
+                    edition,
+                    len,
+                    meter,
+                },
+            );
         }
         let what = "the tasks behind VIPs";
         written.note(what, self.vip_backends.add(&slots));
@@ -525,6 +541,11 @@ impl Tables {
             published: published.into_values().collect(),
             vips: vips.collect(),
         }
+    }
+
+    /// What is counted each, by number.
+    pub fn meters(&self) -> &BTreeMap<u32, Metered> {
+        self.meters.held()
     }
 
     /// The devices that have the uplink program.
@@ -665,6 +686,7 @@ mod tests {
             list,
             edition,
             len: 1,
+            meter: 0,
         };
         let held = BTreeMap::from([(key(1), vip(1, 4)), (key(2), vip(2, 7))]);
         let mut vips = BTreeMap::from([

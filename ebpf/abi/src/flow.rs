@@ -75,7 +75,9 @@ pub struct Affinity {
     /// [`CLIENT_FIN`] and so on.
     pub marks: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// Number of the [`crate::sight::Meter`] of the published port that the client has called; 0: none.
+    pub meter: u16,
 }
 
 /// A port that a host socket calls. An unconnected socket may call several.
@@ -127,7 +129,10 @@ pub struct Ct {
     /// [`CLIENT_FIN`] and so on; kept in the entry towards the task.
     pub marks: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// Towards the server: number of the [`crate::sight::Meter`] of the published port or VIP that the client has
+    /// called; 0: none.
+    pub meter: u16,
 }
 
 /// Where a rewritten packet goes.

@@ -99,6 +99,8 @@ pub struct Published {
     /// came in by, and tasks see the client (`symmetric`). But for where a port is bound, of new flows; one that
     /// there is keeps what it began with.
     pub flags: u16,
+    /// Number of its [`crate::sight::Meter`]; 0: none.
+    pub meter: u32,
 }
 
 /// The tasks of one service on this node, by endpoint index.

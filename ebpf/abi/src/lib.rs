@@ -10,9 +10,13 @@
 //! - [`overlay`]: endpoints, where addresses of overlays are, VIPs.
 //! - [`segment`]: members that packets are forwarded to by l2.
 //! - [`verdict`]: counters and drop reasons.
+//! - [`sight`]: records of flows, captured packets, meters of services.
 //! - [`limits`]: how large each map is, and why.
 //! - [`names`]: names of programs and maps, as the loader finds and pins them.
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
 
 pub mod addresses;
 pub mod config;
@@ -22,6 +26,7 @@ pub mod limits;
 pub mod names;
 pub mod overlay;
 pub mod segment;
+pub mod sight;
 pub mod verdict;
 
 use core::net::Ipv4Addr;

@@ -62,3 +62,9 @@ pub const SUBNETS_OF_NETWORK_MAX: u32 = 16;
 pub const SUBNETS_MAX: u32 = 2 * NETWORKS_MAX;
 /// Host sockets that call published ports of their own node.
 pub const SOCKETS_MAX: u32 = 65_536;
+/// Bytes of the ring of records: 10,000 of them, which the dataplane reads several times a second.
+pub const RECORDS_BYTES: u32 = 1 << 20;
+/// Published ports and VIPs that are counted each: as many as dashboards bear. Per CPU they take 40 bytes each.
+pub const METERS_MAX: u32 = 8_192;
+/// Pairs of those and of a reason that packets of theirs were dropped for.
+pub const METER_DROPS_MAX: u32 = 16_384;

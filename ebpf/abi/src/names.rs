@@ -82,6 +82,18 @@ pub const MAP_LEASES: &str = "LEASES";
 pub const MAP_HEARD: &str = "HEARD";
 /// Per-CPU array: [`crate::verdict::Counter`] -> packets (`u64`).
 pub const MAP_COUNTERS: &str = "COUNTERS";
+/// Array of one [`crate::sight::Watch`].
+pub const MAP_WATCH: &str = "WATCH";
+/// Ring: [`crate::sight::Record`]s of flows and drops.
+pub const MAP_RECORDS: &str = "RECORDS";
+/// Per-CPU array: [`crate::sight::LOST_FLOWS`] and so on -> records that are not there (`u64`).
+pub const MAP_LOST: &str = "LOST";
+/// Perf events: a [`crate::sight::Record`] and the beginning of the frame that it is of.
+pub const MAP_CAPTURED: &str = "CAPTURED";
+/// Per-CPU array: number of a published port or VIP -> [`crate::sight::Meter`].
+pub const MAP_METERS: &str = "METERS";
+/// Per-CPU hash: [`crate::sight::MeterDrop`] -> packets (`u64`).
+pub const MAP_METER_DROPS: &str = "METER_DROPS";
 
 /// The maps that outlive the dataplane: they are pinned.
 pub const PINNED_MAPS: &[&str] = &[
@@ -115,6 +127,12 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_LEASES,
     MAP_HEARD,
     MAP_COUNTERS,
+    MAP_WATCH,
+    MAP_RECORDS,
+    MAP_LOST,
+    MAP_CAPTURED,
+    MAP_METERS,
+    MAP_METER_DROPS,
 ];
 
 /// The layout of the maps, counters included: programs and maps of different layouts never meet, as

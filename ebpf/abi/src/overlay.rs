@@ -91,6 +91,8 @@ pub struct Vip {
     pub edition: u32,
     /// How many backends it has; 0: connections are refused.
     pub len: u32,
+    /// Number of its [`crate::sight::Meter`]; 0: none.
+    pub meter: u32,
 }
 
 /// One backend of a VIP.

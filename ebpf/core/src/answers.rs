@@ -27,8 +27,12 @@ subprogram! {
         w.to = w.packet.tuple;
         w.client = w.packet.tuple.reversed();
         if let Some(affinity) = t.affinity(&w.client) {
+            let before = affinity.marks();
+            let marks = before | w.packet.marks(false);
             affinity.set_seen(t.now());
-            affinity.set_marks(affinity.marks() | w.packet.marks(false));
+            affinity.set_marks(marks);
+            w.told.passes(true, before, marks);
+            w.told.meter = affinity.meter().into();
         } else if !t.is_flooded() || !t.is_local(w.client.dst) || published(t, &w.client).is_none() {
             // (In a flood, opening flows are not remembered: that the client can have called must do.)
             w.verdict = Verdict::drop(&w.to, Counter::DropNoFlow);

@@ -7,6 +7,7 @@ use skein_abi::{
     config::Timeouts,
     flow::*,
     ingress::{PUBLISHED_AFFINE, PUBLISHED_DSR, PUBLISHED_SNAT},
+    sight::METER_IN,
     verdict::Counter,
 };
 
@@ -68,6 +69,7 @@ subprogram! {
         ct.set_seen(now);
         // A SYN that follows an entry is a retransmission, or the task's to answer (RFC 5961).
         ct.set_marks(marks);
+        w.told.request(ct.meter().into(), before, marks);
         if !w.packet.is_error() {
             ct.set_return_node(w.entry);
         }
@@ -85,6 +87,7 @@ subprogram! {
         let Some(published) = ingress::published(t, &w.client) else {
             return false;
         };
+        w.told.meter = published.meter;
         let hash = ingress::hash_of(&published, &w.client);
         let draining = match t.local_backend(published.service, hash, false) {
             Some(_) => false,
@@ -119,7 +122,7 @@ subprogram! {
             };
             w.to.dst = endpoint.addr;
             if is_free(t, w, index) && claim(t, w, index, marks) {
-                return remember(t, w, index, marks);
+                return open(t, w, index, marks);
             }
         }
         // The same client port came in by another address or published port of the service, or from another
@@ -135,7 +138,7 @@ subprogram! {
         for attempt in 0..PORT_TRIES {
             w.to.sport = other_port(crate::hash(&w.client), attempt);
             if is_free(t, w, index) && claim(t, w, index, marks) {
-                return remember(t, w, index, marks);
+                return open(t, w, index, marks);
             }
         }
         w.verdict = Verdict::drop(&w.client, Counter::DropNoPort);
@@ -172,7 +175,8 @@ subprogram! {
             endpoint,
             return_node: w.entry,
             marks,
-            pad: [0; 3],
+            pad: 0,
+            meter: 0,
         };
         w.key.scope = scope_of(endpoint);
         w.key.tuple = w.to.reversed();
@@ -194,11 +198,13 @@ subprogram! {
             endpoint,
             return_node: w.entry,
             marks,
-            pad: [0; 3],
+            pad: 0,
+            meter: w.told.meter as u16,
         };
         w.key.scope = SCOPE_PUBLISHED;
         w.key.tuple = w.client;
         let forward = t.insert_conntrack(&w.key, &w.ct, opening);
+        w.ct.meter = 0;
         w.ct.to = w.client.reversed();
         w.ct.route = Route::Reply;
         w.key.scope = scope_of(endpoint);
@@ -210,6 +216,14 @@ subprogram! {
         };
         true
     }
+}
+
+/// Makes both entries of a flow that was not known. Part of its caller: the chain of calls has no stack to spare.
+#[inline(always)]
+fn open<T: Tables>(t: &T, w: &mut Work, endpoint: u32, marks: u8) -> bool {
+    w.told.opens();
+    w.told.metered = METER_IN;
+    remember(t, w, endpoint, marks)
 }
 
 /// Whether a client takes its answers from whichever node. Members do not: theirs come back by the node that was
@@ -257,9 +271,11 @@ pub fn answer<T: Tables>(t: &T, w: &mut Work, back: &Live<Ct>, now: u64) -> bool
     w.entry = back.return_node();
     // `key` is the forward direction's, from above.
     if let Some(forward) = t.conntrack(&w.key) {
-        let marks = forward.marks() | w.packet.marks(false);
+        let before = forward.marks();
+        let marks = before | w.packet.marks(false);
         forward.set_marks(marks);
         forward.set_seen(now);
+        w.told.answer(forward.meter().into(), before, marks);
         w.entry = forward.return_node();
         back.set_marks(marks);
     }
@@ -274,8 +290,11 @@ pub fn answer_of_vip<T: Tables>(t: &T, w: &mut Work, back: &Live<Ct>) {
     w.key.tuple = back.to().reversed();
     let now = t.now();
     if let Some(forward) = alive(t, &w.key, now) {
-        forward.set_marks(forward.marks() | w.packet.marks(false));
+        let before = forward.marks();
+        let marks = before | w.packet.marks(false);
+        forward.set_marks(marks);
         forward.set_seen(now);
+        w.told.answer(forward.meter().into(), before, marks);
         back.set_seen(now);
         w.to = back.to();
     }

@@ -205,7 +205,7 @@ subprogram! {
             w.verdict = Verdict::pass(&w.client);
             return true;
         }
-        let node = pick(t, &w.client, false);
+        let node = pick(t, w, false);
         let is_here = node == 0 || node == t.config().node_addr;
         if w.packet.is_error() {
             // It came in by another node than its flow: the table may know.
@@ -254,11 +254,13 @@ subprogram! {
     /// Sends on a flow that was not sent to `node` before, and remembers that it was: only so are its
     /// replies let out, and do its next packets reach the task that had its first.
     fn forward_first(t, w, node: Addr) -> bool {
+        w.told.opens();
         w.affinity = Affinity {
             seen: t.now(),
             node,
             marks: w.packet.marks(true),
-            pad: [0; 3],
+            pad: 0,
+            meter: w.told.meter as u16,
         };
         t.insert_affinity(&w.client, &w.affinity, w.affinity.marks & ESTABLISHED == 0);
         forward(t, w, node);
@@ -273,10 +275,10 @@ subprogram! {
         let own = t.config().node_addr;
         let mut node = 0;
         if w.vni != VNI_SECOND_HOP {
-            node = pick(t, &w.client, false);
+            node = pick(t, w, false);
             if node == own || node == 0 {
                 node = match w.packet.is_mid_stream() {
-                    true => pick(t, &w.client, true),
+                    true => pick(t, w, true),
                     false => 0,
                 };
             }
@@ -306,9 +308,17 @@ subprogram! {
         let marks = before | w.packet.marks(true);
         affinity.set_seen(now);
         affinity.set_marks(marks);
+        w.told.passes(false, before, marks);
+        w.told.meter = affinity.meter().into();
         if (before ^ marks) & ESTABLISHED != 0 {
             // Out of the table of flows that only opened, before a flood evicts it there.
-            w.affinity = Affinity { seen: now, node, marks, pad: [0; 3] };
+            w.affinity = Affinity {
+                seen: now,
+                node,
+                marks,
+                pad: 0,
+                meter: w.told.meter as u16,
+            };
             t.insert_affinity(&w.client, &w.affinity, false);
         }
         forward(t, w, node);
@@ -328,10 +338,11 @@ fn forward<T: Tables>(t: &T, w: &mut Work, node: Addr) {
 
 /// The node that a table names for a flow; 0: none.
 #[inline(always)]
-fn pick<T: Tables>(t: &T, tuple: &Tuple, previous: bool) -> Addr {
-    let Some(published) = published(t, tuple) else {
+fn pick<T: Tables>(t: &T, w: &mut Work, previous: bool) -> Addr {
+    let Some(published) = published(t, &w.client) else {
         return 0;
     };
+    w.told.meter = published.meter;
     let slots = match previous {
         true => published.old_slots,
         false => published.slots,
@@ -339,7 +350,7 @@ fn pick<T: Tables>(t: &T, tuple: &Tuple, previous: bool) -> Addr {
     if slots == 0 {
         return 0;
     }
-    let slot = hash_of(&published, tuple) % slots;
+    let slot = hash_of(&published, &w.client) % slots;
     let node = t.table_node(published.service, slot, previous);
     node.unwrap_or(0)
 }

@@ -45,6 +45,9 @@
 //!
 //! [`vxlan`] has the outer headers for hooks that make them themselves.
 //!
+//! Decisions also note what there is to tell of a packet ([`Told`]): that it begins a flow, or ends one, and whose
+//! it is. Nothing is decided by that. [`spend`] says how much of it is told.
+//!
 //! Translation never changes a packet step by step: every function carries a whole [`Tuple`]
 //! forward, and the hook replaces the packet's own once, at the end.
 #![no_std]
@@ -54,6 +57,7 @@
 extern crate std;
 
 mod answers;
+mod budget;
 mod conntrack;
 mod fragments;
 mod ingress;
@@ -70,13 +74,15 @@ mod tunnel;
 pub mod vxlan;
 mod work;
 
+pub use budget::spend;
+pub use conntrack::is_alive;
 pub use ingress::{from_host, offered, settle, uplink};
 pub use live::Live;
 pub use overlay::from_container;
 pub use packet::{Action, FIRST_FRAGMENT, LATER_FRAGMENT, Packet, Verdict};
 pub use tables::Tables;
 pub use tunnel::from_tunnel;
-pub use work::Work;
+pub use work::{Told, Work};
 
 use skein_abi::flow::Tuple;
 

@@ -48,6 +48,8 @@ impl Live<Ct> {
         return_node, set_return_node: Addr;
         /// [`Ct::marks`]
         marks, set_marks: u8;
+        /// [`Ct::meter`]
+        meter, set_meter: u16;
     }
 }
 
@@ -85,5 +87,7 @@ impl Live<Affinity> {
         node, set_node: Addr;
         /// [`Affinity::marks`]
         marks, set_marks: u8;
+        /// [`Affinity::meter`]
+        meter, set_meter: u16;
     }
 }

@@ -42,6 +42,7 @@ subprogram! {
                 w.to.dport = port;
             }
             if claim(t, w, scope, now) {
+                w.told.opens();
                 return true;
             }
         }
@@ -62,7 +63,9 @@ subprogram! {
             before if w.packet.is_syn() && is_closed(before) => 0,
             before => before,
         };
-        back.set_marks(marks | w.packet.marks(true));
+        let after = marks | w.packet.marks(true);
+        w.told.passes(false, marks, after);
+        back.set_marks(after);
         back.set_seen(now);
         true
     }
@@ -103,7 +106,9 @@ subprogram! {
         if !is_alive(&t.config().timeouts, w.to.proto, before, back.seen(), now) {
             return false;
         }
-        back.set_marks(before | w.packet.marks(false));
+        let after = before | w.packet.marks(false);
+        w.told.passes(true, before, after);
+        back.set_marks(after);
         back.set_seen(now);
         w.to = back.to();
         give_back(t, w, back.scope());

@@ -19,6 +19,7 @@ subprogram! {
     /// A packet that the container behind the local endpoint `index` sends. Its source is its own: the
     /// hook has checked address and MAC address.
     pub fn from_container(t, w, index: u32, endpoint: &Endpoint) -> bool {
+        w.told.sender = index + 1;
         if !fragments::complete(t, w, scope_of(index)) {
             return dropped(w, Counter::DropFragment);
         }
@@ -132,6 +133,7 @@ subprogram! {
         let marks = before | w.packet.marks(true);
         ct.set_seen(now);
         ct.set_marks(marks);
+        w.told.request(ct.meter().into(), before, marks);
         if (before ^ marks) & ESTABLISHED != 0 {
             // As with published ports: see `conntrack::follow`.
             w.ct = Ct {
@@ -141,7 +143,8 @@ subprogram! {
                 endpoint,
                 return_node: 0,
                 marks,
-                pad: [0; 3],
+                pad: 0,
+                meter: w.told.meter as u16,
             };
             if !remember(t, w, index) {
                 return dropped(w, Counter::DropTableFull);
@@ -171,6 +174,7 @@ subprogram! {
 
     /// A new flow to a VIP. The server sees the address of the task that calls.
     fn balance(t, w, index: u32, endpoint: &Endpoint, vip: &Vip) -> bool {
+        w.told.meter = vip.meter;
         let backend = pick(t, w, vip);
         if backend == 0 {
             if !w.packet.may_be_reset() {
@@ -200,8 +204,11 @@ subprogram! {
             endpoint: index,
             return_node: 0,
             marks: w.packet.marks(true),
-            pad: [0; 3],
+            pad: 0,
+            meter: vip.meter as u16,
         };
+        w.told.opens();
+        w.told.request(vip.meter, w.ct.marks, w.ct.marks);
         if !remember(t, w, index) {
             return dropped(w, Counter::DropTableFull);
         }
@@ -218,6 +225,7 @@ subprogram! {
         w.key.scope = scope_of(index);
         w.key.tuple = w.packet.tuple;
         let forward = t.insert_conntrack(&w.key, &w.ct, opening);
+        w.ct.meter = 0;
         w.ct.to = w.packet.tuple.reversed();
         w.ct.route = Route::Endpoint;
         w.key.tuple = w.to.reversed();

@@ -209,6 +209,17 @@ impl Action {
     /// To another node as with [`Action::Tunnel`], but in a frame of its own to [`crate::Work::peer`], which
     /// is that node.
     pub const Segment: Self = Self(9);
+
+    /// As records of it have it.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The same backwards.
+    pub const fn of_number(number: u32) -> Self {
+        Self(number)
+    }
 }
 
 impl Verdict {

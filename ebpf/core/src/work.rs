@@ -1,7 +1,12 @@
 //! A packet's way through the decisions, where the stack is too small.
 
 use crate::{Packet, Verdict};
-use skein_abi::{Addr, flow::*, segment::Peer};
+use skein_abi::{
+    Addr,
+    flow::*,
+    segment::Peer,
+    sight::{EVENT_CLOSED, EVENT_OPENED, METER_IN, METER_OUT},
+};
 
 /// One packet on its way through the decisions: what came in, what is decided so far, and room for
 /// what is looked up on the way.
@@ -33,6 +38,64 @@ pub struct Work {
     pub(crate) fragment: Fragment,
     /// [`Action::Segment`](crate::Action::Segment): who gets the frame.
     pub peer: Peer,
+    /// What there is to tell of it, and to count.
+    pub told: Told,
+}
+
+/// What there is to tell of a packet beside its verdict, for those who watch. Decisions note it, hooks tell it at the
+/// end, if at all.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// [`EVENT_OPENED`]: its flow was not known; [`EVENT_CLOSED`]: it ends its connection; else 0.
+    pub event: u32,
+    /// The published port or VIP that it is of, by number; 0: not known.
+    pub meter: u32,
+    /// [`METER_IN`], [`METER_OUT`]: to be counted there; 0: not here.
+    pub metered: u32,
+    /// 1: it goes from the server to the client.
+    pub is_answer: u32,
+    /// 1 and the index of the endpoint that sent it; else 0.
+    pub sender: u32,
+}
+
+impl Told {
+    /// A packet that changed the marks of its connection so.
+    #[inline(always)]
+    fn ends(&mut self, before: u8, after: u8) {
+        if !is_closed(before) && is_closed(after) {
+            self.event = EVENT_CLOSED as u32;
+        }
+    }
+
+    /// The first packet of a flow.
+    #[inline(always)]
+    pub(crate) fn opens(&mut self) {
+        self.event = EVENT_OPENED as u32;
+    }
+
+    /// A packet from the client of the published port or VIP `meter`.
+    #[inline(always)]
+    pub(crate) fn request(&mut self, meter: u32, before: u8, after: u8) {
+        self.meter = meter;
+        self.metered = METER_IN;
+        self.ends(before, after);
+    }
+
+    /// A packet to the client of the published port or VIP `meter`.
+    #[inline(always)]
+    pub(crate) fn answer(&mut self, meter: u32, before: u8, after: u8) {
+        self.meter = meter;
+        self.metered = METER_OUT;
+        self.passes(true, before, after);
+    }
+
+    /// A packet that is counted elsewhere.
+    #[inline(always)]
+    pub(crate) fn passes(&mut self, is_answer: bool, before: u8, after: u8) {
+        self.is_answer = is_answer as u32;
+        self.ends(before, after);
+    }
 }
 
 impl Work {
@@ -54,6 +117,7 @@ impl Work {
             fragment_key: FragmentKey::default(),
             fragment: Fragment::default(),
             peer: Peer::default(),
+            told: Told::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::parsed;
 use crate::{act::act, maps::Maps};
 use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
+use skein_abi::sight::SEEN_LOCAL;
 use skein_packet::{from_host, settle};
 
 /// See [`skein_abi::names::PROG_LOCAL`].
@@ -12,7 +13,7 @@ pub fn skein_local(ctx: TcContext) -> i32 {
     let Some(maps) = Maps::open(ctx.as_ptr()) else {
         return DROP;
     };
-    let Some(scratch) = parsed(&maps, &ctx) else {
+    let Some(scratch) = parsed(&maps, &ctx, SEEN_LOCAL) else {
         return DROP;
     };
     from_host(&maps, &mut scratch.work);

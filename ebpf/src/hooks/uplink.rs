@@ -4,8 +4,10 @@ use crate::{
     act::act,
     maps::{Maps, scratch},
     parse::parse,
+    tell::Seen,
 };
 use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
+use skein_abi::sight::SEEN_UPLINK;
 use skein_packet::{settle, uplink};
 
 /// See [`skein_abi::names::PROG_UPLINK`].
@@ -18,6 +20,7 @@ pub fn skein_uplink(ctx: TcContext) -> i32 {
     let Some(scratch) = scratch() else {
         return PASS;
     };
+    scratch.seen = Seen::at_tc(&ctx, SEEN_UPLINK);
     if !parse(&ctx, scratch) {
         return PASS;
     }

@@ -3,12 +3,13 @@
 use super::parsed;
 use crate::{
     act::{act, answer_by_device},
-    maps::{Maps, VETHS},
+    maps::{Maps, VETHS, scratch},
     parse::{ETH_LEN, ETH_P_ARP, ETH_P_IP, ethertype},
+    tell::{Seen, capture, dropped, unread},
 };
 use aya_ebpf::{EbpfContext as _, bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
-use skein_abi::{mac, overlay::Endpoint, verdict::Counter};
-use skein_packet::{Tables as _, from_container, settle};
+use skein_abi::{mac, overlay::Endpoint, sight::SEEN_VETH, verdict::Counter};
+use skein_packet::{Tables as _, Verdict, from_container, settle};
 
 const DROP: i32 = TC_ACT_SHOT as i32;
 
@@ -25,26 +26,40 @@ pub fn skein_veth(ctx: TcContext) -> i32 {
     };
     let Some((index, endpoint)) = index.and_then(|index| Some((index, maps.endpoint(index)?)))
     else {
-        maps.count(Counter::DropSpoofed);
-        return DROP;
+        return drop_unread(&maps, &ctx, Counter::DropSpoofed);
     };
     match ethertype(&ctx) {
         Some(ETH_P_IP) => {}
         Some(ETH_P_ARP) => return arp(&ctx, &endpoint),
-        _ => return DROP,
+        _ => return drop_unread(&maps, &ctx, Counter::DropNotIpv4),
     }
-    let Some(scratch) = parsed(&maps, &ctx) else {
+    let Some(scratch) = parsed(&maps, &ctx, SEEN_VETH) else {
         return DROP;
     };
+    scratch.work.told.sender = index + 1;
     let own_mac = ctx.load::<[u8; 6]>(6) == Ok(mac(endpoint.addr));
     let packet = &scratch.work.packet;
     if packet.sender != endpoint.addr || packet.tuple.src != endpoint.addr || !own_mac {
         maps.count(Counter::DropSpoofed);
+        scratch.work.verdict = Verdict::drop(&scratch.work.packet.tuple, Counter::DropSpoofed);
+        dropped(scratch, Counter::DropSpoofed as u32);
+        capture(&ctx, scratch, Counter::DropSpoofed as u32);
         return DROP;
     }
     from_container(&maps, &mut scratch.work, index, &endpoint);
     settle(&maps, &mut scratch.work);
     act(&maps, &ctx, scratch)
+}
+
+/// What is not looked into.
+#[inline(never)]
+fn drop_unread(maps: &Maps, ctx: &TcContext, reason: Counter) -> i32 {
+    maps.count(reason);
+    if let Some(scratch) = scratch() {
+        scratch.seen = Seen::at_tc(ctx, SEEN_VETH);
+        unread(scratch, reason);
+    }
+    core::hint::black_box(DROP)
 }
 
 /// An ARP packet for Ethernet and IPv4 (RFC 826), behind the Ethernet header.

@@ -1,7 +1,7 @@
 //! tc ingress of the external vxlan device: what other nodes send.
 
 use super::parsed;
-use crate::{act::act, maps::Maps};
+use crate::{act::act, maps::Maps, tell::dropped};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{TC_ACT_SHOT, bpf_tunnel_key},
@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use skein_abi::{addresses::SECURE_MARK, verdict::Counter};
+use skein_abi::{addresses::SECURE_MARK, sight::SEEN_VXLAN, verdict::Counter};
 use skein_packet::{Tables as _, from_tunnel, settle};
 
 /// See [`skein_abi::names::PROG_VXLAN`].
@@ -19,7 +19,7 @@ pub fn skein_vxlan(ctx: TcContext) -> i32 {
     let Some(maps) = Maps::open(ctx.as_ptr()) else {
         return DROP;
     };
-    let Some(scratch) = parsed(&maps, &ctx) else {
+    let Some(scratch) = parsed(&maps, &ctx, SEEN_VXLAN) else {
         return DROP;
     };
     // SAFETY: plain data, all zero is a value of it.
@@ -28,6 +28,7 @@ pub fn skein_vxlan(ctx: TcContext) -> i32 {
     // SAFETY: the key lives through the call.
     if unsafe { bpf_skb_get_tunnel_key(ctx.skb.skb, &raw mut key, size, 0) } != 0 {
         maps.count(Counter::DropMalformed);
+        dropped(scratch, Counter::DropMalformed as u32);
         return DROP;
     }
     // SAFETY: the helper filled in the IPv4 form, in host byte order.

@@ -2,12 +2,12 @@
 //! remember is kept aside. It is what a program that runs on the same packet writes, and is taken away again
 //! after that.
 
-use crate::kernel::map_pin;
+use crate::kernel::{monotonic, open_map as open};
 use anyhow::Context as _;
 use aya::{
     Pod,
     maps::{
-        Array, ArrayOfMaps, HashMap, Map, MapData, MapError,
+        Array, ArrayOfMaps, HashMap, MapData,
         lpm_trie::{Key, LpmTrie},
     },
 };
@@ -147,7 +147,7 @@ impl Pinned {
             config: config
                 .get(&0, 0)
                 .context("cannot read the node's settings")?,
-            now: monotonic()?,
+            now: monotonic(),
             locals: open(bpffs, MAP_LOCAL_ADDRS)?,
             members: open(bpffs, MAP_MEMBERS)?,
             peers: open(bpffs, MAP_PEERS)?,
@@ -223,19 +223,6 @@ impl Pinned {
         // nobody holds a reference into it.
         unsafe { Live::new(at) }
     }
-}
-
-fn open<M: TryFrom<Map, Error = MapError>>(bpffs: &Path, name: &str) -> anyhow::Result<M> {
-    let pin = map_pin(bpffs, name);
-    let open = || anyhow::Ok(Map::from_map_data(MapData::from_pin(&pin)?)?.try_into()?);
-    open().with_context(|| format!("cannot open the map {}", pin.display()))
-}
-
-/// The kernel programs' clock.
-fn monotonic() -> anyhow::Result<u64> {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
-    let (seconds, nanos) = (now.tv_sec().cast_unsigned(), now.tv_nsec().cast_unsigned());
-    Ok(seconds * 1_000_000_000 + nanos)
 }
 
 /// What cannot be read is taken for absent, as the programs would.

@@ -70,6 +70,7 @@ pub fn reply(
             .and_then(Counter::drop_reason)
             .unwrap_or_default()
             .to_owned(),
+        advice: reason.map_or("", Counter::advice).to_owned(),
         outcome: names.outcome(place, verdict),
         runs: runs.iter().map(run).collect(),
         not_run: not_run.to_owned(),

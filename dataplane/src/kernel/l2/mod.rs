@@ -17,7 +17,7 @@ mod pairs;
 mod prober;
 mod segment;
 
-pub use prober::Prober;
+pub use prober::{Prober, monotonic};
 
 use crate::config::Forwarding;
 use std::{collections::BTreeMap, net::Ipv4Addr};

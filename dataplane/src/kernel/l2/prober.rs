@@ -308,7 +308,7 @@ impl Maps {
 }
 
 /// The clock that the programs read, ns.
-fn monotonic() -> u64 {
+pub fn monotonic() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

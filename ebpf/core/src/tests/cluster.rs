@@ -168,6 +168,7 @@ impl Cluster {
                     pad: 0,
                 };
                 let value = Published {
+                    meter: 0,
                     service,
                     slots: node.tables.get(&(service, false)).map_or(0, Vec::len) as u32,
                     old_slots: node.tables.get(&(service, true)).map_or(0, Vec::len) as u32,

@@ -26,6 +26,7 @@ fn red(flags: u32) -> (Cluster, Task) {
 fn set_vip(cluster: &mut Cluster, vni: u32, list: u32, tasks: &[Task]) {
     for node in &mut cluster.nodes {
         let vip = Vip {
+            meter: 0,
             list,
             edition: 1,
             len: tasks.len() as u32,

@@ -209,7 +209,8 @@ fn leave(node: &Node, leftover: &Leftover) {
             seen,
             node: node_addr(named),
             marks,
-            pad: [0; 3],
+            pad: 0,
+            meter: 0,
         };
         let table = match marks & ESTABLISHED {
             0 => &node.affinity_opening,
@@ -227,7 +228,8 @@ fn leave(node: &Node, leftover: &Leftover) {
         endpoint: task,
         return_node: if named == NODES { 0 } else { node_addr(named) },
         marks,
-        pad: [0; 3],
+        pad: 0,
+        meter: 0,
     };
     node.conntrack.insert(
         &CtKey {
