@@ -26,7 +26,7 @@ use skein_abi::{
     verdict::Counter,
 };
 use skein_dataplane::kernel::verifier;
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/skein.bpf.o");
 
