@@ -11,7 +11,7 @@ pub mod parity;
 pub mod plugin;
 pub mod sockets;
 
-use xtask::cluster::{Attach, Cluster, Shape};
+use xtask::cluster::{Attach, Cluster, Host, Shape};
 
 /// Nodes outside of any swarm that are there for one test.
 ///
@@ -39,4 +39,16 @@ pub fn swarm(name: &str, nodes: u8, managers: u8) -> anyhow::Result<Cluster> {
         attach: Attach::Auto,
     };
     Cluster::up(name, &shape)
+}
+
+/// Makes an overlay of one subnet, through the CLI.
+///
+/// # Errors
+/// It was refused.
+pub fn overlay(manager: &Host, name: &str, subnet: &str) -> anyhow::Result<()> {
+    let create = [
+        "network", "create", "-d", "overlay", "--subnet", subnet, name,
+    ];
+    manager.docker(&create)?;
+    Ok(())
 }

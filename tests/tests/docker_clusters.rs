@@ -9,7 +9,7 @@ use nix::{
 use skein_tests::{
     bulk,
     load::{Outcome, under_load_through},
-    swarm,
+    overlay, swarm,
 };
 use std::{
     collections::BTreeSet,
@@ -221,15 +221,7 @@ fn three_hundred_services_in_a_24_43052() -> anyhow::Result<()> {
     const ADDRESSES: usize = 253;
     let cluster = swarm("full-24", 2, 1)?;
     let first = cluster.host("n1")?;
-    first.docker(&[
-        "network",
-        "create",
-        "-d",
-        "overlay",
-        "--subnet",
-        "10.77.0.0/24",
-        "back",
-    ])?;
+    overlay(first, "back", "10.77.0.0/24")?;
     let mut given = BTreeSet::new();
     for nth in 0..ADDRESSES {
         let name = format!("s{nth}");
@@ -252,15 +244,7 @@ fn three_hundred_services_in_a_24_43052() -> anyhow::Result<()> {
 fn full_pool_error_visible_for_aws_104() -> anyhow::Result<()> {
     let cluster = swarm("full-pool", 1, 1)?;
     let first = cluster.host("n1")?;
-    first.docker(&[
-        "network",
-        "create",
-        "-d",
-        "overlay",
-        "--subnet",
-        "10.78.0.0/29",
-        "back",
-    ])?;
+    overlay(first, "back", "10.78.0.0/29")?;
     // Its VIP and four tasks.
     services::create(first, "web", 4, &["--network", "back"])?;
     full_pool_is_said(first, "over")?;

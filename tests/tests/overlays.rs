@@ -1,7 +1,7 @@
 //! Tasks on overlays.
 
 use anyhow::ensure;
-use skein_tests::swarm;
+use skein_tests::{overlay, swarm};
 use xtask::check::{
     names,
     requests::{ask_each, await_published},
@@ -51,16 +51,7 @@ fn networks_may_have_the_same_subnet() -> anyhow::Result<()> {
     let cluster = swarm("same-subnet", 2, 1)?;
     let first = cluster.host("n1")?;
     for network in ["red", "blue"] {
-        let create = [
-            "network",
-            "create",
-            "-d",
-            "overlay",
-            "--subnet",
-            "10.77.0.0/24",
-            network,
-        ];
-        first.docker(&create)?;
+        overlay(first, network, "10.77.0.0/24")?;
         let service = format!("{network}-web");
         services::create(first, &service, 2, &["--network", network])?;
     }

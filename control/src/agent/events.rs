@@ -18,8 +18,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 /// Between tries to reach an engine that is away.
 const RETRY: Duration = Duration::from_millis(500);
 /// Between looks for what nobody needs any more. A network goes at the second look that finds it
-/// without endpoints: one that was just made for a container has none yet.
-const CLEAR_UP: Duration = Duration::from_secs(20);
+/// without endpoints: one that was just made for a container has none yet. Until then no other can have its subnet,
+/// where networks are the engine's own.
+const CLEAR_UP: Duration = Duration::from_secs(8);
 
 /// Follows the engine's events for ever.
 pub async fn follow(environment: &Environment, tasks: &Tasks) {

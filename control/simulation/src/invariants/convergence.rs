@@ -168,15 +168,17 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a task is what its service says, or where it would be placed by that and otherwise the same.
+/// Whether a task is what its service says, or where it would be placed by that and otherwise the same. A paused node
+/// keeps its tasks, whatever its labels have come to be.
 fn is_of_now(state: &State, service: &Service, task: &Task) -> bool {
     let now = &service.spec.task_template;
     let placed_now = TaskSpec {
         placement: now.placement.clone(),
         ..task.spec.clone()
     };
-    let node = state.node(&task.node_id);
-    placed_now == *now && node.is_some_and(|node| satisfies(node, now))
+    let stays =
+        |node: &Arc<Node>| node.spec.availability == Availability::Pause || satisfies(node, now);
+    placed_now == *now && state.node(&task.node_id).is_some_and(stays)
 }
 
 /// Whether a task is bound to a paused node: it stays as it is, if it runs, and else waits.
@@ -444,6 +446,27 @@ mod tests {
             node.spec.availability = availability;
             let objects = vec![web.clone().into(), outdated.clone().into(), node.into()];
             due(&cluster(objects, &["a"]))
+        };
+        with(Availability::Pause).unwrap();
+        with(Availability::Active).unwrap_err();
+    }
+
+    #[test]
+    fn a_task_stays_on_a_paused_node_whatever_its_labels_have_come_to_be() {
+        let mut web = service("web");
+        web.spec.task_template.placement = Some(Placement {
+            constraints: vec!["node.labels.zone!=west".to_owned()],
+            ..Placement::default()
+        });
+        let with = |availability| {
+            let mut node = node("n1");
+            node.spec.labels.insert("zone".into(), "west".into());
+            node.spec.availability = availability;
+            let task = task("a", &web, 1);
+            due(&cluster(
+                vec![web.clone().into(), task.into(), node.into()],
+                &["a"],
+            ))
         };
         with(Availability::Pause).unwrap();
         with(Availability::Active).unwrap_err();
