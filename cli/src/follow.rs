@@ -36,8 +36,11 @@ pub async fn flows(
         last: last.unwrap_or(if follow { 0 } else { LAST }),
         follow,
     };
-    let mut coming = dataplane::flows(&args.inspect, request).await?;
     let mut interrupted = interruption()?;
+    let mut coming = tokio::select! {
+        coming = dataplane::flows(&args.inspect, request) => coming?,
+        () = interrupted.wait() => return Ok(ExitCode::SUCCESS),
+    };
     loop {
         let told = tokio::select! {
             told = coming.message() => told.map_err(|status| dataplane::ended(&status))?,
@@ -79,7 +82,11 @@ pub async fn capture(
         filter: Some(filter.into()),
         snap_length: snap_length.unwrap_or(0),
     };
-    let mut coming = dataplane::capture(&args.inspect, request).await?;
+    let mut interrupted = interruption()?;
+    let mut coming = tokio::select! {
+        coming = dataplane::capture(&args.inspect, request) => coming?,
+        () = interrupted.wait() => return Ok(ExitCode::SUCCESS),
+    };
     let writer: Box<dyn Write> = match path.as_os_str() == "-" {
         true => Box::new(std::io::stdout().lock()),
         false => {
@@ -88,7 +95,6 @@ pub async fn capture(
         }
     };
     let mut file = File::begin(BufWriter::new(writer))?;
-    let mut interrupted = interruption()?;
     let (mut packets, mut lost) = (0, 0);
     while count.is_none_or(|count| packets < count) {
         let told = tokio::select! {

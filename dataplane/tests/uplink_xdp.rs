@@ -1044,6 +1044,8 @@ fn a_flow_that_xdp_leaves_to_the_hook_behind_is_told_of_once() {
     let told = bench.told();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0].to.dst, addr(TASK.into()));
+    let meter = bench.meter();
+    assert_eq!((meter.packets, meter.flows), ([1, 0], 1), "counted once");
     // Only tc, where there is no XDP.
     let frame = Tcp::request(40_103).received();
     assert_eq!(bench.run_tc(&frame).0, TC_REDIRECT);

@@ -21,7 +21,8 @@ use aya_ebpf::{
 };
 use core::ffi::c_long;
 use skein_abi::{
-    ICMP, SCTP, TCP, UDP, VNI_FORWARD, VNI_SECOND_HOP, flow::Tuple, mac, segment::Peer, verdict::Counter,
+    ICMP, SCTP, TCP, UDP, VNI_FORWARD, VNI_SECOND_HOP, flow::Tuple, mac, segment::Peer,
+    verdict::Counter,
 };
 use skein_packet::{
     Action, Packet, Tables, Verdict,

@@ -2,8 +2,9 @@
 
 use crate::maps::Scratch;
 use aya_ebpf::programs::{TcContext, XdpContext};
+use core::mem::{align_of, offset_of};
 use skein_abi::{ICMP, SCTP, TCP, UDP};
-use skein_packet::{FIRST_FRAGMENT, LATER_FRAGMENT, Told, sctp};
+use skein_packet::{FIRST_FRAGMENT, LATER_FRAGMENT, Packet, sctp};
 
 /// A frame as a hook sees it.
 pub trait Frame {
@@ -90,14 +91,12 @@ pub const ICMP_LEN: usize = 8;
 /// Bytes of UDP.
 const UDP_LEN: u32 = 8;
 
-/// An Ethernet header, as it stands in the frame.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Ethernet {
-    to: [u8; 6],
-    from: [u8; 6],
-    kind: u16,
-}
+/// An Ethernet header, as it stands in the frame: destination, source, type. In words: the compiler copies what is of
+/// bytes byte by byte.
+type Ethernet = [u16; ETH_LEN / 2];
+
+/// Where the packet has its MAC addresses, they may be written in such words, too.
+const _: () = assert!(offset_of!(Packet, macs) % 2 == 0 && align_of::<Packet>() >= 2);
 
 /// The fixed part of an IPv4 header (RFC 791), as it stands in the packet.
 #[repr(C)]
@@ -156,8 +155,8 @@ pub fn parse(ctx: &TcContext, scratch: &mut Scratch) -> bool {
 /// less.
 #[inline(always)]
 pub fn try_parse<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
-    let ethernet: Ethernet = frame.read(0)?;
-    if ethernet.kind != ETH_P_IP {
+    let [to0, to1, to2, from0, from1, from2, kind]: Ethernet = frame.read(0)?;
+    if kind != ETH_P_IP {
         return None;
     }
     let ip: Ipv4 = frame.read(ETH_LEN)?;
@@ -180,18 +179,22 @@ pub fn try_parse<F: Frame>(frame: &F, scratch: &mut Scratch) -> Option<()> {
         proto: ip.proto,
         quoted: 0,
     };
-    scratch.work.told = Told::default();
+    scratch.work.told.clear();
     let packet = &mut scratch.work.packet;
     packet.tuple.src = ip.src;
     packet.tuple.dst = ip.dst;
     packet.tuple.sport = 0;
     packet.tuple.dport = 0;
     packet.tuple.proto = ip.proto;
-    packet.tuple.pad = [0; 3];
+    // One by one: all at once they are a loop.
+    let [pad0, pad1, pad2] = &mut packet.tuple.pad;
+    (*pad0, *pad1, *pad2) = (0, 0, 0);
     packet.tcp_flags = 0;
     packet.icmp_type = 0;
     packet.sender = ip.src;
-    packet.macs = [ethernet.to, ethernet.from];
+    let macs = (&raw mut packet.macs).cast::<[u16; 6]>();
+    // SAFETY: as many bytes, all of which are values, aligned as is asserted above.
+    unsafe { macs.write([to0, to1, to2, from0, from1, from2]) };
     packet.is_error = 0;
     packet.dont_fragment = u8::from(fragment & DONT_FRAGMENT != 0);
     packet.len = scratch.layout.len;

@@ -7,6 +7,7 @@
 use crate::{
     maps::{BUDGETS, CAPTURED, LOST, METER_DROPS, METERS, RECORDS, Scratch, WATCH},
     parse::ETH_LEN,
+    xdp::OUTER_LEN,
 };
 use aya_ebpf::{
     EbpfContext,
@@ -24,7 +25,7 @@ use skein_abi::{
     },
     verdict::Counter,
 };
-use skein_packet::{Action, Packet, Told, Verdict, spend};
+use skein_packet::{Action, Packet, Verdict, spend};
 
 /// Where a packet is seen.
 #[repr(C)]
@@ -52,22 +53,25 @@ impl Seen {
         }
     }
 
+    /// With `outer` bytes in front that the frame did not have when it came.
     #[inline(always)]
-    pub fn at_xdp(ctx: &XdpContext) -> Self {
+    fn at_xdp(ctx: &XdpContext, outer: u32) -> Self {
+        // First one from the other, which is all that the verifier lets be done with an end.
+        let len = core::hint::black_box((ctx.data_end() - ctx.data()) as u32);
         Self {
             ifindex: ctx.ingress_ifindex() as u32,
             place: SEEN_XDP.into(),
-            frame: (ctx.data_end() - ctx.data()) as u32,
+            frame: len.wrapping_sub(outer),
             is_unread: 0,
         }
     }
 }
 
-/// Tells of a flow's beginning or end, if the packet is that.
+/// Tells of a flow's beginning or end, if the packet is that, and is not dropped all the same.
 #[inline(always)]
 pub fn flow(scratch: &Scratch) {
-    if scratch.work.told.event != 0 {
-        record(scratch, scratch.work.told.event, 0);
+    if scratch.work.told.event != 0 && scratch.work.verdict.action != Action::Drop {
+        record(scratch, scratch.work.told.event.into(), 0);
     }
 }
 
@@ -82,14 +86,14 @@ pub fn dropped(scratch: &Scratch, reason: u32) {
 pub fn unread(scratch: &mut Scratch, reason: Counter) {
     scratch.work.packet = Packet::nothing();
     scratch.work.verdict = Verdict::drop(&scratch.work.packet.tuple, reason);
-    scratch.work.told = Told::default();
+    scratch.work.told.clear();
     scratch.seen.is_unread = 1;
     record(scratch, EVENT_DROPPED.into(), reason as u32);
 }
 
 #[inline(never)]
 fn drop_told(scratch: &Scratch, reason: u32) -> u32 {
-    let meter = scratch.work.told.meter;
+    let meter = u32::from(scratch.work.told.meter);
     if meter != 0 {
         let key = MeterDrop { meter, reason };
         match METER_DROPS.get_ptr_mut(&key) {
@@ -157,9 +161,9 @@ fn try_record(scratch: &Scratch, event: u32, reason: u32) -> Option<()> {
 unsafe fn fill(record: *mut Record, scratch: &Scratch, at: u64, event: u32, reason: u32) {
     let Scratch { work, seen, .. } = scratch;
     let (packet, verdict, told) = (&work.packet, &work.verdict, &work.told);
-    let answer = match told.is_answer {
-        0 => 0,
-        _ => RECORD_ANSWER,
+    let answer = match told.is_answer() {
+        false => 0,
+        true => RECORD_ANSWER,
     };
     let unread = match seen.is_unread {
         0 => 0,
@@ -178,7 +182,7 @@ unsafe fn fill(record: *mut Record, scratch: &Scratch, at: u64, event: u32, reas
             node: verdict.node,
             vni: verdict.vni,
             frame: seen.frame,
-            meter: told.meter as u16,
+            meter: told.meter,
             outer: 0,
             event: event as u8,
             place: seen.place as u8,
@@ -194,10 +198,10 @@ unsafe fn fill(record: *mut Record, scratch: &Scratch, at: u64, event: u32, reas
 #[inline(always)]
 pub fn carried(ctx: &TcContext, scratch: &Scratch) {
     let told = &scratch.work.told;
-    if told.metered == 0 {
+    if told.metered() == 0 {
         return;
     }
-    let Some(meter) = METERS.get_ptr_mut(told.meter) else {
+    let Some(meter) = METERS.get_ptr_mut(told.meter.into()) else {
         return;
     };
     // SAFETY: the context is this program's own.
@@ -210,14 +214,27 @@ pub fn carried(ctx: &TcContext, scratch: &Scratch) {
         let headers = u32::from(scratch.work.packet.len).wrapping_sub(size);
         bytes = (scratch.seen.frame - ETH_LEN as u32) + (segments - 1) * headers;
     }
-    let way = (told.metered as usize - 1) & 1;
+    let way = (usize::from(told.metered()) - 1) & 1;
     // SAFETY: per CPU, and programs are not preempted by themselves.
     unsafe {
         (*meter).packets[way] += u64::from(packets);
         (*meter).bytes[way] += u64::from(bytes);
-        if told.event == u32::from(EVENT_OPENED) {
+        if told.event == EVENT_OPENED {
             (*meter).flows += 1;
         }
+    }
+}
+
+/// Counts a flow that begins here with a packet that the hook behind carries, and counts: it finds the flow known.
+#[inline(always)]
+fn begun(scratch: &Scratch) {
+    let told = &scratch.work.told;
+    if told.event == EVENT_OPENED
+        && told.metered() != 0
+        && let Some(meter) = METERS.get_ptr_mut(told.meter.into())
+    {
+        // SAFETY: as above.
+        unsafe { (*meter).flows += 1 };
     }
 }
 
@@ -238,8 +255,14 @@ pub fn capture(ctx: &TcContext, scratch: &mut Scratch, reason: u32) {
 #[inline(never)]
 fn capture_at_tc(ctx: &TcContext, scratch: &mut Scratch, reason: u32) -> u32 {
     // SAFETY: the context is this program's own.
-    let len = unsafe { (*ctx.skb.skb).len };
-    output(ctx, scratch, reason, len)
+    scratch.seen.frame = unsafe { (*ctx.skb.skb).len };
+    output(ctx, scratch, reason, 0)
+}
+
+/// Whether there is anything to tell of a packet that XDP has decided on: next to never of those that pass most often.
+#[inline(always)]
+pub fn is_wanted(scratch: &Scratch, action: u32) -> bool {
+    scratch.work.told.event != 0 || action == XDP_DROP || (action != XDP_PASS && may_capture())
 }
 
 /// Tells of a packet that XDP has decided on, with `counted`: its flow's beginning or end, that it is dropped, the
@@ -247,25 +270,39 @@ fn capture_at_tc(ctx: &TcContext, scratch: &mut Scratch, reason: u32) -> u32 {
 /// spare.
 #[inline(never)]
 pub fn at_xdp(ctx: &XdpContext, scratch: &mut Scratch, action: u32, counted: u32) -> u32 {
+    // What was sent on to another node in VXLAN has its outer headers from here.
+    let is_tunnelled = scratch.work.verdict.action == Action::Tunnel;
+    let outer = match is_tunnelled && action != XDP_PASS && action != XDP_DROP {
+        true => OUTER_LEN as u32,
+        false => 0,
+    };
+    scratch.seen = Seen::at_xdp(ctx, outer);
     flow(scratch);
-    if action == XDP_DROP {
-        dropped(scratch, counted);
+    match action {
+        XDP_DROP => dropped(scratch, counted),
+        XDP_PASS => begun(scratch),
+        _ => {}
     }
     if action == XDP_PASS || !may_capture() {
         return core::hint::black_box(0);
     }
     let reason = if action == XDP_DROP { counted } else { 0 };
-    let len = (ctx.data_end() - ctx.data()) as u32;
-    output(ctx, scratch, reason, len)
+    output(ctx, scratch, reason, outer)
 }
 
 #[inline(always)]
-fn output<C: EbpfContext>(ctx: &C, scratch: &mut Scratch, reason: u32, len: u32) -> u32 {
-    core::hint::black_box(try_output(ctx, scratch, reason, len).is_some() as u32)
+fn output<C: EbpfContext>(ctx: &C, scratch: &mut Scratch, reason: u32, outer: u32) -> u32 {
+    core::hint::black_box(try_output(ctx, scratch, reason, outer).is_some() as u32)
 }
 
+/// The packet with the `outer` bytes in front of it.
 #[inline(always)]
-fn try_output<C: EbpfContext>(ctx: &C, scratch: &mut Scratch, reason: u32, len: u32) -> Option<()> {
+fn try_output<C: EbpfContext>(
+    ctx: &C,
+    scratch: &mut Scratch,
+    reason: u32,
+    outer: u32,
+) -> Option<()> {
     let watch = WATCH.get(0)?;
     // SAFETY: takes nothing, always allowed.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -273,12 +310,7 @@ fn try_output<C: EbpfContext>(ctx: &C, scratch: &mut Scratch, reason: u32, len: 
     if now >= watch.capture_until || !watch.may_want(packet, to) {
         return None;
     }
-    // What was pushed in front of it here.
-    let is_after = scratch.seen.place == u32::from(SEEN_XDP);
-    let outer = match is_after && len > scratch.seen.frame {
-        true => len - scratch.seen.frame,
-        false => 0,
-    };
+    let len = scratch.seen.frame + outer;
     let record = &raw mut scratch.captured;
     // SAFETY: the record is this program's until it ends.
     unsafe {

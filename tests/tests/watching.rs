@@ -5,7 +5,7 @@ use serde_json::Value;
 use skein_tests::{kernel, sockets, swarm};
 use std::{
     net::SocketAddrV4,
-    process::{Child, Stdio},
+    process::{Child, ExitStatus, Stdio},
     time::Duration,
 };
 use xtask::{
@@ -135,10 +135,10 @@ fn flows_are_told_of_by_every_node_that_they_pass() -> anyhow::Result<()> {
 }
 
 fn what_is_refused_is_told_of_with_its_reason(node: &Host, client: &Host) -> anyhow::Result<()> {
+    // By whatever port: one that was just used is not free yet.
     let to = format!("http://{}:30101/", node.address());
-    client.shell(&format!(
-        "! curl -sS -m 5 --local-port {FROM} {to} 2>/dev/null"
-    ))?;
+    let said = client.shell(&format!("curl -sS -m 5 {to} 2>&1; echo $?"))?;
+    ensure!(said.trim().ends_with('7'), "curl said {said}");
     let refused = await_flow(node, "--reason no_task --verdict refused")?;
     ensure!(
         refused["service"] == "none" && refused["event"] == "dropped",
@@ -183,7 +183,7 @@ fn filters_leave_what_is_not_asked_for(node: &Host, client: &Host) -> anyhow::Re
 fn a_follower_sees_what_comes(node: &Host, client: &Host) -> anyhow::Result<()> {
     let follow =
         "skein flows --follow --service web --verdict forwarded --format json > /run/followed";
-    let mut follower = begin(node, follow)?;
+    let follower = Following::begin(node, "follower", follow)?;
     let seen = || node.shell("cat /run/followed");
     let call = format!("curl -sS -m 5 http://{}:30100/", node.address());
     wait_until("a follower sees a flow", TOLD_WITHIN, || {
@@ -191,7 +191,7 @@ fn a_follower_sees_what_comes(node: &Host, client: &Host) -> anyhow::Result<()> 
         ensure!(seen()?.contains("\"opened\""), "nothing yet");
         Ok(())
     })?;
-    end(&mut follower)
+    follower.end()
 }
 
 /// Of datagrams, each of which is one packet there, and one back.
@@ -231,35 +231,63 @@ fn counts_what_was_sent(entry: &Host, of_task: &Host, client: &Host) -> anyhow::
     })
 }
 
-/// A command that goes on.
-fn begin(node: &Host, script: &str) -> anyhow::Result<Child> {
-    let mut command = node.command("sh");
-    command.args(["-c", &format!("exec {script}")]);
-    let command = command.stdin(Stdio::null());
-    command
-        .spawn()
-        .with_context(|| format!("cannot begin {script}"))
+/// A command that goes on, on a host.
+struct Following<'a> {
+    host: &'a Host,
+    /// Of the host's files that are about it.
+    name: String,
+    /// Ends with the command, as that does: it only waits for it.
+    outside: Child,
 }
 
-/// As by Ctrl-C.
-fn end(command: &mut Child) -> anyhow::Result<()> {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(command.id())?);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
-    let ended = command.wait()?;
-    ensure!(ended.success(), "it ended with {ended}");
-    Ok(())
-}
+impl<'a> Following<'a> {
+    /// Whatever else the host's files in /run are called, `name` is this one's.
+    fn begin(host: &'a Host, name: &str, script: &str) -> anyhow::Result<Self> {
+        let mut command = host.command("sh");
+        command.args(["-c", &format!("echo $$ > /run/{name}.pid; exec {script}")]);
+        let outside = command.stdin(Stdio::null()).spawn();
+        Ok(Self {
+            host,
+            name: name.to_owned(),
+            outside: outside.with_context(|| format!("cannot begin {script}"))?,
+        })
+    }
 
-/// A capture that is on.
-fn capture(node: &Host, options: &str) -> anyhow::Result<Child> {
-    let script = format!("skein capture {options} 2> /run/capturing");
-    let capture = begin(node, &script)?;
-    wait_until("the capture is on", TOLD_WITHIN, || {
-        let said = node.shell("cat /run/capturing")?;
-        ensure!(said.contains("capturing"), "{said}");
+    /// `skein capture` with these options, once it is on.
+    fn capture(host: &'a Host, name: &str, options: &str) -> anyhow::Result<Self> {
+        let script = format!("skein capture {options} 2> /run/{name}.said");
+        let capture = Self::begin(host, name, &script)?;
+        wait_until("the capture is on", TOLD_WITHIN, || {
+            let said = capture.said()?;
+            ensure!(said.contains("capturing"), "{said}");
+            Ok(())
+        })?;
+        Ok(capture)
+    }
+
+    fn said(&self) -> anyhow::Result<String> {
+        self.host.shell(&format!("cat /run/{}.said", self.name))
+    }
+
+    /// As by Ctrl-C, which is no failure.
+    fn end(mut self) -> anyhow::Result<()> {
+        self.host
+            .shell(&format!("kill -INT $(cat /run/{}.pid)", self.name))?;
+        let status = self.ended()?;
+        ensure!(status.success(), "it ended with {status}");
         Ok(())
-    })?;
-    Ok(capture)
+    }
+
+    /// How it ended.
+    fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut status = None;
+        wait_until(&format!("{} ends", self.name), TOLD_WITHIN, || {
+            status = self.outside.try_wait()?;
+            ensure!(status.is_some(), "it runs");
+            Ok(())
+        })?;
+        status.context("it has ended")
+    }
 }
 
 #[test]
@@ -282,14 +310,10 @@ fn packets_that_xdp_forwards_are_captured() -> anyhow::Result<()> {
         ))
     };
 
-    let mut entry = capture(
-        first,
-        &format!("--port {FROM} --service web -w /run/entry.pcapng"),
-    )?;
-    let mut at_task = capture(
-        second,
-        &format!("--client {} -w /run/task.pcapng", client.address()),
-    )?;
+    let options = format!("--port {FROM} --service web -w /run/entry.pcapng");
+    let entry = Following::capture(first, "entry", &options)?;
+    let options = format!("--client {} -w /run/task.pcapng", client.address());
+    let at_task = Following::capture(second, "task", &options)?;
     let refused = first.shell("skein capture -w /run/other.pcapng 2>&1 || true")?;
     ensure!(refused.contains("one at a time"), "{refused}");
     call(FROM)?;
@@ -297,8 +321,10 @@ fn packets_that_xdp_forwards_are_captured() -> anyhow::Result<()> {
     let (from, to) = (client.address(), first.address());
     // Packets are there once they are read.
     std::thread::sleep(Duration::from_secs(1));
-    end(&mut entry)?;
-    end(&mut at_task)?;
+    entry.end()?;
+    at_task.end()?;
+    let said = first.shell("cat /run/entry.said")?;
+    ensure!(said.contains("packets captured, 0 lost"), "{said}");
     let read = first.run("tcpdump -n -r /run/entry.pcapng")?;
     let sent = |flags: &str| format!("IP {from}.{FROM} > {to}.30100: Flags [{flags}]");
     for flags in ["S", "P.", "F."] {
@@ -318,29 +344,31 @@ fn packets_that_xdp_forwards_are_captured() -> anyhow::Result<()> {
 
     // By a pipe, which is closed by whoever has seen enough.
     let piped = "skein capture --count 3 -w - | tcpdump -n -r - 2>/dev/null > /run/piped";
-    let mut piped = begin(first, &format!("sh -c '{piped}'"))?;
+    let mut piped = Following::begin(first, "piped", &format!("sh -c '{piped}'"))?;
+    // It may not be on yet; and a port that was just used is not free.
+    let mut port = FROM + 1;
     wait_until("packets come by the pipe", TOLD_WITHIN, || {
-        call(FROM + 2)?;
+        port += 1;
+        call(port)?;
         let read = first.shell("cat /run/piped")?;
         ensure!(read.lines().count() == 3, "{read}");
         Ok(())
     })?;
-    piped.wait()?;
+    ensure!(piped.ended()?.success());
 
     // Nobody renews the lease.
-    let mut orphan = capture(first, "-w /run/orphan.pcapng")?;
+    let mut orphan = Following::capture(first, "orphan", "-w /run/orphan.pcapng")?;
     let (until, now) = kernel::captures_until(first)?;
     ensure!(until > now, "the capture is off");
     first.kill(&[Daemon::Dataplane])?;
-    ensure!(!orphan.wait()?.success(), "its daemon is gone");
+    ensure!(!orphan.ended()?.success(), "its daemon is gone");
     wait_until("the lease ends", LEASE_ENDS_WITHIN, || {
         let (until, now) = kernel::captures_until(first)?;
         ensure!(until < now, "still on");
         Ok(())
     })?;
-    call(FROM + 3)?;
+    call(port + 1)?;
     first.start(&[Daemon::Dataplane])?;
-    let mut again = capture(first, "-w /run/again.pcapng")?;
-    end(&mut again)?;
+    Following::capture(first, "again", "-w /run/again.pcapng")?.end()?;
     cluster.down()
 }

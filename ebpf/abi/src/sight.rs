@@ -135,9 +135,9 @@ pub const LOST_ROOM: u32 = 2;
 pub const LOST_KINDS: u32 = 3;
 
 /// From the client to the server, and back: indices of [`Meter::packets`].
-pub const METER_IN: u32 = 1;
+pub const METER_IN: u8 = 1;
 /// See [`METER_IN`].
-pub const METER_OUT: u32 = 2;
+pub const METER_OUT: u8 = 2;
 
 /// What a published port or VIP carried, where its tasks are, or, of a VIP, where its clients are. Per CPU.
 #[repr(C)]

@@ -31,8 +31,8 @@ subprogram! {
             let marks = before | w.packet.marks(false);
             affinity.set_seen(t.now());
             affinity.set_marks(marks);
-            w.told.passes(true, before, marks);
-            w.told.meter = affinity.meter().into();
+            w.told.answer_elsewhere(before, marks);
+            w.told.meter = affinity.meter();
         } else if !t.is_flooded() || !t.is_local(w.client.dst) || published(t, &w.client).is_none() {
             // (In a flood, opening flows are not remembered: that the client can have called must do.)
             w.verdict = Verdict::drop(&w.to, Counter::DropNoFlow);

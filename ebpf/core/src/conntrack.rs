@@ -7,7 +7,6 @@ use skein_abi::{
     config::Timeouts,
     flow::*,
     ingress::{PUBLISHED_AFFINE, PUBLISHED_DSR, PUBLISHED_SNAT},
-    sight::METER_IN,
     verdict::Counter,
 };
 
@@ -69,7 +68,7 @@ subprogram! {
         ct.set_seen(now);
         // A SYN that follows an entry is a retransmission, or the task's to answer (RFC 5961).
         ct.set_marks(marks);
-        w.told.request(ct.meter().into(), before, marks);
+        w.told.request(ct.meter(), before, marks);
         if !w.packet.is_error() {
             ct.set_return_node(w.entry);
         }
@@ -87,7 +86,7 @@ subprogram! {
         let Some(published) = ingress::published(t, &w.client) else {
             return false;
         };
-        w.told.meter = published.meter;
+        w.told.meter = published.meter as u16;
         let hash = ingress::hash_of(&published, &w.client);
         let draining = match t.local_backend(published.service, hash, false) {
             Some(_) => false,
@@ -199,7 +198,7 @@ subprogram! {
             return_node: w.entry,
             marks,
             pad: 0,
-            meter: w.told.meter as u16,
+            meter: w.told.meter,
         };
         w.key.scope = SCOPE_PUBLISHED;
         w.key.tuple = w.client;
@@ -221,8 +220,7 @@ subprogram! {
 /// Makes both entries of a flow that was not known. Part of its caller: the chain of calls has no stack to spare.
 #[inline(always)]
 fn open<T: Tables>(t: &T, w: &mut Work, endpoint: u32, marks: u8) -> bool {
-    w.told.opens();
-    w.told.metered = METER_IN;
+    w.told.opens_here();
     remember(t, w, endpoint, marks)
 }
 
@@ -275,7 +273,7 @@ pub fn answer<T: Tables>(t: &T, w: &mut Work, back: &Live<Ct>, now: u64) -> bool
         let marks = before | w.packet.marks(false);
         forward.set_marks(marks);
         forward.set_seen(now);
-        w.told.answer(forward.meter().into(), before, marks);
+        w.told.answer(forward.meter(), before, marks);
         w.entry = forward.return_node();
         back.set_marks(marks);
     }
@@ -294,7 +292,7 @@ pub fn answer_of_vip<T: Tables>(t: &T, w: &mut Work, back: &Live<Ct>) {
         let marks = before | w.packet.marks(false);
         forward.set_marks(marks);
         forward.set_seen(now);
-        w.told.answer(forward.meter().into(), before, marks);
+        w.told.answer(forward.meter(), before, marks);
         back.set_seen(now);
         w.to = back.to();
     }

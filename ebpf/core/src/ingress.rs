@@ -29,14 +29,18 @@ subprogram! {
         w.verdict = Verdict::pass(&w.packet.tuple);
         let is_local = t.is_local(dst);
         let may_be_forwarded = !is_local || w.packet.tuple.src == t.config().node_addr;
-        if may_be_forwarded && segment::from_segment(t, w, ifindex) {
-            return true;
+        if may_be_forwarded {
+            if segment::from_segment(t, w, ifindex) {
+                return true;
+            }
+            w.verdict = Verdict::pass(&w.packet.tuple);
         }
         // A fragment that follows none of Skein's may follow one of the host's: that, too, is passed on.
         if !is_local || !fragments::complete(t, w, PLACE_UPLINK) {
             return true;
         }
-        w.verdict = Verdict::pass(&w.packet.tuple);
+        // (Of a verdict alone what differs is written: a whole one is a loop over bytes in the kernel.)
+        w.verdict.to = w.packet.tuple;
         let dport = w.packet.tuple.dport;
         if proto == UDP && dport == t.config().vxlan_port {
             match t.member(w.packet.tuple.src) {
@@ -51,12 +55,13 @@ subprogram! {
         if nat::untranslate(t, w) || offered(t, &w.packet.tuple).is_none() {
             return true;
         }
-        w.verdict = if device & DEVICE_TRANSLATE == 0 {
-            Verdict::enter(&w.packet.tuple)
-        } else if nat::translate(t, w, NAT_ROUTED, dst) {
-            Verdict::enter(&w.to)
-        } else {
-            Verdict::drop(&w.packet.tuple, nat::refusal(&w.packet))
+        if device & DEVICE_TRANSLATE == 0 {
+            w.verdict.action = Action::Enter;
+            return true;
+        }
+        w.verdict = match nat::translate(t, w, NAT_ROUTED, dst) {
+            true => Verdict::enter(&w.to),
+            false => Verdict::drop(&w.packet.tuple, nat::refusal(&w.packet)),
         };
         true
     }
@@ -260,7 +265,7 @@ subprogram! {
             node,
             marks: w.packet.marks(true),
             pad: 0,
-            meter: w.told.meter as u16,
+            meter: w.told.meter,
         };
         t.insert_affinity(&w.client, &w.affinity, w.affinity.marks & ESTABLISHED == 0);
         forward(t, w, node);
@@ -308,8 +313,8 @@ subprogram! {
         let marks = before | w.packet.marks(true);
         affinity.set_seen(now);
         affinity.set_marks(marks);
-        w.told.passes(false, before, marks);
-        w.told.meter = affinity.meter().into();
+        w.told.ends(before, marks);
+        w.told.meter = affinity.meter();
         if (before ^ marks) & ESTABLISHED != 0 {
             // Out of the table of flows that only opened, before a flood evicts it there.
             w.affinity = Affinity {
@@ -317,7 +322,7 @@ subprogram! {
                 node,
                 marks,
                 pad: 0,
-                meter: w.told.meter as u16,
+                meter: w.told.meter,
             };
             t.insert_affinity(&w.client, &w.affinity, false);
         }
@@ -342,7 +347,7 @@ fn pick<T: Tables>(t: &T, w: &mut Work, previous: bool) -> Addr {
     let Some(published) = published(t, &w.client) else {
         return 0;
     };
-    w.told.meter = published.meter;
+    w.told.meter = published.meter as u16;
     let slots = match previous {
         true => published.old_slots,
         false => published.slots,

@@ -64,7 +64,7 @@ subprogram! {
             before => before,
         };
         let after = marks | w.packet.marks(true);
-        w.told.passes(false, marks, after);
+        w.told.ends(marks, after);
         back.set_marks(after);
         back.set_seen(now);
         true
@@ -107,7 +107,7 @@ subprogram! {
             return false;
         }
         let after = before | w.packet.marks(false);
-        w.told.passes(true, before, after);
+        w.told.answer_elsewhere(before, after);
         back.set_marks(after);
         back.set_seen(now);
         w.to = back.to();

@@ -133,7 +133,7 @@ subprogram! {
         let marks = before | w.packet.marks(true);
         ct.set_seen(now);
         ct.set_marks(marks);
-        w.told.request(ct.meter().into(), before, marks);
+        w.told.request(ct.meter(), before, marks);
         if (before ^ marks) & ESTABLISHED != 0 {
             // As with published ports: see `conntrack::follow`.
             w.ct = Ct {
@@ -144,7 +144,7 @@ subprogram! {
                 return_node: 0,
                 marks,
                 pad: 0,
-                meter: w.told.meter as u16,
+                meter: w.told.meter,
             };
             if !remember(t, w, index) {
                 return dropped(w, Counter::DropTableFull);
@@ -174,7 +174,7 @@ subprogram! {
 
     /// A new flow to a VIP. The server sees the address of the task that calls.
     fn balance(t, w, index: u32, endpoint: &Endpoint, vip: &Vip) -> bool {
-        w.told.meter = vip.meter;
+        w.told.meter = vip.meter as u16;
         let backend = pick(t, w, vip);
         if backend == 0 {
             if !w.packet.may_be_reset() {
@@ -207,8 +207,7 @@ subprogram! {
             pad: 0,
             meter: vip.meter as u16,
         };
-        w.told.opens();
-        w.told.request(vip.meter, w.ct.marks, w.ct.marks);
+        w.told.opens_here();
         if !remember(t, w, index) {
             return dropped(w, Counter::DropTableFull);
         }

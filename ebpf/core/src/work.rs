@@ -44,56 +44,87 @@ pub struct Work {
 
 /// What there is to tell of a packet beside its verdict, for those who watch. Decisions note it, hooks tell it at the
 /// end, if at all.
-#[repr(C)]
+///
+/// In one word: it is cleared for every packet.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// [`EVENT_OPENED`]: its flow was not known; [`EVENT_CLOSED`]: it ends its connection; else 0.
-    pub event: u32,
-    /// The published port or VIP that it is of, by number; 0: not known.
-    pub meter: u32,
-    /// [`METER_IN`], [`METER_OUT`]: to be counted there; 0: not here.
-    pub metered: u32,
-    /// 1: it goes from the server to the client.
-    pub is_answer: u32,
     /// 1 and the index of the endpoint that sent it; else 0.
     pub sender: u32,
+    /// The published port or VIP that it is of, by number; 0: not known.
+    pub meter: u16,
+    /// [`EVENT_OPENED`]: its flow was not known; [`EVENT_CLOSED`]: it ends its connection; else 0.
+    pub event: u8,
+    /// [`METER_IN`], [`METER_OUT`]: to be counted there; 0: not here. And [`ANSWER`].
+    way: u8,
 }
 
+/// [`Told::way`]: it goes from the server to the client.
+const ANSWER: u8 = 4;
+const _: () =
+    assert!(size_of::<Told>() == size_of::<u64>() && ANSWER & (METER_IN | METER_OUT) == 0);
+
 impl Told {
-    /// A packet that changed the marks of its connection so.
+    /// Forgets all of it, by one store: of a value field by field the compiler makes a loop over bytes.
     #[inline(always)]
-    fn ends(&mut self, before: u8, after: u8) {
-        if !is_closed(before) && is_closed(after) {
-            self.event = EVENT_CLOSED as u32;
+    pub fn clear(&mut self) {
+        // SAFETY: as large as that word and aligned like it; all zero is a value.
+        unsafe { (&raw mut *self).cast::<u64>().write(0) }
+    }
+
+    /// [`METER_IN`], [`METER_OUT`]: to be counted there; 0: not here.
+    #[inline(always)]
+    pub const fn metered(&self) -> u8 {
+        self.way & !ANSWER
+    }
+
+    /// It goes from the server to the client.
+    #[inline(always)]
+    pub const fn is_answer(&self) -> bool {
+        self.way & ANSWER != 0
+    }
+
+    /// A packet that changed the marks of its connection so. Most change none.
+    #[inline(always)]
+    pub(crate) fn ends(&mut self, before: u8, after: u8) {
+        if before != after && !is_closed(before) && is_closed(after) {
+            self.event = EVENT_CLOSED;
         }
     }
 
     /// The first packet of a flow.
     #[inline(always)]
     pub(crate) fn opens(&mut self) {
-        self.event = EVENT_OPENED as u32;
+        self.event = EVENT_OPENED;
+    }
+
+    /// The first packet of a flow that is counted here.
+    #[inline(always)]
+    pub(crate) fn opens_here(&mut self) {
+        self.opens();
+        self.way = METER_IN;
     }
 
     /// A packet from the client of the published port or VIP `meter`.
     #[inline(always)]
-    pub(crate) fn request(&mut self, meter: u32, before: u8, after: u8) {
+    pub(crate) fn request(&mut self, meter: u16, before: u8, after: u8) {
         self.meter = meter;
-        self.metered = METER_IN;
+        self.way = METER_IN;
         self.ends(before, after);
     }
 
     /// A packet to the client of the published port or VIP `meter`.
     #[inline(always)]
-    pub(crate) fn answer(&mut self, meter: u32, before: u8, after: u8) {
+    pub(crate) fn answer(&mut self, meter: u16, before: u8, after: u8) {
         self.meter = meter;
-        self.metered = METER_OUT;
-        self.passes(true, before, after);
+        self.way = METER_OUT | ANSWER;
+        self.ends(before, after);
     }
 
-    /// A packet that is counted elsewhere.
+    /// A packet to the client that is counted elsewhere.
     #[inline(always)]
-    pub(crate) fn passes(&mut self, is_answer: bool, before: u8, after: u8) {
-        self.is_answer = is_answer as u32;
+    pub(crate) fn answer_elsewhere(&mut self, before: u8, after: u8) {
+        self.way = ANSWER;
         self.ends(before, after);
     }
 }

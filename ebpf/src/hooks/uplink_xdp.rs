@@ -4,7 +4,7 @@
 use crate::{
     maps::{Maps, Scratch, scratch},
     parse::{XdpFrame, try_parse},
-    tell::{self, Seen},
+    tell,
     xdp::{OUTER_LEN, act, act_on_reply, outer_of},
 };
 use aya_ebpf::{
@@ -24,7 +24,6 @@ pub fn skein_uplink_x(ctx: XdpContext) -> u32 {
 fn decide(ctx: &XdpContext) -> Option<u32> {
     let maps = Maps::open_in_front(ctx.as_ptr())?;
     let scratch = scratch()?;
-    scratch.seen = Seen::at_xdp(ctx);
     try_parse(&XdpFrame::<0>(ctx), scratch)?;
     // No device with native XDP has sources that are to be translated: those are bridges.
     uplink(&maps, &mut scratch.work, ctx.ingress_ifindex() as u32, 0);
@@ -32,7 +31,9 @@ fn decide(ctx: &XdpContext) -> Option<u32> {
     let done = carry_out(&maps, ctx, scratch);
     let action = done.unwrap_or(XDP_PASS);
     // Also of what is for the hook behind: that finds the flow as it is left here.
-    tell::at_xdp(ctx, scratch, action, maps.counted());
+    if tell::is_wanted(scratch, action) {
+        tell::at_xdp(ctx, scratch, action, maps.counted());
+    }
     Some(action)
 }
 
