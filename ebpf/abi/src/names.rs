@@ -138,6 +138,6 @@ pub const PINNED_MAPS: &[&str] = &[
 /// The layout of the maps, counters included: programs and maps of different layouts never meet, as
 /// each has its own [`PINS`]. Raise both when a pinned map changes its size or the type or meaning of
 /// its contents, a counter too.
-pub const LAYOUT: u32 = 9;
+pub const LAYOUT: u32 = 10;
 /// Where maps and links are pinned, below the BPF filesystem's root.
-pub const PINS: &str = "skein/v9";
+pub const PINS: &str = "skein/v10";
