@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 use std::{path::Path, process::Command};
 
 /// (the program or file that shows that it is there, Debian's package)
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("/usr/bin/cmake", "cmake"),
     ("/usr/bin/cc", "gcc"),
     ("/usr/sbin/dockerd", "docker.io"),
@@ -22,6 +22,7 @@ const PACKAGES: [(&str, &str); 16] = [
     ("/usr/sbin/haproxy", "haproxy"),
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/bpftool", "bpftool"),
+    ("/usr/bin/musl-gcc", "musl-tools"),
 ];
 
 const EBPF_PACKAGES: [(&str, &str); 7] = [
