@@ -62,6 +62,45 @@ pub fn metric(node: &Host, line: &str) -> anyhow::Result<u64> {
     Ok(value.parse()?)
 }
 
+/// A program behind a pinned link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// Where the link is pinned.
+    pub link: String,
+    /// The kernel's number of the program: another one each time that it is loaded.
+    pub id: u64,
+    /// The kernel's digest of its instructions.
+    pub tag: String,
+}
+
+/// What is behind each link of a node's devices, in the order of their names.
+///
+/// # Errors
+/// bpftool does not say.
+pub fn programs(node: &Host) -> anyhow::Result<Vec<Linked>> {
+    let links = format!("/sys/fs/bpf/{PINS}/links");
+    let shown = node.shell(&format!(
+        "for link in {links}/skein_*-*; do echo $link $(bpftool -j link show pinned $link); done"
+    ))?;
+    let all: Value = serde_json::from_str(&node.run("bpftool -j prog show")?)?;
+    let all = all.as_array().context("bpftool lists no programs")?;
+    let linked = |line: &str| {
+        let (link, shown) = line.split_once(' ')?;
+        let shown: Value = serde_json::from_str(shown).ok()?;
+        let id = shown["prog_id"].as_u64()?;
+        let program = all.iter().find(|program| program["id"] == id)?;
+        Some(Linked {
+            link: link.to_owned(),
+            id,
+            tag: program["tag"].as_str()?.to_owned(),
+        })
+    };
+    shown
+        .lines()
+        .map(|line| linked(line).with_context(|| format!("bpftool says {line}")))
+        .collect()
+}
+
 /// Makes all entries of flows live shorter than they do as shipped, by a divisor, until the dataplane compares its settings with the
 /// kernel's, once a minute.
 ///

@@ -7,11 +7,29 @@ pub mod cli;
 pub mod kernel;
 pub mod ledger;
 pub mod load;
+pub mod other_build;
 pub mod parity;
 pub mod plugin;
 pub mod sockets;
 
+use anyhow::Context as _;
 use xtask::cluster::{Attach, Cluster, Host, Shape};
+
+/// How often something is done again: `usual` times, or as often as `SKEIN_ROUNDS` says, for a longer look.
+///
+/// # Errors
+/// It says no number.
+pub fn rounds(usual: u32) -> anyhow::Result<u32> {
+    from_env("SKEIN_ROUNDS", usual)
+}
+
+/// A number that whoever runs the tests may say.
+pub(crate) fn from_env(name: &str, usual: u32) -> anyhow::Result<u32> {
+    match std::env::var(name) {
+        Ok(said) => said.parse().with_context(|| format!("{name} is {said:?}")),
+        Err(_) => Ok(usual),
+    }
+}
 
 /// Nodes outside of any swarm that are there for one test.
 ///

@@ -3,7 +3,10 @@
 //!
 //! Nothing is tried again: every request that gets no whole answer is counted, with its reason.
 
-use crate::sockets::{connect, read_answer, within};
+use crate::{
+    from_env,
+    sockets::{connect, read_answer, within},
+};
 use anyhow::{Context as _, ensure};
 use std::{
     collections::BTreeMap,
@@ -18,10 +21,11 @@ use std::{
 };
 use xtask::cluster::{Cluster, Host};
 
-/// Requests a second in total, if the machine can.
+/// Requests a second in total, if the machine can; `SKEIN_RATE` says another number.
 const RATE: u32 = 2_000;
-/// Threads that ask, each with a request under way at a time: to reach [`RATE`], one may take 32 ms.
-const WORKERS: u32 = 64;
+/// Threads that ask, each with a request under way at a time, for each thousand of requests a second: one may
+/// take 32 ms.
+const WORKERS_PER_THOUSAND: u32 = 32;
 /// How long a request may take, its connection included. A SYN that is lost is sent again after 1 s:
 /// such a request is answered, and counted as slow.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -160,6 +164,7 @@ pub fn under_load_through(
     let to: Vec<_> = to.collect();
     let shared = Shared {
         to,
+        rate: from_env("SKEIN_RATE", RATE)?.max(1),
         start: Instant::now(),
         stop: AtomicBool::new(false),
         change: Mutex::new(None),
@@ -195,6 +200,8 @@ impl Drop for StopOnDrop<'_> {
 
 struct Shared {
     to: Vec<SocketAddrV4>,
+    /// Requests a second in total.
+    rate: u32,
     start: Instant,
     stop: AtomicBool,
     /// When the change began.
@@ -213,20 +220,21 @@ impl Shared {
     fn run(&self) -> anyhow::Result<()> {
         std::thread::scope(|scope| {
             // They are in the namespace of the thread that begins them.
-            for number in 0..WORKERS {
-                scope.spawn(move || self.work(number));
+            let workers = (self.rate * WORKERS_PER_THOUSAND / 1_000).max(1);
+            for number in 0..workers {
+                scope.spawn(move || self.work(number, workers));
             }
         });
         Ok(())
     }
 
-    fn work(&self, number: u32) {
+    fn work(&self, number: u32, workers: u32) {
         let mode = match number % 2 {
             0 => Mode::OneRequest,
             _ => Mode::Kept,
         };
-        let interval = Duration::from_secs(1) * WORKERS / RATE;
-        let mut due = self.start + interval * number / WORKERS;
+        let interval = Duration::from_secs(1) * workers / self.rate;
+        let mut due = self.start + interval * number / workers;
         let mut kept: BTreeMap<SocketAddrV4, TcpStream> = BTreeMap::new();
         for to in self.to.iter().cycle().skip(number as usize).copied() {
             // What is late is made up for: it is the rate that is asked for, as far as the machine goes.

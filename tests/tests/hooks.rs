@@ -1,8 +1,12 @@
 //! The mesh by native XDP, the same as by tc; and the programs without the daemon that attached them.
 
 use anyhow::{Context as _, ensure};
-use skein_abi::{names::PINS, verdict::Counter};
-use skein_tests::{bulk, kernel, sockets, swarm};
+use skein_abi::verdict::Counter;
+use skein_tests::{
+    bulk,
+    kernel::{self, programs},
+    sockets, swarm,
+};
 use std::{
     net::{SocketAddrV4, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -155,15 +159,6 @@ fn a_device_that_somebody_removes_is_made_anew() -> anyhow::Result<()> {
         ensure!(*repairs == 1, "{repairs} repairs");
     }
     cluster.down()
-}
-
-/// What is behind each link of a node's programs, by the link's name.
-fn programs(node: &Host) -> anyhow::Result<Vec<String>> {
-    let links = format!("/sys/fs/bpf/{PINS}/links");
-    let shown = node.shell(&format!(
-        "for link in {links}/skein_*-*; do echo $link $(bpftool link show pinned $link); done"
-    ))?;
-    Ok(shown.lines().map(str::to_owned).collect())
 }
 
 fn flows_outlive_the_daemon(name: &str, attach: Attach) -> anyhow::Result<()> {

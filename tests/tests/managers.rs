@@ -1,7 +1,7 @@
 //! Managers that die, and come back with all they had.
 
 use anyhow::{Context as _, ensure};
-use skein_tests::{ledger::Ledger, swarm};
+use skein_tests::{ledger::Ledger, rounds, swarm};
 use std::{
     sync::OnceLock,
     time::{Duration, Instant},
@@ -23,14 +23,7 @@ fn others<'a>(cluster: &'a Cluster, name: &str) -> Vec<&'a Host> {
 }
 
 /// How often a manager is killed: enough to meet leaders and followers, at work and while they start.
-/// `SKEIN_ROUNDS` says another number, for a longer look.
-fn rounds() -> anyhow::Result<u32> {
-    const ROUNDS: u32 = 6;
-    match std::env::var("SKEIN_ROUNDS") {
-        Ok(rounds) => Ok(rounds.parse()?),
-        Err(_) => Ok(ROUNDS),
-    }
-}
+const ROUNDS: u32 = 6;
 
 /// Kills a manager in the middle of writes, and starts it. Returns how long nothing could be written.
 fn kill_and_start(
@@ -72,7 +65,7 @@ fn managers_killed_in_turn_forget_nothing() -> anyhow::Result<()> {
     let cluster = swarm("killed-managers", 3, 3)?;
     let mut ledger = Ledger::default();
     let mut gaps = Vec::new();
-    for round in 0..rounds()? {
+    for round in 0..rounds(ROUNDS)? {
         let first = cluster.host("n1")?;
         let victim = match round % 2 {
             0 => leader(first)?,

@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 use std::{path::Path, process::Command};
 
 /// (the program or file that shows that it is there, Debian's package)
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("/usr/bin/cmake", "cmake"),
     ("/usr/bin/cc", "gcc"),
     ("/usr/sbin/dockerd", "docker.io"),
@@ -23,6 +23,7 @@ const PACKAGES: [(&str, &str); 17] = [
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/bpftool", "bpftool"),
     ("/usr/bin/tcpdump", "tcpdump"),
+    ("/usr/bin/musl-gcc", "musl-tools"),
 ];
 
 const EBPF_PACKAGES: [(&str, &str); 7] = [

@@ -95,17 +95,19 @@ fn trim(draft: &mut Draft, scope: &Scope) {
         // What a job has done is counted by its tasks: those that failed are history.
         let counts =
             |task: &Task| service.spec.mode.is_job() && task.status.state == TaskState::Complete;
-        let policy = service.spec.task_template.restart_policy.as_ref();
-        // Restarts are counted in the history.
-        let limit = match policy.map_or(0, |policy| policy.max_attempts) {
-            0 => usize::try_from(limit).ok(),
-            attempts => usize::try_from(attempts.saturating_add(1)).ok(),
-        };
-        let Some(limit) = limit else { continue };
         for tasks in slot::places(draft, &service.id).into_values() {
-            let Some((_, older)) = tasks.split_last() else {
+            let Some((newest, older)) = tasks.split_last() else {
                 continue;
             };
+            // Restarts are counted in the history, by the policy that the newest task was made with.
+            let templates = [&service.spec.task_template, &newest.spec];
+            let policies = templates.map(|template| template.restart_policy.as_ref());
+            let attempts = policies.map(|policy| policy.map_or(0, |policy| policy.max_attempts));
+            let limit = match attempts.into_iter().max().unwrap_or(0) {
+                0 => usize::try_from(limit).ok(),
+                attempts => usize::try_from(attempts.saturating_add(1)).ok(),
+            };
+            let Some(limit) = limit else { continue };
             let needed = update::remembers(draft, &service, &tasks);
             let over = tasks.len().saturating_sub(limit);
             let dead = older

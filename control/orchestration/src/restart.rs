@@ -29,10 +29,10 @@ pub(crate) fn nanos(nanos: i64) -> Duration {
     Duration::from_nanos(nanos.try_into().unwrap_or(0))
 }
 
-/// Whether the policy lets the newest task of a place have a successor. `tasks` are all of the place.
+/// Whether the newest task of a place may have a successor, by the policy that it was made with: a change of
+/// the service is no restart, and is the updater's to carry out. `tasks` are all of the place.
 pub(crate) fn may_restart(service: &Service, tasks: &[Arc<Task>], ended: &Task) -> bool {
-    let policy = service.spec.task_template.restart_policy.clone();
-    let policy = policy.unwrap_or_default();
+    let policy = ended.spec.restart_policy.clone().unwrap_or_default();
     if service.spec.mode.is_job() && ended.status.state == TaskState::Complete {
         return false;
     }
@@ -53,7 +53,7 @@ pub(crate) fn may_restart(service: &Service, tasks: &[Arc<Task>], ended: &Task) 
     // The first task of the place is no restart. The reaper keeps as many as are counted here.
     let of_spec: Vec<_> = tasks
         .iter()
-        .filter(|task| task.spec_version == Some(service.spec_version))
+        .filter(|task| task.spec_version == ended.spec_version)
         .collect();
     let restarts = of_spec.windows(2).filter(|pair| {
         // A node that was lost or drained, and has its task again, has restarted nothing.

@@ -89,6 +89,12 @@ fn step(
         .filter_map(|(place, tasks)| Part::of(draft, service, place, &tasks))
         .collect();
     let config = config_of(service);
+    if service.spec.mode.is_global() && is_over(state) {
+        for part in &parts {
+            catch_up(draft, service, part, config.order, drain, known, wake, rng);
+        }
+        return;
+    }
     let delay = nanos(config.delay);
     let monitor = nanos(config.monitor.unwrap_or(crate::validate::MONITOR_DEFAULT));
     let underway = matches!(
@@ -149,6 +155,34 @@ fn step(
     }
     if underway && !unfinished {
         finish(draft, service, &parts, delay, monitor, wake);
+    }
+}
+
+/// Whether the service has been updated, and is no more.
+fn is_over(state: Option<UpdateState>) -> bool {
+    matches!(
+        state,
+        Some(UpdateState::Completed | UpdateState::RollbackCompleted)
+    )
+}
+
+/// Brings a node up to date that was paused during an update. As with Swarm that is no update: it is not
+/// shown, waits for no other node, and what fails is not blamed on the service.
+#[expect(clippy::too_many_arguments, reason = "what a pass has, and the place")]
+fn catch_up(
+    draft: &mut Draft,
+    service: &Service,
+    part: &Part,
+    order: UpdateOrder,
+    drain: &mut Drain,
+    known: &Known<'_>,
+    wake: &mut Wake,
+    rng: &mut impl Rng,
+) {
+    if part.waits() {
+        begin(draft, service, part, order, rng);
+    } else if part.may_shut(order, draft, drain, known, wake) {
+        shut(draft, &part.outdated);
     }
 }
 

@@ -93,6 +93,23 @@ pub fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, ApiError
     strict::from_value(value).map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
 }
 
+/// Brings a field that names one of several things into its one spelling: clients may write it in any case. What
+/// has another type is left to who takes the value apart.
+///
+/// # Errors
+/// 400: it is none of the names.
+pub fn spell(value: &mut Value, field: &str, names: &[&str]) -> Result<(), ApiError> {
+    let Some(given) = value.get(field).and_then(Value::as_str) else {
+        return Ok(());
+    };
+    let name = given.to_lowercase();
+    if !names.contains(&name.as_str()) {
+        return Err(ApiError::invalid(format!("invalid {field}: {given:?}")));
+    }
+    value[field] = name.into();
+    Ok(())
+}
+
 /// A response with a JSON body, which ends in a newline as Docker's do.
 pub fn respond(status: StatusCode, value: &Value) -> Response {
     let mut text = value.to_string();
@@ -135,6 +152,30 @@ mod tests {
                 "ID": "a", "Status": {"State": "ready"}, "Nets": [{"NetworkID": "n"}],
                 "Spec": {"Labels": {"X-Skein-mine": "kept"}},
             })
+        );
+    }
+
+    #[test]
+    fn names_are_spelled_in_one_way_or_refused() {
+        let spelled = |value: Value| {
+            let mut value = value;
+            spell(&mut value, "Availability", &["", "active"]).map(|()| value)
+        };
+        let ok = |value| spelled(value).unwrap();
+        assert_eq!(ok(json!({})), json!({}));
+        assert_eq!(
+            ok(json!({"Availability": "Active"})),
+            json!({"Availability": "active"})
+        );
+        assert_eq!(
+            ok(json!({"Availability": 5})),
+            json!({"Availability": 5}),
+            "of another type"
+        );
+        let error = spelled(json!({"Availability": "Gone"})).unwrap_err();
+        assert_eq!(
+            (error.status.as_u16(), &*error.message),
+            (400, "invalid Availability: \"Gone\"")
         );
     }
 

@@ -126,12 +126,11 @@ fn parse_spec(body: &[u8]) -> Result<NodeSpec, ApiError> {
         ("Role", &["worker", "manager"][..]),
         ("Availability", &["active", "pause", "drain"]),
     ] {
-        let text = value[field].as_str().unwrap_or_default().to_lowercase();
-        if !known.contains(&text.as_str()) {
-            let given = value[field].as_str().unwrap_or_default();
-            return Err(ApiError::invalid(format!("invalid {field}: {given:?}")));
+        // What is missing is none of them.
+        if !value[field].is_string() {
+            value[field] = "".into();
         }
-        value[field] = text.into();
+        json::spell(&mut value, field, known)?;
     }
     json::typed(value)
 }

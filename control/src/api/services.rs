@@ -184,22 +184,35 @@ fn updated(
     headers: &HeaderMap,
 ) -> Result<Service, ApiError> {
     validate::check_service_update(&current.spec, &spec)?;
-    let kept = match params.text("registryAuthFrom") {
-        "" | "spec" => &current.registry_auth,
+    let from = params.text("registryAuthFrom");
+    let registry_auth = next_registry_auth(current, headers, from)?;
+    let service = revision::updated(state, current, spec, clock::now());
+    Ok(Service {
+        registry_auth,
+        ..service
+    })
+}
+
+/// The credentials of an updated service: those that the update brings, else those `from` where it says.
+fn next_registry_auth(
+    current: &Service,
+    headers: &HeaderMap,
+    from: &str,
+) -> Result<String, ApiError> {
+    if let Some(given) = registry_auth(headers) {
+        return Ok(given);
+    }
+    match from {
+        "" | "spec" => Ok(current.registry_auth.clone()),
         // Without a type in the reference.
         "previous-spec" if current.previous_spec.is_none() => {
-            return Err(ApiError::internal("service does not have a previous spec"));
+            Err(ApiError::internal("service does not have a previous spec"))
         }
-        "previous-spec" => &current.previous_registry_auth,
-        other => {
-            return Err(ApiError::invalid(format!(
-                "invalid registryAuthFrom '{other}'"
-            )));
-        }
-    };
-    let mut service = revision::updated(state, current, spec, clock::now());
-    service.registry_auth = registry_auth(headers).unwrap_or_else(|| kept.clone());
-    Ok(service)
+        "previous-spec" => Ok(current.previous_registry_auth.clone()),
+        other => Err(ApiError::invalid(format!(
+            "invalid registryAuthFrom '{other}'"
+        ))),
+    }
 }
 
 fn rolled_back(state: &Model, current: &Service) -> Result<Service, ApiError> {
@@ -232,6 +245,27 @@ pub async fn remove(
 mod tests {
     use super::*;
     use skein_model::VirtualIp;
+
+    #[test]
+    fn credentials_that_are_given_are_kept_from_nowhere() {
+        let before = Service {
+            registry_auth: "own".into(),
+            ..Service::default()
+        };
+        let mut headers = HeaderMap::new();
+        let from = |headers: &HeaderMap, from| {
+            let next = next_registry_auth(&before, headers, from);
+            next.map_err(|error| (error.status.as_u16(), error.message))
+        };
+        assert_eq!(from(&headers, "").unwrap(), "own");
+        assert_eq!(from(&headers, "spec").unwrap(), "own");
+        let none = "service does not have a previous spec";
+        let refused = from(&headers, "previous-spec").unwrap_err();
+        assert_eq!((refused.0, &*refused.1), (500, none));
+        assert_eq!(from(&headers, "x").unwrap_err().0, 400);
+        headers.insert("x-registry-auth", "given".parse().unwrap());
+        assert_eq!(from(&headers, "previous-spec").unwrap(), "given");
+    }
 
     #[test]
     fn an_endpoint_without_anything_is_empty() {

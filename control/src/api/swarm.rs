@@ -12,14 +12,25 @@ use serde_json::{Value, json};
 use skein_model::{Action, Cluster, ClusterSpec, Object};
 use std::sync::Arc;
 
+/// What a node is asked for at its beginning; without an availability it is active.
+fn request<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let mut value = json::parse(body)?;
+    json::spell(
+        &mut value,
+        "Availability",
+        &["", "active", "pause", "drain"],
+    )?;
+    json::typed(value)
+}
+
 pub async fn init(State(local): State<Local>, body: Body) -> Result<Response, ApiError> {
-    let request: InitRequest = json::parse_as(&body::read(body).await?)?;
+    let request: InitRequest = request(&body::read(body).await?)?;
     let id = local.member.init(request).await?;
     Ok(json::ok(&id.into()))
 }
 
 pub async fn join(State(local): State<Local>, body: Body) -> Result<StatusCode, ApiError> {
-    let request: JoinRequest = json::parse_as(&body::read(body).await?)?;
+    let request: JoinRequest = request(&body::read(body).await?)?;
     local.member.join(request).await?;
     Ok(StatusCode::OK)
 }
@@ -148,6 +159,19 @@ fn put_over(base: &mut Value, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bad_availability_is_named_as_docker_names_it() {
+        let error = request::<InitRequest>(br#"{"Availability":"Gone"}"#).unwrap_err();
+        assert_eq!(
+            (error.status.as_u16(), &*error.message),
+            (400, "invalid Availability: \"Gone\"")
+        );
+        for good in ["", "ACTIVE", "Drain"] {
+            let body = format!(r#"{{"Availability":"{good}"}}"#);
+            request::<JoinRequest>(body.as_bytes()).unwrap();
+        }
+    }
 
     #[test]
     fn what_an_update_leaves_out_is_zero() {

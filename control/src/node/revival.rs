@@ -33,7 +33,7 @@ impl Node {
         let Some(runtime) = runtime else {
             return Err(NodeError::not_manager(&before));
         };
-        founding::check_name(&request)?;
+        founding::check(&request)?;
         let (kept, identity) = (runtime.kept.clone(), runtime.credentials.identity());
         let addresses = revived_addresses(&request, &kept).await?;
         let advertise = addresses.advertise.unwrap_or(addresses.listen);
@@ -136,6 +136,8 @@ async fn lead(runtime: &Runtime, request: &InitRequest) -> Result<(), NodeError>
     let mut spec = merge_spec_over(&cluster.spec, &request.spec)
         .map_err(|error| NodeError::invalid(format!("invalid swarm spec: {error}")))?;
     spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
+    identity::normalize_external_cas(&mut spec.ca_config)
+        .map_err(|error| NodeError::invalid(error.to_string()))?;
     identity::apply_spec(
         &mut cluster,
         spec,

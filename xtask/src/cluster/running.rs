@@ -7,13 +7,15 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     os::unix::{net::UnixStream, process::CommandExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 /// From a daemon's start to its socket: engines on a loaded machine take their time.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The option that is a program of the dataplane, in place of the one that was built.
+const PROGRAM: &str = "program";
 /// From a daemon's kill to its end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -44,6 +46,14 @@ impl Host {
         self.set_option("forwarding", forwarding.name())
     }
 
+    /// Chooses another build of the dataplane, from its next start on.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn set_dataplane(&self, program: &Path) -> anyhow::Result<()> {
+        self.set_option(PROGRAM, &program.to_string_lossy())
+    }
+
     /// Starts daemons in the order given, those that do not run, and waits until each is ready.
     ///
     /// # Errors
@@ -70,7 +80,13 @@ impl Host {
         let mut command = self.command("sh");
         command.args(["-c", "echo $$ > $0; exec \"$@\""]);
         command.arg(pid_file(daemon));
-        command.args(daemon.command(&self.binaries, &containers));
+        let mut line = daemon.command(&self.binaries, &containers);
+        if daemon == Daemon::Dataplane
+            && let Ok(chosen) = fs::read_to_string(self.option_path(PROGRAM))
+        {
+            line[0] = chosen;
+        }
+        command.args(line);
         if daemon == Daemon::Dataplane {
             for (option, default) in [
                 ("attach", Attach::default().name()),
@@ -147,10 +163,22 @@ impl Host {
     /// # Errors
     /// The host is gone.
     pub fn kill(&self, daemons: &[Daemon]) -> anyhow::Result<()> {
+        self.end(daemons, "KILL")
+    }
+
+    /// Stops daemons as a service manager does, and waits for their ends.
+    ///
+    /// # Errors
+    /// One does not end in time, or the host is gone.
+    pub fn stop(&self, daemons: &[Daemon]) -> anyhow::Result<()> {
+        self.end(daemons, "TERM")
+    }
+
+    fn end(&self, daemons: &[Daemon], signal: &str) -> anyhow::Result<()> {
         for daemon in daemons.iter().filter(|daemon| self.is_running(**daemon)) {
             let pid = self.pid_of(*daemon).context("a daemon without a number")?;
-            self.run(&format!("kill -9 {pid}"))?;
-            wait_until("a killed daemon ends", KILL_TIMEOUT, || {
+            self.run(&format!("kill -{signal} {pid}"))?;
+            wait_until("a daemon ends", KILL_TIMEOUT, || {
                 ensure!(!self.is_running(*daemon), "{} still runs", daemon.name());
                 Ok(())
             })?;

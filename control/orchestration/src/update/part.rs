@@ -1,6 +1,6 @@
 //! How far an update is in each place of a service, as its tasks tell it.
 
-use super::status::is_rollback;
+use super::status::was_rolled_back;
 use crate::{
     Wake, dirty,
     drain::{Drain, Known},
@@ -57,7 +57,7 @@ impl Part {
             let ended_for_good = is_dirty(newest)
                 && newest.desired_state == TaskState::Shutdown
                 && !restart::may_restart(service, tasks, newest);
-            if !ended_for_good || is_rollback(service) {
+            if !ended_for_good || was_rolled_back(service) {
                 return None;
             }
         }

@@ -10,7 +10,14 @@ use std::{sync::Arc, time::Duration};
 /// How long an update watches its last tasks at least beyond its own delay.
 const MONITOR_BEYOND_DELAY: Duration = Duration::from_secs(1);
 
-/// Whether what is under way, or was last, is a rollback.
+/// Whether what the service is came from a rollback, be it over or not.
+pub(super) fn was_rolled_back(service: &Service) -> bool {
+    let status = service.update_status.as_ref();
+    let is_over = status.is_some_and(|status| status.state == UpdateState::RollbackCompleted);
+    is_over || is_rollback(service)
+}
+
+/// Whether a rollback is under way, or has stopped.
 pub(super) fn is_rollback(service: &Service) -> bool {
     let status = service.update_status.as_ref();
     status.is_some_and(|status| {

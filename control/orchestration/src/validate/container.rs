@@ -2,7 +2,7 @@
 
 use super::{SpecError, is_image_reference};
 use skein_model::{ContainerSpec, Healthcheck, MountKind, ResourceRequirements, RestartPolicy};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// The least CPU share that can be asked for, in billionths of a CPU.
 const CPU_MIN: i64 = 1_000_000;
@@ -26,6 +26,19 @@ pub(super) fn check(spec: &ContainerSpec) -> Result<(), SpecError> {
     check_mounts(spec)?;
     if let Some(check) = &spec.healthcheck {
         check_health(check)?;
+    }
+    check_dns(spec)
+}
+
+/// Swarm stores zeroes in place of what is no address, and its tasks resolve nothing.
+fn check_dns(spec: &ContainerSpec) -> Result<(), SpecError> {
+    let servers = spec.dns_config.iter().flat_map(|dns| &dns.nameservers);
+    for server in servers {
+        if server.parse::<IpAddr>().is_err() {
+            return Err(SpecError::invalid(format!(
+                "ContainerSpec: nameserver {server:?} in DNSConfig is not an IP address"
+            )));
+        }
     }
     Ok(())
 }

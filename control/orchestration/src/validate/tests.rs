@@ -102,6 +102,13 @@ fn services_are_refused_in_the_references_words() {
         "ContainerSpec: Timeout in HealthConfig cannot be less than 1ms"
     );
     assert_eq!(
+        invalid(|s| {
+            let dns = &mut s.task_template.container_spec.dns_config;
+            dns.get_or_insert_default().nameservers = vec!["fd00::1".into(), "resolver".into()];
+        }),
+        "ContainerSpec: nameserver \"resolver\" in DNSConfig is not an IP address"
+    );
+    assert_eq!(
         invalid(|s| s.task_template.restart_policy = Some(RestartPolicy {
             window: Some(-1),
             ..RestartPolicy::default()

@@ -1,7 +1,7 @@
 //! Updates with nodes that take their time: never is more of a service touched than may be.
 
 use super::*;
-use crate::drain;
+use crate::{drain, revision};
 use proptest::prelude::*;
 use skein_model::{EndpointSpec, PortConfig, PortProtocol, PublishMode};
 use std::collections::BTreeMap;
@@ -312,11 +312,77 @@ fn an_update_leaves_the_tasks_of_paused_nodes_and_ends_without_them() {
             world.summary()
         );
         assert_eq!(world.update_state("web"), Some(UpdateState::Completed));
+        // What it does when it is back is no update, and none that fails.
+        let status = |world: &World| {
+            let service = world.fixture.state.service("web").unwrap();
+            service.update_status.clone()
+        };
+        let before = status(&world);
         availability(&mut world, Availability::Active);
+        world.decide();
+        assert_eq!(status(&world), before);
+        let live = world.live("web").into_iter();
+        let news = live.filter(|task| task.node_id == "b" && image_of(task) == "demo:2");
+        let news: Vec<_> = news.map(|task| task.id).collect();
+        assert_eq!(news.len(), 1, "{:#?}", world.summary());
+        world.fixture.report(&news[0], TaskState::Failed);
         world.run_for(60.0);
         assert_eq!(world.images("web"), ["demo:2", "demo:2"]);
-        assert_eq!(world.update_state("web"), Some(UpdateState::Completed));
+        assert_eq!(status(&world), before);
     }
+}
+
+/// A slot that has failed as often as it may stays as it is, whatever its service is called or scaled to; an
+/// update that changes its task replaces it when it is its turn, and a rollback does not.
+#[test]
+fn slots_that_have_failed_for_good_are_the_updaters_alone() {
+    let mut world = World::new(&["a"]);
+    world.fixture.service("web", |service| {
+        service.spec.mode = ServiceMode::Replicated { replicas: 3 };
+        service.spec.task_template.restart_policy = restart(|policy| {
+            policy.max_attempts = 1;
+            policy.delay = Some(0);
+        });
+    });
+    let fail_all = |world: &mut World| {
+        for _ in 0..3 {
+            world.settle();
+            for task in world.live("web") {
+                world.fixture.report(&task.id, TaskState::Failed);
+            }
+        }
+        world.run_for(10.0);
+        assert!(world.live("web").is_empty(), "{:#?}", world.summary());
+    };
+    fail_all(&mut world);
+
+    world.fixture.service("web", |service| {
+        service.spec.labels.insert("a".into(), "b".into());
+    });
+    world.run_for(10.0);
+    assert!(world.live("web").is_empty(), "{:#?}", world.summary());
+    world.fixture.replicas("web", 4);
+    world.run_for(10.0);
+    assert_eq!(world.slots("web"), [4]);
+    world.update("demo:2", config(1));
+    world.decide();
+    let images = world.images("web");
+    let new = images.iter().filter(|image| *image == "demo:2").count();
+    assert_eq!(new, 1, "one at a time: {:#?}", world.summary());
+    world.run_for(60.0);
+    assert_eq!(world.images("web"), ["demo:2"; 4]);
+
+    fail_all(&mut world);
+    let state = &world.fixture.state;
+    let before = (**state.service("web").unwrap()).clone();
+    let back = revision::rolled_back(state, &before, world.fixture.now).unwrap();
+    world.fixture.put(back);
+    world.run_for(60.0);
+    assert!(world.live("web").is_empty(), "{:#?}", world.summary());
+}
+
+fn image_of(task: &Task) -> &str {
+    &task.spec.container_spec.image
 }
 
 #[test]
