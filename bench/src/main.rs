@@ -1,6 +1,6 @@
 //! Skein's benchmarks, started by `cargo xtask bench`.
 //!
-//! - [`control`], [`ingress`], and later others: one benchmark each, which returns a [`report::Report`].
+//! - [`control`], [`ingress`], [`dns`], and later others: one benchmark each, which returns a [`report::Report`].
 //! - [`rounds`]: contenders in turns. [`stats`]: what their values say.
 //! - [`report`], [`chart`]: how that is written.
 //! - [`api`], [`process`], [`machine`]: what is measured with.
@@ -10,6 +10,7 @@ mod agents;
 mod api;
 mod chart;
 mod control;
+mod dns;
 mod ingress;
 mod machine;
 mod process;
@@ -61,12 +62,20 @@ enum Bench {
         #[command(flatten)]
         common: Common,
     },
+    /// Names of a cluster, asked for by dnsperf, against dnsmasq and unbound with the same records.
+    Dns {
+        #[command(flatten)]
+        common: Common,
+    },
     /// Plays the agents of `control`, which starts it.
     #[command(hide = true)]
     Agents(agents::AgentsArgs),
     /// Plays the client of `ingress`, which starts it.
     #[command(hide = true)]
     Load(ingress::load::LoadArgs),
+    /// Plays the server of `dns`, which starts it.
+    #[command(hide = true)]
+    Names(dns::own::NamesArgs),
 }
 
 /// What all benchmarks take.
@@ -121,8 +130,16 @@ fn run(bench: Bench) -> anyhow::Result<()> {
             };
             finish(&ingress::run(&options)?, &common)
         }
+        Bench::Dns { common } => {
+            let options = dns::Options {
+                quick: common.quick,
+                seed: common.seed,
+            };
+            finish(&dns::run(&options)?, &common)
+        }
         Bench::Agents(args) => agents::run(&args),
         Bench::Load(args) => ingress::load::run(&args),
+        Bench::Names(args) => dns::own::run(&args),
     }
 }
 
