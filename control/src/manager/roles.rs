@@ -54,7 +54,13 @@ impl Group {
 
 /// Moves roles on. How long until there may be more to do.
 pub(super) fn tend(draft: &mut Draft, group: &Group) -> Option<Duration> {
-    let changing = draft.nodes().filter(|node| node.role != node.spec.role);
+    let cluster = draft.cluster();
+    let has_seat = |id: &str| cluster.is_some_and(|cluster| cluster.managers.contains_key(id));
+    let changing = draft.nodes().filter(|node| {
+        let is_worker = (node.role, node.spec.role) == (NodeRole::Worker, NodeRole::Worker);
+        // It may have asked for a seat just as it was demoted.
+        node.role != node.spec.role || (is_worker && has_seat(&node.id))
+    });
     let changing: Vec<_> = changing.cloned().collect();
     let mut again = None;
     for node in changing {
@@ -201,6 +207,15 @@ mod tests {
         // It is gone, and now the others are needed.
         assert!(tend(&mut draft, &group(&[2, 3, 4], &[2, 3])).is_some());
         assert_eq!(members(&draft), 3);
+    }
+
+    #[test]
+    fn a_worker_that_has_a_seat_nevertheless_leaves_the_group() {
+        let mut draft = draft(&[1, 2], &[(2, NodeRole::Worker, NodeRole::Worker)]);
+        let both = group(&[1, 2], &[1, 2]);
+        assert!(tend(&mut draft, &both).is_some());
+        assert!(!draft.cluster().unwrap().managers.contains_key("n2"));
+        assert_eq!(tend(&mut draft, &group(&[1], &[1])), None);
     }
 
     #[test]
