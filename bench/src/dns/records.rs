@@ -127,6 +127,7 @@ pub fn hosts() -> String {
 pub fn local_data() -> String {
     let mut data = String::new();
     let mut add = |record: String| {
+        // As above.
         let _ = writeln!(data, "  local-data: \"{record}\"");
     };
     for (name, address) in addresses() {

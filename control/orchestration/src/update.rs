@@ -23,7 +23,7 @@ use skein_model::{
     Draft, Service, ServiceMode, State, TaskState, UpdateConfig, UpdateOrder, UpdateState,
     UpdateStatus,
 };
-use status::{fail, finish, is_rollback, set_status, verdict};
+use status::{fail, finish, is_over, is_rollback, set_status, verdict};
 use std::sync::Arc;
 
 pub(crate) fn run(
@@ -89,7 +89,7 @@ fn step(
         .filter_map(|(place, tasks)| Part::of(draft, service, place, &tasks))
         .collect();
     let config = config_of(service);
-    if service.spec.mode.is_global() && is_over(state) {
+    if service.spec.mode.is_global() && state.is_some_and(is_over) {
         for part in &parts {
             catch_up(draft, service, part, config.order, drain, known, wake, rng);
         }
@@ -156,14 +156,6 @@ fn step(
     if underway && !unfinished {
         finish(draft, service, &parts, delay, monitor, wake);
     }
-}
-
-/// Whether the service has been updated, and is no more.
-fn is_over(state: Option<UpdateState>) -> bool {
-    matches!(
-        state,
-        Some(UpdateState::Completed | UpdateState::RollbackCompleted)
-    )
 }
 
 /// Brings a node up to date that was paused during an update. As with Swarm that is no update: it is not

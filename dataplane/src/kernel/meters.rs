@@ -8,6 +8,7 @@ use super::{
     indices::Indices,
     monotonic,
     plan::{Plan, service_of},
+    pod,
     programs::{Programs, map_pin, open_map},
 };
 use anyhow::Context as _;
@@ -256,16 +257,8 @@ fn sum<'a>(meters: impl Iterator<Item = &'a Meter>) -> Meter {
 
 /// The number that an entry of conntrack counts as an open flow of; 0: of none.
 fn flow_of(key: &[u8], value: &[u8], now: u64) -> u32 {
-    if (key.len(), value.len()) != (size_of::<CtKey>(), size_of::<Ct>()) {
+    let (Some(key), Some(ct)) = (pod::read::<CtKey>(key), pod::read::<Ct>(value)) else {
         return 0;
-    }
-    // SAFETY: both have the sizes of the types, of which every pattern of bits that the programs write is a value;
-    // nothing is asked of how they are aligned.
-    let (key, ct) = unsafe {
-        (
-            key.as_ptr().cast::<CtKey>().read_unaligned(),
-            value.as_ptr().cast::<Ct>().read_unaligned(),
-        )
     };
     let timeouts = Timeouts::default();
     let is_open = !is_closed(ct.marks)
@@ -276,17 +269,11 @@ fn flow_of(key: &[u8], value: &[u8], now: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::plan::Leads;
+    use crate::kernel::{plan::Leads, pod::bytes};
     use skein_abi::{
         TCP,
         flow::{ESTABLISHED, RESET, Tuple},
     };
-
-    fn bytes<T: Copy>(value: &T) -> Vec<u8> {
-        let at = std::ptr::from_ref(value).cast::<u8>();
-        // SAFETY: plain data without padding that is not written.
-        unsafe { std::slice::from_raw_parts(at, size_of::<T>()) }.to_vec()
-    }
 
     #[test]
     fn only_what_is_open_is_active() {

@@ -13,6 +13,7 @@
 //! - [`tunnel`]: by which encrypted overlays go; `generic`: the kernel's interfaces that are asked by name.
 //! - `probe`: nodes that do not answer.
 //! - [`l2`]: nodes that packets are forwarded to in frames of their own.
+//! - [`pod`]: values of maps and records as bytes.
 //! - `actor`: owns all of it, and does one thing at a time.
 
 mod actor;
@@ -30,6 +31,7 @@ mod meters;
 mod netdev;
 mod node_tables;
 mod plan;
+pub mod pod;
 mod probe;
 mod programs;
 mod requirements;

@@ -1,6 +1,6 @@
 //! How far an update is in each place of a service, as its tasks tell it.
 
-use super::status::was_rolled_back;
+use super::status::{is_over, was_rolled_back};
 use crate::{
     Wake, dirty,
     drain::{Drain, Known},
@@ -8,7 +8,7 @@ use crate::{
     scheduler::{engine_ports, waits_for_host_port},
     slot::{self, Place, Tasks},
 };
-use skein_model::{Draft, Service, State, Task, TaskState, Timestamp, UpdateOrder, UpdateState};
+use skein_model::{Draft, Service, State, Task, TaskState, Timestamp, UpdateOrder};
 use std::{sync::Arc, time::Duration};
 
 /// A place that has an outdated task, or more than one that is wanted.
@@ -146,12 +146,8 @@ impl Part {
 /// The tasks by which an update that is under way knows how far it is in a place, by ID: the last outdated one,
 /// and the first that took over from it, by which the update is judged.
 pub(crate) fn remembers<'a>(state: &State, service: &Service, tasks: &'a Tasks) -> Vec<&'a str> {
-    let under_way = service.update_status.as_ref().is_some_and(|status| {
-        !matches!(
-            status.state,
-            UpdateState::Completed | UpdateState::RollbackCompleted
-        )
-    });
+    let status = service.update_status.as_ref();
+    let under_way = status.is_some_and(|status| !is_over(status.state));
     if !under_way {
         return Vec::new();
     }

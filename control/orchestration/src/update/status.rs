@@ -10,6 +10,14 @@ use std::{sync::Arc, time::Duration};
 /// How long an update watches its last tasks at least beyond its own delay.
 const MONITOR_BEYOND_DELAY: Duration = Duration::from_secs(1);
 
+/// Whether an update, or a rollback, has come to its end.
+pub(super) fn is_over(state: UpdateState) -> bool {
+    matches!(
+        state,
+        UpdateState::Completed | UpdateState::RollbackCompleted
+    )
+}
+
 /// Whether what the service is came from a rollback, be it over or not.
 pub(super) fn was_rolled_back(service: &Service) -> bool {
     let status = service.update_status.as_ref();

@@ -5,12 +5,12 @@
 //! the buffers away with the process, too.
 
 use super::{
-    feed::{Clock, device, record_of},
+    feed::{Clock, device},
     filter::Filter,
     names::Names,
     watcher::Watcher,
 };
-use crate::kernel::{Shown, open_map};
+use crate::kernel::{Shown, open_map, pod};
 use anyhow::Context as _;
 use aya::{
     maps::{
@@ -114,6 +114,7 @@ impl Capture {
                 renewed = Instant::now();
                 if let Err(error) = self.renew() {
                     let status = Status::internal(format!("{error:#}"));
+                    // Who reads nothing now sees that it ends.
                     let _ = self.reader.try_send(Err(status));
                     break;
                 }
@@ -179,7 +180,7 @@ fn packet_of(
     names: &Names,
     filter: &Filter,
 ) -> Option<CapturedPacket> {
-    let mut record = record_of(bytes)?;
+    let mut record = pod::read::<Record>(bytes)?;
     let captured = record.frame.min(snap_length + u32::from(record.outer)) as usize;
     let frame = bytes.get(size_of::<Record>()..)?;
     let frame = frame.get(..captured.min(frame.len()))?;
@@ -209,9 +210,7 @@ mod tests {
             event: EVENT_PACKET,
             ..request()
         };
-        let at = std::ptr::from_ref(&record).cast::<u8>();
-        // SAFETY: plain data without padding.
-        let mut bytes = unsafe { std::slice::from_raw_parts(at, size_of::<Record>()) }.to_vec();
+        let mut bytes = pod::bytes(&record);
         bytes.extend(&frame[..copied]);
         bytes.extend(vec![0xee; fill]);
         bytes

@@ -1,7 +1,7 @@
 //! Reads what the programs tell of flows, keeps the last of it, and hands it on to whoever follows.
 
 use super::names::{Names, Seen};
-use crate::kernel::{Shown, monotonic, open_map};
+use crate::kernel::{Shown, monotonic, open_map, pod};
 use anyhow::Context as _;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use nix::net::if_::if_indextoname;
@@ -108,6 +108,7 @@ impl Feed {
         }
         match lost {
             Ok(lost) if lost != FlowsLost::default() => {
+                // Nor then.
                 let _ = self.sender.send(Told::Lost(lost));
             }
             Ok(_) => {}
@@ -131,7 +132,7 @@ impl Reader {
         let clock = Clock::now();
         let mut seen = Vec::new();
         while let Some(item) = self.ring.next() {
-            let Some(record) = record_of(&item) else {
+            let Some(record) = pod::read::<Record>(&item) else {
                 continue;
             };
             let names = self
@@ -162,13 +163,6 @@ impl Reader {
             slow: 0,
         })
     }
-}
-
-/// A record as the programs have written it; `None`: it is none.
-pub fn record_of(bytes: &[u8]) -> Option<Record> {
-    let bytes = bytes.get(..size_of::<Record>())?;
-    // SAFETY: as many bytes as the record has, of which any are a value; they may be anywhere.
-    Some(unsafe { bytes.as_ptr().cast::<Record>().read_unaligned() })
 }
 
 /// The name of a device; "" if it is gone.
@@ -214,20 +208,6 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inspect::sight::names::tests::request;
-
-    #[test]
-    fn a_record_is_read_wherever_it_stands() {
-        let record = request();
-        let at = std::ptr::from_ref(&record).cast::<u8>();
-        // SAFETY: plain data without padding.
-        let bytes = unsafe { std::slice::from_raw_parts(at, size_of::<Record>()) };
-        let mut moved = vec![0; 3];
-        moved.extend(bytes);
-        moved.extend([9; 5]);
-        assert_eq!(record_of(&moved[3..]), Some(record));
-        assert_eq!(record_of(&bytes[1..]), None, "cut short");
-    }
 
     #[test]
     fn times_are_those_of_people() {
