@@ -81,8 +81,9 @@ fn node_kill_no_dead_backend_after_1s_35548() -> anyhow::Result<()> {
         })?;
         println!("{what}: {outcome}");
         ensure!(outcome.answered > 1_000, "too little of a load: {outcome}");
+        // Requests that wait for packets sent again may all be answered by others in time.
         ensure!(
-            !outcome.failures.is_empty(),
+            outcome.slow > 0 || !outcome.failures.is_empty(),
             "{what}: nobody noticed, so nothing was shown"
         );
         let late = late(&outcome);

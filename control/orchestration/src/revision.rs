@@ -22,6 +22,8 @@ pub fn updated(state: &State, current: &Service, spec: ServiceSpec, now: Timesta
         spec,
         spec_version: next_version(state),
         update_status: None,
+        // Of the spec before.
+        allocation_error: String::new(),
         previous_registry_auth: current.registry_auth.clone(),
         job_status: next_run(&current.spec, current.job_status.as_ref(), now),
         ..current.clone()
@@ -36,6 +38,7 @@ pub fn rolled_back(state: &State, current: &Service, now: Timestamp) -> Option<S
         job_status: next_run(&previous, current.job_status.as_ref(), now),
         spec: previous,
         spec_version: next_version(state),
+        allocation_error: String::new(),
         registry_auth: current.previous_registry_auth.clone(),
         previous_registry_auth: current.registry_auth.clone(),
         // Jobs begin anew, and are not rolled out.
@@ -83,10 +86,16 @@ mod tests {
         let first = created(&state, "a".into(), spec("one"), now);
         assert_eq!((first.spec_version.index, &first.job_status), (1, &None));
         state.skip_to(5);
-        let second = updated(&state, &first, spec("two"), now);
+        let mut second = updated(&state, &first, spec("two"), now);
         assert_eq!(second.previous_spec, Some(first.spec.clone()));
         state.skip_to(9);
+        second.allocation_error = "full".into();
         let third = rolled_back(&state, &second, now).unwrap();
+        assert_eq!(third.allocation_error, "");
+        assert_eq!(
+            updated(&state, &second, spec("3"), now).allocation_error,
+            ""
+        );
         assert_eq!((&third.spec, third.spec_version.index), (&first.spec, 10));
         let status = third.update_status.unwrap();
         assert_eq!(status.state, UpdateState::RollbackStarted);

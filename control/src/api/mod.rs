@@ -52,7 +52,8 @@ use cluster::Cluster;
 use error::ApiError;
 use proxy::Engine;
 use skein_model as model;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
 
 /// What handlers on this node work with.
 #[derive(Clone)]
@@ -61,6 +62,9 @@ struct Local {
     engine: Engine,
     cluster: Cluster,
 }
+
+/// How long the allocator may take, which decides within milliseconds unless the leader changes.
+const ALLOCATION_WAIT: Duration = Duration::from_secs(5);
 
 /// What handlers on the leader work with.
 #[derive(Clone)]
@@ -87,6 +91,17 @@ impl Leader {
         let store = &self.store;
         let propose = |actions| store.propose(actions);
         raft::change(|| store.linearizable(), clock::now, propose, make).await
+    }
+
+    /// The state in which the allocator has decided on what was just stored, as `decided` tells; none
+    /// where it takes longer than [`ALLOCATION_WAIT`].
+    ///
+    /// It decides right after a change, but not with it, so who reads what they have just made would
+    /// find it without its addresses now and then.
+    async fn decided(&self, decided: impl FnMut(&model::State) -> bool) -> Option<model::State> {
+        let mut states = self.store.watch();
+        let state = timeout(ALLOCATION_WAIT, states.wait_for(decided)).await;
+        state.ok()?.ok().map(|state| state.clone())
     }
 
     /// Makes one change of the store, for those who have words of their own for what it refuses.

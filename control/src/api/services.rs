@@ -139,6 +139,7 @@ pub async fn create(
     let mut service = revision::created(&state, id.clone(), spec, clock::now());
     service.registry_auth = registry_auth(&headers).unwrap_or_default();
     leader.write(Action::Create(Object::from(service))).await?;
+    allocated(&leader, &id).await;
     let answer = json!({"ID": id, "Warnings": null});
     Ok(json::respond(StatusCode::CREATED, &answer))
 }
@@ -172,8 +173,22 @@ pub async fn update(
         }
     };
     service.meta.version = version;
+    let id = service.id.clone();
     leader.write(Action::Update(Object::from(service))).await?;
+    allocated(&leader, &id).await;
     Ok(json::ok(&json!({"Warnings": null})))
+}
+
+/// Waits until a service has its VIPs and ports, or it is said why it has none.
+async fn allocated(leader: &Leader, id: &str) {
+    let decided = |state: &Model| {
+        state.service(id).is_none_or(|service| {
+            service.allocated_version == Some(service.spec_version)
+                || !service.allocation_error.is_empty()
+        })
+    };
+    // Where it takes longer, the service is there all the same, and gets them later.
+    let _ = leader.decided(decided).await;
 }
 
 fn updated(

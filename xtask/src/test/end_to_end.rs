@@ -5,6 +5,7 @@ use super::Time;
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use std::{
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
@@ -55,18 +56,58 @@ pub fn run(cargo: &str, wanted: &[String]) -> anyhow::Result<Vec<Time>> {
         println!("\nsuite {}", suite.name);
         for test in names(&suite, &folder)? {
             let began = Instant::now();
-            let status = command(&suite, &folder)
-                .args(["--exact", &test, "--test-threads=1"])
-                .status()
+            let (passed, why) = one(&suite, &test, &folder)
                 .with_context(|| format!("cannot run {}", suite.program.display()))?;
             times.push(Time {
                 name: format!("{}::{test}", suite.name),
                 took: began.elapsed(),
-                passed: status.success(),
+                passed,
+                why,
             });
         }
     }
     Ok(times)
+}
+
+/// Runs a test, showing what it says; whether it passed, and why not.
+fn one(suite: &Suite, test: &str, folder: &Path) -> anyhow::Result<(bool, Vec<String>)> {
+    let mut running = command(suite, folder)
+        .args(["--exact", test, "--test-threads=1"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let said = running.stdout.take().context("its output is piped")?;
+    let mut why = Why::default();
+    for line in BufReader::new(said).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        why.hear(&line);
+    }
+    Ok((running.wait()?.success(), why.lines))
+}
+
+/// The error that a test ended with, out of all that it said: from its first line to the stack's.
+#[derive(Default)]
+struct Why {
+    lines: Vec<String>,
+    is_over: bool,
+}
+
+impl Why {
+    /// Of an error: what does not fit is in the test's own output.
+    const LINES_MAX: usize = 40;
+    const WIDTH_MAX: usize = 400;
+
+    fn hear(&mut self, line: &str) {
+        let begins = line.starts_with("Error: ") || line.contains("' panicked at ");
+        let ends = line.starts_with("Stack backtrace") || line.starts_with("stack backtrace");
+        self.is_over |= ends && !self.lines.is_empty();
+        let goes_on = begins || !self.lines.is_empty();
+        if goes_on && !self.is_over && self.lines.len() < Self::LINES_MAX {
+            self.lines
+                .push(line.chars().take(Self::WIDTH_MAX).collect());
+        }
+    }
 }
 
 fn build(cargo: &str) -> anyhow::Result<Vec<Suite>> {
@@ -121,6 +162,26 @@ fn names(suite: &Suite, folder: &Path) -> anyhow::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_a_test_says_its_error_is_kept() {
+        let mut why = Why::default();
+        let said = [
+            "begin",
+            "Error: they differ:",
+            "",
+            "a is b",
+            "Stack backtrace:",
+            "  0: f",
+        ];
+        said.iter().for_each(|line| why.hear(line));
+        assert_eq!(why.lines, ["Error: they differ:", "", "a is b"]);
+        let mut why = Why::default();
+        why.hear("thread 't' panicked at src/lib.rs:1:2:");
+        (0..2 * Why::LINES_MAX).for_each(|_| why.hear(&"x".repeat(2 * Why::WIDTH_MAX)));
+        assert_eq!(why.lines.len(), Why::LINES_MAX);
+        assert_eq!(why.lines[1].len(), Why::WIDTH_MAX);
+    }
 
     #[test]
     fn suites_are_the_programs_of_test_files() {

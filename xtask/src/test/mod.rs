@@ -41,15 +41,17 @@ pub fn test(unit: bool, suites: &[String]) -> anyhow::Result<()> {
             name: "unit tests and simulated clusters, built".to_owned(),
             took: began.elapsed(),
             passed: true,
+            why: Vec::new(),
         });
     }
     times.extend(end_to_end::run(&cargo, suites)?);
     println!("\n{}", table(&times));
-    let failed: Vec<&str> = times
-        .iter()
-        .filter(|time| !time.passed)
-        .map(|time| time.name.as_str())
-        .collect();
+    let failed = || times.iter().filter(|time| !time.passed);
+    // Once more, at the end: what a long run said before is far up, or cut off.
+    for time in failed() {
+        println!("\n{}:\n    {}", time.name, time.why.join("\n    "));
+    }
+    let failed: Vec<&str> = failed().map(|time| time.name.as_str()).collect();
     if !failed.is_empty() {
         bail!("{} failed: {}", failed.len(), failed.join(", "));
     }
@@ -62,6 +64,8 @@ struct Time {
     name: String,
     took: Duration,
     passed: bool,
+    /// The error, of one that failed.
+    why: Vec<String>,
 }
 
 /// The slowest first.
@@ -90,6 +94,7 @@ mod tests {
             name: name.to_owned(),
             took: Duration::from_secs(seconds),
             passed,
+            why: Vec::new(),
         };
         let times = [time("a::quick", 2, true), time("b::slow", 70, false)];
         let expected =

@@ -11,14 +11,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use skein_model::{Action, Kind, Network, Object, Rejection, State as Model, new_id};
 use skein_orchestration::validate;
-use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use std::sync::Arc;
 
 const FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
-
-/// How long a create waits for the network's subnet. The allocator is in the same process, so more
-/// than one round of consensus means that there is trouble, and the network comes later.
-const ALLOCATION_WAIT: Duration = Duration::from_secs(5);
 
 /// What whoever asks for a network of the nodes is told that Swarm takes, and never uses.
 const IGNORED: &str = "options and subnets of this network are ignored: each node has its own. Make a \
@@ -138,13 +133,12 @@ pub(super) fn name_taken(name: &str) -> ApiError {
 
 /// Waits until the network has its subnet; why it gets none, if it does not.
 async fn allocation(leader: &Leader, id: &str) -> Option<String> {
-    let mut states = leader.store.watch();
-    let allocated = states.wait_for(|state| {
+    let decided = |state: &Model| {
         state.network(id).is_none_or(|network| {
             network.allocation.is_some() || !network.allocation_error.is_empty()
         })
-    });
-    let state = timeout(ALLOCATION_WAIT, allocated).await.ok()?.ok()?;
+    };
+    let state = leader.decided(decided).await?;
     let error = &state.network(id)?.allocation_error;
     (!error.is_empty()).then(|| error.clone())
 }
