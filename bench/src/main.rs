@@ -1,10 +1,10 @@
 //! Skein's benchmarks, started by `cargo xtask bench`.
 //!
-//! - [`control`], [`ingress`], [`dns`], and later others: one benchmark each, which returns a [`report::Report`].
+//! - [`control`], [`ingress`], [`packet`], [`dns`], and later others: one benchmark each, which returns a [`report::Report`].
 //! - [`rounds`]: contenders in turns. [`stats`]: what their values say.
 //! - [`report`], [`chart`]: how that is written.
 //! - [`api`], [`process`], [`machine`]: what is measured with.
-//! - [`agents`]: very many nodes in one process.
+//! - [`pair`]: two nodes with a hook and a forwarding. [`agents`]: very many nodes in one process.
 
 mod agents;
 mod api;
@@ -13,6 +13,8 @@ mod control;
 mod dns;
 mod ingress;
 mod machine;
+mod packet;
+mod pair;
 mod process;
 mod report;
 mod rounds;
@@ -64,6 +66,11 @@ enum Bench {
     },
     /// Names of a cluster, asked for by dnsperf, against dnsmasq and unbound with the same records.
     Dns {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// What a packet costs in each of the kernel's programs, beside a program that does nothing.
+    Packet {
         #[command(flatten)]
         common: Common,
     },
@@ -136,6 +143,13 @@ fn run(bench: Bench) -> anyhow::Result<()> {
                 seed: common.seed,
             };
             finish(&dns::run(&options)?, &common)
+        }
+        Bench::Packet { common } => {
+            let options = packet::Options {
+                quick: common.quick,
+                seed: common.seed,
+            };
+            finish(&packet::run(&options)?, &common)
         }
         Bench::Agents(args) => agents::run(&args),
         Bench::Load(args) => ingress::load::run(&args),

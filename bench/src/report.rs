@@ -26,6 +26,8 @@ pub enum Unit {
     Seconds,
     /// Thousandths of a second.
     Milliseconds,
+    /// Billionths of a second.
+    Nanoseconds,
     /// Millions of bytes.
     Megabytes,
     /// Seconds of one processor.
@@ -47,6 +49,7 @@ impl Unit {
         match self {
             Self::Seconds => " s",
             Self::Milliseconds => " ms",
+            Self::Nanoseconds => " ns",
             Self::Megabytes => " MB",
             Self::CpuSeconds => " CPU s",
             Self::Count | Self::Ratio => "",

@@ -12,8 +12,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -60,6 +64,9 @@ const API_MODE: u32 = 0o660;
 /// openraft tells every step at level info; what matters is told by the raft module.
 const DEFAULT_LOG: &str = "info,openraft=warn";
 
+/// How long an orderly end may take: less than service managers wait (systemd: 90 s) before they kill.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
 async fn run(flags: Flags) -> Result<()> {
     let shutdown = CancellationToken::new();
     let (mut term, mut int) = (
@@ -93,7 +100,13 @@ async fn run(flags: Flags) -> Result<()> {
     }
     tracing::info!("stopping");
     shutdown.cancel();
-    node.stop().await;
+    if timeout(STOP_DEADLINE, node.stop()).await.is_err() {
+        tracing::warn!(
+            "the node has not stopped within {} s, as a change of its membership is under way: it ends all the \
+             same, and goes on when it is started again",
+            STOP_DEADLINE.as_secs()
+        );
+    }
     let served = serving.await.context("the API failed")?;
     if let Err(error) = fs::remove_file(&flags.api) {
         tracing::debug!(%error, "the API's socket was gone already");

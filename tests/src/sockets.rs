@@ -2,19 +2,16 @@
 //! all open at once.
 
 use anyhow::{Context as _, ensure};
-use nix::sched::{CloneFlags, setns};
 use std::{
-    fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _},
-    path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Duration,
 };
 use xtask::{
     check::{requests::Answer, services::pid_of},
-    cluster::Host,
+    cluster::{Host, within_network},
     wait_until,
 };
 
@@ -82,8 +79,7 @@ pub fn within<T: Send>(
     host: &Host,
     work: impl FnOnce() -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
-    let path = PathBuf::from(format!("/proc/{}/ns/net", host.process()));
-    within_namespace(&path, work)
+    within_network(&host.network(), work)
 }
 
 /// The same in the namespace of a task of `service` on this node.
@@ -96,22 +92,7 @@ pub fn within_task<T: Send>(
     work: impl FnOnce() -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
     let path = host.outside(&format!("/proc/{}/ns/net", pid_of(host, service)?));
-    within_namespace(&path, work)
-}
-
-fn within_namespace<T: Send>(
-    path: &Path,
-    work: impl FnOnce() -> anyhow::Result<T> + Send,
-) -> anyhow::Result<T> {
-    let namespace = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).context("cannot enter a network")?;
-            work()
-        });
-        let done = thread.join();
-        done.map_err(|_| anyhow::anyhow!("a thread in another network panicked"))?
-    })
+    within_network(&path, work)
 }
 
 /// A socket that sends to `to`, and takes datagrams from there alone.

@@ -19,8 +19,9 @@ use std::{
 use xtask::{
     check::{
         names::resolve,
+        nodes::leader,
         requests::{ask, await_published},
-        services::{self, leader},
+        services,
         status::{SEEN_WITHIN, status},
     },
     cluster::{Daemon, Host},

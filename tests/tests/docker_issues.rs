@@ -60,6 +60,9 @@ fn udp_stream_follows_update_36878() -> anyhow::Result<()> {
 #[test]
 fn five_hundred_ports_of_one_service_53466() -> anyhow::Result<()> {
     const PORTS: std::ops::Range<u16> = 31_000..31_500;
+    /// With a task that is replaced, in a few seconds of which the ports are a small part. Of Swarm users tell that
+    /// it takes minutes.
+    const TOOK_MAX: Duration = Duration::from_secs(15);
     let cluster = swarm("many-ports", 2, 1)?;
     let first = cluster.host("n1")?;
     services::create(first, "web", 1, &["-p", "30100:8080"])?;
@@ -78,7 +81,9 @@ fn five_hundred_ports_of_one_service_53466() -> anyhow::Result<()> {
     services::settled(first, "web", 1)?;
     let last = PORTS.end - 1;
     await_published(&cluster, cluster.nodes(), last)?;
-    println!("{} ports took {:?}", PORTS.len(), begun.elapsed());
+    let took = begun.elapsed();
+    println!("{} ports took {took:?}", PORTS.len());
+    ensure!(took < TOOK_MAX, "{} ports took {took:?}", PORTS.len());
     let entries: Vec<_> = cluster.nodes().map(|node| node.address()).collect();
     sockets::within(cluster.client()?, || {
         for (port, entry) in PORTS.zip(entries.iter().cycle()) {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 use xtask::{
-    check::services::{self, leader},
+    check::{nodes::leader, services},
     cluster::{Cluster, Daemon, Host},
     wait_until,
 };

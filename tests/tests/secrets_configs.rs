@@ -68,6 +68,8 @@ fn scenario(cluster: &Cluster, cli: &str) -> anyhow::Result<()> {
         ensure!(written.is_err(), "a secret can be written");
         ensure!(files(node)? == 3, "{} has other files", node.name());
     }
+    let second = cluster.host("n2")?;
+    ensure_not_on_disk(second, FIRST)?;
     let format = "{{range .Spec.TaskTemplate.ContainerSpec.Secrets}}{{.SecretName}}:{{.File.Name}}:{{.File.UID}}:{{.File.Mode}} {{end}}";
     let read = docker(&["service", "inspect", "--format", format, "web"])?;
     ensure!(
@@ -84,7 +86,6 @@ fn scenario(cluster: &Cluster, cli: &str) -> anyhow::Result<()> {
     ensure!(said.contains(used), "{said}");
 
     // An update replaces it; the agent of the worker has just been started anew.
-    let second = cluster.host("n2")?;
     second.kill(&[Daemon::Control])?;
     second.start(&[Daemon::Control])?;
     let update = ["service", "update", "-d", "--secret-rm=one"];
@@ -96,6 +97,7 @@ fn scenario(cluster: &Cluster, cli: &str) -> anyhow::Result<()> {
         let gone = services::exec(node, "web", "cat /run/secrets/one");
         ensure!(gone.is_err(), "{} has the old secret", node.name());
     }
+    ensure_not_on_disk(second, SECOND)?;
     wait_until(
         "the old tasks' files are gone",
         services::SETTLE_TIMEOUT,
@@ -113,7 +115,7 @@ fn scenario(cluster: &Cluster, cli: &str) -> anyhow::Result<()> {
     updated(first)?;
     docker(&["config", "rm", "conf"])?;
 
-    // No file outlives its task, and nothing was ever on a worker's disk.
+    // No file outlives its task, and nothing is left on a worker's disk.
     let add = ["service", "update", "-d", "--secret-add=two", "web"];
     docker(&add)?;
     updated(first)?;
@@ -127,9 +129,19 @@ fn scenario(cluster: &Cluster, cli: &str) -> anyhow::Result<()> {
         Ok(())
     })?;
     for text in [FIRST, SECOND] {
-        let found = second.shell(&format!("grep -rlaF {text} /var/lib || true"))?;
-        ensure!(found.is_empty(), "a secret is on the disk: {found}");
+        ensure_not_on_disk(second, text)?;
     }
+    Ok(())
+}
+
+/// Nothing of a secret is where a node keeps what outlives it: files for tasks are in memory.
+fn ensure_not_on_disk(node: &Host, secret: &str) -> anyhow::Result<()> {
+    let found = node.shell(&format!("grep -rlaF {secret} /var/lib || true"))?;
+    ensure!(
+        found.is_empty(),
+        "a secret is on the disk of {}: {found}",
+        node.name()
+    );
     Ok(())
 }
 
@@ -141,12 +153,7 @@ fn create_by(host: &Host, cli: &str, options: &[&str]) -> anyhow::Result<()> {
 }
 
 fn updated(host: &Host) -> anyhow::Result<()> {
-    wait_until("an update is completed", services::SETTLE_TIMEOUT, || {
-        let format = "{{.UpdateStatus.State}}";
-        let state = host.docker(&["service", "inspect", "--format", format, "web"])?;
-        ensure!(state.trim() == "completed", "the update is {state}");
-        Ok(())
-    })?;
+    services::await_update(host, "web", "completed", services::SETTLE_TIMEOUT)?;
     services::settled(host, "web", 2)
 }
 
@@ -232,8 +239,7 @@ fn tasks_have_what_the_driver_of_a_secret_gives_them() -> anyhow::Result<()> {
                     .is_some_and(|name| name.ends_with(&task)),
             "{request}"
         );
-        let found = node.shell(&format!("grep -rlaF {FIRST} /var/lib || true"))?;
-        ensure!(found.is_empty(), "a value is on the disk: {found}");
+        ensure_not_on_disk(node, FIRST)?;
     }
     first.docker(&["service", "rm", "web", "other"])?;
     cluster.down()

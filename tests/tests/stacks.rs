@@ -74,14 +74,9 @@ fn service(host: &Host, name: &str) -> anyhow::Result<Value> {
     api::ask(host, "GET", &format!("/services/{STACK}_{name}"))?.json()
 }
 
-/// Waits until the last update of a service ended like this.
+/// Waits until the last update of a service of the stack ended like this.
 fn await_update(host: &Host, name: &str, state: &str) -> anyhow::Result<()> {
-    let what = format!("the update of {name} is {state}");
-    wait_until(&what, UPDATED, || {
-        let status = &service(host, name)?["UpdateStatus"];
-        ensure!(status["State"] == state, "it is {status}");
-        Ok(())
-    })
+    services::await_update(host, &format!("{STACK}_{name}"), state, UPDATED)
 }
 
 /// IDs of the tasks of the stack that are to run.

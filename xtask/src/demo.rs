@@ -4,8 +4,9 @@ use crate::{
     check::{
         load::Load,
         names,
+        nodes::leader,
         requests::{ask_each, await_published},
-        services::{self, SETTLE_TIMEOUT, leader, port_of},
+        services::{self, SETTLE_TIMEOUT, port_of},
     },
     cluster::{Attach, Cluster, Daemon, Host, Shape},
     image::IMAGE,

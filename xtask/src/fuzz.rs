@@ -94,7 +94,8 @@ pub fn fuzz(args: &FuzzArgs) -> anyhow::Result<()> {
     }
     ensure!(
         found.is_empty(),
-        "found something: {}; the inputs are in {}",
+        "found something: {}; the inputs are in {}: a target's program, in the folder beside, runs one again that it \
+         is given as its argument",
         found.join(", "),
         built.join("found").display()
     );

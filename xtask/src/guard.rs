@@ -24,6 +24,7 @@ use std::{
         Arc,
         atomic::{AtomicI32, Ordering},
     },
+    time::Duration,
 };
 
 /// Set for the guarded process, to the number of its guard: processes further down inherit it, and are
@@ -31,6 +32,9 @@ use std::{
 const GUARD: &str = "SKEIN_XTASK_GUARD";
 /// What a shell gives as the exit code of a process that a signal ended: this plus the signal's number.
 const SIGNAL_EXIT: i32 = 128;
+
+/// How long the guarded process may take to end by itself: longer than a cluster takes to be taken down.
+const END_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs `work` in a process of its own, and returns that one's exit code.
 ///
@@ -67,9 +71,15 @@ fn pass_on(mut signals: Signals, group: Pid) -> Arc<AtomicI32> {
     let seen = Arc::clone(&last);
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            seen.store(signal, Ordering::Relaxed);
+            let first = seen.swap(signal, Ordering::Relaxed) == 0;
             // It may have ended already.
             let _ = killpg(group, Signal::SIGTERM);
+            if first {
+                std::thread::spawn(move || {
+                    std::thread::sleep(END_DEADLINE);
+                    let _ = killpg(group, Signal::SIGKILL);
+                });
+            }
         }
     });
     last

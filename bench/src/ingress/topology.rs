@@ -14,14 +14,12 @@ use super::{
     peers::{DOCKER, Peer},
     server::{self, SERVICES, url},
 };
+use crate::pair::Ways;
 use anyhow::{Context as _, ensure};
 use std::{net::Ipv4Addr, time::Duration};
 use xtask::{
     Step,
-    check::{
-        return_mode::{self, RETURN_MODES},
-        status::await_forwarding,
-    },
+    check::return_mode::{self, RETURN_MODES},
     cluster::{self, Attach, Cluster, Daemon, Forwarding, Host},
     wait_until,
 };
@@ -49,10 +47,8 @@ pub const WIRED: &str = "wired straight";
 struct Mesh {
     /// Its contenders, as the report calls them: one for each return mode, in the order of [`RETURN_MODES`].
     names: &'static [&'static str],
-    /// The hook of Skein's uplinks.
-    attach: Attach,
-    /// How Skein's nodes send on to each other.
-    forwarding: Forwarding,
+    /// How Skein's nodes are set up.
+    ways: Ways,
     /// Whose swarm it is: Skein's, or the engines' own.
     swarm: Daemon,
 }
@@ -97,8 +93,7 @@ pub const VXLAN: &str = "Skein: tc, vxlan";
 const fn skein(names: &'static [&'static str], attach: Attach, forwarding: Forwarding) -> Mesh {
     Mesh {
         names,
-        attach,
-        forwarding,
+        ways: Ways { attach, forwarding },
         swarm: Daemon::Control,
     }
 }
@@ -153,7 +148,10 @@ impl Topology {
     /// A contender does not answer, or not by its way.
     pub fn make(peers: &[Peer], every_mode: bool) -> anyhow::Result<Self> {
         let mut meshes: Vec<Mesh> = SKEIN.into();
-        for mesh in meshes.iter_mut().filter(|mesh| mesh.attach == Attach::Xdp) {
+        for mesh in meshes
+            .iter_mut()
+            .filter(|mesh| mesh.ways.attach == Attach::Xdp)
+        {
             if !every_mode {
                 mesh.names = &mesh.names[..1];
             }
@@ -161,8 +159,10 @@ impl Topology {
         if peers.contains(&Peer::Docker) {
             meshes.push(Mesh {
                 names: &[DOCKER],
-                attach: Attach::Auto,
-                forwarding: Forwarding::Auto,
+                ways: Ways {
+                    attach: Attach::Auto,
+                    forwarding: Forwarding::Auto,
+                },
                 swarm: Daemon::Engine,
             });
         }
@@ -301,41 +301,16 @@ impl Mesh {
     /// Makes its two nodes a swarm with the server on the second.
     fn boot(&self, cluster: &Cluster, first: &Host, second: &Host) -> anyhow::Result<()> {
         let nodes = [first, second];
-        let of_skein = self.swarm == Daemon::Control;
-        for node in nodes {
-            cluster.attach(node, self.attach)?;
-            node.set_forwarding(self.forwarding)?;
+        if self.swarm == Daemon::Control {
+            self.ways.boot(cluster, nodes)?;
+        } else {
+            cluster.boot(&nodes, &[Daemon::Engine])?;
+            cluster::form(&nodes, 1, self.swarm)?;
         }
-        let engine = [Daemon::Engine];
-        cluster.boot(&nodes, if of_skein { Daemon::ALL } else { &engine })?;
-        cluster::form(&nodes, 1, self.swarm)?;
         server::publish(first, second, self.swarm)?;
-        if of_skein {
-            for node in nodes {
-                let link = node.run("ip link show dev eth0")?;
-                ensure!(
-                    link.contains("prog/xdp") == (self.attach == Attach::Xdp),
-                    "{} is not what serves eth0 of {}: {}",
-                    self.names[0],
-                    node.name(),
-                    node.log(Daemon::Dataplane)?
-                );
-            }
-            for (node, other) in [(first, second), (second, first)] {
-                self.await_forwarding(node, other)?;
-            }
+        if self.swarm == Daemon::Control {
+            self.ways.settle(nodes).context(self.names[0])?;
         }
-        Ok(())
-    }
-
-    /// Waits until a node sends on to another as it is to: it looks for the other's segment first.
-    fn await_forwarding(&self, node: &Host, other: &Host) -> anyhow::Result<()> {
-        let wanted = match self.forwarding {
-            Forwarding::L2 => "l2",
-            Forwarding::Vxlan => "vxlan",
-            Forwarding::Auto => return Ok(()),
-        };
-        await_forwarding(node, other, wanted, wanted).context(self.names[0])?;
         Ok(())
     }
 }

@@ -157,7 +157,7 @@ impl Run {
         *self.leader.lock() = named.and_then(crate::host_at);
     }
 
-    /// Calls the dispatcher of a manager. `repeatable`: the call may come there twice.
+    /// Calls the dispatcher of a manager.
     async fn call<A: Send + 'static>(
         &self,
         to: Host,

@@ -215,7 +215,8 @@ impl Storage for Disk {
 mod tests {
     use super::*;
 
-    /// How many of `synced` and then `unsynced` appended entries are there after a crash.
+    /// How many of four appended entries are there after a crash, and whether all are that were acknowledged, on a
+    /// disk that lies about what it has written, or does not.
     fn kept(seed: u64, lies: bool) -> (usize, bool) {
         let world = async move {
             let disk = Disk::new(lies);

@@ -20,6 +20,8 @@ use tonic::{Status, transport::Channel};
 /// Subscriptions served at a time: one of each reader that the leader lets in, and as many again for
 /// the tasks that come while they follow.
 const SUBSCRIPTIONS_MAX: usize = 2 * LOG_READERS_MAX;
+/// Readers beyond those that are being told that they get nothing: each takes a call to the leader.
+const REFUSALS_MAX: usize = LOG_READERS_MAX;
 /// How long telling a reader that it gets nothing may take.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(10);
 /// Chunks of one subscription that wait for the leader; the engine waits with its own then.
@@ -80,6 +82,13 @@ async fn serve_once(
             if let Some(closing) = open.remove(&subscription.id) {
                 closing.cancel();
             }
+            continue;
+        }
+        if publishing.len() >= SUBSCRIPTIONS_MAX + REFUSALS_MAX {
+            tracing::warn!(
+                subscription = subscription.id,
+                "more log readers than can be told so get nothing: this one is not answered"
+            );
             continue;
         }
         if open.len() >= SUBSCRIPTIONS_MAX {

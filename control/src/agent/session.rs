@@ -208,7 +208,9 @@ impl Session {
         let request = AssignmentsRequest {
             session_id: id.to_owned(),
         };
-        let mut messages = client.assignments(request).await?.into_inner();
+        let opened = client.assignments(request);
+        let opened = within(REGISTER_DEADLINE, "for the node's tasks", opened).await?;
+        let mut messages = opened.into_inner();
         let mut gathering = Gathering::default();
         self.environment.dependencies.begin();
         while let Some(message) = messages.message().await? {
@@ -233,7 +235,9 @@ impl Session {
         let request = NetworkRequest {
             session_id: id.to_owned(),
         };
-        let mut updates = client.network(request).await?.into_inner();
+        let opened = client.network(request);
+        let opened = within(REGISTER_DEADLINE, "for the node's network", opened).await?;
+        let mut updates = opened.into_inner();
         while let Some(update) = updates.message().await? {
             let update = NetworkUpdate::try_from(update).map_err(|error| {
                 Status::internal(format!("a network state cannot be read: {error}"))

@@ -207,7 +207,6 @@ impl ca_server::Ca for CaService {
     }
 }
 
-/// Whether the node's agent has ever been in touch: it begins by saying what the node is.
 /// The ID of the node that asks for its first certificate. Who asks again, as the answer was lost or late, is the
 /// same node: a key is made for one join.
 fn node_id_for(csr_pem: &str) -> String {
@@ -215,6 +214,7 @@ fn node_id_for(csr_pem: &str) -> String {
     skein_model::new_id(&mut StdRng::from_seed(digest))
 }
 
+/// Whether the node's agent has ever been in touch: it begins by saying what the node is.
 fn has_registered(node: &Node) -> bool {
     node.description != NodeDescription::default()
 }

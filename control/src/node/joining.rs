@@ -86,7 +86,7 @@ async fn try_withdraw(address: &str, identity: Identity) -> Result<(), String> {
             Ok(_) => return Ok(()),
             Err(status) => status,
         };
-        if !matches!(status.code(), Code::Unavailable | Code::Aborted) {
+        if !may_pass(&status) {
             return Err(status.message().to_owned());
         }
         managers.redirect(&status);
@@ -144,9 +144,7 @@ async fn join(
             ca_retry = (ca_retry * 2).min(CA_RETRY_MAX);
             continue;
         }
-        // A late answer is worth another question: it is the same node that asks.
-        let may_pass = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
-        if awaits_ca || !may_pass {
+        if awaits_ca || !may_pass(&status) {
             let message = format!(
                 "rpc error: code = {:?} desc = {}",
                 status.code(),
@@ -173,10 +171,24 @@ async fn join(
     }
 }
 
+/// Whether another try is worth it. A late answer is worth another question, as it is the same node that asks; and
+/// where an earlier question that was given up is being answered still, the store takes one of the two.
+fn may_pass(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted
+    )
+}
+
 async fn deadline<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Status> {
-    let late = |_| Status::deadline_exceeded("no answer");
+    let late = |_| {
+        Status::deadline_exceeded(format!(
+            "no answer within {} s; is its TCP port reached from here?",
+            CALL_TIMEOUT.as_secs()
+        ))
+    };
     let answer = timeout(CALL_TIMEOUT, call).await;
     Ok(answer.map_err(late)??.into_inner())
 }

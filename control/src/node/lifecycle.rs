@@ -127,8 +127,10 @@ impl Node {
         place.runtime.take()
     }
 
-    /// Ends this node's part without leaving the swarm.
+    /// Ends this node's part without leaving the swarm. It may take as long as a change that is under way, so who
+    /// cannot wait for that sets a deadline.
     pub async fn stop(&self) {
+        self.inner.place.read().attempt.cancel();
         let _changing = self.inner.changing.lock().await;
         let runtime = self.take_runtime();
         if let Some(runtime) = runtime {

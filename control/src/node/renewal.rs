@@ -161,7 +161,10 @@ impl Renewal {
         };
         let call = tokio::time::timeout(CALL_TIMEOUT, client.renew(request)).await;
         let response = call
-            .map_err(|_| "no answer".to_owned())?
+            .map_err(|_| {
+                let seconds = CALL_TIMEOUT.as_secs();
+                format!("the managers' leader did not answer within {seconds} s")
+            })?
             .map_err(|status| {
                 self.managers.redirect(&status);
                 NotRenewed::from(&status)
@@ -233,8 +236,6 @@ mod tests {
         assert_eq!(due_in(validity, 0.5, at(150)), Duration::from_secs(50));
         assert_eq!(due_in(validity, 0.75, at(150)), Duration::from_secs(100));
         assert_eq!(due_in(validity, 0.5, at(250)), Duration::ZERO);
-        let point = random_point();
-        assert!((RENEW_FROM..RENEW_UNTIL).contains(&point));
     }
 
     #[test]

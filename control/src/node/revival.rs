@@ -80,7 +80,14 @@ impl Node {
         let active = membership(&identity, &kept.saved(), LocalState::Active);
         self.settle(active, runtime.clone(), &attempt).await;
         let led = timeout(LEAD_TIMEOUT, lead(&runtime, &request)).await;
-        let late = |_| NodeError::internal("the new swarm did not choose its leader in time");
+        let late = |_| {
+            NodeError::internal(format!(
+                "the swarm is a new one of this manager alone, but has no leader after {} s, so that what was asked \
+                 for with it may not be in force: look at \"docker node ls\" and the log, then ask for it with \
+                 \"docker swarm update\"",
+                LEAD_TIMEOUT.as_secs()
+            ))
+        };
         led.map_err(late)??;
         Ok(identity.node_id)
     }

@@ -133,7 +133,10 @@ async fn join_group(
                 return Ok((response.raft_id, response.index));
             }
             Ok(Err(status)) => status,
-            Err(_) => tonic::Status::deadline_exceeded("no answer"),
+            Err(_) => tonic::Status::deadline_exceeded(format!(
+                "the managers' leader did not answer within {} s",
+                JOIN_GROUP_TIMEOUT.as_secs()
+            )),
         };
         last = status.message().to_owned();
         if matches!(

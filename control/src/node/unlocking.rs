@@ -10,7 +10,8 @@ const START_WAIT: Duration = Duration::from_secs(20);
 const START_POLL: Duration = Duration::from_millis(50);
 
 impl Node {
-    /// Opens the keys of a locked manager, and starts it.
+    /// Opens the keys of a locked manager, and starts it. A manager that has not started within [`START_WAIT`] was
+    /// unlocked all the same: it goes on, and `docker info` says of its state.
     ///
     /// # Errors
     /// It is not locked, or this is not the key.
@@ -38,7 +39,9 @@ impl Node {
             error => NodeError::internal(error.to_string()),
         })?;
         let Stored::Open(identity, vault) = stored else {
-            return Err(NodeError::internal("the node's certificate is gone"));
+            return Err(NodeError::internal(
+                "the node's certificate is gone: leave the swarm with \"docker swarm leave --force\", and join again",
+            ));
         };
         let saved = self.folder().load()?;
         tracing::info!(node = identity.node_id, "this manager was unlocked");

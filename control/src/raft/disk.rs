@@ -178,7 +178,8 @@ impl Sealed {
             let log = read.open_table(LOG);
             if log.is_ok_and(|log| log.first().is_ok_and(|first| first.is_some())) {
                 return Err(io::Error::other(format!(
-                    "the Raft log {shown} is of a version of Skein that did not encrypt it"
+                    "the Raft log {shown} is of a version of Skein that did not encrypt it: remove the node from the swarm, \
+                     empty its state folder, and join again"
                 )));
             }
             drop(read);

@@ -1,3 +1,5 @@
+//! The member of the group that runs in this process: what others ask of it, and its end.
+
 use super::{
     Leadership, Member, ProposeError, candidacy,
     compaction::{self, Extent},

@@ -1,3 +1,5 @@
+//! The Raft log as openraft wants it, over a [`Storage`](super::platform::Storage).
+
 use super::{
     platform::{Loaded, Platform, Storage as _},
     snapshots::Snapshots,

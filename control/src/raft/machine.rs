@@ -1,3 +1,5 @@
+//! The state machine: what has been committed, applied to the store.
+
 use super::{
     platform::{Platform, Storage as _},
     snapshots::Snapshots,

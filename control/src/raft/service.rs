@@ -1,3 +1,5 @@
+//! What other members ask by gRPC.
+
 use super::{
     Raft, RaftSlot, group,
     network::TARGET_METADATA,

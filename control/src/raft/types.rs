@@ -1,3 +1,5 @@
+//! The types that openraft is built with here.
+
 use super::platform::Platform;
 use openraft::{RaftTypeConfig, impls::OneshotResponder};
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,7 @@
 //! - [`maglev`]: from the nodes of a service to its table (pure).
 //! - `tables`: writes a plan into the maps, in an order in which no packet meets a half-written one.
 //! - `programs`: loads (see [`verifier`]) and attaches; what is pinned outlives the process.
+//! - `trial`: runs programs on frames that nobody sent.
 //! - [`uplink`]: which hook serves an uplink (pure).
 //! - `host`: the program on the host's own devices, and the host's addresses; `devices`: links and
 //!   addresses, by netlink; `netdev`: what their drivers can.
@@ -40,6 +41,7 @@ mod sources;
 mod synced;
 mod tables;
 mod taken_ports;
+mod trial;
 mod tunnel;
 mod uplink;
 pub mod verifier;
@@ -86,9 +88,10 @@ pub use fill::{Fill, fills};
 pub use l2::{By, Way, Ways, monotonic};
 pub use meters::{Counted, Metered, Meters};
 pub use plan::service_of;
-pub use programs::{Fate, Hook, Ran, Trial, map_pin, open_map};
+pub use programs::{Hook, Programs, map_pin, open_map};
 pub use requirements::check as check_requirements;
 pub use tables::{PublishedService, Services};
+pub use trial::{Fate, Layer, Ran, Trial, run_once};
 pub use tunnel::{Count as TunnelCount, Counts as TunnelCounts, TunnelLook};
 
 /// Names of the two ends of an endpoint's veth pair: the host's, and the container's until the engine

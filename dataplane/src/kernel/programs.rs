@@ -4,10 +4,13 @@
 //! keep flowing by the programs that the last one attached. The next one opens the same maps and puts
 //! its own programs into the links, one atomic update each, so that no packet meets none.
 
-use super::verifier;
+use super::{
+    trial::{Fate, Layer, Ran, Trial, run_once},
+    verifier,
+};
 use anyhow::{Context as _, bail};
 use aya::{
-    Ebpf, EbpfLoader, TestRun as _, TestRunOptions, TestRunResult,
+    Ebpf, EbpfLoader,
     maps::{Map, MapData, MapError},
     programs::{
         CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
@@ -22,6 +25,7 @@ use skein_abi::names::{
 use std::{
     fs::File,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The programs, built by `cargo xtask ebpf`.
@@ -81,67 +85,6 @@ impl Hook {
 
     fn from_program(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|hook| hook.program() == name)
-    }
-}
-
-/// A frame for the programs of a place, which nobody sent.
-#[derive(Clone, Debug)]
-pub struct Trial {
-    /// Which program at tc; in front of it that of XDP, where the device has it.
-    pub hook: Hook,
-    /// The device.
-    pub ifindex: u32,
-    /// With its Ethernet header.
-    pub frame: Vec<u8>,
-}
-
-/// What a program made of a frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ran {
-    /// Of [`skein_abi::names`].
-    pub program: &'static str,
-    /// What becomes of the frame.
-    pub fate: Fate,
-    /// After it.
-    pub frame: Vec<u8>,
-}
-
-/// What a program says is to become of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It goes on to whoever is behind.
-    Passed,
-    /// Nobody gets it.
-    Dropped,
-    /// It leaves by another way, or goes to a task.
-    Sent,
-}
-
-/// What the XDP program of an uplink may return (include/uapi/linux/bpf.h).
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-const XDP_REDIRECT: u32 = 4;
-/// What those at tc may return (include/uapi/linux/pkt_cls.h).
-const TC_ACT_OK: u32 = 0;
-const TC_ACT_REDIRECT: u32 = 7;
-/// Bytes that a program may make longer what it has: outer headers, and room for more.
-const GROWTH_MAX: usize = 256;
-
-impl Fate {
-    fn at_xdp(returned: u32) -> Self {
-        match returned {
-            XDP_PASS => Self::Passed,
-            XDP_TX | XDP_REDIRECT => Self::Sent,
-            _ => Self::Dropped,
-        }
-    }
-
-    fn at_tc(returned: u32) -> Self {
-        match returned {
-            TC_ACT_OK => Self::Passed,
-            TC_ACT_REDIRECT => Self::Sent,
-            _ => Self::Dropped,
-        }
     }
 }
 
@@ -383,36 +326,48 @@ impl Programs {
     /// The kernel refuses: the device may be gone.
     pub fn try_frame(&mut self, trial: &Trial) -> anyhow::Result<Vec<Ran>> {
         let mut ran = Vec::new();
-        let (mut frame, ifindex) = (trial.frame.clone(), trial.ifindex);
-        if trial.hook == Hook::Uplink && self.has_xdp(ifindex) {
-            let program = xdp(&mut self.ebpf)?;
-            let fields = [0, u32::try_from(frame.len())?, 0, ifindex];
-            let run = |options: TestRunOptions<'_>| program.test_run(options);
-            let (returned, after) = run_on(&frame, &fields, run)
-                .with_context(|| format!("cannot run {PROG_UPLINK_XDP}"))?;
-            let fate = Fate::at_xdp(returned);
-            frame.clone_from(&after);
-            ran.push(Ran {
-                program: PROG_UPLINK_XDP,
-                fate,
-                frame: after,
-            });
-            if fate != Fate::Passed {
+        let mut frame = trial.frame.clone();
+        if trial.hook == Hook::Uplink && self.has_xdp(trial.ifindex) {
+            let (first, _) = self.run(Layer::Xdp, trial.ifindex, &frame)?;
+            let is_passed = first.fate == Fate::Passed;
+            frame.clone_from(&first.frame);
+            ran.push(first);
+            if !is_passed {
                 return Ok(ran);
             }
         }
-        let program = classifier(&mut self.ebpf, trial.hook)?;
-        // `ifindex` is the eleventh field of `struct __sk_buff`; those before it must be 0.
-        let fields = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ifindex];
-        let run = |options: TestRunOptions<'_>| program.test_run(options);
-        let (returned, after) = run_on(&frame, &fields, run)
-            .with_context(|| format!("cannot run {}", trial.hook.program()))?;
-        ran.push(Ran {
-            program: trial.hook.program(),
-            fate: Fate::at_tc(returned),
-            frame: after,
-        });
+        ran.push(self.run(Layer::Tc(trial.hook), trial.ifindex, &frame)?.0);
         Ok(ran)
+    }
+
+    /// Runs one program on a frame as if it had come by a device: what it made of it, and how long that took by the
+    /// kernel's clock.
+    ///
+    /// # Errors
+    /// The kernel refuses: the device may be gone.
+    pub fn run(
+        &mut self,
+        layer: Layer,
+        ifindex: u32,
+        frame: &[u8],
+    ) -> anyhow::Result<(Ran, Duration)> {
+        let (program, ran) = match layer {
+            Layer::Xdp => {
+                let program = xdp(&mut self.ebpf)?;
+                (PROG_UPLINK_XDP, run_once(program, layer, ifindex, frame))
+            }
+            Layer::Tc(hook) => {
+                let program = classifier(&mut self.ebpf, hook)?;
+                (hook.program(), run_once(program, layer, ifindex, frame))
+            }
+        };
+        let (fate, frame, took) = ran.with_context(|| format!("cannot run {program}"))?;
+        let ran = Ran {
+            program,
+            fate,
+            frame,
+        };
+        Ok((ran, took))
     }
 
     /// Attaches the programs for the host's own sockets to its cgroup root. Those of an earlier
@@ -438,27 +393,6 @@ impl Programs {
         }
         Ok(())
     }
-}
-
-/// Runs a program once, in a context with these fields: what it returns, and the frame after it.
-fn run_on<E>(
-    frame: &[u8],
-    fields: &[u32],
-    run: impl FnOnce(TestRunOptions<'_>) -> Result<TestRunResult, E>,
-) -> Result<(u32, Vec<u8>), E> {
-    let context: Vec<u8> = fields
-        .iter()
-        .flat_map(|field| field.to_ne_bytes())
-        .collect();
-    let mut after = vec![0; frame.len() + GROWTH_MAX];
-    let ran = run(TestRunOptions {
-        data_in: Some(frame),
-        data_out: Some(&mut after),
-        ctx_in: Some(&context),
-        ..TestRunOptions::default()
-    })?;
-    after.truncate(usize::try_from(ran.data_size_out).unwrap_or(0));
-    Ok((ran.return_value, after))
 }
 
 const SOCKET_PROGRAMS: [&str; 4] = [PROG_CONNECT4, PROG_SENDMSG4, PROG_RECVMSG4, PROG_GETPEER4];

@@ -2,6 +2,7 @@
 
 pub mod load;
 pub mod names;
+pub mod nodes;
 pub mod requests;
 pub mod return_mode;
 pub mod services;

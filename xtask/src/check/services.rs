@@ -59,13 +59,18 @@ pub fn settled(host: &Host, name: &str, replicas: usize) -> anyhow::Result<()> {
 /// It is refused, fails, or is not done in `timeout`.
 pub fn update(host: &Host, name: &str, options: &[&str], timeout: Duration) -> anyhow::Result<()> {
     host.docker(&[&["service", "update", "-d"], options, &[name]].concat())?;
-    wait_until(&format!("{name} is updated"), timeout, || {
+    await_update(host, name, "completed", timeout)
+}
+
+/// Waits until the last update of a service is in this state.
+///
+/// # Errors
+/// It is not, in time.
+pub fn await_update(host: &Host, name: &str, state: &str, timeout: Duration) -> anyhow::Result<()> {
+    wait_until(&format!("the update of {name} is {state}"), timeout, || {
         let format = "{{.UpdateStatus.State}}";
-        let state = host.docker(&["service", "inspect", "--format", format, name])?;
-        ensure!(
-            state.trim() == "completed",
-            "the update of {name} is {state}"
-        );
+        let found = host.docker(&["service", "inspect", "--format", format, name])?;
+        ensure!(found.trim() == state, "it is {found}");
         Ok(())
     })
 }
@@ -160,15 +165,4 @@ pub fn exec(host: &Host, name: &str, line: &str) -> anyhow::Result<String> {
     let mut exec = vec!["exec", container.as_str()];
     exec.extend(line.split_whitespace());
     host.docker(&exec)
-}
-
-/// The name of the node that leads the managers, as `host` sees it.
-///
-/// # Errors
-/// Nobody leads.
-pub fn leader(host: &Host) -> anyhow::Result<String> {
-    let format = "{{.Hostname}} {{.ManagerStatus}}";
-    let nodes = host.docker(&["node", "ls", "--format", format])?;
-    let leader = nodes.lines().find_map(|line| line.strip_suffix(" Leader"));
-    Ok(leader.context("no manager leads")?.to_owned())
 }

@@ -111,6 +111,11 @@ impl Host {
         self.process
     }
 
+    /// Its network namespace.
+    pub fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.process))
+    }
+
     /// Whether it runs the daemons.
     pub fn is_node(&self) -> bool {
         self.name.starts_with('n')

@@ -9,6 +9,7 @@ mod cgroup;
 mod daemon;
 pub mod hold;
 mod host;
+mod namespace;
 mod running;
 mod swarm;
 mod wire;
@@ -17,6 +18,7 @@ pub use cgroup::cgroup_roots;
 pub use daemon::{Attach, Daemon, Forwarding};
 use hold::Tie;
 pub use host::Host;
+pub use namespace::within_network;
 pub use swarm::form;
 pub use wire::join;
 
@@ -386,11 +388,18 @@ impl Cluster {
     }
 
     fn remove(&self) -> anyhow::Result<()> {
-        for host in self.hosts().iter().rev() {
-            host.remove()?;
+        let hosts = self.hosts().iter().rev();
+        let mut left: Vec<String> = hosts
+            .filter_map(|host| {
+                let error = host.remove().err()?;
+                Some(format!("host {}: {error:#}", host.name()))
+            })
+            .collect();
+        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
+            left.push(format!("{}: {error}", self.folder.display()));
         }
-        std::fs::remove_dir_all(&self.folder)
-            .with_context(|| format!("cannot remove {}", self.folder.display()))
+        ensure!(left.is_empty(), "cannot remove {}", left.join("; "));
+        Ok(())
     }
 }
 

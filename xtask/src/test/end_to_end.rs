@@ -3,15 +3,22 @@
 
 use super::Time;
 use anyhow::{Context as _, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde::Deserialize;
 use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Instant,
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
 };
 
 const PACKAGE: &str = "skein-tests";
+/// The environment's variable that gives tests longer.
+const LIMIT: &str = "SKEIN_TEST_MINUTES";
 /// Of that package.
 const FOLDER: &str = "tests";
 
@@ -76,6 +83,18 @@ fn one(suite: &Suite, test: &str, folder: &Path) -> anyhow::Result<(bool, Vec<St
         .stdout(Stdio::piped())
         .spawn()?;
     let said = running.stdout.take().context("its output is piped")?;
+    let (ended, watched) = mpsc::sync_channel::<()>(0);
+    let (test, pid) = (test.to_owned(), Pid::from_raw(running.id().cast_signed()));
+    let limit = limit()?;
+    std::thread::spawn(move || {
+        if watched.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            println!(
+                "{test} has not ended within {limit:?}, and is killed: {LIMIT} sets other minutes"
+            );
+            // Its hosts end with it.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    });
     let mut why = Why::default();
     for line in BufReader::new(said).split(b'\n') {
         let line = line?;
@@ -83,7 +102,22 @@ fn one(suite: &Suite, test: &str, folder: &Path) -> anyhow::Result<(bool, Vec<St
         println!("{line}");
         why.hear(&line);
     }
-    Ok((running.wait()?.success(), why.lines))
+    let status = running.wait()?;
+    drop(ended);
+    Ok((status.success(), why.lines))
+}
+
+/// How long one test may take: longer than any does on a loaded machine, but for those that are told to do many
+/// rounds.
+fn limit() -> anyhow::Result<Duration> {
+    const MINUTES: u64 = 40;
+    let minutes = match std::env::var(LIMIT) {
+        Ok(minutes) => minutes
+            .parse()
+            .with_context(|| format!("{LIMIT}={minutes} is no number"))?,
+        Err(_) => MINUTES,
+    };
+    Ok(Duration::from_secs(60 * minutes))
 }
 
 /// The error that a test ended with, out of all that it said: from its first line to the stack's.

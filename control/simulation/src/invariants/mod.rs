@@ -75,7 +75,7 @@ mod testing {
         Seen::Changed { at, before, after }
     }
 
-    /// The next state of a store in which `objects` are created or updated, and `removed` are gone.
+    /// The next state of a store in which `objects` are created or updated.
     pub fn next(state: &State, objects: Vec<Object>) -> State {
         let mut next = state.clone();
         let actions = objects.into_iter().map(|object| {

@@ -1,3 +1,5 @@
+//! The tasks of one node, and what they need: all at first, then what changes.
+
 use super::{
     dependencies::{Batches, Dependencies, News},
     values::{Ask, Values},

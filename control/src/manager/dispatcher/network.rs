@@ -1,3 +1,5 @@
+//! The network state of one node: the whole at first, then what changes; and what its kernel has of it.
+
 use crate::manager::{kernels::Kernels, sessions::Session};
 use skein_orchestration::network_state::{NetworkStates, Told};
 use skein_proto::network::EncodedUpdate;
