@@ -59,11 +59,6 @@ const WANTED: &[Wanted] = &[
         "there is no sandbox that balances",
     ),
     wanted(
-        ".",
-        r"(VirtualIPs|NetworksAttachments)\[\d\]\.Addr(esses\[0\])? = .10\.0\.",
-        "no address of a network goes to a node's own balancer",
-    ),
-    wanted(
         "docker run .* --network (closed|absent|open --ip 10.82)",
         "See 'docker run|error waiting for container|attach|network absent not found",
         "refused when the container is made, with the reason, and not by a time-out at its start; \

@@ -49,6 +49,17 @@ static IDS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(ids).expect("a constant pattern")
 });
 
+/// An address of a subnet that the swarm has given a network, out of its pool.
+static GIVEN: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"^10\.0\.\d+\.\d+/24$").expect("a constant pattern"));
+
+/// Whether a value is a VIP or the address of a task: which of its network's it is differs, as Swarm spends some on
+/// the nodes' own balancers.
+fn is_given(path: &str) -> bool {
+    path.contains("VirtualIPs[") && path.ends_with(".Addr")
+        || path.contains("NetworksAttachments[") && path.contains(".Addresses[")
+}
+
 /// Puts a text in the common form.
 pub fn text(text: &str) -> String {
     let mut text = text.replace('\r', "\n");
@@ -122,6 +133,9 @@ fn flatten(path: &str, value: &Value, lines: &mut Vec<String>) {
         Value::Number(number) if number.is_f64() => {
             lines.push(format!("{path} = {}", number.as_f64().unwrap_or_default()));
         }
+        Value::String(string) if is_given(path) && GIVEN.is_match(string) => {
+            lines.push(format!("{path} = <address of the pool>"));
+        }
         Value::String(string) => lines.push(format!("{path} = {:?}", text(string))),
         other => lines.push(format!("{path} = {other}")),
     }
@@ -163,5 +177,9 @@ mod tests {
         assert_eq!(lines(said), flat);
         assert_eq!(lines("[2, 1]\n200\n"), ["[0] = 1", "[1] = 2", "status 200"]);
         assert_eq!(lines("a\nb\n"), ["a", "b"]);
+        let vips = |addr: &str| lines(&format!(r#"{{"VirtualIPs":[{{"Addr":"{addr}"}}]}}"#));
+        assert_eq!(vips("10.0.1.7/24"), vips("10.0.3.9/24"));
+        assert_ne!(vips("10.0.1.7/24"), vips(""));
+        assert_ne!(vips("10.0.1.7/24"), vips("10.1.1.7/24"));
     }
 }
