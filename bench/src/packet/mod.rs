@@ -49,7 +49,7 @@ const fn ways(attach: Attach, forwarding: Forwarding) -> Ways {
 const BARS: [(&str, &str, f64); 3] = [
     (paths::XDP_L2_HIT, EMPTY_XDP, 2.6),
     (paths::XDP_VXLAN_HIT, EMPTY_XDP, 2.9),
-    (paths::XDP_L2_DELIVER, EMPTY_XDP, 3.2),
+    (paths::TC_L2_DELIVER, EMPTY_TC, 3.2),
 ];
 
 /// What to measure.
@@ -145,8 +145,9 @@ fn measure(cluster: &Cluster, options: &Options) -> anyhow::Result<Section> {
             "New flows are measured at half the rate above which floods are not remembered. In each turn they are \
              other ones; the maps of flows fill up meanwhile, as they do under load."
                 .into(),
-            "What comes in VXLAN to a node without XDP is unpacked by the kernel's device, and cannot be made up for \
-             the program behind it: so that path is not among those of tc."
+            "What comes in VXLAN is unpacked by the kernel's device, and cannot be made up for the program behind it: \
+             so that path is not among them. XDP cannot give a packet to a task, which has a veth pair: it looks at \
+             it, and leaves it to tc."
                 .into(),
         ],
         ..Section::default()

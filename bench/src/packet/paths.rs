@@ -19,7 +19,7 @@ pub const EMPTY_TC: &str = "an empty tc program";
 /// Those with a bar.
 pub const XDP_L2_HIT: &str = "XDP: entry, hit, forwarded by l2";
 pub const XDP_VXLAN_HIT: &str = "XDP: entry, hit, forwarded in VXLAN";
-pub const XDP_L2_DELIVER: &str = "XDP: node of the task, hit, delivered";
+pub const TC_L2_DELIVER: &str = "tc: node of the task, hit, delivered";
 
 /// Neither end's Ethernet address matters at an uplink: one that no maker gives.
 const NOBODY: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
@@ -31,6 +31,9 @@ const NEW_A_SECOND: u32 = FLOOD_RATE / 2;
 const BATCH: usize = 500;
 /// A port that nobody publishes.
 const UNPUBLISHED: u16 = 30_081;
+
+/// What serves uplinks behind XDP, and where there is none.
+const UPLINK: Layer = Layer::Tc(Hook::Uplink);
 
 /// A contender: a program, and what it is to make of which frames.
 pub struct Path<'a, 'h> {
@@ -132,7 +135,7 @@ fn names(attach: Attach, forwarding: Forwarding) -> Names {
             miss: Some("XDP: of no published port"),
             hit: XDP_L2_HIT,
             new: "XDP: entry, new flow, by l2",
-            deliver: Some(XDP_L2_DELIVER),
+            deliver: Some("XDP: node of the task, hit, left to tc"),
             answer: None,
         },
         (true, _) => Names {
@@ -140,7 +143,7 @@ fn names(attach: Attach, forwarding: Forwarding) -> Names {
             miss: None,
             hit: XDP_VXLAN_HIT,
             new: "XDP: entry, new flow, in VXLAN",
-            deliver: Some("XDP: node of the task, hit, out of VXLAN, delivered"),
+            deliver: None,
             answer: None,
         },
         (false, Forwarding::L2) => Names {
@@ -148,7 +151,7 @@ fn names(attach: Attach, forwarding: Forwarding) -> Names {
             miss: Some("tc: of no published port"),
             hit: "tc: entry, hit, forwarded by l2",
             new: "tc: entry, new flow, by l2",
-            deliver: Some("tc: node of the task, hit, delivered"),
+            deliver: Some(TC_L2_DELIVER),
             answer: Some("tc: answer of the task, back to the entry"),
         },
         (false, _) => Names {
@@ -177,7 +180,7 @@ pub fn all<'a, 'h>(
         let names = names(ways.attach, ways.forwarding);
         let layer = match ways.attach {
             Attach::Xdp => Layer::Xdp,
-            _ => Layer::Tc(Hook::Uplink),
+            _ => UPLINK,
         };
         let (entry_device, last_device) = (entry.borrow().uplink()?, last.borrow().uplink()?);
         let mut add = |name, runs| {
@@ -195,13 +198,26 @@ pub fn all<'a, 'h>(
         };
         let opening = [known(true)?];
         let later = known(false)?;
-        // The whole way of the connection's first packet, and of a later one: flows are known then, at each node.
+        // The whole way of the connection's first packet, and of a later one: flows are known then, at each node. XDP
+        // leaves it to tc to give a packet to a task.
+        let deliver = |frame: Vec<u8>| {
+            let mut last = last.borrow_mut();
+            if layer == Layer::Xdp {
+                last.run(
+                    layer,
+                    last_device,
+                    Fate::Passed,
+                    std::slice::from_ref(&frame),
+                )?;
+            }
+            let (delivered, _) = last.run(UPLINK, last_device, Fate::Sent, &[frame])?;
+            anyhow::Ok(delivered)
+        };
         let (sent, _) = entry
             .borrow_mut()
             .run(layer, entry_device, Fate::Sent, &opening)?;
         if names.deliver.is_some() {
-            last.borrow_mut()
-                .run(layer, last_device, Fate::Sent, &[sent])?;
+            deliver(sent)?;
         }
         let again = [later.clone()];
         let (sent, _) = entry
@@ -227,17 +243,15 @@ pub fn all<'a, 'h>(
             next: Cell::new(0),
         };
         add(names.new, Runs::New(entry, layer, entry_device, new));
-        let Some(deliver) = names.deliver else {
+        let Some(name) = names.deliver else {
             continue;
         };
-        let frames = [sent.clone()];
-        let (delivered, _) = last
-            .borrow_mut()
-            .run(layer, last_device, Fate::Sent, &frames)?;
-        add(
-            deliver,
-            Runs::Same(last, layer, last_device, Fate::Sent, sent),
-        );
+        let delivered = deliver(sent.clone())?;
+        let fate = match layer {
+            Layer::Xdp => Fate::Passed,
+            Layer::Tc(_) => Fate::Sent,
+        };
+        add(name, Runs::Same(last, layer, last_device, fate, sent));
         if let Some(name) = names.answer {
             let (tcp, to) = Tcp::read(&delivered)?;
             let task = *tcp.to.ip();
