@@ -77,6 +77,11 @@ impl Filters {
         values.push(value.to_owned());
     }
 
+    /// A key with all its values is no more.
+    pub fn remove(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
     /// Whether a key is absent, or one of its values passes.
     pub fn any(&self, key: &str, passes: impl Fn(&str) -> bool) -> bool {
         let values = self.values(key);

@@ -2,7 +2,7 @@
 
 use super::{local::encoded, shape};
 use crate::{
-    agent::engine::TWIN_LABEL,
+    agent::{container::LABEL_TASK, engine::TWIN_LABEL},
     api::{
         Local, Original,
         error::ApiError,
@@ -23,9 +23,14 @@ use std::collections::BTreeMap;
 
 /// How the driver options begin that Skein itself gives endpoints.
 const OWN_OPTIONS: &str = "skein.";
-/// The parameter of a list with its filters, and the filter by network.
+/// The parameters of a list: its filters, how many at most, and whether of all that there are.
 const FILTERS: &str = "filters";
+const LIMIT: &str = "limit";
+const ALL: &str = "all";
+/// The filters by network, by label, and by whether a container is a task's.
 const NETWORK_FILTER: &str = "network";
+const LABEL_FILTER: &str = "label";
+const TASK_FILTER: &str = "is-task";
 
 impl Local {
     pub(super) fn is_member(&self) -> bool {
@@ -65,19 +70,24 @@ pub async fn in_containers(
     if let Some(Original(uri)) = request.extensions().get().cloned() {
         *request.uri_mut() = uri;
     }
-    let by_network = has_filter(request.uri());
-    if by_network {
-        let twins = local.twins().await?;
-        *request.uri_mut() = by_twins(
-            request.uri(),
-            &twins.iter().filter_map(stands_for).collect(),
-        )?;
+    let mut is_without_tasks = None;
+    if let Some(filters) = filters(request.uri()) {
+        let twins = match filters.values(NETWORK_FILTER) {
+            [] => Vec::new(),
+            _ => local.twins().await?,
+        };
+        let twins = twins.iter().filter_map(stands_for).collect();
+        (*request.uri_mut(), is_without_tasks) = as_engine_knows(request.uri(), filters, &twins)?;
     }
     let request = engines_request(request);
     let mut answer = match local.engine.relay(request, ANSWER_TIMEOUT).await? {
         Relayed::Json(answer) => answer,
         Relayed::Refusal(response) => return Ok(response),
     };
+    if let (Value::Array(containers), Some(limit)) = (&mut answer, is_without_tasks) {
+        containers.retain(|container| container["Labels"].get(LABEL_TASK).is_none());
+        containers.truncate(limit);
+    }
     let twins = local.twins().await?;
     let twins = twins.iter().filter_map(stands_for).collect();
     let each: &mut [Value] = match &mut answer {
@@ -95,39 +105,83 @@ fn parameters(uri: &Uri) -> Vec<(String, String)> {
     Query::try_from_uri(uri).map_or_else(|_| Vec::new(), |Query(parameters)| parameters)
 }
 
-fn network_filter(filters: &str) -> Option<Filters> {
-    let filters = Filters::parse_any(filters).ok()?;
-    (!filters.values(NETWORK_FILTER).is_empty()).then_some(filters)
+/// A list's filters, if there are any that are not the engine's own to tell; what cannot be read is the engine's
+/// to refuse.
+fn filters(uri: &Uri) -> Option<Filters> {
+    let (_, text) = parameters(uri)
+        .into_iter()
+        .rfind(|(name, _)| name == FILTERS)?;
+    let filters = Filters::parse_any(&text).ok()?;
+    let has = |name| !filters.values(name).is_empty();
+    (has(NETWORK_FILTER) || has(TASK_FILTER)).then_some(filters)
 }
 
-fn has_filter(uri: &Uri) -> bool {
-    let mut parameters = parameters(uri).into_iter();
-    parameters.any(|(name, text)| name == FILTERS && network_filter(&text).is_some())
-}
-
-/// A list's request, where a network of the swarm that it filters by also stands for its twin.
-fn by_twins(uri: &Uri, twins: &Twins<'_>) -> Result<Uri, ApiError> {
-    let mut query = String::new();
-    for (name, mut text) in parameters(uri) {
-        if name == FILTERS
-            && let Some(mut filters) = network_filter(&text)
-        {
-            let asked = filters.values(NETWORK_FILTER).to_vec();
-            for (twin, (id, _)) in twins {
-                if asked
-                    .iter()
-                    .any(|asked| !asked.is_empty() && id.starts_with(asked))
-                {
-                    filters.add(NETWORK_FILTER, twin);
-                }
-            }
-            text = filters.to_string();
-        }
-        let separator = if query.is_empty() { "" } else { "&" };
-        query += &format!("{separator}{}={}", encoded(&name), encoded(&text));
+/// Whether a list is to have tasks only, or none of them; nothing where it does not say, or what engines refuse.
+fn of_tasks(filters: &Filters) -> Option<bool> {
+    let says = |words: [&str; 2]| {
+        let mut values = filters.values(TASK_FILTER).iter();
+        values.any(|value| words.contains(&value.as_str()))
+    };
+    match (says(["1", "true"]), says(["0", "false"])) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
     }
-    let changed = format!("{}?{query}", uri.path()).parse();
-    changed.map_err(|error| ApiError::internal(format!("the engine's address of a list: {error}")))
+}
+
+/// A list's request as an engine understands it: a network of the swarm that it filters by also stands for its
+/// twin, and tasks' containers, which the engine takes for its user's, are those with their label. Where it is to
+/// have none of those, also how many of the others it is to have at most.
+fn as_engine_knows(
+    uri: &Uri,
+    mut filters: Filters,
+    twins: &Twins<'_>,
+) -> Result<(Uri, Option<usize>), ApiError> {
+    let asked = filters.values(NETWORK_FILTER).to_vec();
+    for (twin, (id, _)) in twins {
+        if asked
+            .iter()
+            .any(|asked| !asked.is_empty() && id.starts_with(asked))
+        {
+            filters.add(NETWORK_FILTER, twin);
+        }
+    }
+    let mut parameters = parameters(uri);
+    parameters.retain(|(name, _)| name != FILTERS);
+    let of_tasks = of_tasks(&filters);
+    if of_tasks.is_some() {
+        filters.remove(TASK_FILTER);
+    }
+    let mut limit = None;
+    match of_tasks {
+        Some(true) => filters.add(LABEL_FILTER, LABEL_TASK),
+        Some(false) => limit = Some(unlimited(&mut parameters)),
+        None => {}
+    }
+    parameters.push((FILTERS.to_owned(), filters.to_string()));
+    let parameters: Vec<_> = parameters
+        .iter()
+        .map(|(name, text)| format!("{}={}", encoded(name), encoded(text)))
+        .collect();
+    let changed = format!("{}?{}", uri.path(), parameters.join("&")).parse();
+    let uri = changed
+        .map_err(|error| ApiError::internal(format!("the engine's address of a list: {error}")))?;
+    Ok((uri, limit))
+}
+
+/// Takes the limit from a list's parameters. Engines look among all containers where there is one.
+fn unlimited(parameters: &mut Vec<(String, String)>) -> usize {
+    let limit = parameters
+        .iter()
+        .rfind(|(name, _)| name == LIMIT)
+        .and_then(|(_, text)| text.parse().ok())
+        .filter(|limit| *limit > 0);
+    let Some(limit) = limit else {
+        return usize::MAX;
+    };
+    parameters.retain(|(name, _)| name != LIMIT && name != ALL);
+    parameters.push((ALL.to_owned(), "1".to_owned()));
+    limit
 }
 
 fn engines_request(request: Request) -> Request {
@@ -225,24 +279,60 @@ mod tests {
     #[test]
     fn a_list_by_a_network_of_the_swarm_is_one_by_its_twin() {
         let twins = [("ffff", ("n1abc", "web")), ("eeee", ("n2abc", "back"))].into();
-        let asked = |filters: Value| {
-            let filters = filters.to_string();
-            let uri = format!("/v1.41/containers/json?all=1&filters={}", encoded(&filters));
-            uri.parse::<Uri>().unwrap()
-        };
         for (by, expected) in [
             (json!(["n1abc"]), json!(["n1abc", "ffff"])),
             (json!({"n": true}), json!(["n", "eeee", "ffff"])),
             (json!(["web", "n9"]), json!(["web", "n9"])),
         ] {
-            let uri = asked(json!({"network": by, "label": ["a=b&c"]}));
-            assert!(has_filter(&uri));
-            let changed = by_twins(&uri, &twins).unwrap();
-            let expected = asked(json!({"label": ["a=b&c"], "network": expected}));
-            assert_eq!(parameters(&changed), parameters(&expected));
-            assert_eq!(changed.path(), uri.path());
+            let asked = json!({"network": by, "label": ["a=b&c"]});
+            let (changed, limit) = asked_of_engine("all=1", &asked, &twins).unwrap();
+            let expected = json!({"label": ["a=b&c"], "network": expected});
+            assert_eq!(changed, list("all=1", &expected));
+            assert_eq!(limit, None);
         }
-        assert!(!has_filter(&asked(json!({"label": ["a"]}))));
-        assert!(!has_filter(&"/containers/json".parse().unwrap()));
+    }
+
+    fn list(others: &str, filters: &Value) -> Uri {
+        let filters = encoded(&filters.to_string()).to_string();
+        let uri = format!("/v1.41/containers/json?{others}&filters={filters}");
+        uri.parse().unwrap()
+    }
+
+    /// What the engine is asked in place of a list, and how many are shown of those that are no tasks'; `None` for
+    /// the list itself.
+    fn asked_of_engine(
+        others: &str,
+        by: &Value,
+        twins: &Twins<'_>,
+    ) -> Option<(Uri, Option<usize>)> {
+        let uri = list(others, by);
+        Some(as_engine_knows(&uri, filters(&uri)?, twins).unwrap())
+    }
+
+    #[test]
+    fn a_list_of_tasks_is_one_by_their_label() {
+        let none = Twins::new();
+        let asked = |others, by: Value| asked_of_engine(others, &by, &none);
+        for tasks in [json!(["true"]), json!(["1"]), json!({"true": true})] {
+            let by = json!({"is-task": tasks, "label": ["a"]});
+            let (changed, limit) = asked("limit=3", by).unwrap();
+            let expected = json!({"label": ["a", "com.docker.swarm.task"]});
+            assert_eq!(changed, list("limit=3", &expected));
+            assert_eq!(limit, None, "the engine counts");
+        }
+        // What is no task's has nothing that an engine could look for.
+        let others = json!({"is-task": ["false"], "name": ["x"]});
+        let by_name = json!({"name": ["x"]});
+        let unlimited = (list("size=1", &by_name), Some(usize::MAX));
+        assert_eq!(asked("size=1", others.clone()), Some(unlimited));
+        let limited = (list("all=1", &by_name), Some(3));
+        assert_eq!(asked("limit=3", others), Some(limited));
+        // The engine says what is wrong.
+        for wrong in [json!(["yes"]), json!(["true", "false"])] {
+            let by = json!({"is-task": wrong});
+            assert_eq!(asked("all=1", by.clone()), Some((list("all=1", &by), None)));
+        }
+        assert_eq!(asked("all=1", json!({"label": ["a"]})), None);
+        assert!(filters(&"/containers/json".parse().unwrap()).is_none());
     }
 }
