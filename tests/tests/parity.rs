@@ -145,8 +145,8 @@ const WANTED: &[Wanted] = &[
         "the words of newer engines",
     ),
     wanted(
-        "docker ps ",
-        "skein-demo",
+        r"docker ps .*\.Ports",
+        "^(swarm: 8080/tcp|skein: )$",
         "engines show ports that are exposed only, on networks of their own drivers alone",
     ),
     wanted(
