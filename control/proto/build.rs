@@ -14,6 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".skein.inspect",
             "#[derive(serde::Serialize, serde::Deserialize)]",
         )
+        // The same network is to be the same bytes each time.
+        .btree_map(".skein.network.Network.labels")
         // One object is in the messages of many nodes: shared rather than copied.
         .bytes(".skein.network.EncodedUpdate")
         .compile_fds(descriptors)?;

@@ -138,6 +138,7 @@ pub fn network(network: &Network) -> Option<proto::Network> {
         mtu: mtu.and_then(|mtu| mtu.parse().ok()).unwrap_or(0),
         subnets: allocation.subnets.iter().map(subnet).collect(),
         encrypted: spec.is_encrypted(),
+        labels: spec.labels.clone(),
     })
 }
 

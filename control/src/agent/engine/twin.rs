@@ -26,6 +26,8 @@ pub struct TwinSpec {
     pub internal: bool,
     /// Containers of users may join it.
     pub attachable: bool,
+    /// As its user labelled it.
+    pub labels: BTreeMap<String, String>,
     /// What carries it, and who gives its addresses.
     pub kind: TwinKind,
 }
@@ -44,8 +46,6 @@ pub enum TwinKind {
         driver: String,
         /// With addresses of IPv6.
         ipv6: bool,
-        /// As its user labelled it.
-        labels: BTreeMap<String, String>,
         /// The engine's `--config-only` network that says all else.
         config_from: Option<String>,
     },
@@ -58,6 +58,7 @@ impl From<&Network> for TwinSpec {
             name: network.name.clone(),
             internal: network.internal,
             attachable: network.attachable,
+            labels: network.labels.clone(),
             kind: TwinKind::Overlay {
                 subnets: network.subnets.clone(),
             },
@@ -74,10 +75,10 @@ impl TwinSpec {
             name: spec.name.clone(),
             internal: spec.internal,
             attachable: spec.attachable,
+            labels: spec.labels.clone(),
             kind: TwinKind::Local {
                 driver: spec.driver.clone(),
                 ipv6: spec.enable_ipv6,
-                labels: spec.labels.clone(),
                 config_from: spec.config_from().map(str::to_owned),
             },
         }
@@ -94,11 +95,18 @@ impl TwinSpec {
     /// `config`: that network.
     pub(super) fn request(&self, config: Option<NetworkInspect>) -> NetworkCreateRequest {
         let one = |key: &str| HashMap::from([(key.to_owned(), self.network_id.clone())]);
+        let config = config.unwrap_or_default();
+        // The engine takes no label for a network that it makes of another itself: so this makes it.
+        let mut labels = config.labels.unwrap_or_default();
+        labels.extend(self.labels.clone());
+        labels.extend(one(TWIN_LABEL));
+        let from = self.config_from().map(str::to_owned);
+        labels.extend(from.map(|name| (CONFIG_LABEL.to_owned(), name)));
         let request = NetworkCreateRequest {
             name: self.name.clone(),
             internal: self.internal.then_some(true),
             attachable: self.attachable.then_some(true),
-            labels: Some(one(TWIN_LABEL)),
+            labels: Some(labels),
             ..NetworkCreateRequest::default()
         };
         match &self.kind {
@@ -113,26 +121,13 @@ impl TwinSpec {
                 options: Some(one(NETWORK_OPTION)),
                 ..request
             },
-            TwinKind::Local {
-                driver,
-                ipv6,
-                labels: own,
-                config_from,
-            } => {
-                let config = config.unwrap_or_default();
-                // The engine takes no label for a network that it makes of another itself: so this makes it.
-                let mut labels = config.labels.unwrap_or_default();
-                labels.extend(own.clone());
-                labels.extend(one(TWIN_LABEL));
-                let from = config_from.clone();
-                labels.extend(from.map(|name| (CONFIG_LABEL.to_owned(), name)));
+            TwinKind::Local { driver, ipv6, .. } => {
                 let with_ipv6 = *ipv6 || config.enable_ipv6 == Some(true);
                 NetworkCreateRequest {
                     driver: Some(driver.clone()),
                     enable_ipv6: with_ipv6.then_some(true),
                     ipam: config.ipam,
                     options: config.options,
-                    labels: Some(labels),
                     ..request
                 }
             }
@@ -160,6 +155,7 @@ mod tests {
             name: "front".into(),
             internal: false,
             attachable: false,
+            labels: [("tier".to_owned(), "front".to_owned())].into(),
             kind: TwinKind::Overlay {
                 subnets: vec![Subnet {
                     subnet: "10.0.1.0/24".into(),
@@ -179,7 +175,7 @@ mod tests {
                     "Options": {"skein.network": "net1"},
                 },
                 "Options": {"skein.network": "net1"},
-                "Labels": {"com.skein.network": "net1"},
+                "Labels": {"com.skein.network": "net1", "tier": "front"},
             })
         );
     }

@@ -1,6 +1,9 @@
 //! Containers and the networks that they are on, as clients see them.
 
-use super::{local::encoded, shape};
+use super::{
+    local::{array, encoded},
+    shape,
+};
 use crate::{
     agent::{container::LABEL_TASK, engine::TWIN_LABEL},
     api::{
@@ -40,10 +43,7 @@ impl Local {
     /// The twins of the swarm's networks, as the engine shows them.
     pub(super) async fn twins(&self) -> Result<Vec<Value>, ApiError> {
         let path = format!("/networks?filters=%7B%22label%22%3A%5B%22{TWIN_LABEL}%22%5D%7D");
-        match self.engine.get(&path).await? {
-            Value::Array(twins) => Ok(twins),
-            _ => Ok(Vec::new()),
-        }
+        Ok(array(self.engine.get(&path).await?))
     }
 
     /// The twin of a network of the swarm, by that one's ID or a prefix of it.

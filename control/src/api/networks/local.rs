@@ -1,11 +1,12 @@
 //! What this node answers: the engine's networks and the swarm's, merged.
 
 use super::{
-    shape,
+    listing, shape,
     swarm::{listed, name_taken},
 };
 use crate::{
-    api::{Local, body, error::ApiError, json, query::Params},
+    agent::engine::TWIN_LABEL,
+    api::{Local, body, error::ApiError, filters::Filters, json, query::Params},
     node::LocalState,
 };
 use axum::{
@@ -87,6 +88,22 @@ impl Local {
         }
     }
 
+    /// The swarm's networks that a list asks for and this node has, in use or not as the engine says. By its own
+    /// driver and scope, the engine would not find them.
+    async fn networks_here(&self, params: &Params) -> Result<Vec<Value>, ApiError> {
+        let filters = Filters::parse_any(params.text("filters"))?;
+        let mut of_engine = Filters::default();
+        of_engine.add(listing::LABEL, TWIN_LABEL);
+        for on in filters.values(listing::DANGLING) {
+            of_engine.add(listing::DANGLING, on);
+        }
+        let path = format!("/networks?filters={}", encoded(&of_engine.to_string()));
+        let mut networks = array(self.engine.get(&path).await?);
+        networks.iter_mut().for_each(shape::from_twin);
+        networks.retain(|network| listing::asks_for_twin(&filters, network));
+        Ok(networks)
+    }
+
     fn is_without_leader(&self) -> bool {
         let store = self.member.store();
         store.is_some_and(|store| store.leadership().borrow().leader.is_none())
@@ -106,6 +123,49 @@ impl Local {
         Ok(network.filter(|network| {
             shape::twin_of(network).is_none() && (network["Id"] == id || !self.replica_has(id))
         }))
+    }
+
+    /// Whether a whole ID or name is that of a network of the swarm, as far as this manager's own copy of the
+    /// store says.
+    fn is_named(&self, id: &str) -> bool {
+        let state = self.member.store().map(|store| store.state());
+        state.is_some_and(|state| {
+            let found = state.find_network(id);
+            found.is_ok_and(|network| network.id == id || network.spec.name == id)
+        })
+    }
+
+    /// Whether the beginning of an ID means one network alone, of the swarm's and of the engine's.
+    ///
+    /// # Errors
+    /// 400: it means several.
+    async fn check_one_begins(&self, id: &str) -> Result<(), ApiError> {
+        let Some(store) = self.member.store() else {
+            return Ok(());
+        };
+        let state = store.state();
+        let of_swarm = || {
+            state
+                .present_networks()
+                .filter(|network| !network.spec.predefined)
+        };
+        if of_swarm().any(|network| network.id == id || network.spec.name == id) {
+            return Ok(());
+        }
+        let swarms = of_swarm()
+            .filter(|network| network.id.starts_with(id))
+            .count();
+        if swarms == 0 {
+            return Ok(());
+        }
+        // An engine that is away has nothing to say of what is the swarm's.
+        let networks = self.engine.get("/networks").await.map(array);
+        let engines = networks.unwrap_or_default();
+        let engines = engines.iter().filter(|network| begins(network, id)).count();
+        match swarms + engines {
+            1 => Ok(()),
+            several => Err(ambiguous(id, several)),
+        }
     }
 
     /// Whether what the engine says of a name or ID is of a twin, or of several: networks that were removed
@@ -160,18 +220,22 @@ pub async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    let engines = local.engine.get(path_and_query(&parts)).await?;
-    let mut networks = match engines {
-        Value::Array(networks) => networks,
-        _ => Vec::new(),
-    };
-    match local.swarm_networks(&parts, &params).await? {
-        Some(swarms) => {
-            networks.retain(|network| shape::twin_of(network).is_none());
-            networks.extend(swarms);
-        }
+    // It also says what is wrong with the filters.
+    let mut networks = array(local.engine.get(path_and_query(&parts)).await?);
+    networks.retain(|network| shape::twin_of(network).is_none());
+    networks.extend(match local.swarm_networks(&parts, &params).await? {
+        Some(swarms) => swarms,
         // Workers show what is there of the swarm's.
-        None => networks.iter_mut().for_each(shape::from_twin),
+        None => local.networks_here(&params).await?,
+    });
+    Ok(json::ok(&Value::Array(networks)))
+}
+
+/// The items of a list of the engine's.
+pub(super) fn array(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(items) => items,
+        _ => Vec::new(),
     }
     Ok(json::ok(&Value::Array(networks)))
 }
@@ -184,7 +248,7 @@ pub async fn inspect(
 ) -> Result<Response, ApiError> {
     let scope = params.text("scope");
     let own = match scope {
-        "swarm" => None,
+        shape::SCOPE => None,
         // An engine that is away has nothing to say of what is the swarm's.
         _ => local.own_network(&id).await.ok().flatten(),
     };
@@ -233,7 +297,8 @@ pub async fn create(State(local): State<Local>, request: Request) -> Result<Resp
     let spec = json::parse(&body)?;
     let name = spec["Name"].as_str().unwrap_or_default().to_owned();
     let request = Request::from_parts(parts, Body::from(body));
-    let of_swarm = spec["Driver"] == OVERLAY || spec["Scope"] == "swarm" || spec["Ingress"] == true;
+    let of_swarm =
+        spec["Driver"] == OVERLAY || spec["Scope"] == shape::SCOPE || spec["Ingress"] == true;
     // What others are made of is each node's own, and the engine says what it may not have.
     let of_swarm = of_swarm && spec["ConfigOnly"] != true;
     if !of_swarm {

@@ -4,6 +4,7 @@
 mod attaching;
 mod containers;
 mod creation;
+mod listing;
 mod local;
 mod prune;
 mod rewriting;

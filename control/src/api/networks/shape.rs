@@ -6,6 +6,9 @@ use skein_model::{DEFAULT_IPAM, Network, OVERLAY};
 use skein_orchestration::allocator::VNI_OPTION;
 use std::collections::BTreeMap;
 
+/// The scope of the swarm's networks.
+pub const SCOPE: &str = "swarm";
+
 /// What Swarm adds to options for the driver of addresses: the next one is given before those that were
 /// given back.
 const SERIAL_OPTION: &str = "com.docker.network.ipam.serial";
@@ -51,7 +54,7 @@ pub fn shown(network: &Network) -> Value {
         "Name": spec.name,
         "Id": network.id,
         "Created": network.meta.created_at,
-        "Scope": "swarm",
+        "Scope": SCOPE,
         "Driver": spec.driver,
         "EnableIPv4": true,
         "EnableIPv6": spec.enable_ipv6,
@@ -118,7 +121,7 @@ pub fn in_task(network: &Network) -> Value {
         "Name": spec.name,
         "Labels": spec.labels,
         "DriverConfiguration": driver_configuration(network),
-        "Scope": "swarm",
+        "Scope": SCOPE,
     });
     // Nobody asked for those that every engine has.
     if !spec.predefined {
@@ -165,7 +168,7 @@ pub fn from_twin(twin: &mut Value) {
         return;
     };
     twin["Id"] = id.into();
-    twin["Scope"] = "swarm".into();
+    twin["Scope"] = SCOPE.into();
     if twin["Driver"] == DRIVER {
         twin["Driver"] = OVERLAY.into();
         twin["IPAM"]["Driver"] = "default".into();

@@ -1,6 +1,6 @@
 //! What the leader answers of its networks.
 
-use super::{creation, shape, verbose};
+use super::{creation, listing, shape, verbose};
 use crate::api::{Leader, error::ApiError, filters::Filters, json, query::Params};
 use axum::{
     extract::{Path, State},
@@ -12,8 +12,6 @@ use serde_json::{Value, json};
 use skein_model::{Action, Kind, Network, Object, Rejection, State as Model, new_id};
 use skein_orchestration::validate;
 use std::sync::Arc;
-
-const FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
 
 /// What whoever asks for a network of the nodes is told that Swarm takes, and never uses.
 const IGNORED: &str = "options and subnets of this network are ignored: each node has its own. Make a \
@@ -29,23 +27,12 @@ pub async fn list_swarm(
 
 /// The networks that a list asks for, as a state has them.
 pub(super) fn listed(state: &Model, params: &Params) -> Result<Vec<Value>, ApiError> {
-    let filters = Filters::parse(params.text("filters"), &FILTERS)?;
-    let networks = state.present_networks();
-    let networks = networks.filter(|network| passes(state, &filters, network));
+    let filters = Filters::parse(params.text("filters"), &listing::FILTERS)?;
+    let networks = state.present_networks().filter(|network| {
+        let is_used = || state.check_network_removal(network).is_err();
+        listing::asks_for(&filters, network, is_used)
+    });
     Ok(networks.map(|network| shape::shown(network)).collect())
-}
-
-fn passes(state: &Model, filters: &Filters, network: &Network) -> bool {
-    let spec = &network.spec;
-    let used = || state.check_network_removal(network).is_err();
-    !spec.predefined
-        && filters.any("driver", |driver| driver == spec.driver)
-        && filters.any("id", |id| network.id.contains(id))
-        && filters.any("name", |name| spec.name.contains(name))
-        && filters.any("scope", |scope| scope == "swarm")
-        && filters.any("type", |kind| kind == "custom")
-        && filters.any("dangling", |on| matches!(on, "true" | "1") != used())
-        && filters.labels("label", &spec.labels)
 }
 
 pub async fn inspect_swarm(
@@ -54,7 +41,7 @@ pub async fn inspect_swarm(
     params: Params,
 ) -> Result<Response, ApiError> {
     let state = leader.read().await?;
-    let network = find(&state, &id, params.text("scope") == "swarm")?;
+    let network = find(&state, &id, params.text("scope") == shape::SCOPE)?;
     let mut shown = shape::shown(network);
     let peers = verbose::peers(&state, network);
     if !peers.is_empty() {
