@@ -146,7 +146,8 @@ impl Format {
     fn write(&self, record: &LogRecord) -> Bytes {
         let line = if record.stream == STREAM_ERROR {
             let mut line = BytesMut::from(&b"Error grabbing logs: "[..]);
-            line.put_slice(&record.data);
+            line.put_slice(record.data.trim_ascii_end());
+            line.put_u8(b'\n');
             line
         } else {
             self.line(record)

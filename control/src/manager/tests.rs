@@ -598,10 +598,117 @@ async fn logs_that_cannot_be_had_are_named() {
     assert_eq!(record.stream, 3);
     let text = String::from_utf8(record.data.to_vec()).unwrap();
     assert!(
-        text.starts_with("warning: incomplete log stream.")
+        text.starts_with("rpc error: code = Unknown desc = warning: incomplete log stream.")
             && text.ends_with("node a is not available"),
         "{text}"
     );
     assert_eq!(records.recv().await, None);
     drop(agent);
+}
+
+/// What a reader of whole logs was sent, and what it was told is missing.
+async fn all(mut records: tokio::sync::mpsc::Receiver<LogRecord>) -> (Vec<String>, Vec<String>) {
+    let (mut lines, mut missing) = (Vec::new(), Vec::new());
+    while let Some(record) = records.recv().await {
+        let text = String::from_utf8(record.data.to_vec()).unwrap();
+        match record.stream {
+            3 => missing.push(text),
+            _ => lines.push(text),
+        }
+    }
+    (lines, missing)
+}
+
+/// How that ends.
+fn incomplete(reasons: &str) -> Vec<String> {
+    vec![format!(
+        "rpc error: code = Unknown desc = warning: incomplete log stream. some logs could not be retrieved \
+         for the following reasons: {reasons}"
+    )]
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_of_a_node_that_goes_meanwhile_end_with_the_others_and_are_named() {
+    let (store, parts, _shutdown) = cluster(&["a", "b"]);
+    let (a, b) = (
+        Agent::start(&parts, "a").await,
+        Agent::start(&parts, "b").await,
+    );
+    store.create(web(2));
+    until(&store, "a task on each", |state| {
+        running(state, "a") == 1 && running(state, "b") == 1
+    })
+    .await;
+    let (mut of_a, mut of_b) = (a.subscriptions(&parts).await, b.subscriptions(&parts).await);
+    let broker = &parts.broker;
+    let begun = Instant::now();
+    let records = broker.read(&store, of_web(), options(false)).unwrap();
+    let (at_a, at_b) = (of_a.recv().await.unwrap(), of_b.recv().await.unwrap());
+    let first = chunk(&at_a, &at_a.task_ids[0], "first");
+    broker.publish("a", first).await.unwrap();
+    let other = chunk(&at_b, &at_b.task_ids[0], "other");
+    broker.publish("b", other).await.unwrap();
+    let end = chunk(&at_b, &at_b.task_ids[0], "");
+    broker.publish("b", end).await.unwrap();
+    // With its session its agent has forgotten what it was asked.
+    let _again = a.subscriptions(&parts).await;
+    let (lines, missing) = all(records).await;
+    assert_eq!(lines, ["first", "other"]);
+    assert_eq!(missing, incomplete("node a disconnected unexpectedly"));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    drop((a, b));
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_that_an_engine_does_not_give_keep_no_others_from_being_read() {
+    let (store, parts, _shutdown) = cluster(&["a"]);
+    let agent = Agent::start(&parts, "a").await;
+    store.create(web(2));
+    until(&store, "two tasks", |state| running(state, "a") == 2).await;
+    let mut subscriptions = agent.subscriptions(&parts).await;
+    let broker = &parts.broker;
+    let records = broker.read(&store, of_web(), options(false)).unwrap();
+    let asked = subscriptions.recv().await.unwrap();
+    let failed = proto::LogChunk {
+        stream: 3,
+        ..chunk(&asked, &asked.task_ids[0], "the engine fails\n")
+    };
+    broker.publish("a", failed.clone()).await.unwrap();
+    let end = chunk(&asked, &asked.task_ids[0], "");
+    broker.publish("a", end).await.unwrap();
+    for text in ["line", ""] {
+        let other = chunk(&asked, &asked.task_ids[1], text);
+        broker.publish("a", other).await.unwrap();
+    }
+    let (lines, missing) = all(records).await;
+    assert_eq!(
+        (lines, missing),
+        (vec!["line".into()], incomplete("the engine fails"))
+    );
+    // Who follows would wait for the end for ever.
+    let mut followed = broker.read(&store, of_web(), options(true)).unwrap();
+    // The first one's is closed.
+    assert!(subscriptions.recv().await.unwrap().close);
+    let asked = subscriptions.recv().await.unwrap();
+    let failed = proto::LogChunk {
+        subscription_id: asked.id,
+        ..failed
+    };
+    broker.publish("a", failed).await.unwrap();
+    assert_eq!(followed.recv().await.unwrap().stream, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_send_nothing_are_named() {
+    let (store, parts, _shutdown) = cluster(&["a"]);
+    let agent = Agent::start(&parts, "a").await;
+    store.create(web(1));
+    until(&store, "a task", |state| running(state, "a") == 1).await;
+    let mut subscriptions = agent.subscriptions(&parts).await;
+    let records = parts.broker.read(&store, of_web(), options(false)).unwrap();
+    let asked = subscriptions.recv().await.unwrap();
+    assert_eq!(asked.task_ids.len(), 1);
+    let (lines, missing) = all(records).await;
+    assert!(lines.is_empty());
+    assert_eq!(missing, incomplete("node a sent nothing for 20 seconds"));
 }

@@ -29,24 +29,36 @@ struct Reader {
     lost: BTreeMap<String, BTreeMap<String, LogOptions>>,
     /// Of a reader that follows: the timestamp of the last record of each task.
     reached: HashMap<String, String>,
+    /// Of a reader that does not: what could not be had, and why, by task or by node.
+    failures: BTreeMap<String, String>,
     /// Told whenever something comes in, or can be had again.
     progress: Arc<Notify>,
 }
 
 impl Reader {
     /// Notes that the agent of a node publishes nothing any more of what it was asked; the
-    /// subscriptions that were.
+    /// subscriptions that were. Who does not follow has no more of them.
     fn lose(&mut self, node_id: &str) -> Vec<String> {
         let mut gone = Vec::new();
+        let mut is_cut_off = false;
         self.parts.retain(|id, part| {
-            if part.node_id != node_id || !part.options.follow {
+            if part.node_id != node_id {
                 return true;
             }
-            let lost = self.lost.entry(node_id.to_owned()).or_default();
-            lost.extend(part.unfinished.iter().map(|id| (id.clone(), part.options)));
+            if part.options.follow {
+                let lost = self.lost.entry(node_id.to_owned()).or_default();
+                lost.extend(part.unfinished.iter().map(|id| (id.clone(), part.options)));
+            } else {
+                is_cut_off |= !part.unfinished.is_empty();
+            }
             gone.push(id.clone());
             false
         });
+        if is_cut_off {
+            let reason = format!("node {node_id} disconnected unexpectedly");
+            self.failures.insert(node_id.to_owned(), reason);
+            self.progress.notify_one();
+        }
         gone
     }
 }
@@ -190,6 +202,7 @@ impl Broker {
                 parts: BTreeMap::new(),
                 lost: BTreeMap::new(),
                 reached: HashMap::new(),
+                failures: BTreeMap::new(),
                 progress: progress.clone(),
             };
             inner.readers.insert(id.clone(), reader);
@@ -260,6 +273,25 @@ impl Broker {
         let inner = self.inner.lock();
         let reader = inner.readers.get(reader_id);
         reader.is_none_or(|reader| reader.parts.values().all(|part| part.unfinished.is_empty()))
+    }
+
+    /// What a reader that does not follow has not got, and why: of all that it asked for and could be asked for.
+    pub(super) fn failures(&self, reader_id: &str) -> Vec<String> {
+        let inner = self.inner.lock();
+        let reader = inner.readers.get(reader_id);
+        let failures = reader
+            .into_iter()
+            .flat_map(|reader| reader.failures.values());
+        failures.cloned().collect()
+    }
+
+    /// The nodes that a reader still waits for.
+    pub(super) fn awaited(&self, reader_id: &str) -> BTreeSet<String> {
+        let inner = self.inner.lock();
+        let reader = inner.readers.get(reader_id);
+        let parts = reader.into_iter().flat_map(|reader| reader.parts.values());
+        let awaited = parts.filter(|part| !part.unfinished.is_empty());
+        awaited.map(|part| part.node_id.clone()).collect()
     }
 
     /// Forgets a reader, and tells its agents to stop.
@@ -351,6 +383,32 @@ impl Broker {
         true
     }
 
+    /// Whether a chunk says why the log of a task cannot be had, to a reader who is told of it at the end: that is
+    /// noted. Clients take the first such word for the end, and there may be other tasks' logs to come. (Who
+    /// follows would wait for that end for ever.)
+    fn is_noted(&self, chunk: &proto::LogChunk) -> bool {
+        if chunk.stream != u32::from(STREAM_ERROR) {
+            return false;
+        }
+        let mut inner = self.inner.lock();
+        let Inner {
+            subscriptions,
+            readers,
+            ..
+        } = &mut *inner;
+        let reader = subscriptions.get(&chunk.subscription_id);
+        let Some(reader) = reader.and_then(|id| readers.get_mut(id)) else {
+            return false;
+        };
+        let part = reader.parts.get(&chunk.subscription_id);
+        if part.is_none_or(|part| part.options.follow) {
+            return false;
+        }
+        let reason = String::from_utf8_lossy(&chunk.data).trim_end().to_owned();
+        reader.failures.insert(chunk.task_id.clone(), reason);
+        true
+    }
+
     /// Notes that all of a task was sent.
     fn end_of(&self, chunk: &proto::LogChunk) {
         let mut inner = self.inner.lock();
@@ -372,11 +430,11 @@ impl Broker {
         let Some((records, progress)) = self.reader_of(node_id, &chunk) else {
             return Err(Status::cancelled("nobody reads this subscription any more"));
         };
-        let is_new = self.is_new(&chunk);
+        let is_to_send = !self.is_noted(&chunk) && self.is_new(&chunk);
         if chunk.end {
             self.end_of(&chunk);
         }
-        if is_new && !chunk.data.is_empty() {
+        if is_to_send && !chunk.data.is_empty() {
             let record = LogRecord {
                 task_id: chunk.task_id,
                 node_id: node_id.to_owned(),

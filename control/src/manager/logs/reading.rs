@@ -71,19 +71,20 @@ impl<S: Store> Reading<S> {
                 // Looks again for what could not be asked for.
                 () = sleep_until(patience), if self.options.follow => {}
                 () = sleep_until(patience), if !self.options.follow => {
-                    failures.push(format!(
-                        "nodes sent nothing for {} seconds",
-                        AGENT_PATIENCE.as_secs()
-                    ));
+                    let seconds = AGENT_PATIENCE.as_secs();
+                    let silent = self.broker.awaited(&self.id).into_iter();
+                    failures.extend(silent.map(|id| format!("node {id} sent nothing for {seconds} seconds")));
                     break;
                 }
             }
         }
+        failures.extend(self.broker.failures(&self.id));
         if !failures.is_empty() {
             let reasons = failures.join(", ");
+            // As the error of the managers that it is in Swarm.
             self.say(&format!(
-                "warning: incomplete log stream. some logs could not be retrieved for the following \
-                 reasons: {reasons}"
+                "rpc error: code = Unknown desc = warning: incomplete log stream. some logs could not be \
+                 retrieved for the following reasons: {reasons}"
             ))
             .await;
         }
