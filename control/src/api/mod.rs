@@ -31,6 +31,7 @@ mod swarm;
 mod system;
 mod tasks;
 mod version;
+mod volumes;
 
 pub use forwarded::Forwarded;
 pub(crate) use json::word;
@@ -46,7 +47,7 @@ use axum::{
     extract::{Request, State},
     middleware,
     response::{IntoResponse, Response},
-    routing::{any, delete, get, post},
+    routing::{any, delete, get, post, put},
 };
 use cluster::Cluster;
 use error::ApiError;
@@ -154,6 +155,8 @@ fn node_table(local: Local) -> Router {
         )
         .route("/networks/{id}/connect", post(networks::connect))
         .route("/networks/{id}/disconnect", post(networks::disconnect))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/{name}", put(volumes::update))
         .route("/containers/json", get(networks::in_containers))
         .route("/containers/create", post(networks::create_container))
         .route("/containers/{id}/json", get(networks::in_containers))
@@ -212,6 +215,7 @@ fn leader_table(store: Arc<dyn Store>) -> Router {
             "/configs/{id}/update",
             post(payloads::update::<model::Config>),
         )
+        .route("/volumes/create", post(volumes::create_in_cluster))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .with_state(Leader { store })

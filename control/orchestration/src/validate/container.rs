@@ -1,6 +1,6 @@
 //! The part of a spec that describes a container.
 
-use super::{SpecError, is_image_reference};
+use super::{SpecError, SpecErrorKind, is_image_reference};
 use skein_model::{ContainerSpec, Healthcheck, MountKind, ResourceRequirements, RestartPolicy};
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -61,14 +61,21 @@ fn check_mounts(spec: &ContainerSpec) -> Result<(), SpecError> {
                 "invalid MountPropagation: \"{other}\""
             )));
         }
-        let unsupported = match mount.kind {
-            MountKind::Npipe => "npipe",
-            // The scheduler says that no node has it.
-            MountKind::Cluster | MountKind::Bind | MountKind::Volume | MountKind::Tmpfs => continue,
-        };
-        return Err(SpecError::invalid(format!(
-            "invalid MountType: \"{unsupported}\": bind, volume and tmpfs are supported"
-        )));
+        match mount.kind {
+            MountKind::Npipe => {
+                return Err(SpecError::invalid(
+                    "invalid MountType: \"npipe\": bind, volume and tmpfs are supported",
+                ));
+            }
+            MountKind::Cluster => {
+                return Err(SpecError::with(
+                    SpecErrorKind::Unimplemented,
+                    "mounts of type cluster are not supported: there are no CSI plugins. Mount a volume of the \
+                     tasks' nodes (type=volume), by a volume driver that their engines have (volume-driver)",
+                ));
+            }
+            MountKind::Bind | MountKind::Volume | MountKind::Tmpfs => {}
+        }
     }
     Ok(())
 }

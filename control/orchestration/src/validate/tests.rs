@@ -92,6 +92,18 @@ fn services_are_refused_in_the_references_words() {
         invalid(|s| s.task_template.container_spec.mounts = vec![mount.clone(), mount]),
         "ContainerSpec: duplicate mount point: /x"
     );
+    let of_cluster = Mount {
+        kind: skein_model::MountKind::Cluster,
+        source: "group:fast".into(),
+        target: "/x".into(),
+        ..Mount::default()
+    };
+    let (kind, message) = refusal(|s| s.task_template.container_spec.mounts = vec![of_cluster]);
+    assert_eq!(kind, SpecErrorKind::Unimplemented);
+    assert!(
+        message.starts_with("mounts of type cluster are not supported"),
+        "{message}"
+    );
     assert_eq!(
         invalid(
             |s| s.task_template.container_spec.healthcheck = Some(Healthcheck {
