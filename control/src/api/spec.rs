@@ -98,6 +98,7 @@ pub fn parse(body: &[u8], version: ApiVersion) -> Result<ServiceSpec, ApiError> 
         ));
     };
     strip(spec, version);
+    check_runtime(spec)?;
     check_mode(spec)?;
     let networks = spec.remove("Networks");
     for name in ["UpdateConfig", "RollbackConfig"] {
@@ -109,7 +110,7 @@ pub fn parse(body: &[u8], version: ApiVersion) -> Result<ServiceSpec, ApiError> 
         check_endpoint(endpoint)?;
     }
     let Some(template) = fields(spec, "TaskTemplate") else {
-        return Err(ApiError::invalid("mismatched Runtime and *Spec fields"));
+        return Err(mismatched());
     };
     // Where older clients name the networks.
     if let Some(networks) = networks.filter(|_| is_empty(template.get("Networks"))) {
@@ -241,14 +242,38 @@ fn each<'a>(of: &'a mut Fields, name: &str) -> impl Iterator<Item = &'a mut Fiel
     items.into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
-fn check_template(template: &mut Fields) -> Result<(), ApiError> {
+/// What a task's runtime must have is missing, or is another's.
+fn mismatched() -> ApiError {
+    ApiError::invalid("mismatched Runtime and *Spec fields")
+}
+
+/// Tasks of services are containers: plugins are refused as by an engine without experimental features, and
+/// attachments are nobody's to ask for.
+fn check_runtime(spec: &Fields) -> Result<(), ApiError> {
+    let template = spec.get("TaskTemplate").and_then(Value::as_object);
+    let template = template.ok_or_else(mismatched)?;
+    let has = |name: &str| template.get(name).is_some_and(Value::is_object);
     match template.get("Runtime").and_then(Value::as_str) {
-        None | Some("" | "container") => template.insert("Runtime".into(), "container".into()),
-        Some("plugin" | "attachment") => {
-            return Err(ApiError::invalid("mismatched Runtime and *Spec fields"));
+        None | Some("" | "container") if has("ContainerSpec") => Ok(()),
+        Some("plugin") if has("PluginSpec") => {
+            let is_replicated = spec
+                .get("Mode")
+                .is_some_and(|mode| mode["Replicated"].is_object());
+            Err(match is_replicated {
+                true => ApiError::invalid("plugins must not use replicated mode"),
+                // The reference's error has no type here.
+                false => {
+                    ApiError::internal("runtime type \"plugin\" only supported in experimental")
+                }
+            })
         }
-        Some(_) => return Err(ApiError::invalid("unsupported runtime")),
-    };
+        None | Some("" | "container" | "plugin") => Err(mismatched()),
+        Some(_) => Err(ApiError::invalid("unsupported runtime")),
+    }
+}
+
+fn check_template(template: &mut Fields) -> Result<(), ApiError> {
+    template.insert("Runtime".into(), "container".into());
     if let Some(policy) = fields(template, "RestartPolicy") {
         choice(
             policy,
@@ -258,7 +283,7 @@ fn check_template(template: &mut Fields) -> Result<(), ApiError> {
         )?;
     }
     let Some(container) = fields(template, "ContainerSpec") else {
-        return Err(ApiError::invalid("mismatched Runtime and *Spec fields"));
+        return Err(mismatched());
     };
     choice_or_default(container, "Isolation", &["default", "process", "hyperv"]);
     references::check(container)?;
@@ -415,6 +440,47 @@ mod tests {
             let (parent, name) = path.rsplit_once('/').unwrap();
             let error = with(|spec| spec.pointer_mut(parent).unwrap()[name] = value).unwrap_err();
             assert_eq!((error.status.as_u16(), &*error.message), (400, message));
+        }
+    }
+
+    #[test]
+    fn tasks_are_containers() {
+        let refused = |runtime: &str, change: &dyn Fn(&mut Value)| {
+            let refused = with(|spec| {
+                spec["TaskTemplate"]["Runtime"] = runtime.into();
+                change(spec);
+            });
+            let error = refused.unwrap_err();
+            (error.status.as_u16(), error.message)
+        };
+        let mismatched = (400, "mismatched Runtime and *Spec fields".to_owned());
+        let none = |spec: &mut Value| spec["TaskTemplate"]["ContainerSpec"] = Value::Null;
+        for runtime in ["", "container"] {
+            assert_eq!(refused(runtime, &none), mismatched);
+        }
+        assert_eq!(refused("plugin", &|_| {}), mismatched);
+        let plugin = |mode: Value| {
+            move |spec: &mut Value| {
+                spec["TaskTemplate"]["PluginSpec"] = json!({"name": "p", "remote": "p:1"});
+                spec["Mode"] = mode.clone();
+            }
+        };
+        assert_eq!(
+            refused("plugin", &plugin(json!({"Replicated": {}}))),
+            (400, "plugins must not use replicated mode".to_owned())
+        );
+        for mode in [json!({}), json!({"Global": {}})] {
+            assert_eq!(
+                refused("plugin", &plugin(mode)),
+                (
+                    500,
+                    "runtime type \"plugin\" only supported in experimental".to_owned()
+                )
+            );
+        }
+        for runtime in ["attachment", "odd"] {
+            let unsupported = (400, "unsupported runtime".to_owned());
+            assert_eq!(refused(runtime, &|_| {}), unsupported);
         }
     }
 
