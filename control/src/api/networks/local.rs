@@ -119,9 +119,25 @@ impl Local {
     /// A network that is this engine's alone: what is local must work without a leader. That is one of
     /// the full ID `id`; or one of that name, or whose ID begins so, if the swarm has none.
     async fn own_network(&self, id: &str) -> Result<Option<Value>, ApiError> {
-        let network = self.engines_network(id).await?;
+        let network = match self.engines_network(id).await {
+            // Twins may be among the several that the engine finds.
+            Err(error) if error.status == StatusCode::BAD_REQUEST => {
+                let networks = array(self.engine.get("/networks").await?);
+                let mut own = networks.into_iter().filter(|network| begins(network, id));
+                let first = own.next();
+                match own.next() {
+                    None => first,
+                    Some(_) => return Err(error),
+                }
+            }
+            found => found?,
+        };
         Ok(network.filter(|network| {
-            shape::twin_of(network).is_none() && (network["Id"] == id || !self.replica_has(id))
+            let is_swarms = match network["Name"] == id {
+                true => self.is_named(id),
+                false => self.replica_has(id),
+            };
+            shape::twin_of(network).is_none() && (network["Id"] == id || !is_swarms)
         }))
     }
 
@@ -194,6 +210,21 @@ impl Local {
     }
 }
 
+/// Whether the ID of a network of the engine's alone begins so.
+fn begins(network: &Value, id: &str) -> bool {
+    let begins = network["Id"]
+        .as_str()
+        .is_some_and(|own| own.starts_with(id));
+    begins && shape::twin_of(network).is_none()
+}
+
+/// The beginning of an ID means several networks.
+pub(super) fn ambiguous(id: &str, matches: usize) -> ApiError {
+    ApiError::invalid(format!(
+        "network {id} is ambiguous ({matches} matches found based on ID prefix)"
+    ))
+}
+
 /// Whether a name, an ID or its beginning may mean a network of the swarm. The predefined ones are
 /// every node's own.
 fn knows(state: &Model, id: &str) -> bool {
@@ -252,6 +283,9 @@ pub async fn inspect(
         // An engine that is away has nothing to say of what is the swarm's.
         _ => local.own_network(&id).await.ok().flatten(),
     };
+    if scope.is_empty() && own.is_none() {
+        local.check_one_begins(&id).await?;
+    }
     if scope != "local" && own.is_none() {
         let query = request.uri().query().unwrap_or_default();
         if let Some(mut network) = local.swarm_network(&id, query).await? {
@@ -344,6 +378,7 @@ pub async fn remove(
     // An engine that is away has nothing to say of what is the swarm's.
     let is_own = matches!(local.own_network(&id).await, Ok(Some(_)));
     if local.is_manager() && !is_own {
+        local.check_one_begins(&id).await?;
         let uri = format!("/networks/{}", encoded(&id));
         let asked = Request::builder()
             .method(Method::DELETE)
@@ -434,7 +469,16 @@ mod tests {
             }
             path if path.ends_with("/networks") => (
                 200,
-                r#"[{"Name":"bridge","Id":"e1","Scope":"local","Driver":"bridge"}]"#,
+                r#"[{"Name":"bridge","Id":"e1","Scope":"local","Driver":"bridge"},
+                    {"Name":"lan","Id":"s5","Scope":"local","Driver":"macvlan"}]"#,
+            ),
+            path if path.ends_with("/lan") || path.ends_with("/s") => (
+                200,
+                r#"{"Name":"lan","Id":"s5","Scope":"local","Driver":"macvlan"}"#,
+            ),
+            path if path.ends_with("/none") => (
+                200,
+                r#"{"Name":"none","Id":"e3","Scope":"local","Driver":"null"}"#,
             ),
             _ if method == Method::GET => (404, r#"{"message":"network not found"}"#),
             _ => (201, r#"{"Id":"made by the engine"}"#),
@@ -477,7 +521,19 @@ mod tests {
         let listed: Value = serde_json::from_slice(&body).unwrap();
         let names = listed.as_array().unwrap().iter();
         let names: Vec<_> = names.map(|network| &network["Name"]).collect();
-        assert_eq!(names, ["bridge", "front"]);
+        assert_eq!(names, ["bridge", "lan", "front"]);
+        // One of the engine's begins so, and one of the swarm's.
+        for method in ["GET", "DELETE"] {
+            let request = Request::builder().method(method).uri("/networks/s");
+            let request = request.body(Body::empty()).unwrap();
+            let answer = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), 400);
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let said: Value = serde_json::from_slice(&body).unwrap();
+            let ambiguous = "network s is ambiguous (2 matches found based on ID prefix)";
+            assert_eq!(said["message"], ambiguous);
+        }
+        assert_eq!(call("GET", "/networks/lan", "").await, 200);
         assert_eq!(call("GET", "/networks/bridge", "").await, 200);
         assert_eq!(call("GET", "/networks/e1", "").await, 200);
         assert_eq!(call("GET", "/networks/absent", "").await, 404);

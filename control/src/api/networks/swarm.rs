@@ -1,6 +1,6 @@
 //! What the leader answers of its networks.
 
-use super::{creation, listing, shape, verbose};
+use super::{creation, listing, local::ambiguous, shape, verbose};
 use crate::api::{Leader, error::ApiError, filters::Filters, json, query::Params};
 use axum::{
     extract::{Path, State},
@@ -9,7 +9,7 @@ use axum::{
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
-use skein_model::{Action, Kind, Network, Object, Rejection, State as Model, new_id};
+use skein_model::{Action, Kind, LookupError, Network, Object, Rejection, State as Model, new_id};
 use skein_orchestration::validate;
 use std::sync::Arc;
 
@@ -59,7 +59,10 @@ pub async fn inspect_swarm(
 /// A network, of the predefined ones only where the swarm's side of them is meant: else every node
 /// has its own of that name.
 fn find<'a>(state: &'a Model, id: &str, predefined: bool) -> Result<&'a Arc<Network>, ApiError> {
-    let network = state.find_network(id)?;
+    let network = state.find_network(id).map_err(|error| match error {
+        LookupError::Ambiguous { matches, .. } => ambiguous(id, matches),
+        LookupError::NotFound { .. } => error.into(),
+    })?;
     if network.spec.predefined && !predefined {
         return Err(ApiError::not_found(format!("network {id} not found")));
     }
