@@ -136,6 +136,14 @@ fn node_table(local: Local) -> Router {
         .route("/nodes", any(clustered))
         .route("/nodes/{*rest}", any(clustered))
         .route("/services", any(clustered))
+        .route(
+            "/services/create",
+            post(networks::in_service).fallback(clustered),
+        )
+        .route(
+            "/services/{id}/update",
+            post(networks::in_service).fallback(clustered),
+        )
         .route("/services/{*rest}", any(clustered))
         .route("/tasks", any(clustered))
         .route("/tasks/{*rest}", any(clustered))

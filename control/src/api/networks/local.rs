@@ -268,7 +268,6 @@ pub(super) fn array(value: Value) -> Vec<Value> {
         Value::Array(items) => items,
         _ => Vec::new(),
     }
-    Ok(json::ok(&Value::Array(networks)))
 }
 
 pub async fn inspect(
@@ -541,6 +540,16 @@ mod tests {
         assert_eq!(call("POST", "/networks/create", own).await, 201);
         assert_eq!(call("DELETE", "/networks/bridge", "").await, 201);
         assert!(begun.elapsed().as_secs() < 4, "{:?}", begun.elapsed());
+        // Nor does what is refused take one.
+        for (target, status) in [("lan", 403), ("none", 404)] {
+            let spec = format!(r#"{{"TaskTemplate":{{"Networks":[{{"Target":"{target}"}}]}}}}"#);
+            for path in ["/services/create", "/services/web/update?version=1"] {
+                assert_eq!(call("POST", path, &spec).await, status, "{target}");
+            }
+        }
+        let volume = r#"{"Name":"v","Driver":"d"}"#;
+        assert_eq!(call("POST", "/volumes/create", volume).await, 201);
+        assert_eq!(call("PUT", "/volumes/v", "{}").await, 404);
         // What is the swarm's takes its leader.
         let taken = r#"{"Name":"front","Driver":"bridge"}"#;
         assert_eq!(call("POST", "/networks/create", taken).await, 500);
