@@ -1,20 +1,46 @@
 //! `/swarm`: the cluster as a whole, and this node's membership in it.
 
-use super::{Leader, Local, body, error::ApiError, json, query::Params};
+use super::{
+    Leader, Local, Original, body, error::ApiError, json, query::Params, version::ApiVersion,
+};
 use crate::{
     clock, identity,
     node::{InitRequest, JoinRequest},
 };
-use axum::{body::Body, extract::State, response::Response};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use skein_model::{Action, Cluster, ClusterSpec, Object};
 use std::sync::Arc;
 
-/// What a node is asked for at its beginning; without an availability it is active.
-fn request<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+/// The first versions of the API that have these fields of an init. What a client writes in an older one is not
+/// meant.
+const INIT_SINCE: [(ApiVersion, &[&str]); 2] = [
+    (ApiVersion::new(1, 39), &["DefaultAddrPool", "SubnetSize"]),
+    (ApiVersion::new(1, 40), &["DataPathPort"]),
+];
+
+/// Reads the body of an init, written in a version of the API.
+fn init_request(body: &[u8], version: Option<ApiVersion>) -> Result<InitRequest, ApiError> {
     let mut value = json::parse(body)?;
+    let newer = INIT_SINCE
+        .iter()
+        .filter(|(since, _)| version.is_some_and(|asked| asked < *since));
+    if let Some(fields) = value.as_object_mut() {
+        for name in newer.flat_map(|(_, names)| *names) {
+            fields.remove(*name);
+        }
+    }
+    request(value)
+}
+
+/// What a node is asked for at its beginning; without an availability it is active.
+fn request<T: serde::de::DeserializeOwned>(mut value: Value) -> Result<T, ApiError> {
     json::spell(
         &mut value,
         "Availability",
@@ -23,14 +49,16 @@ fn request<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     json::typed(value)
 }
 
-pub async fn init(State(local): State<Local>, body: Body) -> Result<Response, ApiError> {
-    let request: InitRequest = request(&body::read(body).await?)?;
+pub async fn init(State(local): State<Local>, request: Request) -> Result<Response, ApiError> {
+    let original = request.extensions().get::<Original>();
+    let version = original.and_then(|Original(uri)| ApiVersion::of_path(uri.path()).0);
+    let request = init_request(&body::read(request.into_body()).await?, version)?;
     let id = local.member.init(request).await?;
     Ok(json::ok(&id.into()))
 }
 
 pub async fn join(State(local): State<Local>, body: Body) -> Result<StatusCode, ApiError> {
-    let request: JoinRequest = request(&body::read(body).await?)?;
+    let request: JoinRequest = request(json::parse(&body::read(body).await?)?)?;
     local.member.join(request).await?;
     Ok(StatusCode::OK)
 }
@@ -162,15 +190,32 @@ mod tests {
 
     #[test]
     fn a_bad_availability_is_named_as_docker_names_it() {
-        let error = request::<InitRequest>(br#"{"Availability":"Gone"}"#).unwrap_err();
+        let error = init_request(br#"{"Availability":"Gone"}"#, None).unwrap_err();
         assert_eq!(
             (error.status.as_u16(), &*error.message),
             (400, "invalid Availability: \"Gone\"")
         );
         for good in ["", "ACTIVE", "Drain"] {
-            let body = format!(r#"{{"Availability":"{good}"}}"#);
-            request::<JoinRequest>(body.as_bytes()).unwrap();
+            request::<JoinRequest>(json!({"Availability": good})).unwrap();
         }
+    }
+
+    #[test]
+    fn older_clients_do_not_mean_what_their_version_lacks() {
+        let body = br#"{"DefaultAddrPool":["10.9.0.0/16"],"SubnetSize":25,"DataPathPort":7000}"#;
+        let read = |version| {
+            let read = init_request(body, version).unwrap();
+            (
+                read.default_addr_pool.len(),
+                read.subnet_size,
+                read.data_path_port,
+            )
+        };
+        let of = |minor| read(Some(ApiVersion::new(1, minor)));
+        assert_eq!(of(38), (0, 0, 0));
+        assert_eq!(of(39), (1, 25, 0));
+        assert_eq!(of(40), (1, 25, 7000));
+        assert_eq!(read(None), (1, 25, 7000));
     }
 
     #[test]

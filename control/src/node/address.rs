@@ -48,10 +48,9 @@ pub(super) fn for_init(
 ) -> Result<Addresses, NodeError> {
     let listen = listen_address(listen, interfaces)?;
     let advertised = if advertise.is_empty() {
-        let ip = if listen.ip().is_unspecified() {
-            system_address(interfaces)?
-        } else {
-            listen.ip()
+        let ip = match is_for_others(listen.ip()) {
+            true => listen.ip(),
+            false => system_address(interfaces)?,
         };
         SocketAddr::new(ip, listen.port())
     } else {
@@ -83,7 +82,7 @@ pub(super) fn for_join(
     let named = (!advertise.is_empty())
         .then(|| advertise_address(advertise, listen.port(), interfaces).ok())
         .flatten();
-    let bound = (!listen.ip().is_unspecified()).then_some(listen);
+    let bound = is_for_others(listen.ip()).then_some(listen);
     Ok(Addresses {
         listen,
         advertise: named.or(bound),
@@ -245,6 +244,11 @@ fn only_address(interfaces: &[&Interface]) -> Result<IpAddr, NodeError> {
     }
     let none = || NodeError::invalid("could not find the system's IP address");
     chosen.map(|(_, ip)| ip).ok_or_else(none)
+}
+
+/// Whether other nodes may come to an address that is listened on: they could not to one of loopback.
+fn is_for_others(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_loopback()
 }
 
 fn is_own(ip: IpAddr, interfaces: &[Interface]) -> bool {

@@ -37,8 +37,23 @@ fn the_only_address_is_advertised() {
     let one = machine(&[eth0.clone(), docker0.clone()]);
     assert_eq!(advertised(ANY, "", &one).unwrap(), "198.18.0.1:2377");
     assert_eq!(advertised("0.0.0.0:99", "", &one).unwrap(), "198.18.0.1:99");
-    let own = advertised("127.0.0.9:2377", "", &one).unwrap();
-    assert_eq!(own, "127.0.0.9:2377");
+    let loopback = advertised("127.0.0.9:2377", "", &one).unwrap();
+    assert_eq!(
+        loopback, "198.18.0.1:2377",
+        "no other node could come there"
+    );
+    let own = advertised("198.18.0.1:99", "", &one).unwrap();
+    assert_eq!(own, "198.18.0.1:99");
+    let asked = advertised("127.0.0.9:2377", "127.0.0.9", &one).unwrap();
+    assert_eq!(asked, "127.0.0.9:2377");
+    for (listen, said) in [
+        ("127.0.0.9:2377", None),
+        (ANY, None),
+        ("198.18.0.1:99", Some("198.18.0.1:99")),
+    ] {
+        let joining = for_join((listen, "", ""), &one).unwrap().advertise;
+        assert_eq!(joining, said.map(|said| said.parse().unwrap()), "{listen}");
+    }
     // A namespace: a veth is not a device, and the engine's bridge does not count.
     let veth = interface("eth0", false, &["198.18.0.2"]);
     let namespace = machine(&[veth, docker0]);
