@@ -155,6 +155,12 @@ pub struct TaskNetwork {
     /// Further names of the task on this network.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+    /// What the network's driver is told of the task's place.
+    #[serde(
+        rename = "X-Skein-DriverOpts",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub driver_opts: BTreeMap<String, String>,
 }
 
 /// States in order: an observed state never goes back.

@@ -23,7 +23,8 @@ pub use tunnel::SECURE_NET;
 use crate::{settled::Scope, task};
 use pool::AddressPool;
 use skein_model::{
-    Draft, EndpointSpec, Rejection, Service, State, Task, TaskNetwork, TaskSpec, TaskState,
+    Draft, EndpointSpec, NetworkAttachmentConfig, Rejection, Service, State, Task, TaskNetwork,
+    TaskSpec, TaskState,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -150,22 +151,33 @@ fn addresses_in_use(state: &State) -> BTreeMap<String, BTreeSet<std::net::Ipv4Ad
     in_use
 }
 
+/// A network that tasks are to be on.
+struct Joined<'a> {
+    network_id: &'a str,
+    /// As the spec asks for it; `None` for the ingress network, which no spec names.
+    asked: Option<&'a NetworkAttachmentConfig>,
+}
+
 /// The networks of the service's tasks in the order of attachment; the ingress network is first.
 fn networks_of<'a>(
     state: &'a State,
     spec: &'a TaskSpec,
     endpoint: Option<&EndpointSpec>,
-) -> Result<Vec<(&'a str, &'a [String])>, String> {
+) -> Result<Vec<Joined<'a>>, String> {
     let mut networks = Vec::with_capacity(spec.networks.len() + 1);
     if endpoint.is_some_and(EndpointSpec::needs_ingress) {
         let ingress = state
             .ingress_network()
             .ok_or_else(|| Rejection::IngressMissing.to_string())?;
-        networks.push((ingress.id.as_str(), &[][..]));
+        networks.push(Joined {
+            network_id: &ingress.id,
+            asked: None,
+        });
     }
-    for network in &spec.networks {
-        networks.push((network.target.as_str(), &network.aliases[..]));
-    }
+    networks.extend(spec.networks.iter().map(|network| Joined {
+        network_id: &network.target,
+        asked: Some(network),
+    }));
     Ok(networks)
 }
 
@@ -222,13 +234,13 @@ fn attach(
         return Err(service.allocation_error.clone());
     }
     let networks = networks_of(state, &task.spec, task.endpoint_spec.as_ref())?;
-    for (network_id, _) in &networks {
+    for Joined { network_id, .. } in &networks {
         if let Some(pool) = pools.of(state, network_id, last)? {
             pool.find()?;
         }
     }
     let mut attachments = Vec::with_capacity(networks.len());
-    for (network_id, aliases) in networks {
+    for Joined { network_id, asked } in networks {
         let address = match pools.of(state, network_id, last)? {
             Some(pool) => Some(pool.next()?),
             None => None,
@@ -236,7 +248,10 @@ fn attach(
         attachments.push(TaskNetwork {
             network_id: network_id.to_owned(),
             address,
-            aliases: aliases.to_vec(),
+            aliases: asked.map(|asked| asked.aliases.clone()).unwrap_or_default(),
+            driver_opts: asked
+                .map(|asked| asked.driver_opts.clone())
+                .unwrap_or_default(),
             local_network: match (address, state.network(network_id)) {
                 (None, Some(network)) => Some(Box::new(network.spec.clone())),
                 _ => None,

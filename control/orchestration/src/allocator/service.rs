@@ -1,6 +1,8 @@
 //! What a service gets: its VIPs and published ports.
 
-use super::{Pools, network::overlap, networks_of, port_conflicts::check_given, ports::TakenPorts};
+use super::{
+    Joined, Pools, network::overlap, networks_of, port_conflicts::check_given, ports::TakenPorts,
+};
 use skein_model::{Draft, ResolutionMode, Service, ServiceEndpoint, State, VirtualIp};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -47,7 +49,7 @@ fn allocate(
         };
         let balanced: Vec<&str> = networks
             .iter()
-            .map(|(id, _)| *id)
+            .map(|joined| joined.network_id)
             .filter(|id| balanced(id))
             .collect();
         for network_id in balanced.iter().filter(|id| kept(id).is_none()) {
@@ -75,10 +77,10 @@ fn allocate(
 }
 
 /// Networks may overlap each other, but not those of one task: its kernel could not tell them apart.
-fn check_overlap(state: &State, networks: &[(&str, &[String])]) -> Result<(), String> {
+fn check_overlap(state: &State, networks: &[Joined<'_>]) -> Result<(), String> {
     let subnets: Vec<_> = networks
         .iter()
-        .filter_map(|(id, _)| state.network(id))
+        .filter_map(|joined| state.network(joined.network_id))
         .filter_map(|network| Some((&network.spec.name, network.allocation.as_ref()?)))
         .flat_map(|(name, allocation)| allocation.subnets.iter().map(move |s| (name, s.subnet)))
         .collect();

@@ -331,6 +331,8 @@ fn networks_of_the_nodes_get_nothing_and_go_to_the_nodes_with_their_tasks() {
     fixture.network("lan", |network| network.spec.driver = "macvlan".into());
     fixture.service("web", |s| {
         s.spec.task_template.networks = on(&["lan"]);
+        let asked = &mut s.spec.task_template.networks[0];
+        asked.driver_opts.insert("mode".into(), "l2".into());
         s.spec.endpoint_spec = publish(80, 8080);
     });
     fixture.task_of("web", "t");
@@ -354,6 +356,8 @@ fn networks_of_the_nodes_get_nothing_and_go_to_the_nodes_with_their_tasks() {
     assert!(ingress.address.is_some() && ingress.local_network.is_none());
     assert_eq!(place.address, None);
     assert_eq!(place.local_network.as_deref(), Some(&lan.spec));
+    assert_eq!(place.driver_opts["mode"], "l2");
+    assert!(ingress.driver_opts.is_empty());
 }
 
 #[test]

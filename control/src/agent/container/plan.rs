@@ -12,6 +12,7 @@ use skein_model::{
     PublishMode, Task,
 };
 use skein_orchestration::template::{Context, FieldError, expand_container};
+use skein_proto::plugin::OWN_OPTIONS;
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr},
@@ -25,6 +26,8 @@ pub struct Endpoint {
     pub network: String,
     /// What it is there, and who gives the address.
     pub place: Place,
+    /// What the network's driver is told of it.
+    pub driver_opts: BTreeMap<String, String>,
 }
 
 /// What a task's network is on the engine, and who gives the address.
@@ -152,7 +155,7 @@ pub fn plan(
         }),
         networking_config: endpoints
             .first()
-            .filter(|first| first.place != Place::Predefined)
+            .filter(|first| first.place != Place::Predefined || !first.driver_opts.is_empty())
             .map(|first| NetworkingConfig {
                 endpoints_config: Some(HashMap::from([(first.network.clone(), settings(first))])),
             }),
@@ -442,6 +445,15 @@ fn settings(endpoint: &Endpoint) -> EndpointSettings {
     // Engines go by the network's name from here on, unless told its ID here, too; and one of that
     // name that was removed from the swarm may still have tasks that end.
     let network_id = Some(endpoint.network.clone());
+    // Those of Skein's driver are its own to say.
+    let options = endpoint
+        .driver_opts
+        .iter()
+        .filter(|(name, _)| !name.starts_with(OWN_OPTIONS));
+    let options: HashMap<_, _> = options
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let driver_opts = (!options.is_empty()).then_some(options);
     match &endpoint.place {
         // No aliases: names of services are answered by the cluster's resolver alone.
         Place::Overlay(address) => EndpointSettings {
@@ -450,14 +462,19 @@ fn settings(endpoint: &Endpoint) -> EndpointSettings {
                 ..EndpointIpamConfig::default()
             }),
             network_id,
+            driver_opts,
             ..EndpointSettings::default()
         },
         Place::Local { names } => EndpointSettings {
             aliases: list(names.clone()),
             network_id,
+            driver_opts,
             ..EndpointSettings::default()
         },
-        Place::Predefined => EndpointSettings::default(),
+        Place::Predefined => EndpointSettings {
+            driver_opts,
+            ..EndpointSettings::default()
+        },
     }
 }
 

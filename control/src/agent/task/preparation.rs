@@ -107,6 +107,7 @@ fn endpoint(task: &Task, attachment: &TaskNetwork) -> Result<Endpoint, Failure> 
     Ok(Endpoint {
         network: network.clone(),
         place,
+        driver_opts: attachment.driver_opts.clone(),
     })
 }
 

@@ -22,10 +22,9 @@ use axum::{
 use http::Uri;
 use serde_json::Value;
 use skein_abi::addresses::DNS_ADDRESS;
+use skein_proto::plugin::OWN_OPTIONS;
 use std::collections::BTreeMap;
 
-/// How the driver options begin that Skein itself gives endpoints.
-const OWN_OPTIONS: &str = "skein.";
 /// The parameters of a list: its filters, how many at most, and whether of all that there are.
 const FILTERS: &str = "filters";
 const LIMIT: &str = "limit";

@@ -4,6 +4,7 @@ use crate::agent::engine::{CONFIG_LABEL, DRIVER, TWIN_LABEL};
 use serde_json::{Value, json};
 use skein_model::{DEFAULT_IPAM, Network, OVERLAY};
 use skein_orchestration::allocator::VNI_OPTION;
+use skein_proto::plugin::OWN_OPTIONS;
 use std::collections::BTreeMap;
 
 /// The scope of the swarm's networks.
@@ -183,7 +184,7 @@ pub fn from_twin(twin: &mut Value) {
         twin["ConfigFrom"] = json!({"Network": name});
     }
     if let Some(options) = twin["Options"].as_object_mut() {
-        options.retain(|name, _| !name.starts_with("skein."));
+        options.retain(|name, _| !name.starts_with(OWN_OPTIONS));
     }
 }
 

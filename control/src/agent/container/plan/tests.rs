@@ -33,6 +33,7 @@ fn overlay(network: &str, address: [u8; 4]) -> Endpoint {
     Endpoint {
         network: network.into(),
         place: Place::Overlay(address.into()),
+        driver_opts: BTreeMap::new(),
     }
 }
 
@@ -231,6 +232,7 @@ fn the_engine_publishes_what_the_dataplane_does_not_carry() {
     let bridge = [Endpoint {
         network: "bridge".into(),
         place: Place::Predefined,
+        driver_opts: BTreeMap::new(),
     }];
     let made = body(&plan(&task, &node(), &bridge, &[]).unwrap());
     assert_eq!(made["ExposedPorts"], json!({"53/sctp": {}, "80/sctp": {}}));
@@ -255,6 +257,7 @@ fn the_engine_publishes_what_the_dataplane_does_not_carry() {
     let host = [Endpoint {
         network: "host".into(),
         place: Place::Predefined,
+        driver_opts: BTreeMap::new(),
     }];
     for task in [task, carried] {
         let error = plan(&task, &node(), &host, &[]).unwrap_err();
@@ -269,6 +272,7 @@ fn on_a_network_of_the_engines_own_the_engine_gives_address_and_names() {
         place: Place::Local {
             names: vec!["web".into()],
         },
+        driver_opts: BTreeMap::new(),
     };
     let task = task(json!({"ContainerSpec": {"Image": "demo"}}), json!({}));
     let dns = ["198.18.0.1".parse().unwrap()];
@@ -284,6 +288,48 @@ fn on_a_network_of_the_engines_own_the_engine_gives_address_and_names() {
         second[0][1]["EndpointConfig"],
         json!({"Aliases": ["web"], "NetworkID": "mac2"})
     );
+}
+
+#[test]
+fn a_networks_driver_is_told_what_the_service_says_of_its_tasks_places() {
+    let opts = |pairs: &[(&str, &str)]| {
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        pairs.collect::<BTreeMap<_, _>>()
+    };
+    let overlay = Endpoint {
+        driver_opts: opts(&[("com.example.a", "b"), ("skein.gateway", "none")]),
+        ..overlay("net1", [10, 0, 1, 5])
+    };
+    let local = Endpoint {
+        network: "mac1".into(),
+        place: Place::Local { names: Vec::new() },
+        driver_opts: opts(&[("c", "d")]),
+    };
+    let task = task(json!({"ContainerSpec": {"Image": "demo"}}), json!({}));
+    let made = plan(&task, &node(), &[overlay, local], &[]).unwrap();
+    let first = &body(&made)["NetworkingConfig"]["EndpointsConfig"]["net1"];
+    assert_eq!(
+        first["DriverOpts"],
+        json!({"com.example.a": "b"}),
+        "not Skein's own"
+    );
+    let second = serde_json::to_value(&made.connect).unwrap();
+    let second = &second[0][1]["EndpointConfig"];
+    assert_eq!(second["DriverOpts"], json!({"c": "d"}));
+    let bridge = |driver_opts| {
+        let bridge = Endpoint {
+            network: "bridge".into(),
+            place: Place::Predefined,
+            driver_opts,
+        };
+        body(&plan(&task, &node(), &[bridge], &[]).unwrap())
+    };
+    let told = bridge(opts(&[("e", "f")]));
+    let told = &told["NetworkingConfig"]["EndpointsConfig"]["bridge"];
+    assert_eq!(*told, json!({"DriverOpts": {"e": "f"}}));
+    assert_eq!(bridge(opts(&[])).get("NetworkingConfig"), None);
 }
 
 #[test]
