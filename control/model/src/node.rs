@@ -32,6 +32,30 @@ pub struct Node {
     /// it; zero of a node that has not changed so since an earlier version of Skein kept it.
     #[serde(rename = "X-Skein-TraitsVersion", skip_serializing_if = "is_default")]
     pub traits_version: Version,
+    /// What lists can be filtered by.
+    #[serde(rename = "X-Skein-Membership", skip_serializing_if = "is_default")]
+    pub membership: Membership,
+}
+
+/// Whether a node has been taken into the cluster: all are. But as with Docker, what users change of a node has
+/// no such field, so that it is as nothing from then on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Membership {
+    #[default]
+    Accepted,
+    Pending,
+}
+
+impl Membership {
+    /// Its name in the Docker Engine API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Pending => "pending",
+        }
+    }
 }
 
 /// A node's end of the tunnels between nodes (WireGuard).

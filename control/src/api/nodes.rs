@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 use skein_model::{
-    Action, Draft, ManagerStatus, Node, NodeRole, NodeSpec, Object, Reachability, State as Model,
+    Action, Draft, ManagerStatus, Membership, Node, NodeRole, NodeSpec, Object, Reachability,
+    State as Model,
 };
 use skein_orchestration::validate;
 
@@ -54,7 +55,7 @@ fn passes(filters: &Filters, node: &Node) -> bool {
         && filters.any("name", |name| node.description.hostname.starts_with(name))
         && filters.any("role", |wanted| wanted.eq_ignore_ascii_case(role))
         && filters.any("membership", |wanted| {
-            wanted.eq_ignore_ascii_case("accepted")
+            wanted.eq_ignore_ascii_case(node.membership.name())
         })
         && filters.labels("label", &node.description.engine.labels)
         && filters.labels("node.label", &node.spec.labels)
@@ -115,6 +116,7 @@ pub async fn update(
     }
     node.meta.version = version;
     node.spec = spec;
+    node.membership = Membership::Pending;
     leader.write(Action::Update(Object::from(node))).await?;
     Ok(StatusCode::OK)
 }
@@ -178,6 +180,22 @@ mod tests {
             (error.status.as_u16(), &*error.message),
             (500, "Invalid membership filter: 'other'")
         );
+    }
+
+    #[test]
+    fn nodes_are_found_by_their_membership() {
+        let mut node = Node::default();
+        let passes = |node: &Node, asked: &str| {
+            let filters = format!(r#"{{"membership":["{asked}"]}}"#);
+            passes(&Filters::parse(&filters, &FILTERS).unwrap(), node)
+        };
+        assert!(passes(&node, "Accepted") && !passes(&node, "pending"));
+        node.membership = Membership::Pending;
+        assert!(passes(&node, "pending") && !passes(&node, "accepted"));
+        let shown = json::shown(&node).unwrap();
+        assert_eq!(shown.get("X-Skein-Membership"), None);
+        let stored = serde_json::to_value(&node).unwrap();
+        assert_eq!(serde_json::from_value::<Node>(stored).unwrap(), node);
     }
 
     #[test]

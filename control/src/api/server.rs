@@ -126,7 +126,7 @@ async fn answer(
         }
         Err(error) => error.into_response(),
     };
-    add_headers(&mut response, offered);
+    add_headers(&mut response, offered, engine.release().as_deref());
     Ok(response)
 }
 
@@ -139,7 +139,8 @@ fn with_path(original: &Uri, path: &str) -> Uri {
     text.parse().unwrap_or_else(|_| original.clone())
 }
 
-fn add_headers(response: &mut Response, offered: ApiVersion) {
+/// `release`: the engine's own version, by which clients know what they talk to; Skein's, where it is not known.
+fn add_headers(response: &mut Response, offered: ApiVersion, release: Option<&str>) {
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::try_from(offered.to_string()) {
         headers.insert(HeaderName::from_static("api-version"), value);
@@ -147,13 +148,13 @@ fn add_headers(response: &mut Response, offered: ApiVersion) {
     headers
         .entry(HeaderName::from_static("ostype"))
         .or_insert(HeaderValue::from_static("linux"));
-    headers
-        .entry(header::SERVER)
-        .or_insert(HeaderValue::from_static(concat!(
-            "Skein/",
-            env!("CARGO_PKG_VERSION"),
-            " (linux)"
-        )));
+    let server = format!(
+        "Docker/{} (linux)",
+        release.unwrap_or(env!("CARGO_PKG_VERSION"))
+    );
+    if let Ok(server) = HeaderValue::try_from(server) {
+        headers.entry(header::SERVER).or_insert(server);
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +203,24 @@ mod tests {
         ended.unwrap().unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 200 "));
         serving.await.unwrap();
+    }
+
+    #[test]
+    fn every_answer_is_dockers() {
+        let server = |mut response: Response, release| {
+            add_headers(&mut response, ApiVersion::new(1, 41), release);
+            assert_eq!(response.headers()["api-version"], "1.41");
+            assert_eq!(response.headers()["ostype"], "linux");
+            response.headers()[header::SERVER].clone()
+        };
+        let own = || StatusCode::OK.into_response();
+        assert_eq!(server(own(), Some("20.10.24")), "Docker/20.10.24 (linux)");
+        let skeins = concat!("Docker/", env!("CARGO_PKG_VERSION"), " (linux)");
+        assert_eq!(server(own(), None), skeins);
+        let mut engines = own();
+        let said = HeaderValue::from_static("Docker/1 (linux)");
+        engines.headers_mut().insert(header::SERVER, said);
+        assert_eq!(server(engines, Some("20.10.24")), "Docker/1 (linux)");
     }
 
     #[tokio::test(start_paused = true)]

@@ -54,10 +54,12 @@ struct Inner {
 }
 
 /// What is known of the engine's version.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Offered {
     /// What it last said.
     version: Option<ApiVersion>,
+    /// The engine's own version, which it said with that.
+    release: Option<Arc<str>>,
     /// It is not asked again before.
     again: Option<Instant>,
 }
@@ -205,6 +207,11 @@ impl Engine {
         }
     }
 
+    /// The engine's own version, such as `20.10.24`, as far as it has been asked what clients may speak.
+    pub fn release(&self) -> Option<Arc<str>> {
+        self.inner.version.lock().release.clone()
+    }
+
     /// The newest version that clients may speak: what both Skein and the engine know. That of an engine
     /// which does not answer is the one that it last had.
     pub async fn offered_version(&self) -> ApiVersion {
@@ -222,9 +229,11 @@ impl Engine {
         let mut offered = self.inner.version.lock();
         match answer {
             Ok(answer) => {
-                let version = answer
-                    .ok()
-                    .and_then(|version| ApiVersion::parse(version["ApiVersion"].as_str()?));
+                let answer = answer.unwrap_or_default();
+                let version = answer["ApiVersion"].as_str().and_then(ApiVersion::parse);
+                if let Some(release) = answer["Version"].as_str() {
+                    offered.release = Some(release.into());
+                }
                 let version = version.map(|engines| engines.min(ApiVersion::NEWEST));
                 // One that refuses connections does so at once, and may be there at any moment.
                 offered.again = version.map(|_| Instant::now() + VERSION_KEPT);
@@ -277,7 +286,7 @@ mod tests {
     use tokio::net::UnixListener;
 
     fn serve(socket: &Path, version: &'static str) -> testing::Server {
-        let answer = format!(r#"{{"ApiVersion":"{version}"}}"#);
+        let answer = format!(r#"{{"ApiVersion":"{version}","Version":"20.10.24"}}"#);
         testing::engine(socket, move |_, _| {
             std::future::ready((200, answer.clone()))
         })
@@ -291,7 +300,9 @@ mod tests {
         let later = || engine.inner.version.lock().again = Some(Instant::now());
         let serving = serve(&path, "1.44");
         let first = ApiVersion::new(1, 44);
+        assert_eq!(engine.release(), None);
         assert_eq!(engine.offered_version().await, first);
+        assert_eq!(engine.release().as_deref(), Some("20.10.24"));
         drop(serving);
         let serving = serve(&path, "1.41");
         assert_eq!(engine.offered_version().await, first, "known for a while");
