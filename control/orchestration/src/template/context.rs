@@ -1,8 +1,8 @@
 //! What templates can read of their task.
 
-use super::{TemplateError, evaluation::Value};
+use super::value::Value;
 use skein_model::{NodeDescription, Payload, Task};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What a template can read.
 #[derive(Clone, Debug, Default)]
@@ -62,29 +62,32 @@ impl Context {
         }
     }
 
-    /// The value of a path such as `.Task.ID`, given by its names.
-    pub(super) fn field(&self, path: &[String]) -> Result<Value, TemplateError> {
-        let names: Vec<&str> = path.iter().map(String::as_str).collect();
-        let text = |value: &String| Ok(Value::Text(value.clone()));
-        match names.as_slice() {
-            ["Service", "ID"] => text(&self.service_id),
-            ["Service", "Name"] => text(&self.service_name),
-            ["Service", "Labels"] => Ok(Value::Map(self.service_labels.clone())),
-            ["Service", "Labels", key] => lookup(&self.service_labels, key),
-            ["Node", "ID"] => text(&self.node_id),
-            ["Node", "Hostname"] => text(&self.node_hostname),
-            ["Node", "Platform", "OS"] => text(&self.node_os),
-            ["Node", "Platform", "Architecture"] => text(&self.node_architecture),
-            ["Task", "ID"] => text(&self.task_id),
-            ["Task", "Name"] => text(&self.task_name),
-            ["Task", "Slot"] => text(&self.task_slot),
-            _ => Err(TemplateError::UnknownField(format!(".{}", names.join(".")))),
-        }
+    /// What templates read by names: `.Task.ID`, and so on.
+    pub(super) fn root(&self) -> Value {
+        let text = |text: &String| Value::from(text.as_str());
+        let platform = [
+            ("Architecture", text(&self.node_architecture)),
+            ("OS", text(&self.node_os)),
+        ];
+        let service = [
+            ("ID", text(&self.service_id)),
+            ("Name", text(&self.service_name)),
+            ("Labels", Value::Map(Arc::new(self.service_labels.clone()))),
+        ];
+        let node = [
+            ("ID", text(&self.node_id)),
+            ("Hostname", text(&self.node_hostname)),
+            ("Platform", Value::fields(platform)),
+        ];
+        let task = [
+            ("ID", text(&self.task_id)),
+            ("Name", text(&self.task_name)),
+            ("Slot", text(&self.task_slot)),
+        ];
+        Value::fields([
+            ("Service", Value::fields(service)),
+            ("Node", Value::fields(node)),
+            ("Task", Value::fields(task)),
+        ])
     }
-}
-
-fn lookup(map: &BTreeMap<String, String>, key: &str) -> Result<Value, TemplateError> {
-    map.get(key)
-        .map(|value| Value::Text(value.clone()))
-        .ok_or_else(|| TemplateError::NoEntry(key.to_owned()))
 }

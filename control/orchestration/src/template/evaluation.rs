@@ -1,181 +1,236 @@
-//! What an action of a template comes to: operands, parentheses and functions.
+//! What a template's tree comes to.
 
 use super::{
     Context, OUTPUT_MAX, TemplateError,
-    syntax::{Token, describe, tokens},
+    functions::{self, Function},
+    parser::{Command, Node, Operand, Pipeline},
+    value::Value,
 };
-use skein_model::Payload;
-use std::collections::BTreeMap;
 
-/// The deepest that parentheses nest in an action: no template that a person writes comes near, and
-/// each of them takes stack.
-pub(super) const DEPTH_MAX: usize = 32;
+/// The most work that a template makes: bytes of all that its commands come to, of which each counts at least
+/// [`STEP`]. Ranges in ranges would else go on for years.
+const WORK_MAX: usize = 64 << 20;
+/// What a step costs at least, in bytes that could be copied meanwhile.
+const STEP: usize = 64;
 
-/// What an operand or a command comes to.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
-    Text(String),
-    Map(BTreeMap<String, String>),
-}
-
-impl Value {
-    fn text(self, function: &'static str) -> Result<String, TemplateError> {
-        match self {
-            Self::Text(text) => Ok(text),
-            Self::Map(_) => Err(TemplateError::Arguments(function, "strings")),
-        }
-    }
-}
-
-impl std::fmt::Display for Value {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Text(text) => f.write_str(text),
-            // As Go prints a map.
-            Self::Map(map) => {
-                let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{v}")).collect();
-                write!(f, "map[{}]", pairs.join(" "))
-            }
-        }
-    }
-}
-
-/// The value of an action.
-pub(super) fn evaluate(body: &str, context: &Context) -> Result<Value, TemplateError> {
-    let mut parser = Parser {
-        tokens: &tokens(body)?,
-        at: 0,
-        depth: 0,
+/// Evaluates a template.
+pub(super) fn evaluate(nodes: &[Node], context: &Context) -> Result<String, TemplateError> {
+    let root = context.root();
+    let mut evaluation = Evaluation {
         context,
+        variables: vec![(String::new(), root.clone())],
+        out: String::new(),
+        work: 0,
     };
-    let value = parser.command()?;
-    match parser.peek() {
-        None => Ok(value),
-        Some(token) => Err(TemplateError::Unexpected(describe(token))),
-    }
+    evaluation.run(nodes, &root)?;
+    Ok(evaluation.out)
 }
 
-/// Evaluates the tokens of an action from the left to the right.
-struct Parser<'a> {
-    tokens: &'a [Token],
-    at: usize,
-    /// Of the parentheses that are open.
-    depth: usize,
+/// How a part ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Flow {
+    Next,
+    Break,
+    Continue,
+}
+
+struct Evaluation<'a> {
     context: &'a Context,
+    /// The innermost last.
+    variables: Vec<(String, Value)>,
+    out: String,
+    work: usize,
 }
 
-impl<'a> Parser<'a> {
-    fn peek(&self) -> Option<&'a Token> {
-        self.tokens.get(self.at)
-    }
-
-    /// A command is an operand, or a function and its operands, up to the end or a `)`.
-    fn command(&mut self) -> Result<Value, TemplateError> {
-        if let Some(Token::Word(function)) = self.peek() {
-            self.at += 1;
-            let mut arguments = Vec::new();
-            let mut length = 0;
-            while !matches!(self.peek(), None | Some(Token::Close)) {
-                let argument = self.operand()?;
-                if let Value::Text(text) = &argument {
-                    length += text.len();
-                }
-                if length > OUTPUT_MAX {
-                    return Err(TemplateError::TooLong);
-                }
-                arguments.push(argument);
-            }
-            return call(function, arguments, self.context);
+impl Evaluation<'_> {
+    fn spend(&mut self, bytes: usize) -> Result<(), TemplateError> {
+        self.work = self.work.saturating_add(STEP).saturating_add(bytes);
+        match self.work > WORK_MAX {
+            true => Err(TemplateError::TooMuch),
+            false => Ok(()),
         }
-        self.operand()
     }
 
-    fn operand(&mut self) -> Result<Value, TemplateError> {
-        let token = self.peek().ok_or(TemplateError::Empty)?;
-        self.at += 1;
-        match token {
-            Token::Text(text) => Ok(Value::Text(text.clone())),
-            Token::Field(path) => self.context.field(path),
-            Token::Open => {
-                self.depth += 1;
-                if self.depth > DEPTH_MAX {
-                    return Err(TemplateError::TooDeep);
+    fn write(&mut self, text: &str) -> Result<(), TemplateError> {
+        self.spend(text.len())?;
+        if self.out.len() + text.len() > OUTPUT_MAX {
+            return Err(TemplateError::TooLong);
+        }
+        self.out.push_str(text);
+        Ok(())
+    }
+
+    fn run(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, TemplateError> {
+        for node in nodes {
+            let outside = self.variables.len();
+            let flow = match node {
+                Node::Text(text) => {
+                    self.write(text)?;
+                    continue;
                 }
-                let value = self.command()?;
-                self.depth -= 1;
-                match self.peek() {
-                    Some(Token::Close) => {
-                        self.at += 1;
-                        Ok(value)
+                Node::Action(pipeline) => {
+                    let value = self.pipeline(pipeline, dot)?;
+                    match pipeline.variables.first() {
+                        Some(name) => self.set(name, value, pipeline.declares),
+                        None => self.write(&value.to_string())?,
                     }
-                    Some(token) => Err(TemplateError::Unexpected(describe(token))),
-                    None => Err(TemplateError::Unexpected("(".into())),
+                    // What it declares holds up to the end of the block.
+                    continue;
                 }
+                Node::If {
+                    branches,
+                    otherwise,
+                } => self.choose(branches, otherwise, dot)?,
+                Node::With {
+                    of,
+                    then,
+                    otherwise,
+                } => {
+                    let value = self.pipeline(of, dot)?;
+                    self.set_all(of, std::slice::from_ref(&value));
+                    match value.is_true() {
+                        true => self.run(then, &value)?,
+                        false => self.run(otherwise, dot)?,
+                    }
+                }
+                Node::Range {
+                    over,
+                    each,
+                    otherwise,
+                } => self.range(over, each, otherwise, dot)?,
+                Node::Break => Flow::Break,
+                Node::Continue => Flow::Continue,
+            };
+            self.variables.truncate(outside);
+            if flow != Flow::Next {
+                return Ok(flow);
             }
-            Token::Close | Token::Word(_) => Err(TemplateError::Unexpected(describe(token))),
+        }
+        Ok(Flow::Next)
+    }
+
+    fn choose(
+        &mut self,
+        branches: &[(Pipeline, Vec<Node>)],
+        otherwise: &[Node],
+        dot: &Value,
+    ) -> Result<Flow, TemplateError> {
+        for (condition, then) in branches {
+            let value = self.pipeline(condition, dot)?;
+            self.set_all(condition, std::slice::from_ref(&value));
+            if value.is_true() {
+                return self.run(then, dot);
+            }
+        }
+        self.run(otherwise, dot)
+    }
+
+    fn range(
+        &mut self,
+        over: &Pipeline,
+        each: &[Node],
+        otherwise: &[Node],
+        dot: &Value,
+    ) -> Result<Flow, TemplateError> {
+        let value = self.pipeline(over, dot)?;
+        let Value::Map(map) = value else {
+            return Err(TemplateError::NoRange(value.kind()));
+        };
+        for (key, item) in &*map {
+            self.spend(item.len())?;
+            let (key, item) = (Value::from(key.as_str()), Value::from(item.as_str()));
+            let outside = self.variables.len();
+            match over.variables.len() {
+                2 => self.set_all(over, &[key, item.clone()]),
+                _ => self.set_all(over, std::slice::from_ref(&item)),
+            }
+            let flow = self.run(each, &item)?;
+            self.variables.truncate(outside);
+            if flow == Flow::Break {
+                break;
+            }
+        }
+        match map.is_empty() {
+            true => self.run(otherwise, dot),
+            false => Ok(Flow::Next),
         }
     }
-}
 
-fn call(function: &str, arguments: Vec<Value>, context: &Context) -> Result<Value, TemplateError> {
-    let mut arguments = arguments.into_iter();
-    match (function, &context.attached) {
-        ("secret", Some(attached)) => read("secret", arguments, &attached.secrets),
-        ("config", Some(attached)) => read("config", arguments, &attached.configs),
-        ("env", Some(attached)) => {
-            let name = only("env", arguments)?;
-            Ok(Value::Text(
-                attached.env.get(&name).cloned().unwrap_or_default(),
-            ))
+    /// Sets the variables of a pipeline, in their order.
+    fn set_all(&mut self, pipeline: &Pipeline, values: &[Value]) {
+        for (name, value) in pipeline.variables.iter().zip(values) {
+            self.set(name, value.clone(), pipeline.declares);
         }
-        ("index", _) => match (arguments.next(), arguments.next(), arguments.next()) {
-            (Some(Value::Map(map)), Some(Value::Text(key)), None) => {
-                // As in Go: `index` of an absent key is the empty string, `.Labels.key` an error.
-                Ok(Value::Text(map.get(&key).cloned().unwrap_or_default()))
+    }
+
+    fn set(&mut self, name: &str, value: Value, declares: bool) {
+        let mut known = self.variables.iter_mut().rev();
+        match known.find(|(own, _)| own == name).filter(|_| !declares) {
+            Some((_, own)) => *own = value,
+            None => self.variables.push((name.to_owned(), value)),
+        }
+    }
+
+    fn pipeline(&mut self, pipeline: &Pipeline, dot: &Value) -> Result<Value, TemplateError> {
+        let mut last = None;
+        for command in &pipeline.commands {
+            let value = match command {
+                Command::Value(operand) => self.operand(operand, dot)?,
+                Command::Call(function, operands) => self.call(*function, operands, last, dot)?,
+            };
+            let bytes = match &value {
+                Value::Text(text) => text.len(),
+                _ => 0,
+            };
+            self.spend(bytes)?;
+            last = Some(value);
+        }
+        last.ok_or(TemplateError::Empty)
+    }
+
+    fn call(
+        &mut self,
+        function: Function,
+        operands: &[Operand],
+        last: Option<Value>,
+        dot: &Value,
+    ) -> Result<Value, TemplateError> {
+        let mut arguments = Vec::with_capacity(operands.len() + 1);
+        let mut bytes = 0;
+        for operand in operands {
+            let argument = self.operand(operand, dot)?;
+            let is_decided = match function {
+                Function::And => !argument.is_true(),
+                Function::Or => argument.is_true(),
+                _ => false,
+            };
+            if is_decided {
+                return Ok(argument);
             }
-            _ => Err(TemplateError::Arguments("index", "a map and a key")),
-        },
-        ("join", _) => {
-            let separator = arguments
-                .next()
-                .ok_or(TemplateError::Arguments("join", "a separator and strings"))?
-                .text("join")?;
-            let parts: Vec<String> = arguments
-                .map(|value| value.text("join"))
-                .collect::<Result<_, _>>()?;
-            // The parts have been counted; the separator is there as often as they are.
-            if separator.len().saturating_mul(parts.len()) > OUTPUT_MAX {
+            if let Value::Text(text) = &argument {
+                bytes += text.len();
+            }
+            if bytes > OUTPUT_MAX {
                 return Err(TemplateError::TooLong);
             }
-            Ok(Value::Text(parts.join(&separator)))
+            arguments.push(argument);
         }
-        (other, _) => Err(TemplateError::UnknownFunction(other.to_owned())),
+        arguments.extend(last);
+        functions::call(function, &arguments, self.context)
     }
-}
 
-/// The one argument of a function, a text.
-fn only(
-    function: &'static str,
-    mut arguments: impl Iterator<Item = Value>,
-) -> Result<String, TemplateError> {
-    match (arguments.next(), arguments.next()) {
-        (Some(argument), None) => argument.text(function),
-        _ => Err(TemplateError::Arguments(function, "one string")),
+    fn operand(&mut self, operand: &Operand, dot: &Value) -> Result<Value, TemplateError> {
+        self.spend(0)?;
+        match operand {
+            Operand::Literal(value) => Ok(value.clone()),
+            Operand::Field(names) => dot.field(names),
+            Operand::Variable(name, names) => {
+                let mut known = self.variables.iter().rev();
+                let found = known.find(|(own, _)| own == name);
+                let unknown = || TemplateError::UnknownVariable(format!("${name}"));
+                found.ok_or_else(unknown)?.1.field(names)
+            }
+            Operand::Nested(pipeline, names) => self.pipeline(pipeline, dot)?.field(names),
+        }
     }
-}
-
-/// A secret or config by the name of its file.
-fn read(
-    function: &'static str,
-    arguments: impl Iterator<Item = Value>,
-    from: &BTreeMap<String, Payload>,
-) -> Result<Value, TemplateError> {
-    let target = only(function, arguments)?;
-    let failed = |what| TemplateError::Call {
-        function,
-        reason: format!("{function} target {target} {what}"),
-    };
-    let found = from.get(&target).ok_or_else(|| failed("not found"))?;
-    let text = std::str::from_utf8(found).map_err(|_| failed("is not UTF-8"))?;
-    Ok(Value::Text(text.to_owned()))
 }

@@ -9,9 +9,9 @@ use crate::{
     template::{Context, expand_container},
 };
 use skein_model::{
-    ContainerSpec, DnsConfig, EndpointSpec, LookupError, NodeDescription, Placement, PublishMode,
-    ResolutionMode, ResourceRequirements, RestartPolicy, Service, ServiceMode, ServiceSpec, State,
-    Task, TaskSpec, UpdateConfig,
+    ContainerSpec, DnsConfig, EndpointSpec, ID_LEN, LookupError, NodeDescription, Placement,
+    PublishMode, ResolutionMode, ResourceRequirements, RestartPolicy, Service, ServiceMode,
+    ServiceSpec, State, Task, TaskSpec, UpdateConfig,
 };
 use skein_proto::network::Bind;
 use std::collections::BTreeSet;
@@ -84,13 +84,22 @@ fn check_ports_are_free(
 
 /// Tries the templates with the values of no task in particular.
 fn check_templates(service: &ServiceSpec) -> Result<(), SpecError> {
+    // Of an ID's length, for those who take a part of one.
+    let id = || "x".repeat(ID_LEN);
     let task = Task {
+        id: id(),
+        service_id: id(),
+        node_id: id(),
         slot: 1,
         service_name: service.name.clone(),
         service_labels: service.labels.clone(),
         ..Task::default()
     };
-    let context = Context::new(&task, &NodeDescription::default());
+    let node = NodeDescription {
+        hostname: "hostname".into(),
+        ..NodeDescription::default()
+    };
+    let context = Context::new(&task, &node);
     expand_container(&service.task_template.container_spec, &context)
         .map(drop)
         .map_err(|error| SpecError::invalid(error.to_string()))

@@ -54,7 +54,13 @@ fn templates_are_tried_before_there_is_a_task() {
     let state = &Fixture::default().state;
     let container = &mut service.task_template.container_spec;
     container.hostname = "{{.Node.Hostname}}-{{.Task.Slot}}".into();
-    container.env = vec!["TIER={{.Service.Labels.tier}}".into(), "{{bare".into()];
+    container.env = vec![
+        "TIER={{.Service.Labels.tier}}".into(),
+        "{{bare".into(),
+        // What a task will have is long enough for any part of it.
+        "PART={{slice .Task.ID 0 12}}{{slice .Node.ID 0 12}}".into(),
+        "FIRST={{if eq .Task.Slot \"1\"}}yes{{else}}no{{end}}".into(),
+    ];
     assert_eq!(check_service(state, None, &service), Ok(()));
     let container = &mut service.task_template.container_spec;
     container.env.push("X={{.Nothing}}".into());
