@@ -30,7 +30,7 @@ mod maglev;
 mod meters;
 mod netdev;
 mod node_tables;
-mod plan;
+pub mod plan;
 pub mod pod;
 mod probe;
 mod programs;
