@@ -1,6 +1,6 @@
 //! Skein's benchmarks, started by `cargo xtask bench`.
 //!
-//! - [`control`], [`ingress`], [`dns`], and later others: one benchmark each, which returns a [`report::Report`].
+//! - [`control`], [`ingress`], [`dns`], [`scale_network`], and later others: one benchmark each, which returns a [`report::Report`].
 //! - [`rounds`]: contenders in turns. [`stats`]: what their values say.
 //! - [`report`], [`chart`]: how that is written.
 //! - [`api`], [`process`], [`machine`]: what is measured with.
@@ -16,6 +16,7 @@ mod machine;
 mod process;
 mod report;
 mod rounds;
+mod scale_network;
 mod stats;
 
 use anyhow::ensure;
@@ -64,6 +65,14 @@ enum Bench {
     },
     /// Names of a cluster, asked for by dnsperf, against dnsmasq and unbound with the same records.
     Dns {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Very many services, tasks and overlays: how long nodes take to have them, and what a packet costs then.
+    ScaleNetwork {
+        /// Which parts; all by default.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        parts: Vec<scale_network::Part>,
         #[command(flatten)]
         common: Common,
     },
@@ -136,6 +145,14 @@ fn run(bench: Bench) -> anyhow::Result<()> {
                 seed: common.seed,
             };
             finish(&dns::run(&options)?, &common)
+        }
+        Bench::ScaleNetwork { parts, common } => {
+            let options = scale_network::Options {
+                quick: common.quick,
+                seed: common.seed,
+                parts,
+            };
+            finish(&scale_network::run(&options)?, &common)
         }
         Bench::Agents(args) => agents::run(&args),
         Bench::Load(args) => ingress::load::run(&args),

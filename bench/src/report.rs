@@ -40,6 +40,8 @@ pub enum Unit {
     CpuMicroseconds,
     /// Billions of bits a second.
     Gigabits,
+    /// Billionths of a second.
+    Nanoseconds,
 }
 
 impl Unit {
@@ -53,6 +55,7 @@ impl Unit {
             Self::PerSecond => "/s",
             Self::CpuMicroseconds => " CPU µs",
             Self::Gigabits => " Gbit/s",
+            Self::Nanoseconds => " ns",
         }
     }
 
