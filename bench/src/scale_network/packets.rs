@@ -111,7 +111,12 @@ impl Case {
             Way::Task => (NOBODY, client, node.own.node, node.own.port),
             Way::Vip => {
                 let to = state::vip(on_first(service, node.size), node.size);
-                (mac_of(OWN_CALLER), OWN_CALLER, to, state::TARGET)
+                // It has one address to call from: what differs of first packets is the port that they call, too.
+                let to_port = match self.first {
+                    true => state::TARGET + 1 + (flow / ports) as u16,
+                    false => state::TARGET,
+                };
+                (mac_of(OWN_CALLER), OWN_CALLER, to, to_port)
             }
         };
         tcp(self.first, source, (from, port), (to, to_port))
@@ -160,8 +165,12 @@ impl<'a> Node<'a> {
     /// # Errors
     /// They are not attached.
     pub fn open(host: &'a Host, size: Size, own: Own) -> anyhow::Result<Self> {
-        let eth0 = host.run("cat /sys/class/net/eth0/ifindex")?;
-        let eth0: u32 = eth0.trim().parse()?;
+        // Of /sys each host sees the one of the machine's own network.
+        let eth0 = host.run("ip -o link show dev eth0")?;
+        let eth0 = eth0
+            .split_once(':')
+            .and_then(|(ifindex, _)| ifindex.parse().ok());
+        let eth0: u32 = eth0.context("eth0 has no number")?;
         let veths = host.shell(&format!("ls /sys/fs/bpf/{PINS}/links"))?;
         let begin = format!("{PROG_VETH}-");
         let veths = veths.lines().filter_map(|pin| pin.strip_prefix(&begin));
