@@ -4,8 +4,8 @@ use anyhow::Context as _;
 use bollard::{
     ClientVersion, Docker,
     models::{
-        ContainerCreateBody, Node, NodeSpecAvailabilityEnum, NodeState, Service, ServiceSpec,
-        ServiceUpdateStatusStateEnum, TaskState,
+        ContainerCreateBody, NetworkCreateRequest, Node, NodeSpecAvailabilityEnum, NodeState,
+        Service, ServiceSpec, ServiceUpdateStatusStateEnum, TaskState,
     },
     query_parameters::{
         CreateContainerOptions, ListContainersOptionsBuilder, ListNodesOptions,
@@ -74,6 +74,21 @@ impl Api {
             .block_on(self.docker.create_service(spec, None));
         let created = created.with_context(|| format!("cannot create service {name}"))?;
         created.id.context("a service without an ID")
+    }
+
+    /// Creates an overlay.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn create_network(&self, name: &str) -> anyhow::Result<()> {
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            driver: Some("overlay".to_owned()),
+            ..NetworkCreateRequest::default()
+        };
+        let created = self.runtime.block_on(self.docker.create_network(request));
+        created.with_context(|| format!("cannot create network {name}"))?;
+        Ok(())
     }
 
     /// Changes a service's spec.

@@ -1,23 +1,28 @@
 //! Skein's benchmarks, started by `cargo xtask bench`.
 //!
-//! - [`control`], [`ingress`], [`packet`], [`dns`], and later others: one benchmark each, which returns a [`report::Report`].
+//! - [`control`], [`ingress`], [`packet`], [`dns`], [`scale_network`], and later others: one benchmark each, which
+//!   returns a [`report::Report`].
 //! - [`rounds`]: contenders in turns. [`stats`]: what their values say.
 //! - [`report`], [`chart`]: how that is written.
 //! - [`api`], [`process`], [`machine`]: what is measured with.
-//! - [`pair`]: two nodes with a hook and a forwarding. [`agents`]: very many nodes in one process.
+//! - [`programs`], [`frames`]: a node's programs, run on packets that nobody sent. [`pair`]: two nodes with a hook
+//!   and a forwarding. [`agents`]: very many nodes in one process.
 
 mod agents;
 mod api;
 mod chart;
 mod control;
 mod dns;
+mod frames;
 mod ingress;
 mod machine;
 mod packet;
 mod pair;
 mod process;
+mod programs;
 mod report;
 mod rounds;
+mod scale_network;
 mod stats;
 
 use anyhow::ensure;
@@ -71,6 +76,14 @@ enum Bench {
     },
     /// What a packet costs in each of the kernel's programs, beside a program that does nothing.
     Packet {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Very many services, tasks and overlays: how long nodes take to have them, and what a packet costs then.
+    ScaleNetwork {
+        /// Which parts; all by default.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        parts: Vec<scale_network::Part>,
         #[command(flatten)]
         common: Common,
     },
@@ -150,6 +163,14 @@ fn run(bench: Bench) -> anyhow::Result<()> {
                 seed: common.seed,
             };
             finish(&packet::run(&options)?, &common)
+        }
+        Bench::ScaleNetwork { parts, common } => {
+            let options = scale_network::Options {
+                quick: common.quick,
+                seed: common.seed,
+                parts,
+            };
+            finish(&scale_network::run(&options)?, &common)
         }
         Bench::Agents(args) => agents::run(&args),
         Bench::Load(args) => ingress::load::run(&args),

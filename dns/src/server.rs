@@ -4,10 +4,11 @@
 //! can come back to be asked again, and nobody outside can use it.
 
 use crate::{
+    datagrams::{Inbox, Outbox},
     limits::{Limits, Place},
-    message::{Packet, Question, Transport},
+    message::{Packet, Transport},
     upstream::{Failure, Upstream, framed},
-    zone::Zone,
+    zone::{Answer, Zone},
 };
 use arc_swap::ArcSwap;
 use hickory_proto::op::ResponseCode;
@@ -37,16 +38,12 @@ const CONNECTIONS_PER_SOURCE: usize = 32;
 const IDLE: Duration = Duration::from_secs(10);
 /// After the socket failed.
 const RETRY: Duration = Duration::from_millis(100);
-/// Tasks that take packets from the UDP socket.
-const UDP_LOOPS: usize = 2;
-/// The longest question over UDP, in bytes: one has a name, and options of EDNS.
-const QUESTION_MAX: usize = 4_096;
 
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asker {
     /// IDs of the networks that it is on, in the order in which they are searched.
-    pub networks: Vec<String>,
+    pub networks: Arc<[String]>,
 }
 
 /// Knows the askers.
@@ -70,8 +67,10 @@ pub struct Server {
 /// What becomes of a packet.
 enum Step {
     Ignore,
-    Reply(Vec<u8>),
-    Forward(Box<Question>, Place),
+    /// The reply is written.
+    Reply,
+    /// It is to be asked elsewhere.
+    Forward(Place),
 }
 
 impl Server {
@@ -87,15 +86,19 @@ impl Server {
         }
     }
 
-    /// Serves until it is dropped.
+    /// Serves until it is dropped. Of several UDP sockets each has a task of its own: the kernel deals what comes out to
+    /// those that share an address.
     ///
     /// # Errors
     /// One of its tasks panicked.
-    pub async fn serve(self: Arc<Self>, udp: UdpSocket, tcp: TcpListener) -> Result<(), JoinError> {
-        let udp = Arc::new(udp);
+    pub async fn serve(
+        self: Arc<Self>,
+        udp: Vec<UdpSocket>,
+        tcp: TcpListener,
+    ) -> Result<(), JoinError> {
         let mut loops = JoinSet::new();
-        for _ in 0..UDP_LOOPS {
-            loops.spawn(Arc::clone(&self).serve_udp(Arc::clone(&udp)));
+        for socket in udp {
+            loops.spawn(Arc::clone(&self).serve_udp(Arc::new(socket)));
         }
         loops.spawn(self.serve_tcp(tcp));
         // None of them ends by itself.
@@ -106,33 +109,35 @@ impl Server {
     }
 
     async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>) {
-        let mut buffer = vec![0; QUESTION_MAX];
+        let (mut inbox, mut outbox) = (Inbox::new(), Outbox::new());
         // At most FORWARDS_MAX.
         let mut forwards = JoinSet::new();
         loop {
             while forwards.try_join_next().is_some() {}
-            let (length, from) = match socket.recv_from(&mut buffer).await {
-                Ok(received) => received,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot receive DNS questions");
-                    tokio::time::sleep(RETRY).await;
-                    continue;
-                }
-            };
-            let packet = &buffer[..length];
-            match self.step(packet, Transport::Udp, from.ip()) {
-                Step::Ignore => {}
-                Step::Reply(reply) => send(&socket, &reply, from).await,
-                Step::Forward(question, place) => {
-                    let (server, socket) = (Arc::clone(&self), Arc::clone(&socket));
-                    let packet = packet.to_vec();
-                    forwards.spawn(async move {
-                        let reply = server.forward(&packet, &question).await;
-                        send(&socket, &reply, from).await;
-                        drop(place);
-                    });
+            if let Err(error) = inbox.receive(&socket).await {
+                tracing::warn!(%error, "cannot receive DNS questions");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            for (packet, from) in inbox.iter() {
+                let Some(reply) = outbox.next() else { break };
+                match self.step(packet, Transport::Udp, from.ip(), reply) {
+                    Step::Ignore => {}
+                    Step::Reply => outbox.push(from),
+                    Step::Forward(place) => {
+                        let (server, socket) = (Arc::clone(&self), Arc::clone(&socket));
+                        let packet = packet.to_vec();
+                        forwards.spawn(async move {
+                            let reply = server.forward(&packet, Transport::Udp).await;
+                            if let Err(error) = socket.send_to(&reply, from).await {
+                                tracing::debug!(to = %from, %error, "cannot send a DNS reply");
+                            }
+                            drop(place);
+                        });
+                    }
                 }
             }
+            outbox.send(&socket).await;
         }
     }
 
@@ -165,6 +170,7 @@ impl Server {
 
     /// One question after the other.
     async fn connection(&self, mut stream: TcpStream, from: IpAddr) -> io::Result<()> {
+        let mut reply = Vec::new();
         loop {
             let read = async {
                 let mut packet = vec![0; usize::from(stream.read_u16().await?)];
@@ -175,65 +181,65 @@ impl Server {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 packet => packet?,
             };
-            let reply = match self.step(&packet, Transport::Tcp, from) {
+            match self.step(&packet, Transport::Tcp, from, &mut reply) {
                 Step::Ignore => continue,
-                Step::Reply(reply) => reply,
-                Step::Forward(question, _place) => self.forward(&packet, &question).await,
-            };
+                Step::Reply => {}
+                Step::Forward(_place) => reply = self.forward(&packet, Transport::Tcp).await,
+            }
             timeout(IDLE, stream.write_all(&framed(&reply)?)).await??;
         }
     }
 
-    fn step(&self, packet: &[u8], transport: Transport, from: IpAddr) -> Step {
+    /// What is answered at once is written into `reply`, instead of what was there.
+    fn step(&self, packet: &[u8], transport: Transport, from: IpAddr, reply: &mut Vec<u8>) -> Step {
         let question = match Packet::read(packet, transport) {
             Packet::Question(question) => question,
-            Packet::Refused(reply) => return Step::Reply(reply),
+            Packet::Refused(refusal) => {
+                *reply = refusal;
+                return Step::Reply;
+            }
             Packet::Ignored => return Step::Ignore,
         };
         let Some(asker) = self.askers.asker(from) else {
             let why = "only tasks on networks of the cluster are answered";
-            return Step::Reply(question.error(ResponseCode::Refused, why));
+            question.error(ResponseCode::Refused, why, reply);
+            return Step::Reply;
         };
-        let query = &question.query;
-        let answer = self.zone.load().answer(
-            &asker.networks,
-            &query.name,
-            query.query_type,
-            &mut rand::rng(),
-        );
-        if let Some(reply) = question.reply(answer) {
-            return Step::Reply(reply);
+        let zone = self.zone.load();
+        let answer = match question.name() {
+            Some(name) => zone.answer(&asker.networks, name.as_str(), question.kind()),
+            None => Answer::Foreign,
+        };
+        if question.reply(answer, &mut rand::rng(), reply) {
+            return Step::Reply;
         }
         match self.forwards.take(from) {
-            Some(place) => Step::Forward(question, place),
+            Some(place) => Step::Forward(place),
             None => {
                 let why = "too many questions wait for other DNS servers";
-                Step::Reply(question.error(ResponseCode::Refused, why))
+                question.error(ResponseCode::Refused, why, reply);
+                Step::Reply
             }
         }
     }
 
-    async fn forward(&self, packet: &[u8], question: &Question) -> Vec<u8> {
+    /// The answer of other servers to what [`Self::step`] has read.
+    async fn forward(&self, packet: &[u8], transport: Transport) -> Vec<u8> {
         let servers = self.upstreams.load_full();
-        let reply = self
-            .upstream
-            .ask(packet, question.transport(), &servers)
-            .await;
-        reply.unwrap_or_else(|failure| {
-            let name = &question.query.name;
-            tracing::debug!(%name, %failure, "a DNS question has no answer");
+        let failure = match self.upstream.ask(packet, transport, &servers).await {
+            Ok(reply) => return reply,
+            Err(failure) => failure,
+        };
+        let mut reply = Vec::new();
+        if let Packet::Question(question) = Packet::read(packet, transport) {
+            tracing::debug!(name = %question, %failure, "a DNS question has no answer");
             // With nobody to ask, a name without a dot is nobody's; of others it is not known.
             let code = match failure {
-                Failure::NoServers if name.num_labels() <= 1 => ResponseCode::NXDomain,
+                Failure::NoServers if question.is_single_label() => ResponseCode::NXDomain,
                 _ => ResponseCode::ServFail,
             };
-            question.error(code, &failure.to_string())
-        })
-    }
-}
-
-async fn send(socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
-    if let Err(error) = socket.send_to(reply, to).await {
-        tracing::debug!(%to, %error, "cannot send a DNS reply");
+            question.error(code, &failure.to_string(), &mut reply);
+        }
+        reply
     }
 }

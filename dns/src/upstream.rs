@@ -247,7 +247,7 @@ pub(crate) fn framed(message: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// Whether a packet is a reply with the ID and the question of another.
-fn answers(reply: &[u8], question: &[u8]) -> bool {
+pub fn answers(reply: &[u8], question: &[u8]) -> bool {
     let is_reply = reply.get(2).is_some_and(|flags| flags & 0x80 != 0);
     let same_id = reply.get(..2) == question.get(..2);
     let same_question = match (question_of(reply), question_of(question)) {

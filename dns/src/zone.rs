@@ -11,9 +11,11 @@
 //! A name that only services without an endpoint have does not exist, and is not asked for elsewhere:
 //! nor are addresses of the asker's networks. Case does not matter.
 
-use hickory_proto::rr::{Name, RData, RecordType, rdata};
-use ipnet::{IpNet, Ipv4Net};
-use rand::{Rng, seq::SliceRandom as _};
+use hickory_proto::{
+    rr::{Name, RecordType},
+    serialize::binary::BinEncodable as _,
+};
+use ipnet::Ipv4Net;
 use std::{
     collections::{HashMap, HashSet},
     net::Ipv4Addr,
@@ -24,6 +26,8 @@ mod tests;
 
 /// Before a service's name: its endpoints rather than its VIP.
 const TASKS: &str = "tasks.";
+/// Behind the four numbers of an address, the last one first.
+const REVERSE: &str = ".in-addr.arpa";
 
 /// An overlay, and who is on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,11 +68,15 @@ pub struct Endpoint {
     pub names: Vec<String>,
 }
 
-/// What is known of a question.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Records, none if the name has none of the asked type.
-    Records(Vec<RData>),
+/// What is known of a question: a look at the zone, of which nothing is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// The name's addresses, in order; one at least.
+    Addresses(&'a [Ipv4Addr]),
+    /// What an address is called, as it is in messages.
+    Pointer(&'a [u8]),
+    /// There is such a name, but it has nothing of the asked type.
+    Nothing,
     /// The cluster knows that there is no such name.
     NoSuchName,
     /// Not of the cluster: others may know.
@@ -88,9 +96,37 @@ struct Names {
     /// Lower case.
     network: String,
     subnets: Vec<Ipv4Net>,
-    /// By lower-case name. An empty list: a service that has no endpoint.
-    addresses: HashMap<String, Vec<Ipv4Addr>>,
-    pointers: HashMap<Ipv4Addr, Name>,
+    /// By lower-case name.
+    addresses: HashMap<Box<str>, Addresses>,
+    /// As messages have them.
+    pointers: HashMap<Ipv4Addr, Box<[u8]>>,
+}
+
+/// The addresses of a name, in order.
+#[derive(Clone, Debug)]
+enum Addresses {
+    /// As most have: found where the name is, so with one look into memory less.
+    One(Ipv4Addr),
+    /// None: a service that has no endpoint.
+    Several(Box<[Ipv4Addr]>),
+}
+
+impl Addresses {
+    fn of(mut all: Vec<Ipv4Addr>) -> Self {
+        all.sort_unstable();
+        all.dedup();
+        match all[..] {
+            [one] => Self::One(one),
+            _ => Self::Several(all.into()),
+        }
+    }
+
+    fn as_slice(&self) -> &[Ipv4Addr] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(several) => several,
+        }
+    }
 }
 
 impl Zone {
@@ -102,35 +138,23 @@ impl Zone {
         }
     }
 
-    /// Answers an asker who is on `networks` (IDs): the first of them that knows the name counts.
-    /// Addresses come in random order, so that callers that take the first share the load.
-    pub fn answer(
-        &self,
-        networks: &[String],
-        name: &Name,
-        record: RecordType,
-        rng: &mut impl Rng,
-    ) -> Answer {
+    /// Answers an asker who is on `networks` (IDs): the first of them that knows the name counts. The name
+    /// is in lower case, without the last dot.
+    pub fn answer(&self, networks: &[String], name: &str, record: RecordType) -> Answer<'_> {
         let networks = || networks.iter().filter_map(|id| self.networks.get(id));
         if let Some(address) = reverse(name) {
             return pointer(networks(), address, record);
         }
-        let Some(name) = text(name) else {
-            return Answer::Foreign;
-        };
         let mut known = false;
-        for addresses in splits(&name, networks) {
+        for addresses in splits(name, networks) {
             if addresses.is_empty() {
                 known = true;
                 continue;
             }
-            if !matches!(record, RecordType::A | RecordType::ANY) {
-                return Answer::Records(Vec::new());
-            }
-            let mut addresses = addresses.clone();
-            addresses.shuffle(rng);
-            let record = |address: Ipv4Addr| RData::A(rdata::A(address));
-            return Answer::Records(addresses.into_iter().map(record).collect());
+            return match record {
+                RecordType::A | RecordType::ANY => Answer::Addresses(addresses),
+                _ => Answer::Nothing,
+            };
         }
         if known {
             Answer::NoSuchName
@@ -143,30 +167,31 @@ impl Zone {
 /// What the networks know of a name: as a whole, then as `<name>.<network>` at each of its dots.
 fn splits<'a, I: Iterator<Item = &'a Names>>(
     name: &str,
-    networks: impl Fn() -> I,
-) -> impl Iterator<Item = &'a Vec<Ipv4Addr>> {
-    let whole = networks().filter_map(|names| names.addresses.get(name));
+    networks: impl Fn() -> I + Copy,
+) -> impl Iterator<Item = &'a [Ipv4Addr]> {
+    let of = |names: &'a Names, name: &str| names.addresses.get(name).map(Addresses::as_slice);
+    let whole = networks().filter_map(move |names| of(names, name));
     let dots = name.rmatch_indices('.').map(|(dot, _)| dot);
     let parts = dots.flat_map(move |dot| {
         let (name, network) = (&name[..dot], &name[dot + 1..]);
         let named = networks().filter(move |names| names.network == network);
-        named.filter_map(move |names| names.addresses.get(name))
+        named.filter_map(move |names| of(names, name))
     });
-    whole.chain(parts).collect::<Vec<_>>().into_iter()
+    whole.chain(parts)
 }
 
 fn pointer<'a>(
     networks: impl Iterator<Item = &'a Names>,
     address: Ipv4Addr,
     record: RecordType,
-) -> Answer {
+) -> Answer<'a> {
     let mut known = false;
     for names in networks {
         if let Some(name) = names.pointers.get(&address) {
-            return Answer::Records(match record {
-                RecordType::PTR | RecordType::ANY => vec![RData::PTR(rdata::PTR(name.clone()))],
-                _ => Vec::new(),
-            });
+            return match record {
+                RecordType::PTR | RecordType::ANY => Answer::Pointer(name),
+                _ => Answer::Nothing,
+            };
         }
         known |= names.subnets.iter().any(|subnet| subnet.contains(&address));
     }
@@ -179,23 +204,23 @@ fn pointer<'a>(
 
 impl Names {
     fn of(network: &Network) -> Self {
-        let mut names = Self {
-            network: network.name.to_ascii_lowercase(),
-            subnets: network.subnets.clone(),
-            addresses: HashMap::new(),
-            pointers: HashMap::new(),
+        let mut all: HashMap<Box<str>, Vec<Ipv4Addr>> = HashMap::new();
+        let mut add = |name: &str, addresses: &[Ipv4Addr]| {
+            let of_name = all.entry(name.to_ascii_lowercase().into()).or_default();
+            of_name.extend_from_slice(addresses);
         };
+        let mut pointers = HashMap::new();
         let mut tasks: HashMap<&str, Vec<Ipv4Addr>> = HashMap::new();
         for endpoint in &network.endpoints {
             let of_service = tasks.entry(&endpoint.service_id).or_default();
             of_service.push(endpoint.address);
             for name in &endpoint.names {
-                names.add(name, &[endpoint.address]);
+                add(name, &[endpoint.address]);
             }
             if let Some(name) = endpoint.names.first()
                 && let Some(name) = full_name(name, &network.name)
             {
-                names.pointers.insert(endpoint.address, name);
+                pointers.insert(endpoint.address, name);
             }
         }
         for service in &network.services {
@@ -205,51 +230,34 @@ impl Names {
             let callers = vip.as_ref().map_or(tasks, std::slice::from_ref);
             let aliases = service.aliases.iter().collect::<HashSet<_>>();
             for name in std::iter::once(&service.name).chain(aliases) {
-                names.add(name, callers);
-                names.add(&format!("{TASKS}{name}"), tasks);
+                add(name, callers);
+                add(&format!("{TASKS}{name}"), tasks);
             }
         }
-        for addresses in names.addresses.values_mut() {
-            addresses.sort_unstable();
-            addresses.dedup();
+        let addresses = all.into_iter();
+        let addresses = addresses.map(|(name, all)| (name, Addresses::of(all)));
+        Self {
+            network: network.name.to_ascii_lowercase(),
+            subnets: network.subnets.clone(),
+            addresses: addresses.collect(),
+            pointers,
         }
-        names
-    }
-
-    fn add(&mut self, name: &str, addresses: &[Ipv4Addr]) {
-        let name = name.to_ascii_lowercase();
-        let all = self.addresses.entry(name).or_default();
-        all.extend_from_slice(addresses);
     }
 }
 
-/// `None`: too long for a name.
-fn full_name(name: &str, network: &str) -> Option<Name> {
+/// As messages have it. `None`: too long for a name.
+fn full_name(name: &str, network: &str) -> Option<Box<[u8]>> {
     let labels = name.split('.').chain(std::iter::once(network));
-    Name::from_labels(labels.map(str::as_bytes)).ok()
-}
-
-/// Lower case, without the last dot. `None`: no name of the cluster is like this.
-fn text(name: &Name) -> Option<String> {
-    let mut text = String::new();
-    for label in name.iter() {
-        let label = std::str::from_utf8(label).ok()?;
-        if label.contains('.') {
-            return None;
-        }
-        if !text.is_empty() {
-            text.push('.');
-        }
-        text.push_str(label);
-    }
-    text.make_ascii_lowercase();
-    (!text.is_empty()).then_some(text)
+    let name = Name::from_labels(labels.map(str::as_bytes)).ok()?;
+    Some(name.to_bytes().ok()?.into())
 }
 
 /// The address that a name in `in-addr.arpa` is of.
-fn reverse(name: &Name) -> Option<Ipv4Addr> {
-    match name.parse_arpa_name().ok()? {
-        IpNet::V4(net) if net.prefix_len() == 32 => Some(net.addr()),
-        _ => None,
+fn reverse(name: &str) -> Option<Ipv4Addr> {
+    let mut numbers = name.strip_suffix(REVERSE)?.split('.');
+    let mut address = [0; 4];
+    for octet in address.iter_mut().rev() {
+        *octet = numbers.next()?.parse().ok()?;
     }
+    numbers.next().is_none().then(|| address.into())
 }

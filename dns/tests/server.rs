@@ -92,7 +92,7 @@ impl Running {
             .await
             .unwrap();
         let mut serving = JoinSet::new();
-        serving.spawn(async { Arc::new(server).serve(udp, tcp).await.unwrap() });
+        serving.spawn(async { Arc::new(server).serve(vec![udp], tcp).await.unwrap() });
         Self {
             port,
             upstreams,

@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use skein_dns::{
     Endpoint, Network, Service, Zone,
     message::{Packet, Transport},
+    zone::Answer,
 };
 use std::sync::LazyLock;
 
@@ -47,13 +48,17 @@ fuzz_target!(|packet: &[u8]| {
             Packet::Ignored => continue,
             Packet::Refused(reply) => (reply, max),
             Packet::Question(question) => {
-                let query = &question.query;
                 let networks = ["net".to_owned()];
-                let kind = query.query_type;
-                let answer = ZONE.answer(&networks, &query.name, kind, &mut rand::rng());
-                let reply = question.reply(answer);
-                let failed = || question.error(ResponseCode::ServFail, "nobody knows");
-                (reply.unwrap_or_else(failed), max)
+                let answer = match question.name() {
+                    Some(name) => ZONE.answer(&networks, name.as_str(), question.kind()),
+                    None => Answer::Foreign,
+                };
+                let mut reply = Vec::new();
+                if !question.reply(answer, &mut rand::rng(), &mut reply) {
+                    question.error(ResponseCode::ServFail, "nobody knows", &mut reply);
+                }
+                assert!(!question.to_string().is_empty());
+                (reply, max)
             }
         };
         let message = Message::from_vec(&reply).expect("a reply that can be read");

@@ -101,6 +101,14 @@ impl fmt::Display for Outcome {
             f,
             "{answered} answered ({rate:.0} a second, {slow} of them slow), {failed} failed"
         )?;
+        // A request fails up to its deadline after it has begun: what has gone wrong, has at the latter time.
+        let begun = || self.failures.iter().map(|failure| failure.begun);
+        if let (Some(first), Some(last)) = (begun().min(), begun().max()) {
+            write!(
+                f,
+                ", which began {first:.3?} to {last:.3?} after the change did"
+            )?;
+        }
         let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
         for failure in &self.failures {
             *kinds.entry(&failure.what).or_default() += 1;
@@ -110,9 +118,12 @@ impl fmt::Display for Outcome {
         }
         for failure in self.failures.iter().take(TOLD_MAX) {
             let Failure {
-                after, node, what, ..
+                after,
+                begun,
+                node,
+                what,
             } = failure;
-            write!(f, "\n  {after:.3?} through {node}: {what}")?;
+            write!(f, "\n  {begun:.3?} to {after:.3?} through {node}: {what}")?;
         }
         Ok(())
     }
@@ -309,4 +320,39 @@ fn ask(mode: Mode, to: SocketAddrV4, kept: Option<TcpStream>) -> Result<Option<T
 /// Whether an answer says that it is the last on its connection.
 pub fn is_last(head: &str) -> bool {
     head.to_ascii_lowercase().contains("connection: close")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_says_when_its_failures_began() {
+        let mut outcome = Outcome {
+            answered: 10,
+            took: Duration::from_secs(1),
+            ..Outcome::default()
+        };
+        assert_eq!(
+            outcome.to_string(),
+            "10 answered (10 a second, 0 of them slow), 0 failed"
+        );
+        for begun in [1_500, 250] {
+            outcome.failures.push(Failure {
+                after: Duration::from_millis(begun + 5_000),
+                begun: Duration::from_millis(begun),
+                node: Ipv4Addr::LOCALHOST,
+                what: "nothing".into(),
+            });
+        }
+        let told = outcome.to_string();
+        let lines: Vec<&str> = told.lines().collect();
+        let [first, kinds, one, other] = lines[..] else {
+            panic!("{told}");
+        };
+        assert!(first.ends_with("2 failed, which began 250.000ms to 1.500s after the change did"));
+        assert_eq!(kinds, "  2 times: nothing");
+        assert_eq!(one, "  1.500s to 6.500s through 127.0.0.1: nothing");
+        assert_eq!(other, "  250.000ms to 5.250s through 127.0.0.1: nothing");
+    }
 }

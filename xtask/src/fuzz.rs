@@ -73,8 +73,11 @@ pub fn fuzz(args: &FuzzArgs) -> anyhow::Result<()> {
         let log = built.join(format!("{name}.log"));
         let written = fs::File::create(&log);
         let written = written.with_context(|| format!("cannot write {}", log.display()))?;
+        // What it begins with beside what earlier runs have found; some need none.
+        let seeds = Some(folder.join("seeds").join(name)).filter(|seeds| seeds.is_dir());
         let status = Command::new(built.join(TARGET).join("release").join(name))
             .arg(&corpus)
+            .args(seeds)
             .arg(format!("-max_total_time={}", args.seconds))
             .arg(format!("-timeout={INPUT_TIMEOUT}"))
             .arg(format!("-rss_limit_mb={MEMORY_MAX}"))

@@ -2,13 +2,17 @@
 //!
 //! - [`node`]: one of them: it joins with a token, and keeps a session with the leader.
 //! - [`engine`]: what its tasks come to.
+//! - [`player`]: this process, as the benchmark sees it that started it.
 //! - [`told`]: what this process tells the benchmark that started it.
 //!
 //! Each has a key, a certificate and connections of its own. Their containers run because they say so.
 
 mod engine;
 mod node;
+mod player;
 pub mod told;
+
+pub use player::Agents;
 
 use anyhow::Context as _;
 use clap::Args;

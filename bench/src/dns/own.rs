@@ -18,7 +18,7 @@ pub struct NamesArgs {
     port: u16,
 }
 
-/// As in a dataplane's: found by the address, and copied.
+/// As in a dataplane's: found by the address, and shared.
 struct OnOneNetwork(Asker);
 
 impl Askers for OnOneNetwork {
@@ -35,7 +35,7 @@ pub fn run(args: &NamesArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = { runtime }.enable_all().build()?;
     let asker = Asker {
-        networks: vec![records::NETWORK.into()],
+        networks: [records::NETWORK.into()].into(),
     };
     // Of which nothing changes.
     let (_desired, follow) = watch::channel(Arc::new(records::desired()));

@@ -10,10 +10,10 @@ mod bulk;
 pub mod load;
 mod peers;
 mod rates;
-mod server;
+pub mod server;
 mod steady;
 mod topology;
-mod wrk;
+pub mod wrk;
 
 pub use peers::Peer;
 

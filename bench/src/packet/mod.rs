@@ -1,21 +1,18 @@
 //! `packet`: what one packet costs in each of Skein's programs, beside a program that does nothing.
 //!
-//! - [`paths`]: whom is asked for what: a line there is a contender. [`node`]: a node's programs over its maps.
-//! - [`empty`]: the program that does nothing. [`frames`]: the packets.
+//! - [`paths`]: whom is asked for what: a line there is a contender. [`empty`]: the program that does nothing.
 
 mod empty;
-mod frames;
-mod node;
 mod paths;
 
 use crate::{
     machine::Machine,
     pair::Ways,
+    programs::NodePrograms,
     report::{Bar, Comparison, Limit, Report, Section, Unit},
     rounds::{Contender, told_in_turns},
 };
 use empty::Empty;
-use node::Node;
 use paths::{EMPTY_TC, EMPTY_XDP, Path};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -102,8 +99,8 @@ fn measure(cluster: &Cluster, options: &Options) -> anyhow::Result<Section> {
         ways.settle(pair)?;
         step.end("it answers");
         nodes.push([
-            RefCell::new(Node::of(pair[0])?),
-            RefCell::new(Node::of(pair[1])?),
+            RefCell::new(NodePrograms::of(pair[0])?),
+            RefCell::new(NodePrograms::of(pair[1])?),
         ]);
     }
     let client = cluster.client()?.address();

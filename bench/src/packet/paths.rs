@@ -1,8 +1,12 @@
 //! The paths of a packet through a cluster's programs. What one program made of a frame is what the next one gets, so
 //! that each has what it would have on the wire.
 
-use super::{PAIRS, empty::Empty, frames::Tcp, node::Node};
-use crate::stats;
+use super::{PAIRS, empty::Empty};
+use crate::{
+    frames::{NOBODY, Tcp},
+    programs::NodePrograms,
+    stats,
+};
 use anyhow::{Context as _, ensure};
 use skein_abi::{addr, limits::FLOOD_RATE, mac};
 use skein_dataplane::kernel::{Fate, Hook, Layer, run_once};
@@ -21,8 +25,6 @@ pub const XDP_L2_HIT: &str = "XDP: entry, hit, forwarded by l2";
 pub const XDP_VXLAN_HIT: &str = "XDP: entry, hit, forwarded in VXLAN";
 pub const TC_L2_DELIVER: &str = "tc: node of the task, hit, delivered";
 
-/// Neither end's Ethernet address matters at an uplink: one that no maker gives.
-const NOBODY: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
 /// Ports of clients: the one whose connection is known, and the first of those that open one.
 const KNOWN: u16 = 40_000;
 const FIRST: u16 = 1_024;
@@ -48,9 +50,9 @@ enum Runs<'a, 'h> {
     /// Of the empty program of a layer, at a node's uplink.
     Empty(&'a Empty, Layer, u32),
     /// Of a node's program, on the same frame again and again.
-    Same(&'a RefCell<Node<'h>>, Layer, u32, Fate, Vec<u8>),
+    Same(&'a RefCell<NodePrograms<'h>>, Layer, u32, Fate, Vec<u8>),
     /// On packets that each open a connection of their own.
-    New(&'a RefCell<Node<'h>>, Layer, u32, Opening),
+    New(&'a RefCell<NodePrograms<'h>>, Layer, u32, Opening),
 }
 
 /// Clients that open connections to a port, each one but once.
@@ -170,7 +172,7 @@ fn names(attach: Attach, forwarding: Forwarding) -> Names {
 /// # Errors
 /// One does not.
 pub fn all<'a, 'h>(
-    nodes: &'a [[RefCell<Node<'h>>; 2]],
+    nodes: &'a [[RefCell<NodePrograms<'h>>; 2]],
     empty: &'a Empty,
     client: Ipv4Addr,
     port: u16,

@@ -2,7 +2,7 @@
 
 use super::{Asker, Askers, Attachment, plan::Places, tables::internal_address};
 use crate::desired::Desired;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// See the module.
 pub struct Endpoints {
@@ -70,10 +70,17 @@ impl Endpoints {
                 of_sandbox.push(attachment.network_id.clone());
             }
         }
+        // The same network counts first each time.
+        let sorted = networks.into_iter().map(|(sandbox, mut networks)| {
+            networks.sort_unstable();
+            (sandbox, Arc::from(networks))
+        });
+        let networks: BTreeMap<&str, Arc<[String]>> = sorted.collect();
         let askers = self.by_id.values().map(|endpoint| {
-            let network_ids = networks[endpoint.attachment.sandbox.as_str()].clone();
+            let of_sandbox = &networks[endpoint.attachment.sandbox.as_str()];
+            let network_ids = Arc::clone(of_sandbox);
             (internal_address(endpoint.index), Asker { network_ids })
         });
-        *self.askers.write() = askers.collect();
+        self.askers.store(Arc::new(askers.collect()));
     }
 }

@@ -12,14 +12,14 @@ use super::{
     programs::{Programs, map_pin, open_map},
 };
 use anyhow::Context as _;
-use aya::maps::{MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use parking_lot::Mutex;
 use skein_abi::{
-    config::Timeouts,
+    config::{Config, Timeouts},
     flow::{Ct, CtKey, is_closed},
     ingress::PublishedKey,
     limits::METERS_MAX,
-    names::{MAP_CONNTRACK, MAP_CONNTRACK_SYN, MAP_METER_DROPS, MAP_METERS},
+    names::{MAP_CONFIG, MAP_CONNTRACK, MAP_CONNTRACK_SYN, MAP_METER_DROPS, MAP_METERS},
     overlay::OverlayKey,
     protocol_name,
     sight::{Meter, MeterDrop},
@@ -168,6 +168,8 @@ pub struct Meters {
     counts: PerCpuArray<MapData, Meter>,
     drops: PerCpuHashMap<MapData, MeterDrop, u64>,
     conntrack: [MapData; 2],
+    /// How long the programs keep flows.
+    config: Array<MapData, Config>,
     active: Mutex<Option<(Instant, BTreeMap<u32, u64>)>>,
 }
 
@@ -186,6 +188,7 @@ impl Meters {
             counts: open_map(bpffs, MAP_METERS)?,
             drops: open_map(bpffs, MAP_METER_DROPS)?,
             conntrack: [conntrack(MAP_CONNTRACK)?, conntrack(MAP_CONNTRACK_SYN)?],
+            config: open_map(bpffs, MAP_CONFIG)?,
             active: Mutex::new(None),
         })
     }
@@ -228,6 +231,8 @@ impl Meters {
         {
             return Ok(active.clone());
         }
+        let config = self.config.get(&0, 0);
+        let timeouts = config.context("cannot read how long flows live")?.timeouts;
         let now = monotonic();
         let mut active = BTreeMap::new();
         for map in &self.conntrack {
@@ -235,7 +240,7 @@ impl Meters {
             let mut batches = Batches::new(map, sizes.0, sizes.1);
             while let Some(count) = batches.next().context("cannot count open flows")? {
                 for (key, value) in batches.entries(count) {
-                    let number = flow_of(key, value, now);
+                    let number = flow_of(key, value, &timeouts, now);
                     if number != 0 {
                         *active.entry(number).or_default() += 1;
                     }
@@ -256,13 +261,12 @@ fn sum<'a>(meters: impl Iterator<Item = &'a Meter>) -> Meter {
 }
 
 /// The number that an entry of conntrack counts as an open flow of; 0: of none.
-fn flow_of(key: &[u8], value: &[u8], now: u64) -> u32 {
+fn flow_of(key: &[u8], value: &[u8], timeouts: &Timeouts, now: u64) -> u32 {
     let (Some(key), Some(ct)) = (pod::read::<CtKey>(key), pod::read::<Ct>(value)) else {
         return 0;
     };
-    let timeouts = Timeouts::default();
     let is_open = !is_closed(ct.marks)
-        && skein_packet::is_alive(&timeouts, key.tuple.proto, ct.marks, ct.seen, now);
+        && skein_packet::is_alive(timeouts, key.tuple.proto, ct.marks, ct.seen, now);
     if is_open { ct.meter.into() } else { 0 }
 }
 
@@ -290,7 +294,8 @@ mod tests {
             meter: 7,
             ..Ct::default()
         };
-        let number = |ct: Ct, now| flow_of(&bytes(&key), &bytes(&ct), now);
+        let timeouts = Timeouts::default();
+        let number = |ct: Ct, now| flow_of(&bytes(&key), &bytes(&ct), &timeouts, now);
         assert_eq!(number(open, 2_000), 7);
         assert_eq!(number(open, u64::MAX), 0, "forgotten");
         let reset = Ct {
@@ -300,7 +305,14 @@ mod tests {
         assert_eq!(number(reset, 2_000), 0);
         let back = Ct { meter: 0, ..open };
         assert_eq!(number(back, 2_000), 0, "the other direction's");
-        assert_eq!(flow_of(&[0; 3], &[0; 40], 2_000), 0);
+        assert_eq!(flow_of(&[0; 3], &[0; 40], &timeouts, 2_000), 0);
+        // As the programs have it, whatever is shipped.
+        let shorter = Timeouts {
+            established: 1_000,
+            ..timeouts
+        };
+        let number = |now| flow_of(&bytes(&key), &bytes(&open), &shorter, now);
+        assert_eq!((number(1_999), number(2_000)), (7, 0));
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod maglev;
 mod meters;
 mod netdev;
 mod node_tables;
-mod plan;
+pub mod plan;
 pub mod pod;
 mod probe;
 mod programs;
@@ -48,10 +48,10 @@ pub mod verifier;
 
 use crate::{config::Config, desired::Desired};
 use anyhow::{Context as _, bail};
-use parking_lot::RwLock;
+use arc_swap::ArcSwap;
 use skein_proto::network::{Problem, TunnelEnd};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::Ipv4Addr,
     sync::Arc,
     time::Duration,
@@ -113,12 +113,12 @@ pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
 /// Who asks a question: a container, by the networks that it is on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asker {
-    /// IDs of its networks, without the ingress network, on which nobody has a name.
-    pub network_ids: Vec<String>,
+    /// IDs of its networks in order, without the ingress network, on which nobody has a name.
+    pub network_ids: Arc<[String]>,
 }
 
-/// By internal address.
-type Askers = Arc<RwLock<BTreeMap<Ipv4Addr, Asker>>>;
+/// By internal address. Replaced as a whole: who looks an asker up for each question waits for nobody.
+type Askers = Arc<ArcSwap<HashMap<Ipv4Addr, Asker>>>;
 
 /// What the kernel has of the wanted state.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -344,7 +344,7 @@ impl Kernel {
 
     /// Who has an internal address.
     pub fn asker(&self, internal: Ipv4Addr) -> Option<Asker> {
-        self.askers.read().get(&internal).cloned()
+        self.askers.load().get(&internal).cloned()
     }
 
     async fn ask<A>(

@@ -18,6 +18,7 @@ use nix::sys::socket::{
 use skein_dns::{Asker, Askers, Server, upstream};
 use std::{
     convert::Infallible,
+    io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
     path::Path,
@@ -35,6 +36,8 @@ pub const PORT: u16 = 53;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Between two looks at it.
 const RESOLV_CONF_PERIOD: Duration = Duration::from_secs(5);
+/// UDP sockets at most: there is one for each processor, and more of them than these have better to do.
+const UDP_SOCKETS_MAX: usize = 4;
 /// Between two tries to get the server's port, at first and at most.
 const BIND_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
@@ -43,9 +46,7 @@ impl Askers for Kernel {
         let IpAddr::V4(address) = address else {
             return None;
         };
-        let mut networks = Self::asker(self, address)?.network_ids;
-        // The same network counts first each time.
-        networks.sort_unstable();
+        let networks = Self::asker(self, address)?.network_ids;
         Some(Asker { networks })
     }
 }
@@ -108,8 +109,8 @@ async fn follow_upstreams(server: &Server, resolv_conf: &Path, own: IpAddr) -> I
     }
 }
 
-/// Both sockets, as soon as they can be had.
-async fn bound(address: SocketAddr) -> (UdpSocket, TcpListener) {
+/// The sockets of both kinds, as soon as they can be had.
+async fn bound(address: SocketAddr) -> (Vec<UdpSocket>, TcpListener) {
     let (mut wait, longest) = BIND_RETRY;
     loop {
         match sockets(address) {
@@ -126,16 +127,20 @@ async fn bound(address: SocketAddr) -> (UdpSocket, TcpListener) {
     }
 }
 
-fn sockets(address: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> {
-    let udp: std::net::UdpSocket = open(address, SockType::Datagram)?.into();
+fn sockets(address: SocketAddr) -> io::Result<(Vec<UdpSocket>, TcpListener)> {
+    // This one first: nobody else can have it as well, so those of UDP are all this process's.
     let tcp = open(address, SockType::Stream)?;
     listen(&tcp, Backlog::MAXCONN)?;
-    let tcp: std::net::TcpListener = tcp.into();
-    Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))
+    let tcp = TcpListener::from_std(tcp.into())?;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let address = tcp.local_addr()?;
+    let udp = (0..processors.min(UDP_SOCKETS_MAX))
+        .map(|_| UdpSocket::from_std(open(address, SockType::Datagram)?.into()));
+    Ok((udp.collect::<io::Result<_>>()?, tcp))
 }
 
 /// A socket with an address that the host need not have yet.
-fn open(address: SocketAddr, kind: SockType) -> std::io::Result<OwnedFd> {
+fn open(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -145,8 +150,12 @@ fn open(address: SocketAddr, kind: SockType) -> std::io::Result<OwnedFd> {
     if address.is_ipv4() {
         setsockopt(&socket, sockopt::IpFreebind, &true)?;
     }
-    // Connections of a server that was stopped just now do not keep the port.
-    setsockopt(&socket, sockopt::ReuseAddr, &(kind == SockType::Stream))?;
+    match kind {
+        // Several have the address: the kernel deals the questions out to them, those of one socket to one.
+        SockType::Datagram => setsockopt(&socket, sockopt::ReusePort, &true)?,
+        // Connections of a server that was stopped just now do not keep the port.
+        _ => setsockopt(&socket, sockopt::ReuseAddr, &true)?,
+    }
     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(socket)
 }
@@ -163,7 +172,7 @@ mod tests {
     impl Askers for Everybody {
         fn asker(&self, _: IpAddr) -> Option<Asker> {
             Some(Asker {
-                networks: vec!["n1".into()],
+                networks: ["n1".into()].into(),
             })
         }
     }
@@ -226,7 +235,14 @@ mod tests {
     async fn an_address_that_no_device_has_can_be_served() {
         let address: SocketAddr = "100.65.0.1:0".parse().unwrap();
         let (udp, tcp) = sockets(address).unwrap();
-        assert_eq!(udp.local_addr().unwrap().ip(), address.ip());
-        assert_eq!(tcp.local_addr().unwrap().ip(), address.ip());
+        let bound = tcp.local_addr().unwrap();
+        assert_eq!(bound.ip(), address.ip());
+        assert!(!udp.is_empty());
+        assert!(
+            udp.iter()
+                .all(|socket| socket.local_addr().unwrap() == bound)
+        );
+        // Another process cannot take a part of the questions.
+        assert!(sockets(bound).is_err());
     }
 }

@@ -20,9 +20,9 @@ use std::{sync::Arc, time::Duration};
 /// taken for one that is no task's.
 const TASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub async fn capabilities(_: &Plugin, _: Value) -> anyhow::Result<Value> {
+pub fn capabilities() -> Value {
     // Local: each node's engine has a network of its own; that they are one is the cluster's doing.
-    Ok(json!({ "Scope": "local", "ConnectivityScope": "global" }))
+    json!({ "Scope": "local", "ConnectivityScope": "global" })
 }
 
 #[derive(Default, Deserialize)]
@@ -43,26 +43,23 @@ struct Interface {
     address: String,
 }
 
-pub async fn create_network(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
+pub fn create_network(stored: &mut Stored, call: Call) -> anyhow::Result<Value> {
     let generic = &call.options["com.docker.network.generic"];
     let Some(network) = generic[NETWORK_OPTION].as_str() else {
         bail!(
             "networks with driver skein are made by the cluster: use `docker network create -d overlay`"
         );
     };
-    let network = network.to_owned();
-    let insert = move |state: &mut Stored| state.networks.insert(call.network_id, network);
-    plugin.change(insert).await?;
+    stored.networks.insert(call.network_id, network.to_owned());
     Ok(json!({}))
 }
 
-pub async fn delete_network(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
-    let remove = move |state: &mut Stored| state.networks.remove(&call.network_id);
-    plugin.change(remove).await?;
+pub fn delete_network(stored: &mut Stored, call: Call) -> anyhow::Result<Value> {
+    stored.networks.remove(&call.network_id);
     Ok(json!({}))
 }
 
-pub async fn create_endpoint(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
+pub fn create_endpoint(stored: &mut Stored, call: Call) -> anyhow::Result<Value> {
     let interface = call.interface.unwrap_or_default();
     let address: Ipv4Net = interface.address.parse().with_context(|| {
         format!(
@@ -70,30 +67,21 @@ pub async fn create_endpoint(plugin: &Plugin, call: Call) -> anyhow::Result<Valu
             call.endpoint_id, interface.address
         )
     })?;
-    let no_gateway = call.options[GATEWAY_OPTION] == GATEWAY_NONE;
-    let insert = move |state: &mut Stored| {
-        let network = state.networks.get(&call.network_id).cloned();
-        let network_id = network
-            .with_context(|| format!("network {} is not one of Skein's", call.network_id))?;
-        let endpoint = StoredEndpoint {
-            network_id,
-            address: address.addr(),
-            sandbox: String::new(),
-            has_default_route: false,
-            dns_prefix: None,
-            no_gateway,
-        };
-        state.endpoints.insert(call.endpoint_id, endpoint);
-        anyhow::Ok(())
+    let network = stored.networks.get(&call.network_id).cloned();
+    let network_id =
+        network.with_context(|| format!("network {} is not one of Skein's", call.network_id))?;
+    let endpoint = StoredEndpoint {
+        network_id,
+        address: address.addr(),
+        sandbox: String::new(),
+        has_default_route: false,
+        dns_prefix: None,
+        no_gateway: call.options[GATEWAY_OPTION] == GATEWAY_NONE,
     };
-    plugin.change(insert).await??;
+    stored.endpoints.insert(call.endpoint_id, endpoint);
     let [a, b, c, d, e, f] = mac_of(address.addr());
     let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
     Ok(json!({ "Interface": { "MacAddress": mac } }))
-}
-
-pub async fn endpoint_info(_: &Plugin, _: Call) -> anyhow::Result<Value> {
-    Ok(json!({ "Value": {} }))
 }
 
 pub async fn delete_endpoint(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
@@ -136,13 +124,18 @@ pub async fn join(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
         endpoint
     };
     let endpoint = plugin.change(insert).await?;
+    Ok(joined(&desired, id, &endpoint))
+}
+
+/// What the engine is to make of an endpoint in its container. Pure.
+pub fn joined(desired: &Desired, id: &str, endpoint: &StoredEndpoint) -> Value {
     let (_, container) = veth_names(id);
     debug_assert!(container.starts_with(CONTAINER_PREFIX));
     let mut answer = json!({
         "InterfaceName": { "SrcName": container, "DstPrefix": "eth" },
         "DisableGatewayService": true,
     });
-    if let Some(Routes { via, to, out }) = routes(&desired, &endpoint) {
+    if let Some(Routes { via, to, out }) = routes(desired, endpoint) {
         let beside: Vec<_> = to
             .iter()
             .map(|to| json!({"Destination": to, "RouteType": 0, "NextHop": via}))
@@ -154,7 +147,7 @@ pub async fn join(plugin: &Plugin, call: Call) -> anyhow::Result<Value> {
             answer["Gateway"] = json!(via);
         }
     }
-    Ok(answer)
+    answer
 }
 
 /// The state of the network as soon as it has the endpoint's task, or as it is after a while.

@@ -1,6 +1,5 @@
 //! Addresses: the agent names the one that the cluster's allocator has given; it is passed on.
 
-use super::Plugin;
 use anyhow::{Context as _, bail, ensure};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
@@ -8,12 +7,12 @@ use serde_json::{Value, json};
 use skein_proto::plugin::NETWORK_OPTION;
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-pub async fn capabilities(_: &Plugin, _: Value) -> anyhow::Result<Value> {
-    Ok(json!({ "RequiresMACAddress": false, "RequiresRequestReplay": false }))
+pub fn capabilities() -> Value {
+    json!({ "RequiresMACAddress": false, "RequiresRequestReplay": false })
 }
 
-pub async fn address_spaces(_: &Plugin, _: Value) -> anyhow::Result<Value> {
-    Ok(json!({ "LocalDefaultAddressSpace": "skein", "GlobalDefaultAddressSpace": "skein" }))
+pub fn address_spaces() -> Value {
+    json!({ "LocalDefaultAddressSpace": "skein", "GlobalDefaultAddressSpace": "skein" })
 }
 
 #[derive(Deserialize)]
@@ -26,7 +25,7 @@ pub struct RequestPool {
 }
 
 /// Pools of different networks may be the same subnet: their IDs hold the network's.
-pub async fn request_pool(_: &Plugin, call: RequestPool) -> anyhow::Result<Value> {
+pub fn request_pool(call: RequestPool) -> anyhow::Result<Value> {
     ensure!(!call.v6, "overlays have IPv4 addresses only");
     let options = call.options.unwrap_or_default();
     let Some(network) = options.get(NETWORK_OPTION) else {
@@ -52,7 +51,7 @@ pub struct RequestAddress {
     address: String,
 }
 
-pub async fn request_address(_: &Plugin, call: RequestAddress) -> anyhow::Result<Value> {
+pub fn request_address(call: RequestAddress) -> anyhow::Result<Value> {
     let subnet = call.pool_id.split_once('/').map(|(_, subnet)| subnet);
     let subnet: Ipv4Net = subnet
         .and_then(|subnet| subnet.parse().ok())

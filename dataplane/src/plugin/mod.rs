@@ -4,6 +4,7 @@
 //! and `docker run --network` works. The protocol is Docker's remote driver API for libnetwork: JSON
 //! over HTTP on a unix socket in the engine's plugin folder.
 //!
+//! - `calls`: those that need no device, which are decided by what is stored alone (pure).
 //! - `ipam`: addresses. They come from the cluster's allocator; here they are only passed on.
 //! - `driver`: networks, endpoints, and who joins them. - `routes`: where a container's packets go by them.
 //! - `store`: what of it outlives the process.
@@ -11,13 +12,15 @@
 //! Calls about what is unknown here succeed where they take something away: the engine repeats them
 //! after crashes, and would otherwise never get rid of its own record.
 
+mod calls;
 mod driver;
 mod ipam;
 mod routes;
 mod store;
 
-use store::Stored;
-pub use store::{Store, StoredEndpoint};
+pub use calls::decide;
+pub use driver::joined;
+pub use store::{Store, Stored, StoredEndpoint};
 
 use crate::{desired::Desired, kernel::Kernel};
 use anyhow::Context as _;
@@ -29,7 +32,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::json;
 use std::{path::Path, sync::Arc};
 use tokio::{
@@ -89,59 +92,34 @@ fn reply(body: &impl Serialize) -> Response {
     ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
-fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
-    // Some calls come without a body at all.
-    let text: &[u8] = if body.is_empty() { b"{}" } else { body };
-    let parsed =
-        serde_json::from_slice(text).context("the engine sent a body that is no such call");
-    Ok(parsed?)
-}
-
-/// A call of the protocol: parse, do, answer.
+/// A call that needs a device: parse, do, answer.
 macro_rules! calls {
     ($($path:literal => $call:path),* $(,)?) => {
         Router::new()$(.route(
             $path,
             post(async |State(plugin): State<Plugin>, body: Bytes| -> Result<Response, Failure> {
-                Ok(reply(&$call(&plugin, parse(&body)?).await?))
+                Ok(reply(&$call(&plugin, calls::parse(&body)?).await?))
             }),
         ))*
     };
 }
 
 fn router(plugin: Plugin) -> Router {
-    calls! {
-        "/Plugin.Activate" => activate,
-        "/NetworkDriver.GetCapabilities" => driver::capabilities,
-        "/NetworkDriver.CreateNetwork" => driver::create_network,
-        "/NetworkDriver.DeleteNetwork" => driver::delete_network,
-        "/NetworkDriver.CreateEndpoint" => driver::create_endpoint,
-        "/NetworkDriver.EndpointOperInfo" => driver::endpoint_info,
+    let mut router = calls! {
         "/NetworkDriver.DeleteEndpoint" => driver::delete_endpoint,
         "/NetworkDriver.Join" => driver::join,
         "/NetworkDriver.Leave" => driver::leave,
-        "/NetworkDriver.DiscoverNew" => nothing,
-        "/NetworkDriver.DiscoverDelete" => nothing,
-        "/NetworkDriver.ProgramExternalConnectivity" => nothing,
-        "/NetworkDriver.RevokeExternalConnectivity" => nothing,
-        "/IpamDriver.GetCapabilities" => ipam::capabilities,
-        "/IpamDriver.GetDefaultAddressSpaces" => ipam::address_spaces,
-        "/IpamDriver.RequestPool" => ipam::request_pool,
-        "/IpamDriver.ReleasePool" => nothing,
-        "/IpamDriver.RequestAddress" => ipam::request_address,
-        "/IpamDriver.ReleaseAddress" => nothing,
+    };
+    for (path, decision) in calls::CALLS {
+        let call = async move |State(plugin): State<Plugin>, body: Bytes| {
+            let answer = plugin.change(move |stored| decision(stored, &body)).await?;
+            Ok::<_, Failure>(reply(&answer?))
+        };
+        router = router.route(path, post(call));
     }
-    .layer(DefaultBodyLimit::max(BODY_MAX))
-    .with_state(plugin)
-}
-
-async fn activate(_: &Plugin, _: serde_json::Value) -> anyhow::Result<serde_json::Value> {
-    Ok(json!({ "Implements": ["NetworkDriver", "IpamDriver"] }))
-}
-
-/// Calls that ask for nothing that is not so already.
-async fn nothing(_: &Plugin, _: serde_json::Value) -> anyhow::Result<serde_json::Value> {
-    Ok(json!({}))
+    router
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(plugin)
 }
 
 /// Takes the plugin's socket: a second dataplane is refused here, before it touches anything. Calls wait

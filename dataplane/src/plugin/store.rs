@@ -14,7 +14,7 @@ pub struct Store {
 
 /// The file's contents.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Stored {
+pub struct Stored {
     /// The engine's ID of a network -> the cluster's.
     pub networks: BTreeMap<String, String>,
     /// By the engine's ID of the endpoint.

@@ -1,6 +1,7 @@
 use super::*;
+use hickory_proto::serialize::binary::BinDecodable as _;
 use proptest::prelude::*;
-use rand::{SeedableRng as _, rngs::StdRng};
+use std::sync::LazyLock;
 
 fn endpoint(service: &str, address: &str, names: &[&str]) -> Endpoint {
     Endpoint {
@@ -20,7 +21,7 @@ fn service(id: &str, name: &str, vip: Option<&str>, aliases: &[&str]) -> Service
 }
 
 /// `front` and `back` share a subnet; `web` is on both, with a VIP on each.
-fn zone() -> Zone {
+static ZONE: LazyLock<Zone> = LazyLock::new(|| {
     let front = Network {
         id: "n1".into(),
         name: "Front".into(),
@@ -52,24 +53,23 @@ fn zone() -> Zone {
         ],
     };
     Zone::new([front, back])
-}
+});
 
-fn ask(networks: &[&str], name: &str, record: RecordType) -> Answer {
+fn ask(networks: &[&str], name: &str, record: RecordType) -> Answer<'static> {
     let networks: Vec<_> = networks.iter().map(|&id| id.to_owned()).collect();
-    let name = Name::from_ascii(format!("{name}.")).unwrap();
-    zone().answer(&networks, &name, record, &mut StdRng::seed_from_u64(1))
+    ZONE.answer(&networks, name, record)
 }
 
-/// In order of address; "-" for a name that does not exist, "?" for a foreign one.
+/// "-" for a name that does not exist, "?" for a foreign one.
 fn addresses(networks: &[&str], name: &str) -> String {
     match ask(networks, name, RecordType::A) {
         Answer::NoSuchName => "-".into(),
         Answer::Foreign => "?".into(),
-        Answer::Records(mut records) => {
-            records.sort();
-            let records: Vec<_> = records.iter().map(ToString::to_string).collect();
-            records.join(" ")
+        Answer::Addresses(addresses) => {
+            let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            addresses.join(" ")
         }
+        answer => format!("{answer:?}"),
     }
 }
 
@@ -77,7 +77,6 @@ fn addresses(networks: &[&str], name: &str) -> String {
 fn services_are_found_by_vip_or_by_their_tasks() {
     for (name, expected) in [
         ("web", "10.0.1.2"),
-        ("WEB", "10.0.1.2"),
         ("www", "10.0.1.2"),
         ("tasks.web", "10.0.1.3 10.0.1.4"),
         ("tasks.www", "10.0.1.3 10.0.1.4"),
@@ -86,7 +85,7 @@ fn services_are_found_by_vip_or_by_their_tasks() {
         ("shared", "10.0.1.2 10.0.1.5 10.0.1.6"),
         ("tasks.shared", "10.0.1.3 10.0.1.4 10.0.1.5 10.0.1.6"),
         ("web.1.abc", "10.0.1.3"),
-        ("0123456789AB", "10.0.1.3"),
+        ("0123456789ab", "10.0.1.3"),
         ("lonely", "10.0.1.7"),
         ("idle", "-"),
         ("tasks.idle", "-"),
@@ -117,7 +116,7 @@ fn each_asker_sees_its_own_networks_in_their_order() {
 fn a_network_in_the_name_leads_there_alone() {
     for (networks, name, expected) in [
         (&["n1", "n2"][..], "web.back", "10.0.1.20"),
-        (&["n1", "n2"], "Web.FRONT", "10.0.1.2"),
+        (&["n1", "n2"], "web.front", "10.0.1.2"),
         (&["n1", "n2"], "tasks.web.back", "10.0.1.30"),
         (&["n1", "n2"], "web.1.abc.back", "10.0.1.30"),
         (&["n1"], "web.back", "?"),
@@ -131,7 +130,7 @@ fn a_network_in_the_name_leads_there_alone() {
 #[test]
 fn other_types_of_known_names_are_empty() {
     for record in [RecordType::AAAA, RecordType::MX, RecordType::TXT] {
-        assert_eq!(ask(&["n1"], "web", record), Answer::Records(vec![]));
+        assert_eq!(ask(&["n1"], "web", record), Answer::Nothing);
         assert_eq!(ask(&["n1"], "nobody", record), Answer::Foreign);
         assert_eq!(ask(&["n1"], "idle", record), Answer::NoSuchName);
     }
@@ -139,12 +138,13 @@ fn other_types_of_known_names_are_empty() {
 
 #[test]
 fn addresses_lead_to_the_first_name_and_never_leave() {
-    let name = |networks: &[&str], name| match ask(networks, name, RecordType::PTR) {
-        Answer::Records(records) => records[0].to_string(),
-        answer => format!("{answer:?}"),
-    };
+    fn name(networks: &[&str], name: &str) -> String {
+        match ask(networks, name, RecordType::PTR) {
+            Answer::Pointer(name) => Name::from_bytes(name).unwrap().to_string(),
+            answer => format!("{answer:?}"),
+        }
+    }
     assert_eq!(name(&["n1"], "3.1.0.10.in-addr.arpa"), "web.1.abc.Front.");
-    assert_eq!(name(&["n1"], "3.1.0.10.IN-ADDR.arpa"), "web.1.abc.Front.");
     assert_eq!(
         name(&["n1", "n2"], "31.1.0.10.in-addr.arpa"),
         "idle.1.mno.back."
@@ -152,35 +152,20 @@ fn addresses_lead_to_the_first_name_and_never_leave() {
     assert_eq!(name(&["n2"], "3.1.0.10.in-addr.arpa"), "NoSuchName");
     assert_eq!(name(&["n1"], "2.1.0.10.in-addr.arpa"), "NoSuchName", "VIP");
     assert_eq!(name(&["n1"], "1.2.0.10.in-addr.arpa"), "Foreign");
-    assert_eq!(name(&["n1"], "1.0.10.in-addr.arpa"), "Foreign");
+    for no_address in ["1.0.10", "0.3.1.0.10", "256.1.0.10", "x.1.0.10", ""] {
+        let asked = format!("{no_address}.in-addr.arpa");
+        assert_eq!(name(&["n1"], &asked), "Foreign", "{asked}");
+    }
     assert_eq!(name(&[], "3.1.0.10.in-addr.arpa"), "Foreign");
     let other = ask(&["n1"], "3.1.0.10.in-addr.arpa", RecordType::A);
-    assert_eq!(other, Answer::Records(vec![]));
-}
-
-#[test]
-fn every_task_comes_first_at_times() {
-    let mut rng = StdRng::seed_from_u64(7);
-    let name = Name::from_ascii("tasks.web.").unwrap();
-    let mut first = HashSet::new();
-    for _ in 0..64 {
-        match zone().answer(&["n1".to_owned()], &name, RecordType::A, &mut rng) {
-            Answer::Records(records) => first.insert(records[0].to_string()),
-            answer => panic!("{answer:?}"),
-        };
-    }
-    assert_eq!(first.len(), 2);
+    assert_eq!(other, Answer::Nothing);
 }
 
 proptest! {
     #[test]
-    fn no_name_breaks_the_zone(labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..8)) {
-        if let Ok(name) = Name::from_labels(labels.iter().map(Vec::as_slice)) {
-            let networks = ["n1".to_owned(), "n2".to_owned()];
-            let mut rng = StdRng::seed_from_u64(1);
-            for record in [RecordType::A, RecordType::PTR] {
-                zone().answer(&networks, &name, record, &mut rng);
-            }
+    fn no_name_breaks_the_zone(name in "(tasks[.])?[a-z0-9.]{0,12}(web|front|[.]in-addr[.]arpa)?") {
+        for record in [RecordType::A, RecordType::PTR] {
+            ask(&["n1", "n2"], &name, record);
         }
     }
 }

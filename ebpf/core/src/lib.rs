@@ -52,8 +52,8 @@
 //! forward, and the hook replaces the packet's own once, at the end.
 #![no_std]
 
-#[cfg(test)]
-#[macro_use]
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(test, macro_use)]
 extern crate std;
 
 mod answers;
@@ -70,6 +70,8 @@ pub mod sctp;
 mod segment;
 mod subprogram;
 mod tables;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod tunnel;
 pub mod vxlan;
 mod work;

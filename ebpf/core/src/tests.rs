@@ -1,15 +1,6 @@
-//! The rules of the packet path, on nodes whose maps are plain collections.
-//!
-//! - [`packets`]: what is sent.
-//! - [`node`]: a node's tables; [`flows`]: those that the decisions themselves write.
-//! - [`cluster`]: several nodes, and packets on their way between them.
-//!
-//! Each other file is one rule.
+//! The rules of the packet path, on the nodes of [`crate::testing`]. Each file is one rule.
 
-mod cluster;
-mod flows;
-mod node;
-mod packets;
+use crate::testing::{cluster, flows, node, packets};
 
 mod addresses;
 mod collisions;

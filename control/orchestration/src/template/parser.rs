@@ -85,7 +85,7 @@ pub(super) fn parse(text: &str, with_attached: bool) -> Result<Vec<Node>, Templa
 
 /// What ends a part of a block.
 enum End {
-    End,
+    Block,
     Else,
     /// `else if …`, with its condition.
     ElseIf(Vec<Token>),
@@ -94,7 +94,7 @@ enum End {
 impl End {
     fn word(&self) -> &'static str {
         match self {
-            Self::End => "end",
+            Self::Block => "end",
             Self::Else | Self::ElseIf(_) => "else",
         }
     }
@@ -129,7 +129,7 @@ impl Parser<'_> {
             };
             let rest = action.get(1..).unwrap_or_default();
             match word {
-                "end" => return Ok((nodes, Some(alone(rest, End::End)?))),
+                "end" => return Ok((nodes, Some(alone(rest, End::Block)?))),
                 "else" => {
                     let end = match rest.first() {
                         Some(Token::Word(word)) if word == "if" => End::ElseIf(rest[1..].to_vec()),
@@ -171,7 +171,7 @@ impl Parser<'_> {
             _ => {
                 let otherwise = match end {
                     None => return Err(TemplateError::NoEnd),
-                    Some(End::End) => Vec::new(),
+                    Some(End::Block) => Vec::new(),
                     Some(End::Else) => {
                         if is_range {
                             // There is no item.
@@ -212,7 +212,7 @@ impl Parser<'_> {
         let otherwise = loop {
             match end {
                 None => return Err(TemplateError::NoEnd),
-                Some(End::End) => break Vec::new(),
+                Some(End::Block) => break Vec::new(),
                 Some(End::Else) => break self.last()?,
                 Some(End::ElseIf(condition)) => {
                     let condition = self.pipeline(&condition, false)?;
@@ -231,7 +231,7 @@ impl Parser<'_> {
     /// The last part of a block.
     fn last(&mut self) -> Result<Vec<Node>, TemplateError> {
         match self.list()? {
-            (nodes, Some(End::End)) => Ok(nodes),
+            (nodes, Some(End::Block)) => Ok(nodes),
             (_, Some(end)) => Err(TemplateError::Unexpected(end.word().into())),
             (_, None) => Err(TemplateError::NoEnd),
         }

@@ -59,8 +59,8 @@ fn an_error_begins_no_flow() {
     let bridge = cluster.send_by_device(0, error(), DEVICE_TRANSLATE);
     assert!(bridge.is_dropped(Counter::DropNoFlow), "{bridge:?}");
     for node in &cluster.nodes {
-        assert_eq!(node.conntrack.len() + node.nat.len(), 0);
-        assert_eq!(node.affinity.len() + node.affinity_opening.len(), 0);
+        assert_eq!(node.conntrack.count() + node.nat.count(), 0);
+        assert_eq!(node.affinity.count() + node.affinity_opening.count(), 0);
     }
 }
 
@@ -76,7 +76,7 @@ fn an_error_neither_opens_nor_closes_a_flow_nor_moves_its_way_back() {
     for (_, ct) in cluster.nodes[1].conntrack.all() {
         assert_eq!(ct.marks & ESTABLISHED, 0);
     }
-    assert_eq!(cluster.nodes[2].affinity.len(), 0);
+    assert_eq!(cluster.nodes[2].affinity.count(), 0);
     assert_eq!(
         cluster.answer(&got, SYN | ACK).out_of(0),
         tuple(TCP, CALLED, CLIENT)

@@ -34,8 +34,8 @@ fn an_open_connection_outlives_a_flood() {
         cluster.send(0, syn(flooder(nth), CALLED)).at(new);
     }
     let node = &cluster.nodes[0];
-    assert_eq!(node.affinity_opening.len(), OPENING_MAX);
-    assert_eq!(node.affinity.len(), 1, "the open one");
+    assert_eq!(node.affinity_opening.count(), OPENING_MAX);
+    assert_eq!(node.affinity.count(), 1, "the open one");
     cluster.send(0, data(CLIENT, CALLED)).at(old);
 }
 
@@ -43,15 +43,27 @@ fn an_open_connection_outlives_a_flood() {
 fn a_flow_is_remembered_in_one_table_at_a_time() {
     let (cluster, _) = open();
     let node = &cluster.nodes[0];
-    assert_eq!((node.affinity_opening.len(), node.affinity.len()), (0, 1));
+    assert_eq!(
+        (node.affinity_opening.count(), node.affinity.count()),
+        (0, 1)
+    );
     cluster.send(0, syn(flooder(0), CALLED));
-    assert_eq!((node.affinity_opening.len(), node.affinity.len()), (1, 1));
+    assert_eq!(
+        (node.affinity_opening.count(), node.affinity.count()),
+        (1, 1)
+    );
     cluster.send(0, data(flooder(0), CALLED));
-    assert_eq!((node.affinity_opening.len(), node.affinity.len()), (0, 2));
+    assert_eq!(
+        (node.affinity_opening.count(), node.affinity.count()),
+        (0, 2)
+    );
     // It is over, and its client calls again.
     cluster.send(0, tcp(flooder(0), CALLED, RST));
     cluster.send(0, syn(flooder(0), CALLED));
-    assert_eq!((node.affinity_opening.len(), node.affinity.len()), (1, 1));
+    assert_eq!(
+        (node.affinity_opening.count(), node.affinity.count()),
+        (1, 1)
+    );
 }
 
 #[test]
@@ -80,7 +92,7 @@ fn in_a_flood_the_hash_alone_decides_and_clients_are_served() {
         let answer = cluster.answer(&got, answer_flags);
         assert_eq!(answer.out_of(0), tuple(TCP, CALLED, client));
     }
-    assert_eq!(cluster.nodes[0].affinity.len(), 2, "it is open now");
+    assert_eq!(cluster.nodes[0].affinity.count(), 2, "it is open now");
     cluster.send(0, data(CLIENT, CALLED)).at(old);
 }
 
@@ -98,8 +110,8 @@ fn an_open_connection_outlives_a_flood_at_its_task() {
             cluster.send(0, syn(flooder(nth), CALLED)).task();
         }
         let node = &cluster.nodes[at];
-        assert_eq!(node.conntrack_opening.len(), CT_OPENING_MAX);
-        assert_eq!(node.conntrack.len(), 2, "the open one");
+        assert_eq!(node.conntrack_opening.count(), CT_OPENING_MAX);
+        assert_eq!(node.conntrack.count(), 2, "the open one");
         assert_ne!(tasks[0], new);
         let next = cluster.send(0, data(CLIENT, CALLED));
         assert_eq!(next.at(tasks[0]).tuple, got.packet.tuple);
@@ -121,8 +133,8 @@ fn an_open_connection_to_a_vip_outlives_a_flood() {
         cluster.send_from_task(caller, syn(from, vip)).task();
     }
     let node = &cluster.nodes[0];
-    assert_eq!(node.conntrack_opening.len(), CT_OPENING_MAX);
-    assert_eq!(node.conntrack.len(), 2, "the open one");
+    assert_eq!(node.conntrack_opening.count(), CT_OPENING_MAX);
+    assert_eq!(node.conntrack.count(), 2, "the open one");
     let answer = cluster.answer(&next, ACK);
     assert_eq!(answer.at(caller).tuple, tuple(TCP, vip, own));
 }
@@ -131,7 +143,7 @@ fn an_open_connection_to_a_vip_outlives_a_flood() {
 fn a_flow_at_its_task_is_remembered_in_one_table_at_a_time() {
     let (cluster, _) = Cluster::serving(1, 80, 8080, &[0]);
     let node = &cluster.nodes[0];
-    let lens = || (node.conntrack_opening.len(), node.conntrack.len());
+    let lens = || (node.conntrack_opening.count(), node.conntrack.count());
     let got = cluster.send(0, syn(CLIENT, CALLED));
     assert_eq!(lens(), (2, 0));
     // A client's SYN sent again, and its task's answer, open nothing.

@@ -253,7 +253,7 @@ fn by_snat_a_task_sees_the_node_that_the_client_called() {
             }
         }
         // The mesh's own translation is for who has no address of his own in the cluster.
-        assert!(cluster.nodes.iter().all(|node| node.nat.len() == 0));
+        assert!(cluster.nodes.iter().all(|node| node.nat.count() == 0));
     }
 }
 

@@ -4,6 +4,9 @@ use anyhow::Context as _;
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+/// Neither end's Ethernet address matters at an uplink: of the locally administered ones, which no device has from its
+/// maker.
+pub const NOBODY: [u8; MAC] = [0x02, 0, 0, 0, 0, 1];
 /// Linux's usual values.
 const TTL: u8 = 64;
 const WINDOW: u16 = 64_240;

@@ -15,13 +15,13 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// The programs are those that the node's dataplane has, loaded once more, with the maps that it has pinned: they
 /// see what its packets would.
-pub struct Node<'a> {
+pub struct NodePrograms<'a> {
     host: &'a Host,
     bpffs: PathBuf,
     programs: Programs,
 }
 
-impl<'a> Node<'a> {
+impl<'a> NodePrograms<'a> {
     /// Loads a node's programs.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ impl<K: Copy + Eq + Hash, V: Copy> Flows<K, V> {
         inner.removed.extend(removed);
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.inner.borrow().entries.len()
     }
 
