@@ -30,11 +30,15 @@ pub(super) struct Group {
     pub joint: bool,
     /// How many entries each member lacks, where known.
     pub lag: BTreeMap<u64, u64>,
+    /// Where the group calls each member.
+    pub addresses: BTreeMap<u64, String>,
 }
 
 /// One change of the group.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
+    /// A member is reached elsewhere from now on.
+    Readdress(u64, Peer),
     AddLearner(u64, Peer),
     Promote(u64),
     RemoveVoter(u64),
@@ -45,7 +49,8 @@ pub(super) enum Step {
 
 /// The next step from the group as it is to the one wanted; `None` if there is nothing to do now.
 ///
-/// Members are added before others are removed, and the leader goes last.
+/// Who is reached elsewhere may be needed for all else. Members are added before others are removed, and the leader
+/// goes last.
 pub(super) fn next_step(
     wanted: &BTreeMap<String, RaftMember>,
     group: &Group,
@@ -58,13 +63,20 @@ pub(super) fn next_step(
         return Some(Step::Finish);
     }
     let is_wanted = |id: &u64| wanted.values().any(|member| member.raft_id == *id);
+    let peer = |(node_id, member): (&String, &RaftMember)| Peer {
+        node_id: node_id.clone(),
+        address: member.addr.clone(),
+    };
+    let is_elsewhere = |(_, member): &(&String, &RaftMember)| {
+        let called = group.addresses.get(&member.raft_id);
+        called.is_some_and(|called| *called != member.addr)
+    };
+    if let Some(moved) = wanted.iter().find(is_elsewhere) {
+        return Some(Step::Readdress(moved.1.raft_id, peer(moved)));
+    }
     let known = |id| group.voters.contains(&id) || group.learners.contains(&id);
-    if let Some((node_id, member)) = wanted.iter().find(|(_, m)| !known(m.raft_id)) {
-        let peer = Peer {
-            node_id: node_id.clone(),
-            address: member.addr.clone(),
-        };
-        return Some(Step::AddLearner(member.raft_id, peer));
+    if let Some(new) = wanted.iter().find(|(_, m)| !known(m.raft_id)) {
+        return Some(Step::AddLearner(new.1.raft_id, peer(new)));
     }
     let ready = |id: &&u64| is_wanted(id) && group.lag.get(id).is_some_and(|lag| *lag <= LAG_MAX);
     if let Some(id) = group.learners.iter().find(ready) {
@@ -129,7 +141,10 @@ impl<P: Platform> Raft<P> {
         let lag = |(id, matched): (&u64, &Option<openraft::LogId<u64>>)| {
             matched.map(|matched| (*id, last.saturating_sub(matched.index)))
         };
+        let addresses = membership.nodes();
+        let addresses = addresses.map(|(id, peer)| (*id, peer.address.clone()));
         Group {
+            addresses: addresses.collect(),
             voters: membership.voter_ids().collect(),
             learners: membership.learner_ids().collect(),
             joint: membership.get_joint_config().len() > 1,
@@ -146,6 +161,11 @@ impl<P: Platform> Raft<P> {
         let raft = self.openraft();
         let one = |id: &u64| BTreeSet::from([*id]);
         let result = match step {
+            Step::Readdress(id, peer) => {
+                // Under that ID nobody but this very node answers, wherever it is.
+                let change = ChangeMembers::SetNodes(BTreeMap::from([(*id, peer.clone())]));
+                raft.change_membership(change, true).await
+            }
             Step::AddLearner(id, peer) => raft.add_learner(*id, peer.clone(), false).await,
             Step::Promote(id) => {
                 let change = ChangeMembers::AddVoterIds(one(id));
@@ -182,7 +202,12 @@ mod tests {
     }
 
     fn group(voters: &[u64], learners: &[(u64, u64)]) -> Group {
+        let learning = learners.iter().map(|(id, _)| id);
+        let addresses = voters.iter().chain(learning);
         Group {
+            addresses: addresses
+                .map(|id| (*id, format!("10.0.0.{id}:2377")))
+                .collect(),
             voters: voters.iter().copied().collect(),
             learners: learners.iter().map(|(id, _)| *id).collect(),
             joint: false,
@@ -217,6 +242,22 @@ mod tests {
         assert_eq!(next_step(&gone, &two, 1), Some(Step::RemoveVoter(1)));
         assert_eq!(next_step(&wanted(&[9]), &group(&[1], &[(9, 500)]), 1), None);
         assert_eq!(next_step(&BTreeMap::new(), &voters, 1), None);
+    }
+
+    #[test]
+    fn who_is_reached_elsewhere_is_called_there_before_anything_else_is_done() {
+        let mut wanted = wanted(&[1, 2, 3]);
+        wanted.get_mut("n2").unwrap().addr = "10.0.9.2:2400".into();
+        let peer = Peer {
+            node_id: "n2".into(),
+            address: "10.0.9.2:2400".into(),
+        };
+        let mut group = group(&[1, 2], &[(4, 0)]);
+        let moved = Some(Step::Readdress(2, peer.clone()));
+        assert_eq!(next_step(&wanted, &group, 1), moved);
+        group.addresses.insert(2, peer.address);
+        let added = next_step(&wanted, &group, 1);
+        assert!(matches!(added, Some(Step::AddLearner(3, _))), "{added:?}");
     }
 
     #[test]

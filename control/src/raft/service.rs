@@ -1,10 +1,9 @@
 //! What other members ask by gRPC.
 
 use super::{
-    Raft, RaftSlot, group,
+    Raft, RaftSlot,
     network::TARGET_METADATA,
     platform::Daemon,
-    standing::{Known, may_lead, may_stand},
     types::{TypeConfig, Vote},
     wire,
 };
@@ -100,14 +99,7 @@ impl RaftService {
         vote: &Vote,
     ) -> Result<(), Status> {
         let caller = request.extensions().get::<PeerIdentity>();
-        let (state, own) = (raft.state(), raft.openraft().metrics().borrow().vote);
-        let known = Known {
-            members: &raft.members(),
-            cluster: state.cluster().map(|cluster| &**cluster),
-            managers: &self.managers.known(),
-            vote: own,
-        };
-        if caller.is_some_and(|caller| may_lead(caller, vote, &known)) {
+        if caller.is_some_and(|caller| raft.takes_leader(caller, vote, &self.managers.known())) {
             return Ok(());
         }
         Err(Status::permission_denied(
@@ -129,8 +121,7 @@ impl raft_server::Raft for RaftService {
         let raft = self.target(&request)?;
         let vote: VoteRequest<u64> = decode(request.get_ref())?;
         let caller = request.extensions().get::<PeerIdentity>();
-        let (claimed, members) = (vote.vote.leader_id().node_id, raft.members());
-        if !caller.is_some_and(|caller| may_stand(caller, claimed, &members)) {
+        if !caller.is_some_and(|caller| raft.takes_candidate(caller, &vote.vote)) {
             return Err(Status::permission_denied(
                 "only members of the group may stand for election, each under its own ID",
             ));
@@ -166,7 +157,7 @@ impl raft_server::Raft for RaftService {
         raft.linearizable().await?;
         let address = advertised(address, request.extensions().get::<Caller>())?;
         self.dial_back(&address).await?;
-        let (raft_id, managers) = group::add(raft, node_id, &address).await?;
+        let (raft_id, managers) = raft.add_manager(node_id, &address).await?;
         let managers = managers.into_iter().map(|(node_id, member)| Manager {
             node_id,
             address: member.addr,
@@ -185,7 +176,7 @@ impl raft_server::Raft for RaftService {
         let node_id = &request.get_ref().node_id;
         caller_is(&request, node_id)?;
         let raft = self.raft.get()?;
-        group::remove(raft, node_id).await?;
+        raft.remove_manager(node_id).await?;
         Ok(Response::new(LeaveGroupResponse {}))
     }
 

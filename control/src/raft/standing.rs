@@ -1,7 +1,7 @@
 //! Whom a member takes for a leader, and for one that may stand: a certificate alone does not say it, as who was let go
-//! has one until it expires. Pure.
+//! has one until it expires. The rules are pure.
 
-use super::{Member, types::Vote};
+use super::{Member, Raft, platform::Platform, types::Vote};
 use crate::rpc::{PeerIdentity, RemoteManager};
 use skein_model::Cluster;
 
@@ -13,7 +13,7 @@ use skein_model::Cluster;
 /// may be on its way out, and must hear that this was written. And who joined while this member was
 /// away may lead it when it is back, and then its node is among the managers that this node was told
 /// of: by the leader when it joined, or since then in its agent's session.
-pub(super) fn may_lead(caller: &PeerIdentity, vote: &Vote, known: &Known<'_>) -> bool {
+fn may_lead(caller: &PeerIdentity, vote: &Vote, known: &Known<'_>) -> bool {
     let claimed = vote.leader_id().node_id;
     let members = known.members.iter();
     let mut places = members.map(|member| (member.raft_id, member.node_id.as_str()));
@@ -32,20 +32,45 @@ pub(super) fn may_lead(caller: &PeerIdentity, vote: &Vote, known: &Known<'_>) ->
 
 /// Whether a node may be voted for under the ID that it claims: who was let go may not know it yet, and
 /// must not depose the leader by standing for election.
-pub(super) fn may_stand(caller: &PeerIdentity, claimed: u64, members: &[Member]) -> bool {
+fn may_stand(caller: &PeerIdentity, claimed: u64, members: &[Member]) -> bool {
     members
         .iter()
         .any(|member| (member.raft_id, &member.node_id) == (claimed, &caller.node_id))
 }
 
 /// What a member knows of its group.
-pub(super) struct Known<'a> {
-    pub(super) members: &'a [Member],
-    pub(super) cluster: Option<&'a Cluster>,
+struct Known<'a> {
+    members: &'a [Member],
+    cluster: Option<&'a Cluster>,
     /// The managers that the node was told of.
-    pub(super) managers: &'a [RemoteManager],
+    managers: &'a [RemoteManager],
     /// What it voted last, or was told by the leader.
-    pub(super) vote: Vote,
+    vote: Vote,
+}
+
+impl<P: Platform> Raft<P> {
+    /// Whether a node may write to this member's log as the leader that `vote` is for. `managers` are those that
+    /// this member's node was told of.
+    pub(super) fn takes_leader(
+        &self,
+        caller: &PeerIdentity,
+        vote: &Vote,
+        managers: &[RemoteManager],
+    ) -> bool {
+        let (state, own) = (self.state(), self.openraft().metrics().borrow().vote);
+        let known = Known {
+            members: &self.members(),
+            cluster: state.cluster().map(|cluster| &**cluster),
+            managers,
+            vote: own,
+        };
+        may_lead(caller, vote, &known)
+    }
+
+    /// Whether a node may be voted for with `vote`.
+    pub(super) fn takes_candidate(&self, caller: &PeerIdentity, vote: &Vote) -> bool {
+        may_stand(caller, vote.leader_id().node_id, &self.members())
+    }
 }
 
 #[cfg(test)]
