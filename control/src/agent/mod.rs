@@ -53,8 +53,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Whose tasks it runs.
     pub node_id: String,
-    /// IPv4 address of the data path; "" to let the managers take the one that they see.
-    pub data_path_addr: String,
+    /// IPv4 address of the data path, which may change; "" to let the managers take the one that they see.
+    pub data_path_addr: watch::Receiver<String>,
     /// The managers, and the way to the leader.
     pub managers: Managers,
     /// Where to put what the managers say of the node's membership.

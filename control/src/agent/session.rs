@@ -67,7 +67,7 @@ pub struct Session {
     /// The places of containers that are no task's.
     pub attachments: Attachments,
     /// See [`Config`](super::Config::data_path_addr).
-    pub data_path_addr: String,
+    pub data_path_addr: watch::Receiver<String>,
     /// See [`Config`](super::Config::orders).
     pub orders: watch::Sender<Orders>,
 }
@@ -120,10 +120,11 @@ impl Session {
         let channel = self.managers.leader().await;
         let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
         let client = Client::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut data_path_addr = self.data_path_addr.clone();
         let request = SessionRequest {
             description: serde_json::to_vec(&description)
                 .map_err(|error| Status::internal(error.to_string()))?,
-            data_path_address: self.data_path_addr.clone(),
+            data_path_address: data_path_addr.borrow_and_update().clone(),
         };
         let mut registering = client.clone();
         let begun = async {
@@ -153,6 +154,13 @@ impl Session {
                 // The managers must see the new certificate, and who now calls.
                 drop(renewed.changed().await);
                 Err::<Infallible, _>(Status::aborted("the node has another certificate"))
+            },
+            async {
+                if data_path_addr.changed().await.is_err() {
+                    // The node ends, and so will this.
+                    std::future::pending::<()>().await;
+                }
+                Err::<Infallible, _>(Status::aborted("the node has another address"))
             },
         );
         never.map(|(never, ..)| never)

@@ -39,6 +39,17 @@ pub(super) struct Addresses {
     pub advertise: Option<SocketAddr>,
     /// Where the overlay's packets come to.
     pub data_path: Option<IpAddr>,
+    /// The interface that has what is advertised; see [`moved`].
+    pub interface: Option<String>,
+}
+
+impl Addresses {
+    /// Advertises `ip`, which is the machine's own.
+    pub fn advertise_own(&mut self, ip: IpAddr, interfaces: &[Interface]) {
+        let advertised = SocketAddr::new(ip, self.listen.port());
+        self.advertise = Some(advertised);
+        self.interface = followed(self.listen, advertised, interfaces);
+    }
 }
 
 /// What `init` asks for.
@@ -69,6 +80,7 @@ pub(super) fn for_init(
         listen,
         advertise: Some(advertised),
         data_path: data_path_address(data_path, interfaces)?,
+        interface: followed(listen, advertised, interfaces),
     })
 }
 
@@ -83,11 +95,43 @@ pub(super) fn for_join(
         .then(|| advertise_address(advertise, listen.port(), interfaces).ok())
         .flatten();
     let bound = is_for_others(listen.ip()).then_some(listen);
+    let advertise = named.or(bound);
     Ok(Addresses {
         listen,
-        advertise: named.or(bound),
+        advertise,
         data_path: data_path_address(data_path, interfaces)?,
+        interface: advertise.and_then(|advertised| followed(listen, advertised, interfaces)),
     })
+}
+
+/// The interface whose address is advertised. None is followed where the node listens on one address alone, which
+/// it would not hear another one by, nor where the address is one that others alone reach it by (NAT).
+fn followed(
+    listen: SocketAddr,
+    advertised: SocketAddr,
+    interfaces: &[Interface],
+) -> Option<String> {
+    let has = |interface: &&Interface| interface.addresses.contains(&advertised.ip());
+    let interface = interfaces.iter().find(has)?;
+    listen.ip().is_unspecified().then(|| interface.name.clone())
+}
+
+/// What to advertise instead of an address that the machine has no more: the one that the interface has now which
+/// had it. `None`: there is no reason to change it, or not one such address.
+pub(super) fn moved(
+    advertised: SocketAddr,
+    interface: &str,
+    interfaces: &[Interface],
+) -> Option<SocketAddr> {
+    if is_own(advertised.ip(), interfaces) {
+        return None;
+    }
+    let interface = interfaces.iter().find(|found| found.name == interface)?;
+    let mut others = interface.addresses.iter();
+    let is_like_it = |ip: &&IpAddr| ip.is_ipv4() == advertised.is_ipv4() && is_global_unicast(ip);
+    let ip = others.find(is_like_it)?;
+    let is_only = !others.any(|ip| is_like_it(&ip));
+    is_only.then(|| SocketAddr::new(*ip, advertised.port()))
 }
 
 /// The UDP port of the overlay; 0 asks for the default.

@@ -73,6 +73,7 @@ impl Node {
             listen: addresses.listen,
             advertise: Some(advertise),
             data_path: addresses.data_path,
+            interface: addresses.interface.clone(),
             raft_id: Some(founding::FOUNDER_RAFT_ID),
             managers: Vec::new(),
         };

@@ -39,13 +39,14 @@ impl Node {
             request.advertise_addr.as_str(),
             request.data_path_addr.as_str(),
         );
-        let mut addresses = address::for_join(asked, &interfaces::list().await?)?;
+        let interfaces = interfaces::list().await?;
+        let mut addresses = address::for_join(asked, &interfaces)?;
         let token = JoinToken::parse(&request.join_token)
             .map_err(|error| NodeError::invalid(error.to_string()))?;
-        if addresses.advertise.is_none() {
-            let source = source_towards(&remote).await;
-            let port = addresses.listen.port();
-            addresses.advertise = source.map(|ip| std::net::SocketAddr::new(ip, port));
+        if addresses.advertise.is_none()
+            && let Some(source) = source_towards(&remote).await
+        {
+            addresses.advertise_own(source, &interfaces);
         }
         let attempt = self.begin(Membership {
             state: LocalState::Pending,
@@ -104,6 +105,7 @@ impl Node {
             listen: addresses.listen,
             advertise: addresses.advertise,
             data_path: addresses.data_path,
+            interface: addresses.interface.clone(),
             raft_id: None,
             managers: vec![RemoteManager {
                 node_id: String::new(),

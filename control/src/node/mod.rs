@@ -17,6 +17,7 @@ mod persist;
 mod renewal;
 mod request;
 mod revival;
+pub mod role;
 mod roles;
 mod runtime;
 mod seat;
@@ -117,6 +118,9 @@ impl Node {
         let mut membership = place.membership.clone();
         if let Some(runtime) = &place.runtime {
             membership.is_manager = runtime::is_manager(&runtime.credentials.identity());
+            if let Some(advertised) = runtime.kept.saved().advertise {
+                membership.node_addr = advertised.ip().to_string();
+            }
             if membership.error.is_empty() && runtime.is_removed() {
                 REMOVED.clone_into(&mut membership.error);
             }

@@ -24,6 +24,9 @@ pub(super) struct Saved {
     /// `None`: what the managers see it call from.
     pub advertise: Option<SocketAddr>,
     pub data_path: Option<IpAddr>,
+    /// The interface that has what is advertised: where it gets another address, that one is.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// Of a manager that is part of the Raft group.
     pub raft_id: Option<u64>,
     pub managers: Vec<RemoteManager>,
@@ -62,6 +65,11 @@ impl Folder {
 
     pub fn raft_file(&self) -> PathBuf {
         self.raft_dir().join("raft.redb")
+    }
+
+    /// Whether there is a Raft log, be it one that nobody needs any more.
+    pub fn has_raft_log(&self) -> bool {
+        self.raft_file().exists()
     }
 
     fn raft_dir(&self) -> PathBuf {
@@ -221,6 +229,7 @@ mod tests {
             listen: "0.0.0.0:2377".parse().unwrap(),
             advertise: None,
             data_path: Some("10.0.0.1".parse().unwrap()),
+            interface: Some("eth0".into()),
             raft_id: Some(3),
             managers: vec![RemoteManager {
                 node_id: "n1".into(),
@@ -242,6 +251,7 @@ mod tests {
             listen: "0.0.0.0:2377".parse().unwrap(),
             advertise: None,
             data_path: None,
+            interface: None,
             raft_id: None,
             managers: Vec::new(),
         };

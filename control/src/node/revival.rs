@@ -60,6 +60,7 @@ impl Node {
             saved.listen = addresses.listen;
             saved.advertise = Some(advertise);
             saved.data_path = addresses.data_path.or(saved.data_path);
+            saved.interface = addresses.interface;
             saved.raft_id = Some(raft_id);
             saved.managers = vec![own];
         });

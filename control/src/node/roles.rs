@@ -1,10 +1,11 @@
 //! A member's role follows its certificate while it runs: a manager starts, or ends; one whose Raft
-//! member ended by itself starts again.
+//! member ended by itself starts again; and one that is reached elsewhere says so.
 
 use super::{
-    Node, NodeError,
+    Node, NodeError, address, interfaces,
+    role::{Situation, Step},
     runtime::{Runtime, is_manager},
-    seat::Seat,
+    seat::{self, Seat},
 };
 use crate::agent::Place;
 use std::time::Duration;
@@ -14,6 +15,10 @@ use tokio_util::sync::CancellationToken;
 /// Pause after a failure; it doubles with each that follows within [`RETRY_MAX`] of the one before.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(16);
+/// Between looks at the machine's addresses: one that changed is noticed well before the others give the node up.
+const ADDRESS_LOOK: Duration = Duration::from_secs(5);
+/// How long the manager's own store may take to have the address that the leader has put into its own.
+const ADDRESS_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs until `shutdown`.
 pub(super) async fn run(node: Node, runtime: Runtime, shutdown: CancellationToken) {
@@ -36,6 +41,8 @@ pub(super) async fn run(node: Node, runtime: Runtime, shutdown: CancellationToke
                         Ok(()) => continue,
                         Err(_) => return,
                     },
+                    () = tokio::time::sleep(ADDRESS_LOOK) => continue,
+                    () = runtime.await_address(false) => continue,
                     reason = runtime.manager_failure() => {
                         runtime.stop_manager().await;
                         NodeError::internal(format!("Raft ended: {reason}"))
@@ -54,35 +61,87 @@ pub(super) async fn run(node: Node, runtime: Runtime, shutdown: CancellationToke
     shutdown.run_until_cancelled(follow).await;
 }
 
-/// Whether the group has let this node's member go, though the node is to be a manager: it was demoted, and promoted
-/// again before it had another certificate. `own` is the ID that it has, `joined_at` the state of the store in which it
-/// got it; what was said of earlier ones is past.
-fn has_lost_its_seat(place: &Place, own: Option<u64>, joined_at: u64) -> bool {
-    let is_gone = own.is_some_and(|own| own != place.raft_id) && !place.is_member;
-    place.is_manager && is_gone && place.index > joined_at
+/// Takes steps until all is as it is to be.
+async fn settle(node: &Node, runtime: &Runtime, place: &Place) -> Result<(), NodeError> {
+    follow_address(runtime).await?;
+    loop {
+        let identity = runtime.credentials.identity();
+        let (address, stored) = (runtime.address(), runtime.stored_address());
+        let situation = Situation {
+            certified: identity.role,
+            place: *place,
+            raft_id: runtime.kept.saved().raft_id,
+            joined_at: runtime.joined_at(),
+            has_log: runtime.kept.folder.has_raft_log(),
+            runs: runtime.manager().is_some(),
+            address: address.as_deref(),
+            stored_address: stored.as_deref(),
+        };
+        match situation.next() {
+            Step::Rest => return Ok(()),
+            Step::Take(id) => {
+                let credentials = runtime.credentials.clone();
+                let seat = Seat::take(&runtime.kept, id, credentials).await?;
+                runtime.start_manager(node, seat).await?;
+                tracing::info!("this node is a manager now");
+            }
+            Step::Join => {
+                let credentials = runtime.credentials.clone();
+                let seat = Seat::join(&runtime.kept, credentials, &runtime.managers).await?;
+                runtime.start_manager(node, seat).await?;
+                tracing::info!("this node is a manager now");
+            }
+            Step::GiveUp => {
+                leave_seat(runtime).await?;
+                match is_manager(&identity) {
+                    true => {
+                        tracing::info!("gave up an earlier seat among the managers, to join anew")
+                    }
+                    false => tracing::info!("this node is a worker now"),
+                }
+            }
+            Step::Readdress => readdress(runtime).await?,
+        }
+    }
 }
 
-async fn settle(node: &Node, runtime: &Runtime, place: &Place) -> Result<(), NodeError> {
-    let wanted = is_manager(&runtime.credentials.identity());
-    let own = runtime.kept.saved().raft_id;
-    if wanted && has_lost_its_seat(place, own, runtime.joined_at()) {
-        tracing::info!("the managers have let this one go, and want it again: it joins them anew");
-        leave_seat(runtime).await?;
+/// Notes the address that the machine has now, in place of one that it has no more.
+async fn follow_address(runtime: &Runtime) -> Result<(), NodeError> {
+    let saved = runtime.kept.saved();
+    let (Some(advertised), Some(interface)) = (saved.advertise, saved.interface) else {
+        return Ok(());
+    };
+    let Some(now) = address::moved(advertised, &interface, &interfaces::list().await?) else {
+        return Ok(());
+    };
+    tracing::warn!(interface, before = %advertised, %now, "this machine has another address");
+    let changed = runtime
+        .kept
+        .change(move |saved| saved.advertise = Some(now));
+    changed.await?;
+    runtime.announce_address();
+    Ok(())
+}
+
+/// Tells the leader where this manager is reached now, and waits until its own store says so.
+async fn readdress(runtime: &Runtime) -> Result<(), NodeError> {
+    let Some(manager) = runtime.manager() else {
+        return Ok(());
+    };
+    let raft = manager.raft();
+    let mut saved = runtime.kept.saved();
+    let address = saved.advertise.unwrap_or(saved.listen).to_string();
+    if raft.leadership().borrow().is_self {
+        let node_id = runtime.credentials.identity().node_id;
+        let told = raft.add_manager(&node_id, &address).await;
+        told.map_err(|error| NodeError::unavailable(error.to_string()))?;
+    } else {
+        seat::join_group(&mut saved, &runtime.credentials, &runtime.managers).await?;
     }
-    let runs = runtime.manager().is_some();
-    if wanted && !runs {
-        let credentials = runtime.credentials.clone();
-        let seat = match runtime.kept.saved().raft_id {
-            Some(id) => Seat::take(&runtime.kept, id, credentials).await?,
-            None => Seat::join(&runtime.kept, credentials, &runtime.managers).await?,
-        };
-        runtime.start_manager(node, seat).await?;
-        tracing::info!("this node is a manager now");
-    }
-    if !wanted && (runs || runtime.kept.saved().raft_id.is_some()) {
-        leave_seat(runtime).await?;
-        tracing::info!("this node is a worker now");
-    }
+    tracing::info!(address, "the managers reach this one at its new address");
+    runtime.managers.set_own(address, saved.listen);
+    // Whoever waits in vain asks once more.
+    let _ = tokio::time::timeout(ADDRESS_WAIT, runtime.await_address(true)).await;
     Ok(())
 }
 
@@ -94,62 +153,4 @@ async fn leave_seat(runtime: &Runtime) -> Result<(), NodeError> {
     runtime.kept.write(|kept| kept.folder.wipe_raft()).await?;
     let forgotten = runtime.kept.with_vault(|vault| vault.forget_log_keys());
     forgotten.await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_seat_is_lost_when_the_group_has_let_it_go_and_the_node_is_wanted() {
-        let place = Place {
-            is_manager: true,
-            raft_id: 0,
-            is_member: false,
-            index: 90,
-        };
-        assert!(has_lost_its_seat(&place, Some(7), 0), "let go and wanted");
-        assert!(has_lost_its_seat(
-            &Place {
-                raft_id: 8,
-                ..place
-            },
-            Some(7),
-            80
-        ));
-        for (kept, own, joined_at, why) in [
-            (
-                Place {
-                    raft_id: 7,
-                    ..place
-                },
-                Some(7),
-                0,
-                "about to be one",
-            ),
-            (
-                Place {
-                    is_member: true,
-                    ..place
-                },
-                Some(7),
-                0,
-                "the group needs its vote",
-            ),
-            (
-                Place {
-                    is_manager: false,
-                    ..place
-                },
-                Some(7),
-                0,
-                "it is to be a worker",
-            ),
-            (place, Some(7), 90, "it was told so before it joined"),
-            (place, None, 0, "it has none"),
-            (Place::default(), Some(7), 0, "nothing was said yet"),
-        ] {
-            assert!(!has_lost_its_seat(&kept, own, joined_at), "{why}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ use super::{
     Node, NodeError, RemoteManager,
     known_managers::{follow_leader, keep_managers},
     locking,
-    persist::Kept,
+    persist::{Kept, Saved},
     renewal, roles,
     seat::{Seat, clone_listener},
 };
@@ -18,7 +18,7 @@ use crate::{
     rpc::{self, Credentials, Managers, Standing},
 };
 use parking_lot::RwLock;
-use skein_model::{Cluster, NodeRole};
+use skein_model::{Cluster, NodeRole, State};
 use skein_proto::node::{
     api_server::ApiServer, attachments_server::AttachmentsServer, ca_server::CaServer,
     dispatcher_server::DispatcherServer, logs_server::LogsServer,
@@ -52,6 +52,8 @@ pub(super) struct Runtime {
     /// What the agent hears of the node's membership.
     orders: watch::Sender<Orders>,
     joined_at: Arc<AtomicU64>,
+    /// Where the overlay's packets come to.
+    data_path: watch::Sender<String>,
     manager: Arc<RwLock<Option<Part>>>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -87,6 +89,7 @@ impl Runtime {
             }
         };
         let managers = Managers::new(credentials.clone(), kept.saved().managers);
+        let data_path = data_path(&kept.saved());
         let runtime = Self {
             external_cas: ExternalCas::new(credentials.clone()),
             credentials,
@@ -96,6 +99,7 @@ impl Runtime {
             renew: Arc::default(),
             orders: watch::Sender::default(),
             joined_at: Arc::default(),
+            data_path: watch::Sender::new(data_path),
             manager: Arc::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -148,7 +152,8 @@ impl Runtime {
             listener,
             joined_at,
         } = seat;
-        self.joined_at.store(joined_at, Ordering::Release);
+        // One that is started again from its log has the place that it had.
+        self.joined_at.fetch_max(joined_at, Ordering::AcqRel);
         let (credentials, managers) = (&self.credentials, &self.managers);
         let mut known = managers.known();
         let own = self.own_place();
@@ -232,6 +237,51 @@ impl Runtime {
         }
     }
 
+    /// Where the others are to reach this node's manager.
+    pub fn address(&self) -> Option<String> {
+        let saved = self.kept.saved();
+        saved.advertise.map(|address| address.to_string())
+    }
+
+    /// Where they reach it by what its own store says.
+    pub fn stored_address(&self) -> Option<String> {
+        let manager = self.manager()?;
+        let raft = manager.raft();
+        self.address_in(&raft.state(), raft.id())
+    }
+
+    fn address_in(&self, state: &State, raft_id: u64) -> Option<String> {
+        let node_id = self.credentials.identity().node_id;
+        let member = state.cluster()?.managers.get(&node_id)?;
+        (member.raft_id == raft_id).then(|| member.addr.clone())
+    }
+
+    /// Completes once the manager's own store says the same of its address as the node, or not: as `is_same` asks
+    /// for. Never without a manager.
+    pub async fn await_address(&self, is_same: bool) {
+        if let Some(manager) = self.manager() {
+            let (mut states, raft_id) = (manager.raft().watch(), manager.raft().id());
+            let holds = |state: &State| {
+                let both = self.address().zip(self.address_in(state, raft_id));
+                both.is_some_and(|(own, stored)| (own == stored) == is_same)
+            };
+            if states.wait_for(holds).await.is_ok() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// The address that is advertised has changed.
+    pub fn announce_address(&self) {
+        self.data_path.send_if_modified(|known| {
+            let now = data_path(&self.kept.saved());
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+    }
+
     fn own_place(&self) -> RemoteManager {
         let saved = self.kept.saved();
         RemoteManager {
@@ -241,16 +291,14 @@ impl Runtime {
     }
 
     fn start_common(&self, node: &Node, engine: Engine) {
-        let folder = node.folder();
-        let (config, saved) = (node.config(), self.kept.saved());
-        let data_path = saved.data_path.or(saved.advertise.map(|own| own.ip()));
+        let (folder, config) = (node.folder(), node.config());
         let agent = agent::Config {
             engine,
             attachments: self.attachments.clone(),
             dataplane_socket: config.dataplane.clone(),
             state_dir: folder.agent(),
             node_id: self.credentials.identity().node_id,
-            data_path_addr: data_path.map_or_else(String::new, |address| address.to_string()),
+            data_path_addr: self.data_path.subscribe(),
             managers: self.managers.clone(),
             orders: self.orders.clone(),
         };
@@ -292,6 +340,12 @@ impl Runtime {
         }
         self.stop_manager().await;
     }
+}
+
+/// Where the overlay's packets come to; "": where the managers see the node call from.
+fn data_path(saved: &Saved) -> String {
+    let address = saved.data_path.or(saved.advertise.map(|own| own.ip()));
+    address.map_or_else(String::new, |address| address.to_string())
 }
 
 /// TLS material of an identity.

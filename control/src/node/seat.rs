@@ -100,7 +100,9 @@ impl Seat {
     }
 }
 
-async fn join_group(
+/// Asks the leader for a place in the group, or to reach this node's manager at its address from now on. Its Raft ID,
+/// and a state of the store that has it.
+pub(super) async fn join_group(
     saved: &mut Saved,
     credentials: &Credentials,
     managers: &Managers,

@@ -91,7 +91,7 @@ impl<P: Platform> Raft<P> {
     ///
     /// # Errors
     /// It is to be a worker, is no node of the swarm, or there is no quorum.
-    pub(super) async fn add_manager(
+    pub async fn add_manager(
         &self,
         node_id: &str,
         address: &str,

@@ -396,6 +396,64 @@ async fn a_member_that_was_cut_off_comes_back_without_an_election() {
     }
 }
 
+/// Its member is the same: only where it listens has changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_is_called_where_it_says_that_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let one = TestMember::start(&root, dir.path(), 1).await;
+    let mut two = TestMember::start(&root, dir.path(), 2).await;
+    let three = TestMember::start(&root, dir.path(), 3).await;
+    found(&one, &[&one, &two, &three]).await;
+    all_vote(&[&one, &two, &three]).await;
+    let nodes = [1, 2, 3].map(|id| {
+        let mut node = Node {
+            id: format!("n{id}"),
+            role: NodeRole::Manager,
+            ..Node::default()
+        };
+        node.spec.role = NodeRole::Manager;
+        Action::Create(node.into())
+    });
+    one.raft.propose(nodes.to_vec()).await.unwrap();
+
+    two.serving.cancel();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    two.address = listener.local_addr().unwrap().to_string();
+    two.serving = serve(listener, &two.raft, &two.managers);
+    one.raft.propose(vec![service("a")]).await.unwrap();
+    tokio::time::sleep(CUT_OFF / 2).await;
+    assert!(
+        two.raft.state().service("id-a").is_none(),
+        "it is called where it was"
+    );
+
+    let (raft_id, _) = one.raft.add_manager("n2", &two.address).await.unwrap();
+    assert_eq!(raft_id, 2);
+    await_state(&two.raft, |state| state.service("id-a").is_some()).await;
+    let is_called_there = |member: &TestMember| {
+        let members = member.raft.members();
+        let is_there = |m: &&Member| (m.raft_id, &m.address) == (2, &two.address) && m.votes;
+        members.iter().any(|member| is_there(&member))
+    };
+    let all_know = async {
+        while ![&one, &two, &three].into_iter().all(is_called_there) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, all_know).await.unwrap();
+    // And votes there: with it the group goes on without its leader.
+    one.kill().await;
+    let other = |seen: &Leadership| {
+        let leader = seen.leader.as_ref();
+        leader.is_some_and(|leader| leader.raft_id != 1)
+    };
+    await_leader(&three.raft, other).await;
+    for member in [&two, &three] {
+        member.kill().await;
+    }
+}
+
 /// Anybody may ask to join: those without a token must not cost the managers a round of calls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_no_token_is_refused_without_a_quorum() {

@@ -160,3 +160,46 @@ fn data_path_ports_have_a_range() {
         "Datapath port number is not in valid range (1024-49151) : 80"
     );
 }
+
+#[test]
+fn an_address_that_its_interface_lost_gives_way_to_the_one_that_it_has() {
+    let before = machine(&[
+        interface("eth0", true, &["198.18.0.1", "2001:db8::1"]),
+        interface("eth1", true, &["10.1.0.1"]),
+    ]);
+    let asked = |advertise: &str| for_join((ANY, advertise, ""), &before).unwrap();
+    let joined = asked("198.18.0.1");
+    assert_eq!(joined.interface.as_deref(), Some("eth0"));
+    let own = joined.advertise.unwrap();
+    assert_eq!(moved(own, "eth0", &before), None);
+    let other = |addresses: &[&str]| {
+        machine(&[
+            interface("eth0", true, addresses),
+            interface("eth1", true, &["10.1.0.1"]),
+        ])
+    };
+    let now = moved(own, "eth0", &other(&["2001:db8::1", "198.18.0.9"]));
+    assert_eq!(now, Some("198.18.0.9:2377".parse().unwrap()));
+    // It has none yet, or it is not said which; and another interface is another way to the machine.
+    for unclear in [&["2001:db8::1"][..], &[], &["198.18.0.9", "198.18.0.8"]] {
+        assert_eq!(moved(own, "eth0", &other(unclear)), None, "{unclear:?}");
+    }
+    // It has come to another interface.
+    let elsewhere = machine(&[
+        interface("eth0", true, &["198.18.0.9"]),
+        interface("bond0", true, &["198.18.0.1"]),
+    ]);
+    assert_eq!(moved(own, "eth0", &elsewhere), None);
+
+    // What the machine does not have, or hears no other address by.
+    assert_eq!(asked("203.0.113.7").interface, None);
+    let bound = ("198.18.0.1:2377", "", "");
+    assert_eq!(for_join(bound, &before).unwrap().interface, None);
+    let mut seen = asked("");
+    assert_eq!((seen.advertise, seen.interface.as_deref()), (None, None));
+    seen.advertise_own("10.1.0.1".parse().unwrap(), &before);
+    assert_eq!(seen.interface.as_deref(), Some("eth1"));
+    assert_eq!(seen.advertise, Some("10.1.0.1:2377".parse().unwrap()));
+    let founder = for_init((ANY, "eth1", ""), &before).unwrap();
+    assert_eq!(founder.interface.as_deref(), Some("eth1"));
+}
