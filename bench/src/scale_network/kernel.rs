@@ -38,9 +38,6 @@ use xtask::{
     wait_until,
 };
 
-/// As the report calls them.
-const OF_FEW: &str = "10 services";
-const OF_MANY: &str = "2,000 services";
 /// Of what a packet costs, to the same with few services.
 const COST_MAX: f64 = 1.05;
 /// Changes whose way into the kernel is timed.
@@ -68,8 +65,8 @@ pub fn measure(options: &Options, rng: &mut dyn RngCore) -> anyhow::Result<Vec<S
     }
     cluster.boot(&nodes, &[Daemon::Dataplane, Daemon::Engine])?;
     let mut figures = Vec::new();
-    for (node, name, size) in [(nodes[0], OF_FEW, FEW), (nodes[1], OF_MANY, many)] {
-        figures.extend(program(node, name, size, options)?);
+    for (node, size) in nodes.into_iter().zip([FEW, many]) {
+        figures.extend(program(node, size, options)?);
     }
     let sections = vec![
         Section {
@@ -88,7 +85,7 @@ pub fn measure(options: &Options, rng: &mut dyn RngCore) -> anyhow::Result<Vec<S
             ..Section::default()
         },
         packets(nodes, many, options, rng)?,
-        requests(&cluster, nodes, options, rng)?,
+        requests(&cluster, nodes, many, options, rng)?,
     ];
     cluster.down()?;
     Ok(sections)
@@ -102,7 +99,8 @@ fn own(node: &Host) -> Own {
 }
 
 /// Makes a node what it is to be, and times what that takes.
-fn program(node: &Host, name: &str, size: Size, options: &Options) -> anyhow::Result<Vec<Figure>> {
+fn program(node: &Host, size: Size, options: &Options) -> anyhow::Result<Vec<Figure>> {
+    let name = size.name;
     let mut figures = Vec::new();
     let mut add = |what: &str, value: f64, unit| {
         figures.push(Figure::new(format!("{name}: {what}"), value, unit));
@@ -223,21 +221,21 @@ fn packets(
     let mut bars = Vec::new();
     for case in Case::all() {
         let mut contenders = [
-            Contender::new(OF_FEW, || few.borrow_mut().measure(case)),
-            Contender::new(OF_MANY, || many.borrow_mut().measure(case)),
+            Contender::new(FEW.name, || few.borrow_mut().measure(case)),
+            Contender::new(size.name, || many.borrow_mut().measure(case)),
         ];
         let (what, unit) = (case.what(), Unit::Nanoseconds);
         let rounds = options.rounds();
         let turns = told_in_turns(&what, rounds, &mut contenders, rng, |value| {
             unit.show(*value)
         });
-        let comparison = Comparison::new(&what, unit, OF_FEW, &turns, rng);
+        let comparison = Comparison::new(&what, unit, FEW.name, &turns, rng);
         // To all services in turns there are more of them to look up, in less of the processor's cache.
         if !case.spread {
             bars.push(Bar {
-                what: format!("{what}: {OF_MANY} to {OF_FEW}"),
+                what: format!("{what}: {} to {}", size.name, FEW.name),
                 limit: Limit::AtMost(COST_MAX),
-                found: comparison.ratio_of(OF_MANY),
+                found: comparison.ratio_of(size.name),
                 unit: Unit::Ratio,
             });
         }
@@ -260,6 +258,7 @@ fn packets(
 fn requests(
     cluster: &Cluster,
     nodes: [&Host; 2],
+    size: Size,
     options: &Options,
     rng: &mut dyn RngCore,
 ) -> anyhow::Result<Section> {
@@ -279,11 +278,14 @@ fn requests(
             let address = node.address();
             Contender::new(name, move || wrk::rate(client, address, connections, time))
         };
-        let mut contenders = [contender(OF_FEW, nodes[0]), contender(OF_MANY, nodes[1])];
+        let mut contenders = [
+            contender(FEW.name, nodes[0]),
+            contender(size.name, nodes[1]),
+        ];
         let unit = Unit::PerSecond;
         let show = |value: &f64| unit.show(*value);
         let turns = told_in_turns(what, options.request_rounds(), &mut contenders, rng, show);
-        comparisons.push(Comparison::new(what, unit, OF_FEW, &turns, rng));
+        comparisons.push(Comparison::new(what, unit, FEW.name, &turns, rng));
     }
     Ok(Section {
         title: "Real requests with many services".into(),

@@ -16,12 +16,19 @@ use state::Size;
 
 /// What everything is compared with.
 const FEW: Size = Size {
+    name: "10 services",
     services: 10,
     networks: 10,
 };
 const MANY: Size = Size {
+    name: "2,000 services",
     services: 2_000,
     networks: 500,
+};
+const MANY_QUICK: Size = Size {
+    name: "200 services",
+    services: 200,
+    networks: 50,
 };
 /// Turns of what takes milliseconds, and of real requests.
 const ROUNDS: usize = 31;
@@ -50,13 +57,7 @@ pub struct Options {
 
 impl Options {
     fn many(&self) -> Size {
-        match self.quick {
-            true => Size {
-                services: MANY.services / 10,
-                networks: MANY.networks / 10,
-            },
-            false => MANY,
-        }
+        if self.quick { MANY_QUICK } else { MANY }
     }
 
     fn rounds(&self) -> usize {

@@ -204,6 +204,7 @@ mod tests {
     #[test]
     fn the_container_calls_services_of_its_own_overlay() {
         let size = Size {
+            name: "",
             services: 2_000,
             networks: 500,
         };

@@ -9,6 +9,8 @@ use std::net::Ipv4Addr;
 /// How much of it there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
+    /// As the report calls it.
+    pub name: &'static str,
     /// Services; each publishes a port and is on one overlay.
     pub services: u32,
     /// Overlays, among which the services are dealt out.
@@ -239,6 +241,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const SIZE: Size = Size {
+        name: "",
         services: 2_000,
         networks: 500,
     };
