@@ -144,7 +144,8 @@ fn node_table(local: Local) -> Router {
             "/services/{id}/update",
             post(networks::in_service).fallback(clustered),
         )
-        .route("/services/{*rest}", any(clustered))
+        .route("/services/{id}", any(clustered))
+        .route("/services/{id}/{*rest}", any(clustered))
         .route("/tasks", any(clustered))
         .route("/tasks/{*rest}", any(clustered))
         .route("/secrets", any(clustered))

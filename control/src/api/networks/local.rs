@@ -142,12 +142,14 @@ impl Local {
     }
 
     /// Whether a whole ID or name is that of a network of the swarm, as far as this manager's own copy of the
-    /// store says.
+    /// store says. The predefined ones are every node's own.
     fn is_named(&self, id: &str) -> bool {
         let state = self.member.store().map(|store| store.state());
         state.is_some_and(|state| {
             let found = state.find_network(id);
-            found.is_ok_and(|network| network.id == id || network.spec.name == id)
+            found.is_ok_and(|network| {
+                !network.spec.predefined && (network.id == id || network.spec.name == id)
+            })
         })
     }
 
