@@ -137,15 +137,9 @@ fn node_table(local: Local) -> Router {
         .route("/nodes/{*rest}", any(clustered))
         .route("/services", any(clustered))
         .route(
-            "/services/create",
+            "/services/{*rest}",
             post(networks::in_service).fallback(clustered),
         )
-        .route(
-            "/services/{id}/update",
-            post(networks::in_service).fallback(clustered),
-        )
-        .route("/services/{id}", any(clustered))
-        .route("/services/{id}/{*rest}", any(clustered))
         .route("/tasks", any(clustered))
         .route("/tasks/{*rest}", any(clustered))
         .route("/secrets", any(clustered))

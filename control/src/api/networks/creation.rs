@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde_json::Value;
 use skein_model::{Ipam, IpamConfig, NetworkSpec, OVERLAY};
 use std::str::FromStr;
+use tonic::Code;
 
 /// Reads the body.
 ///
@@ -60,7 +61,7 @@ fn address<T: FromStr>(config: &Value, field: &str, what: &str) -> Result<Option
         None | Some("") => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {
             ApiError::rpc(
-                tonic::Code::InvalidArgument,
+                Code::InvalidArgument,
                 format_args!("ipam configuration: invalid {what} {text}"),
             )
         }),
@@ -70,14 +71,45 @@ fn address<T: FromStr>(config: &Value, field: &str, what: &str) -> Result<Option
 /// Drivers that engines have themselves: others are plugins, which networks of the swarm have none of.
 const BUILT_IN: [&str; 6] = ["bridge", "host", "ipvlan", "macvlan", "null", OVERLAY];
 
+/// Whether engines have a driver themselves.
+pub fn is_built_in(driver: &str) -> bool {
+    BUILT_IN.contains(&driver)
+}
+
+/// The refusal of a network of the swarm whose driver is a plugin, or nobody's: `managed` are the names of the
+/// plugins that the engine manages, of which `NAME` is `NAME:latest`, and `drivers` those of all that it has.
+pub fn plugin_refused(driver: &str, managed: &[&str], drivers: &[&str]) -> ApiError {
+    let latest = format!("{driver}:latest");
+    if managed
+        .iter()
+        .any(|name| *name == driver || *name == latest)
+    {
+        return ApiError::rpc(
+            Code::Unimplemented,
+            format_args!(
+                "networks of plugin {driver} are not supported in the swarm: make one on each node (--scope local) \
+                 for containers that are no task's, or use the drivers overlay, bridge, ipvlan or macvlan"
+            ),
+        );
+    }
+    if drivers.contains(&driver) {
+        return ApiError::rpc(
+            Code::InvalidArgument,
+            format_args!(
+                "legacy plugin {driver} of type NetworkDriver is not supported in swarm mode"
+            ),
+        );
+    }
+    ApiError::not_found(format!("plugin {driver:?} not found"))
+}
+
 /// What an engine refuses before it asks the swarm, and in its own words.
 ///
 /// # Errors
 /// 403; 404 for a driver that there is not.
 pub fn check(spec: &NetworkSpec) -> Result<(), ApiError> {
-    if !BUILT_IN.contains(&spec.driver.as_str()) {
-        let driver = &spec.driver;
-        return Err(ApiError::not_found(format!("plugin {driver:?} not found")));
+    if !is_built_in(&spec.driver) {
+        return Err(plugin_refused(&spec.driver, &[], &[]));
     }
     let forbidden = |what: &str| Err(ApiError::new(StatusCode::FORBIDDEN, what));
     let ipam = &spec.ipam;
@@ -148,6 +180,37 @@ mod tests {
         with("macvlan").unwrap();
         let expected = (404, "plugin \"bogus\" not found".to_owned());
         assert_eq!(with("bogus"), Err(expected));
+    }
+
+    #[test]
+    fn plugins_are_refused_by_what_they_are() {
+        let (managed, drivers) = (
+            ["weave:latest", "other:2"],
+            ["bridge", "weave:latest", "old"],
+        );
+        for (driver, status, said) in [
+            (
+                "weave",
+                501,
+                "rpc error: code = Unimplemented desc = networks of plugin weave",
+            ),
+            (
+                "other:2",
+                501,
+                "rpc error: code = Unimplemented desc = networks of plugin other:2",
+            ),
+            (
+                "old",
+                400,
+                "rpc error: code = InvalidArgument desc = legacy plugin old of type NetworkDriver is not supported in \
+                 swarm mode",
+            ),
+            ("other", 404, "plugin \"other\" not found"),
+        ] {
+            let refused = plugin_refused(driver, &managed, &drivers);
+            assert_eq!(refused.status, status);
+            assert!(refused.message.starts_with(said), "{}", refused.message);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What this node answers: the engine's networks and the swarm's, merged.
 
 use super::{
-    listing, shape,
+    creation, listing, shape,
     swarm::{listed, name_taken},
 };
 use crate::{
@@ -349,6 +349,11 @@ pub async fn create(State(local): State<Local>, request: Request) -> Result<Resp
         ));
     }
     check_manager(&local)?;
+    if let Some(driver) = spec["Driver"].as_str()
+        && !(driver.is_empty() || creation::is_built_in(driver))
+    {
+        return Err(local.plugin_refused(driver).await?);
+    }
     if let Ok(Some(present)) = local.engines_network(&name).await
         && shape::twin_of(&present).is_none()
         && present["Name"] == name.as_str()
@@ -356,6 +361,25 @@ pub async fn create(State(local): State<Local>, request: Request) -> Result<Resp
         return Err(name_taken(&name));
     }
     Ok(local.cluster.call(request).await)
+}
+
+impl Local {
+    /// Why a network of the swarm cannot have a driver that engines have not themselves.
+    async fn plugin_refused(&self, driver: &str) -> Result<ApiError, ApiError> {
+        let mut filters = Filters::default();
+        filters.add("capability", "networkdriver");
+        filters.add("enabled", "true");
+        let path = format!("/plugins?filters={}", encoded(&filters.to_string()));
+        let managed = array(self.engine.get(&path).await?);
+        let managed: Vec<_> = managed
+            .iter()
+            .filter_map(|plugin| plugin["Name"].as_str())
+            .collect();
+        let info = self.engine.get("/info").await?;
+        let drivers = info["Plugins"]["Network"].as_array().into_iter().flatten();
+        let drivers: Vec<_> = drivers.filter_map(Value::as_str).collect();
+        Ok(creation::plugin_refused(driver, &managed, &drivers))
+    }
 }
 
 fn check_manager(local: &Local) -> Result<(), ApiError> {
@@ -468,6 +492,8 @@ mod tests {
                     r#"{"Name":"bridge","Id":"e1","Scope":"local","Driver":"bridge"}"#,
                 )
             }
+            path if path.ends_with("/plugins") => (200, r#"[{"Name":"weave:latest"}]"#),
+            path if path.ends_with("/info") => (200, r#"{"Plugins":{"Network":["bridge","old"]}}"#),
             path if path.ends_with("/networks") => (
                 200,
                 r#"[{"Name":"bridge","Id":"e1","Scope":"local","Driver":"bridge"},
@@ -552,6 +578,14 @@ mod tests {
         let volume = r#"{"Name":"v","Driver":"d"}"#;
         assert_eq!(call("POST", "/volumes/create", volume).await, 201);
         assert_eq!(call("PUT", "/volumes/v", "{}").await, 404);
+        for (driver, status) in [("weave", 501), ("old", 400), ("bogus", 404)] {
+            let network = format!(r#"{{"Name":"n","Driver":"{driver}","Scope":"swarm"}}"#);
+            assert_eq!(
+                call("POST", "/networks/create", &network).await,
+                status,
+                "{driver}"
+            );
+        }
         // What is the swarm's takes its leader.
         let taken = r#"{"Name":"front","Driver":"bridge"}"#;
         assert_eq!(call("POST", "/networks/create", taken).await, 500);

@@ -16,7 +16,7 @@ const PREDEFINED: [&str; 2] = ["bridge", "host"];
 /// The one of every engine that it has not.
 const NONE: &str = "none";
 
-/// `POST /services/create` and `/services/{id}/update`
+/// What is posted about services: `/services/create` and `/services/{id}/update`.
 pub async fn in_service(
     State(local): State<Local>,
     request: Request,
