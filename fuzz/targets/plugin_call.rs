@@ -9,7 +9,7 @@ use skein_dataplane::{
 };
 use skein_proto::network::{Network, Subnet};
 
-/// A call a line: the path behind its first slash, a space, the body.
+// A call a line: the path behind its first slash, a space, the body.
 fuzz_target!(|text: &str| {
     let mut stored = Stored::default();
     for line in text.lines() {
