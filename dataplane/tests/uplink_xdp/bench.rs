@@ -2,7 +2,7 @@
 
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya::programs::{SchedClassifier, Xdp, XdpMode};
-use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions, TestRunResult};
 use nix::net::if_::if_nametoindex;
 use nix::sched::CloneFlags;
 use skein_abi::config::Config;
@@ -201,17 +201,7 @@ impl Bench {
             .program(PROG_UPLINK_XDP)
             .and_then(|program| program.try_into().ok())
             .expect("the program");
-        let context = xdp_context(frame.len(), self.device);
-        let mut after = vec![0; 4096];
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut after),
-            ctx_in: Some(&context),
-            ..TestRunOptions::default()
-        });
-        let result = result.expect("a run");
-        after.truncate(result.data_size_out as usize);
-        (result.return_value, after)
+        run_once(program, &xdp_context(frame.len(), self.device), frame)
     }
 
     /// What the tc program behind returns, and the frame after it.
@@ -224,17 +214,7 @@ impl Bench {
         if program.fd().is_err() {
             verifier::load(|| program.load()).expect("the verifier");
         }
-        let mut after = vec![0; 4096];
-        let context = skb_context(self.device);
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut after),
-            ctx_in: Some(&context),
-            ..TestRunOptions::default()
-        });
-        let result = result.expect("a run");
-        after.truncate(result.data_size_out as usize);
-        (result.return_value, after)
+        run_once(program, &skb_context(self.device), frame)
     }
 
     /// What one run of many takes, ns. A run that a signal ends early is begun anew.
@@ -384,6 +364,23 @@ impl Bench {
         assert_passed(&self.run(frame), frame);
         self.run(frame)
     }
+}
+
+/// What a program returns, and the frame after it.
+fn run_once<P>(program: &P, context: &[u8], frame: &[u8]) -> (u32, Vec<u8>)
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+{
+    let mut after = vec![0; 4096];
+    let ran = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut after),
+        ctx_in: Some(context),
+        ..TestRunOptions::default()
+    });
+    let ran = ran.expect("a run");
+    after.truncate(ran.data_size_out as usize);
+    (ran.return_value, after)
 }
 
 pub fn assert_passed((code, after): &(u32, Vec<u8>), frame: &[u8]) {

@@ -85,6 +85,12 @@ struct Inner {
 }
 
 impl Inner {
+    /// Whose subscription it is; `None` where nobody reads it any more.
+    fn reader_mut(&mut self, subscription_id: &str) -> Option<&mut Reader> {
+        let reader_id = self.subscriptions.get(subscription_id)?;
+        self.readers.get_mut(reader_id)
+    }
+
     /// Asks the agent of a node for tasks; whether it could be. A reader that follows has lost them
     /// otherwise.
     fn subscribe(
@@ -353,13 +359,7 @@ impl Broker {
     /// Whether a reader has not had a chunk yet; notes that it has now.
     fn is_new(&self, chunk: &proto::LogChunk) -> bool {
         let mut inner = self.inner.lock();
-        let Inner {
-            subscriptions,
-            readers,
-            ..
-        } = &mut *inner;
-        let reader = subscriptions.get(&chunk.subscription_id);
-        let Some(reader) = reader.and_then(|id| readers.get_mut(id)) else {
+        let Some(reader) = inner.reader_mut(&chunk.subscription_id) else {
             return false;
         };
         let Some(part) = reader.parts.get(&chunk.subscription_id) else {
@@ -391,13 +391,7 @@ impl Broker {
             return false;
         }
         let mut inner = self.inner.lock();
-        let Inner {
-            subscriptions,
-            readers,
-            ..
-        } = &mut *inner;
-        let reader = subscriptions.get(&chunk.subscription_id);
-        let Some(reader) = reader.and_then(|id| readers.get_mut(id)) else {
+        let Some(reader) = inner.reader_mut(&chunk.subscription_id) else {
             return false;
         };
         let part = reader.parts.get(&chunk.subscription_id);
