@@ -14,6 +14,7 @@ mod field_names;
 mod filters;
 mod forwarded;
 mod json;
+mod leader;
 mod logs;
 mod member;
 mod names;
@@ -38,10 +39,6 @@ pub(crate) use json::word;
 pub use member::{Member, Seated, Store};
 pub use server::serve;
 
-use crate::{
-    clock,
-    raft::{self, ProposeError},
-};
 use axum::{
     Router,
     extract::{Request, State},
@@ -51,10 +48,10 @@ use axum::{
 };
 use cluster::Cluster;
 use error::ApiError;
+use leader::Leader;
 use proxy::Engine;
 use skein_model as model;
-use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use std::sync::Arc;
 
 /// What handlers on this node work with.
 #[derive(Clone)]
@@ -62,58 +59,6 @@ struct Local {
     member: Arc<dyn Member>,
     engine: Engine,
     cluster: Cluster,
-}
-
-/// How long the allocator may take, which decides within milliseconds unless the leader changes.
-const ALLOCATION_WAIT: Duration = Duration::from_secs(5);
-
-/// What handlers on the leader work with.
-#[derive(Clone)]
-struct Leader {
-    store: Arc<dyn Store>,
-}
-
-impl Leader {
-    /// The state with everything that was committed before the request.
-    async fn read(&self) -> Result<model::State, ApiError> {
-        Ok(self.store.linearizable().await?)
-    }
-
-    /// Makes one change of the store.
-    async fn write(&self, action: model::Action) -> Result<(), ApiError> {
-        Ok(self.propose(action).await?)
-    }
-
-    /// Makes a change that rests on what it reads, from the start again where others were quicker.
-    async fn change(
-        &self,
-        make: impl FnMut(&mut model::Draft) -> Result<(), ApiError> + Send,
-    ) -> Result<(), ApiError> {
-        let store = &self.store;
-        let propose = |actions| store.propose(actions);
-        raft::change(|| store.linearizable(), clock::now, propose, make).await
-    }
-
-    /// The state in which the allocator has decided on what was just stored, as `decided` tells; none
-    /// where it takes longer than [`ALLOCATION_WAIT`].
-    ///
-    /// It decides right after a change, but not with it, so who reads what they have just made would
-    /// find it without its addresses now and then.
-    async fn decided(&self, decided: impl FnMut(&model::State) -> bool) -> Option<model::State> {
-        let mut states = self.store.watch();
-        let state = timeout(ALLOCATION_WAIT, states.wait_for(decided)).await;
-        state.ok()?.ok().map(|state| state.clone())
-    }
-
-    /// Makes one change of the store, for those who have words of their own for what it refuses.
-    async fn propose(&self, action: model::Action) -> Result<(), ProposeError> {
-        let (bytes, limit) = (action.bytes(), model::PROPOSAL_BYTES_MAX);
-        if bytes > limit {
-            return Err(model::Rejection::TooLarge { bytes, limit }.into());
-        }
-        self.store.propose(vec![action]).await?;
-        Ok(())
-    }
 }
 
 /// The request as the client wrote it, for the engine.
@@ -170,7 +115,7 @@ fn node_table(local: Local) -> Router {
         .with_state(local)
 }
 
-/// What the leader answers, for itself and for the other managers.
+/// What the leader answers to one request, for itself and for the other managers.
 fn leader_table(store: Arc<dyn Store>) -> Router {
     Router::new()
         .route("/swarm", get(swarm::inspect))
@@ -221,7 +166,7 @@ fn leader_table(store: Arc<dyn Store>) -> Router {
         .route("/volumes/create", post(volumes::create_in_cluster))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
-        .with_state(Leader { store })
+        .with_state(Leader::new(store))
 }
 
 async fn clustered(State(local): State<Local>, request: Request) -> Response {

@@ -153,8 +153,12 @@ pub async fn remove(
         }
         Ok(())
     };
-    leader.change(removed).await?;
-    Ok(StatusCode::OK)
+    match leader.change(removed).await {
+        // Nothing was done, so that another leader may be asked.
+        Err(error) if !leader.has_changed() => Err(error),
+        // The node is gone: whoever leads does what is left.
+        _ => Ok(StatusCode::OK),
+    }
 }
 
 /// The ID of the node that goes.

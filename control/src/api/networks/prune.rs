@@ -115,7 +115,15 @@ pub async fn prune_swarm(
             Ok(()) => names.push(network.spec.name.as_str()),
             // Somebody has begun to use it, or has removed it, since the state was read.
             Err(ProposeError::Rejected(_)) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if names.is_empty() => return Err(error.into()),
+            // Who asked is to hear of those that are gone; the others are there for the next time.
+            Err(error) => {
+                tracing::warn!(
+                    network = network.spec.name,
+                    "networks stay that nobody uses: {error}"
+                );
+                break;
+            }
         }
     }
     Ok(json::ok(&json!({ "NetworksDeleted": names })))

@@ -1,7 +1,10 @@
 //! What the leader answers of its networks.
 
 use super::{creation, listing, local::ambiguous, shape, verbose};
-use crate::api::{Leader, error::ApiError, filters::Filters, json, query::Params};
+use crate::{
+    api::{Leader, error::ApiError, filters::Filters, json, query::Params},
+    raft::ProposeError,
+};
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -102,16 +105,30 @@ pub async fn create_swarm(State(leader): State<Leader>, body: Bytes) -> Result<R
         ..Network::default()
     };
     let created = leader.propose(Action::Create(Object::from(network))).await;
-    if let Err(crate::raft::ProposeError::Rejected(Rejection::NameConflict { .. })) = created {
+    if let Err(ProposeError::Rejected(Rejection::NameConflict { .. })) = created {
         return Err(name_taken(&name));
     }
     created?;
     if !is_node_local && let Some(reason) = allocation(&leader, &id).await {
-        leader.write(removal(id)).await?;
-        return Err(ApiError::rpc(tonic::Code::InvalidArgument, reason));
+        return Err(withdrawn(&leader, id, &name, reason).await);
     }
     let answer = json!({"Id": id, "Warning": if is_ignored { IGNORED } else { "" }});
     Ok(json::respond(StatusCode::CREATED, &answer))
+}
+
+/// Takes away a network that got no subnet; what whoever asked for it is told.
+async fn withdrawn(leader: &Leader, id: String, name: &str, mut reason: String) -> ApiError {
+    match leader.propose(removal(id)).await {
+        // Somebody else has removed it.
+        Ok(()) | Err(ProposeError::Rejected(Rejection::NotFound { .. })) => {}
+        Err(error) => {
+            reason += &format!(
+                "; the network is there without a subnet and could not be removed ({error}): remove \
+                 network {name} before you ask for it again"
+            );
+        }
+    }
+    ApiError::rpc(tonic::Code::InvalidArgument, reason)
 }
 
 pub(super) fn name_taken(name: &str) -> ApiError {
@@ -131,4 +148,44 @@ async fn allocation(leader: &Leader, id: &str) -> Option<String> {
     let state = leader.decided(decided).await?;
     let error = &state.network(id)?.allocation_error;
     (!error.is_empty()).then(|| error.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::payloads::Memory;
+
+    #[tokio::test]
+    async fn a_network_without_a_subnet_is_withdrawn_or_said_to_be_left() {
+        let store = Arc::new(Memory::default());
+        let create = || {
+            let mut network = Network {
+                id: "n".into(),
+                ..Network::default()
+            };
+            network.spec.name = "front".into();
+            Action::Create(network.into())
+        };
+        let leader = Leader::new(store.clone());
+        leader.write(create()).await.unwrap();
+        let full = || "no free subnet".to_owned();
+        let start = "rpc error: code = InvalidArgument desc = no free subnet";
+        for _twice in 0..2 {
+            let error = withdrawn(&leader, "n".into(), "front", full()).await;
+            assert_eq!(
+                (error.status, &*error.message),
+                (StatusCode::BAD_REQUEST, start)
+            );
+        }
+        leader.write(create()).await.unwrap();
+        store.lead_for(0);
+        let error = withdrawn(&leader, "n".into(), "front", full()).await;
+        assert_eq!(error.status, StatusCode::BAD_REQUEST);
+        assert!(error.message.starts_with(start), "{error}");
+        assert!(
+            error
+                .message
+                .ends_with("remove network front before you ask for it again")
+        );
+    }
 }

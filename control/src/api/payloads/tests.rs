@@ -20,8 +20,9 @@ use tower::ServiceExt as _;
 /// What others do once something is about to be proposed.
 type Meanwhile = Box<dyn FnOnce(&mut Model) + Send>;
 
+/// The third: for how many proposals more this manager leads, if that has an end.
 #[derive(Default)]
-pub(in crate::api) struct Memory(Mutex<Model>, Mutex<Option<Meanwhile>>);
+pub(in crate::api) struct Memory(Mutex<Model>, Mutex<Option<Meanwhile>>, Mutex<Option<usize>>);
 
 impl Memory {
     pub(in crate::api) fn apply(&self, actions: Vec<Action>) -> Result<Applied, Rejection> {
@@ -33,6 +34,25 @@ impl Memory {
         let at = Timestamp::from_unix_nanos(index.into());
         state.apply(index, &Proposal { at, actions })
     }
+
+    /// After that many proposals another manager leads.
+    pub(in crate::api) fn lead_for(&self, proposals: usize) {
+        *self.2.lock() = Some(proposals);
+    }
+
+    /// Whether this manager leads; `proposals` are those to be made now.
+    fn check_leading(&self, proposals: usize) -> Result<(), ProposeError> {
+        let Some(left) = &mut *self.2.lock() else {
+            return Ok(());
+        };
+        let not_leader = ProposeError::NotLeader { leader: None };
+        // Who leads for no more proposals does not lead.
+        *left = match *left {
+            0 => return Err(not_leader),
+            left => left - proposals,
+        };
+        Ok(())
+    }
 }
 
 impl Store for Memory {
@@ -43,10 +63,16 @@ impl Store for Memory {
         watch::Sender::new(self.state()).subscribe()
     }
     fn linearizable(&self) -> BoxFuture<'_, Result<Model, ProposeError>> {
-        Box::pin(async { Ok(self.state()) })
+        Box::pin(async {
+            self.check_leading(0)?;
+            Ok(self.state())
+        })
     }
     fn propose(&self, actions: Vec<Action>) -> BoxFuture<'_, Result<Applied, ProposeError>> {
-        Box::pin(async { Ok(self.apply(actions)?) })
+        Box::pin(async {
+            self.check_leading(1)?;
+            Ok(self.apply(actions)?)
+        })
     }
     fn leadership(&self) -> watch::Receiver<Leadership> {
         watch::Sender::new(Leadership::default()).subscribe()
