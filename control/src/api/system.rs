@@ -6,14 +6,19 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use nix::sys::utsname::UtsName;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{ffi::OsStr, time::Duration};
 use tokio::time::timeout;
 
 /// How long a ping waits for the engine, which answers one at once: it is the first thing that a client
 /// asks for, whatever it wants.
 const PING_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long `/info` and `/version` wait for the engine. One that is well answers in a few milliseconds, and
+/// under load within a second or two; who asks is to hear of the swarm even from a node whose engine hangs.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What Swarm says of two managers, in its own way.
 const TWO_MANAGERS: &str = "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.";
@@ -51,7 +56,10 @@ pub async fn ping(State(local): State<Local>, request: Request) -> Response {
 
 pub async fn version(State(local): State<Local>) -> Result<Response, ApiError> {
     let offered = local.engine.offered_version().await.to_string();
-    let mut version = local.engine.get("/version").await?;
+    let (mut version, away) = match asked(&local, "/version").await? {
+        Ok(version) => (version, None),
+        Err(away) => (unknown_version(), Some(away)),
+    };
     version["ApiVersion"] = offered.as_str().into();
     let oldest = version["MinAPIVersion"]
         .as_str()
@@ -66,14 +74,22 @@ pub async fn version(State(local): State<Local>) -> Result<Response, ApiError> {
                 component["Details"]["ApiVersion"] = offered.as_str().into();
             }
         }
-        components
-            .push(json!({"Name": "Skein", "Version": env!("CARGO_PKG_VERSION"), "Details": {}}));
+        let mut skein =
+            json!({"Name": "Skein", "Version": env!("CARGO_PKG_VERSION"), "Details": {}});
+        if let Some(away) = away {
+            // The only place in which clients show what they have no name for.
+            skein["Details"]["Warning"] = away.into();
+        }
+        components.push(skein);
     }
     Ok(json::ok(&version))
 }
 
 pub async fn info(State(local): State<Local>) -> Result<Response, ApiError> {
-    let mut info = local.engine.get("/info").await?;
+    let mut info = match asked(&local, "/info").await? {
+        Ok(info) => info,
+        Err(away) => unknown_info(&away),
+    };
     let swarm = membership(&local)?;
     if let Some(warnings) = swarm["Warnings"].as_array().cloned() {
         match info["Warnings"].as_array_mut() {
@@ -83,6 +99,62 @@ pub async fn info(State(local): State<Local>) -> Result<Response, ApiError> {
     }
     info["Swarm"] = swarm;
     Ok(json::ok(&info))
+}
+
+/// What the engine answers to a GET, or why it does not, for who has something to say without it.
+///
+/// # Errors
+/// It answers, and refuses.
+async fn asked(local: &Local, path: &str) -> Result<Result<Value, String>, ApiError> {
+    match timeout(ENGINE_PATIENCE, local.engine.get(path)).await {
+        Ok(Ok(answer)) => Ok(Ok(answer)),
+        Ok(Err(error)) if error.status == StatusCode::SERVICE_UNAVAILABLE => Ok(Err(error.message)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Ok(Err(format!(
+            "The container engine has not answered for {} seconds.",
+            ENGINE_PATIENCE.as_secs()
+        ))),
+    }
+}
+
+/// What of `/version` is known without an engine.
+fn unknown_version() -> Value {
+    let (os, arch) = ("linux", go_arch(std::env::consts::ARCH));
+    json!({
+        "Version": "",
+        "Os": os,
+        "Arch": arch,
+        "Components": [{"Name": "Engine", "Version": "", "Details": {"Os": os, "Arch": arch}}],
+    })
+}
+
+/// What of `/info` is known without an engine: clients take what is not there for nothing.
+fn unknown_info(away: &str) -> Value {
+    // Of a kernel that does not say its name there is none to show.
+    let host = nix::sys::utsname::uname().ok();
+    let text = |part: fn(&UtsName) -> &OsStr| {
+        let part = host.as_ref().map(part).unwrap_or_default();
+        part.to_string_lossy().into_owned()
+    };
+    json!({
+        "Name": text(UtsName::nodename),
+        "OSType": "linux",
+        "Architecture": text(UtsName::machine),
+        "KernelVersion": text(UtsName::release),
+        "Warnings": [format!(
+            "WARNING: {away}\n         What this says of containers, images and the host is not known \
+             without it; the swarm's part is."
+        )],
+    })
+}
+
+/// The name that Docker has for an architecture.
+fn go_arch(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 /// `Swarm` of `GET /info`. From what this node knows itself, so that it can be asked when the cluster
@@ -136,6 +208,80 @@ fn managers_warning(managers: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        api::{networks::lonely, payloads::Memory},
+        testing,
+    };
+    use axum::body::Body;
+    use http_body_util::BodyExt as _;
+    use skein_model::Action;
+    use std::{path::Path, sync::Arc};
+    use tokio::{net::UnixListener, time::Instant};
+    use tower::ServiceExt as _;
+
+    /// What a node answers whose engine's socket is at `path`.
+    async fn answer(path: &Path, asked: &str) -> Value {
+        let store = Arc::new(Memory::default());
+        let cluster = skein_model::Cluster {
+            id: "c".into(),
+            root_ca: crate::identity::create_root(crate::clock::now()).unwrap(),
+            ..skein_model::Cluster::default()
+        };
+        store.apply(vec![Action::Create(cluster.into())]).unwrap();
+        let router = lonely(store, path);
+        let request = Request::get(asked).body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200, "{asked}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_swarms_part_is_known_without_an_engine() {
+        let directory = tempfile::tempdir().unwrap();
+        let (none, hung) = (directory.path().join("none"), directory.path().join("hung"));
+        let _hung = UnixListener::bind(&hung).unwrap();
+        for (path, reason) in [
+            (&none, "Cannot reach the container engine at unix://"),
+            (
+                &hung,
+                "The container engine has not answered for 5 seconds.",
+            ),
+        ] {
+            let begun = Instant::now();
+            let info = answer(path, "/info").await;
+            assert!(begun.elapsed() <= ENGINE_PATIENCE, "{:?}", begun.elapsed());
+            assert_eq!(info["Swarm"]["LocalNodeState"], "active");
+            assert_eq!(info["Swarm"]["Nodes"], 0);
+            let warning = info["Warnings"][0].as_str().unwrap();
+            let said = warning.strip_prefix("WARNING: ").unwrap();
+            assert!(said.starts_with(reason), "{said}");
+            let version = answer(path, "/version").await;
+            assert_eq!(version["ApiVersion"], ApiVersion::FALLBACK.to_string());
+            assert_eq!(version["Components"][0]["Name"], "Engine");
+            let skein = &version["Components"][1];
+            assert_eq!(skein["Version"], env!("CARGO_PKG_VERSION"));
+            let said = skein["Details"]["Warning"].as_str().unwrap();
+            assert!(said.starts_with(reason), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_engine_answers_is_passed_on_with_the_swarms_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("engine.sock");
+        let _engine = testing::engine(&path, async |_, path| match &*path {
+            "/info" => (200, r#"{"Containers":3,"Warnings":["w"]}"#),
+            _ => (500, r#"{"message":"out of order"}"#),
+        });
+        let info = answer(&path, "/info").await;
+        assert_eq!(info["Containers"], 3);
+        assert_eq!(info["Warnings"], json!(["w"]));
+        assert_eq!(info["Swarm"]["LocalNodeState"], "active");
+        let request = Request::get("/version").body(Body::empty()).unwrap();
+        let router = lonely(Arc::new(Memory::default()), &path);
+        assert_eq!(router.oneshot(request).await.unwrap().status(), 500);
+    }
 
     #[test]
     fn even_numbers_of_managers_are_warned_of() {

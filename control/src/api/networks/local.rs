@@ -428,7 +428,7 @@ pub async fn remove(
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::api) mod tests {
     use super::*;
     use crate::{
         agent::attachments::Attachments,
@@ -438,6 +438,7 @@ mod tests {
         node::{InitRequest, JoinRequest, Membership, NodeError, RemoteManager},
         testing,
     };
+    use axum::Router;
     use futures::future::BoxFuture;
     use skein_model::{Action, Network};
     use std::{path::Path as FilePath, sync::Arc};
@@ -479,6 +480,16 @@ mod tests {
         fn leader_channel(&self) -> BoxFuture<'_, Result<tonic::transport::Channel, NodeError>> {
             unreachable!("there is no leader")
         }
+    }
+
+    /// What a manager answers that knows no leader.
+    pub(in crate::api) fn lonely(store: Arc<Memory>, engine: &FilePath) -> Router {
+        let member: Arc<dyn member::Member> = Arc::new(Lonely(store));
+        node_table(Local {
+            engine: Engine::new(engine.to_owned()),
+            cluster: Cluster::new(member.clone(), leader_table),
+            member,
+        })
     }
 
     /// An engine with the network `bridge`, which takes every other request.
@@ -528,12 +539,7 @@ mod tests {
             network.spec.predefined = predefined;
             store.apply(vec![Action::Create(network.into())]).unwrap();
         }
-        let member: Arc<dyn member::Member> = Arc::new(Lonely(store));
-        let router = node_table(Local {
-            engine: Engine::new(path),
-            cluster: Cluster::new(member.clone(), leader_table),
-            member,
-        });
+        let router = lonely(store, &path);
         let call = |method: &str, path: &str, body: &str| {
             let request = Request::builder().method(method).uri(path);
             let request = request.header("content-type", "application/json");

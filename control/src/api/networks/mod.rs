@@ -15,6 +15,8 @@ mod verbose;
 
 pub use attaching::{connect, create_container, disconnect};
 pub use containers::in_containers;
+#[cfg(test)]
+pub(super) use local::tests::lonely;
 pub use local::{create, inspect, list, remove};
 pub use naming::in_service;
 pub use prune::{prune, prune_swarm};
