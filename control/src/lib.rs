@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod node;
 pub mod raft;
 pub mod rpc;
+mod single_flight;
 mod strict;
 #[cfg(test)]
 mod testing;

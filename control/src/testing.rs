@@ -7,6 +7,7 @@ use crate::{
     rpc::Credentials,
 };
 use axum::{Router, body::Body, extract::Request};
+use bytes::Bytes;
 use http::{Method, StatusCode, header::CONTENT_TYPE};
 use skein_model::{NodeRole, RootCa};
 use skein_signer::{Answer, Authority, Tls};
@@ -115,13 +116,25 @@ pub(crate) fn engine<F, A, B>(socket: &Path, answer: F) -> Server
 where
     F: Fn(Method, String) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = (u16, B)> + Send + 'static,
-    B: Into<Body> + 'static,
+    B: Into<Body> + Send + 'static,
+{
+    engine_that_reads(socket, move |method, path, _| answer(method, path))
+}
+
+/// The same where the answer hangs on the request's body.
+pub(crate) fn engine_that_reads<F, A, B>(socket: &Path, answer: F) -> Server
+where
+    F: Fn(Method, String, Bytes) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = (u16, B)> + Send + 'static,
+    B: Into<Body> + Send + 'static,
 {
     let handle = move |request: Request| {
-        let path = request.uri().path().to_owned();
-        let answered = answer(request.method().clone(), path);
+        let answer = answer.clone();
         async move {
-            let (status, body) = answered.await;
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            let path = parts.uri.path().to_owned();
+            let (status, body) = answer(parts.method, path, body).await;
             let status = StatusCode::from_u16(status).unwrap();
             let body: Body = body.into();
             (status, [(CONTENT_TYPE, "application/json")], body)

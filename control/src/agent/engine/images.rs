@@ -1,14 +1,11 @@
 //! Images, and registries that want to know who asks.
 
-use super::{
-    Engine, EngineError, failure,
-    pulls::{Answer, Key},
-};
+use super::{Engine, EngineError, failure};
 use base64::Engine as _;
 use bollard::{
     auth::DockerCredentials, models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder,
 };
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, future::BoxFuture};
 use std::{pin::pin, time::Duration};
 use tokio::time::timeout;
 
@@ -18,6 +15,20 @@ const PULL_SILENCE: Duration = Duration::from_secs(120);
 /// kept waiting for a registry that takes every connection and answers none. Registries that work
 /// answer within a second or two, and from then on the engine tells how far it is.
 const PULL_SILENCE_IF_PRESENT: Duration = Duration::from_secs(10);
+
+/// What a pull ends with.
+pub(super) type Answer = Result<(), EngineError>;
+
+/// What may be pulled only once at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Pull {
+    /// As the task names it.
+    image: String,
+    /// Whoever asks with other credentials may get another answer.
+    registry_auth: String,
+    /// How long the registry may be silent hangs on it.
+    is_present: bool,
+}
 
 impl Engine {
     /// Sees to it that the engine has an image, and has it as the registry has it now: what a tag names
@@ -33,16 +44,15 @@ impl Engine {
             Naming::Tag if is_present && self.prefers_present_images => return Ok(()),
             Naming::Digest | Naming::Tag => {}
         }
-        let key = Key {
+        let wanted = Pull {
             image: image.to_owned(),
             registry_auth: registry_auth.to_owned(),
             is_present,
         };
-        let begin = || -> futures::future::BoxFuture<'static, Answer> {
-            let (engine, key) = (self.clone(), key.clone());
-            Box::pin(async move { engine.pull(&key).await })
-        };
-        self.pulls.join(key.clone(), begin).await
+        let (engine, pull) = (self.clone(), wanted.clone());
+        let begin =
+            || -> BoxFuture<'static, Answer> { Box::pin(async move { engine.pull(&pull).await }) };
+        self.pulls.join(wanted, begin).await
     }
 
     /// Whether the engine has an image already.
@@ -58,9 +68,9 @@ impl Engine {
         }
     }
 
-    async fn pull(&self, key: &Key) -> Answer {
-        let image = &key.image;
-        let silence = if key.is_present {
+    async fn pull(&self, pull: &Pull) -> Answer {
+        let image = &pull.image;
+        let silence = if pull.is_present {
             PULL_SILENCE_IF_PRESENT
         } else {
             PULL_SILENCE
@@ -69,9 +79,9 @@ impl Engine {
         let options = CreateImageOptionsBuilder::new()
             .from_image(&pull_reference(image))
             .build();
-        let progress = docker.create_image(Some(options), None, credentials(&key.registry_auth));
+        let progress = docker.create_image(Some(options), None, credentials(&pull.registry_auth));
         match pulled(image, silence, progress).await {
-            Err(error) if key.is_present => {
+            Err(error) if pull.is_present => {
                 tracing::info!(
                     image,
                     %error,

@@ -6,13 +6,13 @@ mod describe;
 mod guests;
 mod images;
 mod networks;
-mod pulls;
 mod twin;
 
 pub use describe::describe;
 pub use guests::Guest;
 pub use twin::{CONFIG_LABEL, DRIVER, TWIN_LABEL, TwinSpec};
 
+use crate::single_flight::SingleFlight;
 use bollard::Docker;
 use std::{
     future::Future,
@@ -107,11 +107,13 @@ pub struct Engine {
     negotiated: Arc<AtomicBool>,
     /// See [`CHANGES_AT_ONCE`].
     changes: Arc<Semaphore>,
-    /// One at a time makes or removes twins, as the engine would make two of one name; nobody is given one
-    /// meanwhile.
+    /// Nobody looks for a twin, or makes one, while another one is removed.
     twins: Arc<RwLock<()>>,
+    /// Whoever needs a network's twin that is not there shares its making, as the engine would make two of one
+    /// name. By the network's ID.
+    making: Arc<SingleFlight<String, Result<String, EngineError>>>,
     /// Tasks that start together share a pull.
-    pulls: Arc<pulls::Pulls>,
+    pulls: Arc<SingleFlight<images::Pull, images::Answer>>,
     /// Whether an image that is there is good enough, whatever its registry has by now.
     prefers_present_images: bool,
 }
@@ -129,6 +131,7 @@ impl Engine {
             negotiated: Arc::default(),
             changes: Arc::new(Semaphore::new(CHANGES_AT_ONCE)),
             twins: Arc::default(),
+            making: Arc::default(),
             pulls: Arc::default(),
             prefers_present_images: false,
         })

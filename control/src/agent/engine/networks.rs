@@ -5,6 +5,7 @@ use super::{
     twin::{TWIN_LABEL, TwinSpec},
 };
 use bollard::{models::NetworkInspect, query_parameters::ListNetworksOptionsBuilder};
+use futures::future::BoxFuture;
 use std::collections::{BTreeSet, HashMap};
 
 impl Engine {
@@ -14,16 +15,21 @@ impl Engine {
         Ok(twins.into_iter().next().map(|(id, _)| id))
     }
 
-    /// The engine's own ID of a network's twin, which is made if need be.
+    /// The engine's own ID of a network's twin, which is made if need be. Twins of several networks are made at a
+    /// time, each by one of those who need it.
     pub async fn ensure_twin(&self, spec: &TwinSpec) -> Result<String, EngineError> {
-        {
-            // Tasks that start together look together.
-            let _none_goes = self.twins.read().await;
-            if let Some(twin) = self.twin(&spec.network_id).await? {
-                return Ok(twin);
-            }
-        }
-        let _turn = self.twins.write().await;
+        let (engine, wanted) = (self.clone(), spec.clone());
+        let begin = || -> BoxFuture<'static, Result<String, EngineError>> {
+            Box::pin(async move { engine.find_or_make_twin(&wanted).await })
+        };
+        let making = self.making.join(spec.network_id.clone(), begin);
+        // The engine goes on with what it was asked for, whoever waits: until it has answered nobody may ask again.
+        tokio::spawn(making.clone());
+        making.await
+    }
+
+    async fn find_or_make_twin(&self, spec: &TwinSpec) -> Result<String, EngineError> {
+        let _none_goes = self.twins.read().await;
         if let Some(twin) = self.twin(&spec.network_id).await? {
             return Ok(twin);
         }
@@ -147,11 +153,84 @@ mod tests {
     use super::*;
     use crate::testing;
     use http::Method;
+    use parking_lot::Mutex;
     use serde_json::json;
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+    use std::{
+        path::Path,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
+        time::Duration,
     };
+    use tokio::sync::Semaphore;
+
+    /// An engine that makes networks one by one, as `go` lets it, and says how many it has made.
+    fn slow_engine(
+        socket: &Path,
+        made: &Arc<Mutex<Vec<String>>>,
+        go: &Arc<Semaphore>,
+    ) -> testing::Server {
+        let (made, go) = (made.clone(), go.clone());
+        testing::engine_that_reads(socket, move |method, path, body| {
+            let (made, go) = (made.clone(), go.clone());
+            async move {
+                if path == "/version" {
+                    return (200, testing::VERSION.to_owned());
+                }
+                if method == Method::POST {
+                    let asked: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                    let id = asked["Labels"][TWIN_LABEL].as_str().unwrap().to_owned();
+                    let of = format!("twin-of-{id}");
+                    made.lock().push(id);
+                    go.acquire().await.unwrap().forget();
+                    return (201, json!({"Id": of, "Warning": ""}).to_string());
+                }
+                (200, "[]".to_owned())
+            }
+        })
+    }
+
+    fn spec(network_id: &str) -> TwinSpec {
+        TwinSpec::local(network_id, &skein_model::NetworkSpec::default())
+    }
+
+    #[tokio::test]
+    async fn those_who_need_a_twin_at_once_share_it_and_other_networks_do_not_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("engine.sock");
+        let (made, go) = (Arc::default(), Arc::new(Semaphore::new(0)));
+        let _engine = slow_engine(&path, &made, &go);
+        let engine = Engine::at(&path).unwrap();
+        let ensure = |id: &'static str| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.ensure_twin(&spec(id)).await })
+        };
+        let until_made = async |count: usize| {
+            let seen = async {
+                while made.lock().len() < count {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let seen = tokio::time::timeout(Duration::from_secs(20), seen).await;
+            assert!(seen.is_ok(), "{:?} of {count}", made.lock());
+        };
+        let front: Vec<_> = (0..5).map(|_| ensure("front")).collect();
+        until_made(1).await;
+        let back = ensure("back");
+        until_made(2).await;
+        // Nobody who began it waits any more; the engine makes it all the same.
+        for waiting in &front[..4] {
+            waiting.abort();
+        }
+        let late = ensure("front");
+        front[4].abort();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        go.add_permits(2);
+        assert_eq!(late.await.unwrap().unwrap(), "twin-of-front");
+        assert_eq!(back.await.unwrap().unwrap(), "twin-of-back");
+        assert_eq!(*made.lock(), ["front", "back"]);
+    }
 
     #[tokio::test]
     async fn a_twin_that_is_needed_by_its_turn_stays() {
