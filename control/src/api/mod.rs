@@ -25,6 +25,7 @@ mod payloads;
 mod proxy;
 mod query;
 mod references;
+mod request_line;
 mod server;
 mod services;
 mod spec;

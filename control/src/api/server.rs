@@ -159,7 +159,7 @@ fn add_headers(response: &mut Response, offered: ApiVersion, release: Option<&st
 
 #[cfg(test)]
 mod tests {
-    use super::super::body;
+    use super::super::{body, query::Params};
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -221,6 +221,29 @@ mod tests {
         let said = HeaderValue::from_static("Docker/1 (linux)");
         engines.headers_mut().insert(header::SERVER, said);
         assert_eq!(server(engines, Some("20.10.24")), "Docker/1 (linux)");
+    }
+
+    #[tokio::test]
+    async fn targets_that_clients_did_not_encode_are_answered() {
+        let filters = async |params: Params| params.text("filters").to_owned();
+        let router = Router::new().route("/services", axum::routing::any(filters));
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let serving = served_by(router, server);
+        let ask = "/v1.41/services?filters={\"name\":[\"a<b\"]} HTTP/1.1\r\nhost: docker\r\n";
+        let requests = format!(
+            "GET {ask}\r\nPOST {ask}content-length: 3\r\n\r\n\"<>GET {ask}connection: close\r\n\r\n"
+        );
+        client.write_all(requests.as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        let ended = timeout(IDLE_TIMEOUT, client.read_to_string(&mut answers)).await;
+        ended.unwrap().unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 3, "{answers}");
+        assert_eq!(
+            answers.matches("{\"name\":[\"a<b\"]}").count(),
+            3,
+            "{answers}"
+        );
+        serving.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

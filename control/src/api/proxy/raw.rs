@@ -3,7 +3,7 @@
 //! tied to the engine's before one of them sees it.
 
 use super::{Engine, engine::EngineError};
-use crate::api::version::ApiVersion;
+use crate::api::{request_line::Encoding, version::ApiVersion};
 use std::io::{self, Cursor};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Chain, Join},
@@ -20,8 +20,8 @@ const HEAD_MAX: usize = 16 << 10;
 /// The bytes with which a connection starts, already taken from it.
 pub struct Opening(Vec<u8>);
 
-/// A connection with its opening put back.
-pub type Reopened = Join<Chain<Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
+/// A connection with its opening put back, and the targets of its requests encoded.
+pub type Reopened = Join<Encoding<Chain<Cursor<Vec<u8>>, OwnedReadHalf>>, OwnedWriteHalf>;
 
 impl Opening {
     /// Reads up to the end of the first request's head.
@@ -67,7 +67,7 @@ impl Opening {
     /// The connection as if nothing had been read.
     pub fn put_back(self, stream: UnixStream) -> Reopened {
         let (read, write) = stream.into_split();
-        tokio::io::join(Cursor::new(self.0).chain(read), write)
+        tokio::io::join(Encoding::new(Cursor::new(self.0).chain(read)), write)
     }
 
     /// The bytes with `Connection: close` added to the head: after an answer that is no raw stream,
