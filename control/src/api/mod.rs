@@ -22,11 +22,13 @@ mod networks;
 mod nodes;
 mod overview;
 mod payloads;
+mod pinning;
 mod proxy;
 mod query;
 mod references;
 mod request_line;
 mod server;
+mod service_specs;
 mod services;
 mod spec;
 mod swarm;
@@ -84,7 +86,7 @@ fn node_table(local: Local) -> Router {
         .route("/services", any(clustered))
         .route(
             "/services/{*rest}",
-            post(networks::in_service).fallback(clustered),
+            post(service_specs::forward).fallback(clustered),
         )
         .route("/tasks", any(clustered))
         .route("/tasks/{*rest}", any(clustered))

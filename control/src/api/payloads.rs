@@ -1,7 +1,7 @@
 //! `/secrets` and `/configs`
 
 use super::{
-    Leader, Local, Original, body, error::ApiError, filters::Filters, json, query::Params,
+    Leader, Local, body, error::ApiError, filters::Filters, json, query::Params,
     version::ApiVersion,
 };
 use crate::{manager::Plugins, raft::ProposeError};
@@ -187,13 +187,12 @@ pub async fn create<T: Kept>(
 /// A create on its way to the leader, which does not learn what version of the API it is of.
 pub async fn create_of_version(
     State(local): State<Local>,
+    version: ApiVersion,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let original = request.extensions().get::<Original>();
-    let version = original.and_then(|Original(uri)| ApiVersion::of_path(uri.path()).0);
-    let Some(version) = version.filter(|version| *version < TEMPLATING_SINCE) else {
+    if version >= TEMPLATING_SINCE {
         return Ok(local.cluster.call(request).await);
-    };
+    }
     let kind = if request.uri().path().starts_with("/secrets") {
         Kind::Secret
     } else {

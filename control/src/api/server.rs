@@ -111,11 +111,11 @@ async fn answer(
     engine: Engine,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    let offered = engine.offered_version().await;
+    let offered = engine.offered().await;
     let mut request = request.map(Body::new);
     let original = request.uri().clone();
     let (asked, path) = ApiVersion::of_path(original.path());
-    let checked = asked.map_or(Ok(()), |asked| asked.check(offered));
+    let checked = asked.map_or(Ok(()), |asked| offered.check(asked));
     let mut response = match checked {
         // Docker answers it on every path.
         Ok(()) if request.method() == Method::OPTIONS => StatusCode::OK.into_response(),
@@ -126,7 +126,7 @@ async fn answer(
         }
         Err(error) => error.into_response(),
     };
-    add_headers(&mut response, offered, engine.release().as_deref());
+    add_headers(&mut response, offered.newest, engine.release().as_deref());
     Ok(response)
 }
 

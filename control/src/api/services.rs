@@ -22,7 +22,7 @@ use tonic::Code;
 const FILTERS: [&str; 5] = ["id", "name", "label", "mode", "runtime"];
 
 /// Carries the registry's credentials, for the nodes that pull the image.
-const REGISTRY_AUTH: &str = "x-registry-auth";
+pub(super) const REGISTRY_AUTH: &str = "x-registry-auth";
 
 /// The first version in which a list can tell how many tasks run.
 const STATUS_SINCE: ApiVersion = ApiVersion::new(1, 41);

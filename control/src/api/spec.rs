@@ -351,6 +351,43 @@ mod tests {
         assert_eq!(json::shown(&spec).unwrap(), written);
     }
 
+    /// By version: what of those fields is not meant in the one before it.
+    const FIELDS_OF_VERSIONS: &str = include_str!("spec/fields_of_versions.json");
+
+    #[test]
+    fn every_version_keeps_the_fields_that_it_has() {
+        let golden: Value = serde_json::from_str(FIELDS_OF_VERSIONS).unwrap();
+        let mut expected: Value = serde_json::from_str(EVERY_FIELD).unwrap();
+        // One without its target is refused, not less than it was.
+        let configs = expected.pointer_mut("/TaskTemplate/ContainerSpec/Configs");
+        configs.unwrap().as_array_mut().unwrap().pop();
+        let written = expected.to_string();
+        let mut versions: Vec<(ApiVersion, &Value)> = golden
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(version, fields)| (ApiVersion::parse(version).unwrap(), fields))
+            .collect();
+        versions.sort_by_key(|(version, _)| *version);
+        let mut newer = ApiVersion::NEWEST;
+        for (since, fields) in versions.into_iter().rev() {
+            for version in [newer, since] {
+                let spec = parse(written.as_bytes(), version).unwrap();
+                assert_eq!(json::shown(&spec).unwrap(), expected, "{version}");
+            }
+            for path in fields.as_array().unwrap() {
+                let (parent, name) = path.as_str().unwrap().rsplit_once('/').unwrap();
+                let parent = expected.pointer_mut(parent).unwrap();
+                parent.as_object_mut().unwrap().remove(name).unwrap();
+            }
+            let text = since.to_string();
+            let minor: u16 = text.strip_prefix("1.").unwrap().parse().unwrap();
+            newer = ApiVersion::new(1, minor - 1);
+        }
+        let spec = parse(written.as_bytes(), ApiVersion::OLDEST).unwrap();
+        assert_eq!(json::shown(&spec).unwrap(), expected);
+    }
+
     fn with(change: impl FnOnce(&mut Value)) -> Result<ServiceSpec, ApiError> {
         let mut value: Value = serde_json::from_str(MINIMAL).unwrap();
         change(&mut value);

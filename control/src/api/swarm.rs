@@ -1,43 +1,16 @@
 //! `/swarm`: the cluster as a whole, and this node's membership in it.
 
-use super::{
-    Leader, Local, Original, body, error::ApiError, json, query::Params, version::ApiVersion,
-};
+use super::{Leader, Local, body, error::ApiError, json, query::Params, version::ApiVersion};
 use crate::{
     clock, identity,
     node::{InitRequest, JoinRequest},
 };
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    response::Response,
-};
+use axum::{body::Body, extract::State, response::Response};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use skein_model::{Action, Cluster, ClusterSpec, Object};
 use std::sync::Arc;
-
-/// The first versions of the API that have these fields of an init. What a client writes in an older one is not
-/// meant.
-const INIT_SINCE: [(ApiVersion, &[&str]); 2] = [
-    (ApiVersion::new(1, 39), &["DefaultAddrPool", "SubnetSize"]),
-    (ApiVersion::new(1, 40), &["DataPathPort"]),
-];
-
-/// Reads the body of an init, written in a version of the API.
-fn init_request(body: &[u8], version: Option<ApiVersion>) -> Result<InitRequest, ApiError> {
-    let mut value = json::parse(body)?;
-    let newer = INIT_SINCE
-        .iter()
-        .filter(|(since, _)| version.is_some_and(|asked| asked < *since));
-    if let Some(fields) = value.as_object_mut() {
-        for name in newer.flat_map(|(_, names)| *names) {
-            fields.remove(*name);
-        }
-    }
-    request(value)
-}
 
 /// What a node is asked for at its beginning; without an availability it is active.
 fn request<T: serde::de::DeserializeOwned>(mut value: Value) -> Result<T, ApiError> {
@@ -49,10 +22,31 @@ fn request<T: serde::de::DeserializeOwned>(mut value: Value) -> Result<T, ApiErr
     json::typed(value)
 }
 
-pub async fn init(State(local): State<Local>, request: Request) -> Result<Response, ApiError> {
-    let original = request.extensions().get::<Original>();
-    let version = original.and_then(|Original(uri)| ApiVersion::of_path(uri.path()).0);
-    let request = init_request(&body::read(request.into_body()).await?, version)?;
+/// The first versions of the API that have these fields of an init. What a client writes in an older one is not
+/// meant.
+const INIT_SINCE: [(ApiVersion, &[&str]); 2] = [
+    (ApiVersion::new(1, 39), &["DefaultAddrPool", "SubnetSize"]),
+    (ApiVersion::new(1, 40), &["DataPathPort"]),
+];
+
+/// Reads the body of an init, written in a version of the API.
+fn init_request(body: &[u8], version: ApiVersion) -> Result<InitRequest, ApiError> {
+    let mut value = json::parse(body)?;
+    let newer = INIT_SINCE.iter().filter(|(since, _)| version < *since);
+    if let Some(fields) = value.as_object_mut() {
+        for name in newer.flat_map(|(_, names)| *names) {
+            fields.remove(*name);
+        }
+    }
+    request(value)
+}
+
+pub async fn init(
+    State(local): State<Local>,
+    version: ApiVersion,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let request = init_request(&body::read(body).await?, version)?;
     let id = local.member.init(request).await?;
     Ok(json::ok(&id.into()))
 }
@@ -190,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_bad_availability_is_named_as_docker_names_it() {
-        let error = init_request(br#"{"Availability":"Gone"}"#, None).unwrap_err();
+        let error = init_request(br#"{"Availability":"Gone"}"#, ApiVersion::NEWEST).unwrap_err();
         assert_eq!(
             (error.status.as_u16(), &*error.message),
             (400, "invalid Availability: \"Gone\"")
@@ -203,19 +197,15 @@ mod tests {
     #[test]
     fn older_clients_do_not_mean_what_their_version_lacks() {
         let body = br#"{"DefaultAddrPool":["10.9.0.0/16"],"SubnetSize":25,"DataPathPort":7000}"#;
-        let read = |version| {
-            let read = init_request(body, version).unwrap();
-            (
-                read.default_addr_pool.len(),
-                read.subnet_size,
-                read.data_path_port,
-            )
-        };
-        let of = |minor| read(Some(ApiVersion::new(1, minor)));
-        assert_eq!(of(38), (0, 0, 0));
-        assert_eq!(of(39), (1, 25, 0));
-        assert_eq!(of(40), (1, 25, 7000));
-        assert_eq!(read(None), (1, 25, 7000));
+        for (minor, pools, size, port) in [(38, 0, 0, 0), (39, 1, 25, 0), (40, 1, 25, 7000)] {
+            let request = init_request(body, ApiVersion::new(1, minor)).unwrap();
+            let read = (request.default_addr_pool.len(), request.subnet_size);
+            assert_eq!(
+                (read, request.data_path_port),
+                ((pools, size), port),
+                "1.{minor}"
+            );
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `/_ping`, `/version` and `/info`: the engine's answers with Skein's part in them.
 
-use super::{Local, error::ApiError, json, swarm, version::ApiVersion};
+use super::{Local, error::ApiError, json, swarm, version::Offered};
 use crate::node::LocalState;
 use axum::{
     extract::{Request, State},
@@ -55,23 +55,19 @@ pub async fn ping(State(local): State<Local>, request: Request) -> Response {
 }
 
 pub async fn version(State(local): State<Local>) -> Result<Response, ApiError> {
-    let offered = local.engine.offered_version().await.to_string();
+    let Offered { oldest, newest } = local.engine.offered().await;
     let (mut version, away) = match asked(&local, "/version").await? {
         Ok(version) => (version, None),
         Err(away) => (unknown_version(), Some(away)),
     };
-    version["ApiVersion"] = offered.as_str().into();
-    let oldest = version["MinAPIVersion"]
-        .as_str()
-        .and_then(ApiVersion::parse)
-        .map_or(ApiVersion::OLDEST, |engines| {
-            engines.max(ApiVersion::OLDEST)
-        });
-    version["MinAPIVersion"] = oldest.to_string().into();
+    let (oldest, newest) = (oldest.to_string(), newest.to_string());
+    version["ApiVersion"] = newest.as_str().into();
+    version["MinAPIVersion"] = oldest.as_str().into();
     if let Some(components) = version["Components"].as_array_mut() {
         for component in components.iter_mut() {
             if component["Name"] == "Engine" {
-                component["Details"]["ApiVersion"] = offered.as_str().into();
+                component["Details"]["ApiVersion"] = newest.as_str().into();
+                component["Details"]["MinAPIVersion"] = oldest.as_str().into();
             }
         }
         let mut skein =
@@ -257,7 +253,7 @@ mod tests {
             let said = warning.strip_prefix("WARNING: ").unwrap();
             assert!(said.starts_with(reason), "{said}");
             let version = answer(path, "/version").await;
-            assert_eq!(version["ApiVersion"], ApiVersion::FALLBACK.to_string());
+            assert_eq!(version["ApiVersion"], Offered::FALLBACK.newest.to_string());
             assert_eq!(version["Components"][0]["Name"], "Engine");
             let skein = &version["Components"][1];
             assert_eq!(skein["Version"], env!("CARGO_PKG_VERSION"));

@@ -167,8 +167,8 @@ fn no_such_image(image: &str, error: EngineError) -> EngineError {
     }
 }
 
-/// Without a tag the engine would pull all of a repository's images.
-fn pull_reference(image: &str) -> String {
+/// An image as one of a repository's: without a tag the engine would pull all of them.
+pub(crate) fn pull_reference(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
     if name.contains(':') || name.contains('@') {
         image.to_owned()

@@ -10,6 +10,7 @@ mod twin;
 
 pub use describe::describe;
 pub use guests::Guest;
+pub(crate) use images::pull_reference;
 pub use twin::{CONFIG_LABEL, DRIVER, TWIN_LABEL, TwinSpec};
 
 use crate::single_flight::SingleFlight;

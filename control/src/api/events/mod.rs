@@ -1,9 +1,10 @@
 //! `GET /events`: the engine's and, on managers, the swarm's, as one stream.
 
 mod filter;
+mod format;
 mod twins;
 
-use super::{Local, error::ApiError, query::Params};
+use super::{Local, error::ApiError, query::Params, version::ApiVersion};
 use crate::manager::EventMessage;
 use axum::{
     body::{Body, BodyDataStream},
@@ -12,6 +13,7 @@ use axum::{
 };
 use bytes::Bytes;
 use filter::Wanted;
+use format::Format;
 use futures::{StreamExt as _, TryStreamExt as _, stream::MapErr};
 use http::StatusCode;
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
@@ -37,9 +39,11 @@ const MANAGER_CHECK: Duration = Duration::from_millis(250);
 
 pub async fn stream(
     State(local): State<Local>,
+    version: ApiVersion,
     params: Params,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, ApiError> {
+    let format = Format::choose(request.headers_mut(), version);
     // Before the engine is asked: what happens meanwhile is told, too.
     let own = Own::listen(&local);
     let response = local.pass_to_engine(request).await;
@@ -51,12 +55,14 @@ pub async fn stream(
         params.text("since"),
         params.text("until"),
     )?;
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
+    format.name(&mut parts.headers);
     let (to_client, lines) = mpsc::channel(QUEUE_MAX);
     let merging = Merging {
         engines: in_lines(body),
         own,
         wanted,
+        format,
         twins: Twins::default(),
         local,
         to_client,
@@ -117,6 +123,7 @@ struct Merging {
     engines: Lines,
     own: Own,
     wanted: Wanted,
+    format: Format,
     twins: Twins,
     local: Local,
     to_client: mpsc::Sender<Bytes>,
@@ -181,9 +188,9 @@ impl Merging {
         }
     }
 
-    async fn send(&mut self, mut line: String) -> Result<(), Gone> {
-        line.push('\n');
-        self.to_client.send(line.into()).await.map_err(|_| Gone)
+    async fn send(&mut self, line: String) -> Result<(), Gone> {
+        let record = self.format.record(line);
+        self.to_client.send(record).await.map_err(|_| Gone)
     }
 }
 

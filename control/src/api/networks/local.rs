@@ -484,10 +484,19 @@ pub(in crate::api) mod tests {
 
     /// What a manager answers that knows no leader.
     pub(in crate::api) fn lonely(store: Arc<Memory>, engine: &FilePath) -> Router {
+        lonely_with(store, engine, leader_table)
+    }
+
+    /// What a manager answers with that store and engine, and `table` where it leads.
+    pub(in crate::api) fn lonely_with(
+        store: Arc<Memory>,
+        engine: &FilePath,
+        table: fn(Arc<dyn member::Store>) -> Router,
+    ) -> Router {
         let member: Arc<dyn member::Member> = Arc::new(Lonely(store));
         node_table(Local {
             engine: Engine::new(engine.to_owned()),
-            cluster: Cluster::new(member.clone(), leader_table),
+            cluster: Cluster::new(member.clone(), table),
             member,
         })
     }

@@ -16,9 +16,9 @@ mod verbose;
 pub use attaching::{connect, create_container, disconnect};
 pub use containers::in_containers;
 #[cfg(test)]
-pub(super) use local::tests::lonely;
+pub(super) use local::tests::{lonely, lonely_with};
 pub use local::{create, inspect, list, remove};
-pub use naming::in_service;
+pub use naming::name;
 pub use prune::{prune, prune_swarm};
 pub use shape::{in_task, twin_of};
 pub use swarm::{create_swarm, inspect_swarm, list_swarm, remove_swarm};

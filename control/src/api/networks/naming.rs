@@ -2,35 +2,23 @@
 //! that every engine has, the swarm has its own, and others are no services' to use.
 
 use super::shape;
-use crate::api::{Local, body, error::ApiError, json};
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    response::Response,
-};
-use http::{StatusCode, header};
+use crate::api::{Local, error::ApiError};
+use http::StatusCode;
 use serde_json::Value;
+use skein_model::State as Model;
 
 /// Those of every engine that the swarm has, too.
 const PREDEFINED: [&str; 2] = ["bridge", "host"];
 /// The one of every engine that it has not.
 const NONE: &str = "none";
 
-/// What is posted about services: `/services/create` and `/services/{id}/update`.
-pub async fn in_service(
-    State(local): State<Local>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let Some(store) = local.member.store() else {
-        return Ok(local.cluster.call(request).await);
-    };
-    let (mut parts, body) = request.into_parts();
-    let mut body = body::read(body).await?;
-    // What is no JSON is the leader's to refuse.
-    let mut spec = json::parse(&body).unwrap_or_default();
-    let state = store.state();
+/// Puts the swarm's networks in the place of the engine's that a service's spec names. True: there were such.
+///
+/// # Errors
+/// The spec names a network that is the engine's alone.
+pub async fn name(local: &Local, state: &Model, spec: &mut Value) -> Result<bool, ApiError> {
     let mut is_renamed = false;
-    for target in targets(&mut spec) {
+    for target in targets(spec) {
         let Some(reference) = target.as_str().filter(|reference| !reference.is_empty()) else {
             continue;
         };
@@ -42,12 +30,7 @@ pub async fn in_service(
             is_renamed = true;
         }
     }
-    if is_renamed {
-        body = spec.to_string().into();
-        parts.headers.remove(header::CONTENT_LENGTH);
-    }
-    let request = Request::from_parts(parts, Body::from(body));
-    Ok(local.cluster.call(request).await)
+    Ok(is_renamed)
 }
 
 /// The networks that a service's spec names: those of its tasks, or else where older clients name them.

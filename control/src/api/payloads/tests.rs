@@ -75,7 +75,11 @@ impl Store for Memory {
         })
     }
     fn leadership(&self) -> watch::Receiver<Leadership> {
-        watch::Sender::new(Leadership::default()).subscribe()
+        let leadership = Leadership {
+            is_self: self.2.lock().is_some(),
+            ..Leadership::default()
+        };
+        watch::Sender::new(leadership).subscribe()
     }
     fn members(&self) -> Vec<Member> {
         Vec::new()

@@ -1,6 +1,6 @@
 //! Requests to the node's own engine.
 
-use crate::api::{error::ApiError, version::ApiVersion};
+use crate::api::{error::ApiError, version::Offered};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -50,14 +50,14 @@ pub struct Engine {
 
 struct Inner {
     socket: PathBuf,
-    version: Mutex<Offered>,
+    known: Mutex<Known>,
 }
 
-/// What is known of the engine's version.
+/// What is known of the engine's versions.
 #[derive(Clone, Default)]
-struct Offered {
-    /// What it last said.
-    version: Option<ApiVersion>,
+struct Known {
+    /// What it last said, as far as Skein knows it.
+    offered: Option<Offered>,
     /// The engine's own version, which it said with that.
     release: Option<Arc<str>>,
     /// It is not asked again before.
@@ -84,7 +84,7 @@ impl Engine {
         Self {
             inner: Arc::new(Inner {
                 socket,
-                version: Mutex::default(),
+                known: Mutex::default(),
             }),
         }
     }
@@ -209,39 +209,38 @@ impl Engine {
 
     /// The engine's own version, such as `20.10.24`, as far as it has been asked what clients may speak.
     pub fn release(&self) -> Option<Arc<str>> {
-        self.inner.version.lock().release.clone()
+        self.inner.known.lock().release.clone()
     }
 
-    /// The newest version that clients may speak: what both Skein and the engine know. That of an engine
-    /// which does not answer is the one that it last had.
-    pub async fn offered_version(&self) -> ApiVersion {
-        let known = {
-            let mut known = self.inner.version.lock();
+    /// The versions that clients may speak: what both Skein and the engine know. Those of an engine which does
+    /// not answer are the ones that it last had.
+    pub async fn offered(&self) -> Offered {
+        let before = {
+            let mut known = self.inner.known.lock();
             let now = Instant::now();
             if known.again.is_some_and(|again| now < again) {
-                return known.version.unwrap_or(ApiVersion::FALLBACK);
+                return known.offered.unwrap_or(Offered::FALLBACK);
             }
             // Meanwhile others go on with what is known, if anything is.
-            known.again = known.version.map(|_| now + VERSION_KEPT);
-            known.version
+            known.again = known.offered.map(|_| now + VERSION_KEPT);
+            known.offered
         };
         let answer = timeout(VERSION_PATIENCE, self.get("/version")).await;
-        let mut offered = self.inner.version.lock();
+        let mut known = self.inner.known.lock();
         match answer {
             Ok(answer) => {
                 let answer = answer.unwrap_or_default();
-                let version = answer["ApiVersion"].as_str().and_then(ApiVersion::parse);
                 if let Some(release) = answer["Version"].as_str() {
-                    offered.release = Some(release.into());
+                    known.release = Some(release.into());
                 }
-                let version = version.map(|engines| engines.min(ApiVersion::NEWEST));
+                let offered = Offered::with(&answer);
                 // One that refuses connections does so at once, and may be there at any moment.
-                offered.again = version.map(|_| Instant::now() + VERSION_KEPT);
-                offered.version = version.or(known);
+                known.again = offered.map(|_| Instant::now() + VERSION_KEPT);
+                known.offered = offered.or(before);
             }
-            Err(_) => offered.again = Some(Instant::now() + VERSION_PAUSE),
+            Err(_) => known.again = Some(Instant::now() + VERSION_PAUSE),
         }
-        offered.version.unwrap_or(ApiVersion::FALLBACK)
+        known.offered.unwrap_or(Offered::FALLBACK)
     }
 }
 
@@ -282,7 +281,7 @@ fn as_json(bytes: &[u8]) -> Result<Value, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::{api::version::ApiVersion, testing};
     use tokio::net::UnixListener;
 
     fn serve(socket: &Path, version: &'static str) -> testing::Server {
@@ -297,24 +296,24 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("engine.sock");
         let engine = Engine::new(path.clone());
-        let later = || engine.inner.version.lock().again = Some(Instant::now());
+        let later = || engine.inner.known.lock().again = Some(Instant::now());
         let serving = serve(&path, "1.44");
         let first = ApiVersion::new(1, 44);
         assert_eq!(engine.release(), None);
-        assert_eq!(engine.offered_version().await, first);
+        assert_eq!(engine.offered().await.newest, first);
         assert_eq!(engine.release().as_deref(), Some("20.10.24"));
         drop(serving);
         let serving = serve(&path, "1.41");
-        assert_eq!(engine.offered_version().await, first, "known for a while");
+        assert_eq!(engine.offered().await.newest, first, "known for a while");
         later();
         let second = ApiVersion::new(1, 41);
-        assert_eq!(engine.offered_version().await, second);
+        assert_eq!(engine.offered().await.newest, second);
         // While it is away it counts as the one that it was, and is asked as soon as it is back.
         later();
         drop(serving);
-        assert_eq!(engine.offered_version().await, second);
+        assert_eq!(engine.offered().await.newest, second);
         let _serving = serve(&path, "1.45");
-        assert_eq!(engine.offered_version().await, ApiVersion::new(1, 45));
+        assert_eq!(engine.offered().await.newest, ApiVersion::new(1, 45));
     }
 
     #[tokio::test]
@@ -325,7 +324,7 @@ mod tests {
         let engine = Engine::new(path);
         let begun = Instant::now();
         for _ in 0..20 {
-            assert_eq!(engine.offered_version().await, ApiVersion::FALLBACK);
+            assert_eq!(engine.offered().await, Offered::FALLBACK);
         }
         assert!(
             begun.elapsed() < VERSION_PATIENCE * 2,
