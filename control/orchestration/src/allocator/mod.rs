@@ -114,7 +114,10 @@ impl Pools {
         }
         let Some(allocation) = &network.allocation else {
             let (name, error) = (&network.spec.name, &network.allocation_error);
-            return Err(format!("network {name} has no subnet: {error}"));
+            return Err(match error.is_empty() {
+                true => format!("network {name} waits for its subnet"),
+                false => format!("network {name} has no subnet: {error}"),
+            });
         };
         let pool = match self.pools.entry(network_id.to_owned()) {
             Entry::Occupied(entry) => entry.into_mut(),

@@ -61,8 +61,8 @@ pub enum NetworkError {
          again once they have ended"
     )]
     VniEnding { vni: u32, name: String },
-    #[error("no free VNI: remove a network")]
-    NoVni,
+    #[error("no free VNI for network {0}: remove another network")]
+    NoVni(String),
     #[error(
         "ipam configuration: {0} subnets are given, and a network has at most {SUBNETS_MAX}: ask for fewer, \
          larger ones"
@@ -97,9 +97,14 @@ pub enum NetworkError {
     #[error("ipam configuration: subnet {subnet} does not contain gateway {gateway}")]
     Gateway { subnet: Ipv4Net, gateway: Ipv4Addr },
     #[error(
-        "no free subnet of /{size} in the default address pools ({pools}): give the network a subnet of its own, or remove a network"
+        "no free subnet of /{size} for network {network} in the default address pools ({pools}): give it a subnet of its \
+         own, or remove another network"
     )]
-    NoSubnet { size: u8, pools: String },
+    NoSubnet {
+        network: String,
+        size: u8,
+        pools: String,
+    },
 }
 
 /// Checks what can be said of a network before it exists. The API calls this; the allocator checks
@@ -155,7 +160,7 @@ impl Taken {
         let mut configs: Vec<_> = asked_subnets(&network.spec)?.into_iter().cloned().collect();
         if configs.is_empty() {
             configs.push(IpamConfig {
-                subnet: Some(self.free_subnet(cluster)?),
+                subnet: Some(self.free_subnet(cluster, &network.spec.name)?),
                 ..IpamConfig::default()
             });
         }
@@ -168,7 +173,8 @@ impl Taken {
             let vni = match pinned.get(nth) {
                 Some(vni) => *vni,
                 None => {
-                    let next = free_vni(&vnis, *last_vni).ok_or(NetworkError::NoVni)?;
+                    let none = || NetworkError::NoVni(network.spec.name.clone());
+                    let next = free_vni(&vnis, *last_vni).ok_or_else(none)?;
                     *last_vni = Some(next);
                     next
                 }
@@ -181,8 +187,8 @@ impl Taken {
         Ok(NetworkAllocation { subnets })
     }
 
-    /// The first subnet of the pools that overlaps no other network.
-    fn free_subnet(&self, cluster: &Cluster) -> Result<Ipv4Net, NetworkError> {
+    /// The first subnet of the pools that overlaps no other network; `name` is that of the one that it is for.
+    fn free_subnet(&self, cluster: &Cluster, name: &str) -> Result<Ipv4Net, NetworkError> {
         let size = cluster.subnet_size;
         let mut taken: Vec<_> = self.subnets.iter().map(bounds).collect();
         taken.sort_unstable();
@@ -205,6 +211,7 @@ impl Taken {
             }
         }
         Err(NetworkError::NoSubnet {
+            network: name.to_owned(),
             size,
             pools: cluster
                 .default_addr_pool

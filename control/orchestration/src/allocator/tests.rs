@@ -325,6 +325,70 @@ fn what_a_removed_network_has_is_no_others_before_its_last_task_has_ended() {
     assert_eq!(next.subnet, old.subnet);
 }
 
+/// Swarm leaves its tasks in NEW, and says nothing.
+#[test]
+fn who_waits_for_a_subnet_that_there_is_not_is_told_of_which_network() {
+    let mut fixture = Fixture::default();
+    let mut cluster = skein_model::Cluster::clone(fixture.state.cluster().unwrap());
+    // Room for the ingress network, and for one more.
+    cluster.default_addr_pool = vec!["10.0.0.0/23".parse().unwrap()];
+    fixture.put(cluster);
+    let names = ["front", "back"];
+    for name in names {
+        fixture.network(name, |_| {});
+        fixture.service(name, |s| s.spec.task_template.networks = on(&[name]));
+        fixture.task_of(name, &format!("task-of-{name}"));
+    }
+    let mut allocator = Allocator::default();
+    fixture.allocate(&mut allocator);
+    let has_none = |name: &&str| fixture.state.network(name).unwrap().allocation.is_none();
+    let without: Vec<_> = names.into_iter().filter(has_none).collect();
+    let [name] = without[..] else {
+        panic!("{without:?} have no subnet");
+    };
+    let reason = format!("no free subnet of /24 for network {name} in the default address pools");
+    let network = fixture.state.network(name).unwrap();
+    assert!(
+        network.allocation_error.starts_with(&reason),
+        "{}",
+        network.allocation_error
+    );
+    let expected = format!("network {name} has no subnet: {reason}");
+    let service = fixture.state.service(name).unwrap();
+    assert!(
+        service.allocation_error.starts_with(&expected),
+        "{}",
+        service.allocation_error
+    );
+    let task = fixture.state.task(&format!("task-of-{name}")).unwrap();
+    assert_eq!(task.status.state, TaskState::New);
+    assert!(
+        task.status.err.starts_with(&expected),
+        "{}",
+        task.status.err
+    );
+
+    // It is not said any more once there is room.
+    let other = names.into_iter().find(|other| *other != name).unwrap();
+    for (kind, id) in [
+        (skein_model::Kind::Task, format!("task-of-{other}")),
+        (skein_model::Kind::Service, other.to_owned()),
+        (skein_model::Kind::Network, other.to_owned()),
+    ] {
+        let mut draft = fixture.draft();
+        draft.remove(kind, &id);
+        fixture.commit(draft);
+    }
+    fixture.allocate(&mut allocator);
+    let task = fixture.state.task(&format!("task-of-{name}")).unwrap();
+    assert_eq!(
+        (task.status.state, &*task.status.err),
+        (TaskState::Pending, "")
+    );
+    assert_eq!(fixture.state.network(name).unwrap().allocation_error, "");
+    assert_eq!(fixture.state.service(name).unwrap().allocation_error, "");
+}
+
 #[test]
 fn networks_of_the_nodes_get_nothing_and_go_to_the_nodes_with_their_tasks() {
     let mut fixture = Fixture::default();
