@@ -37,6 +37,10 @@ struct Flags {
     /// The unix socket of skein-dataplane.
     #[arg(long, default_value = "/run/skein/dataplane.sock")]
     dataplane: PathBuf,
+    /// What this node advertises to a swarm that it begins or joins without --advertise-addr: an IP address or
+    /// the name of an interface.
+    #[arg(long, default_value = "", value_name = "IP|INTERFACE")]
+    swarm_default_advertise_addr: String,
     /// Where Prometheus finds /metrics. On loopback, so that no published port is lost to it.
     #[arg(long, default_value_t = METRICS)]
     metrics: SocketAddr,
@@ -81,6 +85,7 @@ async fn run(flags: Flags) -> Result<()> {
         engine: flags.engine.clone(),
         prefers_present_images: env::var_os(PREFER_OFFLINE_IMAGE).is_some_and(|set| set == "1"),
         dataplane: flags.dataplane,
+        default_advertise_addr: flags.swarm_default_advertise_addr,
     })
     .await
     .context("could not start the node")?;

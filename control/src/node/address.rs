@@ -52,20 +52,46 @@ impl Addresses {
     }
 }
 
+/// What is asked for, as it was written; "" where nothing is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub listen: &'a str,
+    pub advertise: &'a str,
+    pub data_path: &'a str,
+    /// What the daemon is to advertise where the request says nothing.
+    pub default_advertise: &'a str,
+}
+
+impl Asked<'_> {
+    /// What is to be advertised, by the request or else by the daemon's default; `None`: neither says.
+    fn advertised(
+        &self,
+        listen: SocketAddr,
+        interfaces: &[Interface],
+    ) -> Option<Result<SocketAddr, NodeError>> {
+        let port = listen.port();
+        if !self.advertise.is_empty() {
+            return Some(advertise_address(self.advertise, port, interfaces));
+        }
+        if self.default_advertise.is_empty() {
+            return None;
+        }
+        let ip = without_port(
+            self.default_advertise,
+            "default advertise address",
+            interfaces,
+        );
+        Some(ip.map(|ip| SocketAddr::new(ip, port)))
+    }
+}
+
 /// What `init` asks for.
-pub(super) fn for_init(
-    (listen, advertise, data_path): (&str, &str, &str),
-    interfaces: &[Interface],
-) -> Result<Addresses, NodeError> {
-    let listen = listen_address(listen, interfaces)?;
-    let advertised = if advertise.is_empty() {
-        let ip = match is_for_others(listen.ip()) {
-            true => listen.ip(),
-            false => system_address(interfaces)?,
-        };
-        SocketAddr::new(ip, listen.port())
-    } else {
-        advertise_address(advertise, listen.port(), interfaces)?
+pub(super) fn for_init(asked: Asked<'_>, interfaces: &[Interface]) -> Result<Addresses, NodeError> {
+    let listen = listen_address(asked.listen, interfaces)?;
+    let advertised = match asked.advertised(listen, interfaces) {
+        Some(advertised) => advertised?,
+        None if is_for_others(listen.ip()) => listen,
+        None => SocketAddr::new(system_address(interfaces)?, listen.port()),
     };
     if listen.ip().is_unspecified() && !is_own(advertised.ip(), interfaces) {
         system_address(interfaces).map_err(|_| {
@@ -79,27 +105,22 @@ pub(super) fn for_init(
     Ok(Addresses {
         listen,
         advertise: Some(advertised),
-        data_path: data_path_address(data_path, interfaces)?,
+        data_path: data_path_address(asked.data_path, interfaces)?,
         interface: followed(listen, advertised, interfaces),
     })
 }
 
 /// What `join` asks for. An address to advertise that cannot be used is passed over: the managers
 /// then see where the node calls from.
-pub(super) fn for_join(
-    (listen, advertise, data_path): (&str, &str, &str),
-    interfaces: &[Interface],
-) -> Result<Addresses, NodeError> {
-    let listen = listen_address(listen, interfaces)?;
-    let named = (!advertise.is_empty())
-        .then(|| advertise_address(advertise, listen.port(), interfaces).ok())
-        .flatten();
+pub(super) fn for_join(asked: Asked<'_>, interfaces: &[Interface]) -> Result<Addresses, NodeError> {
+    let listen = listen_address(asked.listen, interfaces)?;
+    let named = asked.advertised(listen, interfaces).and_then(Result::ok);
     let bound = is_for_others(listen.ip()).then_some(listen);
     let advertise = named.or(bound);
     Ok(Addresses {
         listen,
         advertise,
-        data_path: data_path_address(data_path, interfaces)?,
+        data_path: data_path_address(asked.data_path, interfaces)?,
         interface: advertise.and_then(|advertised| followed(listen, advertised, interfaces)),
     })
 }
@@ -201,14 +222,17 @@ fn data_path_address(address: &str, interfaces: &[Interface]) -> Result<Option<I
     if address.is_empty() {
         return Ok(None);
     }
+    without_port(address, "data path address", interfaces).map(Some)
+}
+
+/// An address, or an interface's, of something that has no port.
+fn without_port(address: &str, what: &str, interfaces: &[Interface]) -> Result<IpAddr, NodeError> {
     let invalid = || {
-        NodeError::invalid(
-            "data path address must be a non-zero IP address or network interface (without a port \
-             number)",
-        )
+        NodeError::invalid(format!(
+            "{what} must be a non-zero IP address or network interface (without a port number)"
+        ))
     };
-    let ip = named_or_given(address, interfaces).unwrap_or_else(|| Err(invalid()))?;
-    Ok(Some(ip))
+    named_or_given(address, interfaces).unwrap_or_else(|| Err(invalid()))
 }
 
 /// The address of the interface of that name, else the address itself if it is a usable one.

@@ -2,7 +2,7 @@
 
 use super::{
     InitRequest, LocalState, Node, NodeError,
-    address::{self, Addresses},
+    address::{self, Addresses, Asked},
     founding, interfaces,
     lifecycle::{internal, membership},
     persist::{Kept, Saved},
@@ -35,11 +35,12 @@ impl Node {
         }
         self.check_inactive()?;
         founding::check_name(&request)?;
-        let asked = (
-            request.listen_addr.as_str(),
-            request.advertise_addr.as_str(),
-            request.data_path_addr.as_str(),
-        );
+        let asked = Asked {
+            listen: &request.listen_addr,
+            advertise: &request.advertise_addr,
+            data_path: &request.data_path_addr,
+            default_advertise: &self.inner.config.default_advertise_addr,
+        };
         let addresses = address::for_init(asked, &interfaces::list().await?)?;
         let choices = founding::check(&request)?;
         let founded = self.found(choices, &addresses).await;

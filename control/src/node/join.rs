@@ -2,7 +2,7 @@
 
 use super::{
     JoinRequest, LocalState, Membership, Node, NodeError, RemoteManager,
-    address::{self, Addresses},
+    address::{self, Addresses, Asked},
     interfaces, joining,
     lifecycle::{internal, membership},
     persist::{Kept, Saved},
@@ -34,11 +34,12 @@ impl Node {
             .first()
             .ok_or_else(|| NodeError::invalid("at least 1 RemoteAddr is required to join"))?;
         let remote = address::remote_address(remote)?;
-        let asked = (
-            request.listen_addr.as_str(),
-            request.advertise_addr.as_str(),
-            request.data_path_addr.as_str(),
-        );
+        let asked = Asked {
+            listen: &request.listen_addr,
+            advertise: &request.advertise_addr,
+            data_path: &request.data_path_addr,
+            default_advertise: &self.inner.config.default_advertise_addr,
+        };
         let interfaces = interfaces::list().await?;
         let mut addresses = address::for_join(asked, &interfaces)?;
         let token = JoinToken::parse(&request.join_token)

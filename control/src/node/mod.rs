@@ -48,6 +48,9 @@ pub struct Config {
     pub prefers_present_images: bool,
     /// The dataplane's socket.
     pub dataplane: PathBuf,
+    /// What a node advertises that is asked for nothing else: an IP address or the name of an interface; "": what
+    /// the machine has.
+    pub default_advertise_addr: String,
 }
 
 /// `Swarm.LocalNodeState` of `GET /info`.

@@ -2,7 +2,7 @@
 
 use super::{
     InitRequest, LocalState, Node, NodeError, RemoteManager,
-    address::{self, Addresses},
+    address::{self, Addresses, Asked},
     founding,
     init::await_own_leadership,
     interfaces,
@@ -101,11 +101,12 @@ async fn revived_addresses(request: &InitRequest, kept: &Kept) -> Result<Address
     if let (true, Some(own)) = (advertise.is_empty(), saved.advertise) {
         advertise = own.ip().to_string();
     }
-    let asked = (
-        request.listen_addr.as_str(),
-        advertise.as_str(),
-        request.data_path_addr.as_str(),
-    );
+    let asked = Asked {
+        listen: &request.listen_addr,
+        advertise: &advertise,
+        data_path: &request.data_path_addr,
+        default_advertise: "",
+    };
     address::for_init(asked, &interfaces::list().await?)
 }
 

@@ -19,8 +19,28 @@ fn machine(others: &[Interface]) -> Vec<Interface> {
     [&[lo()], others].concat()
 }
 
+/// A request that says no more than where to listen.
+fn asked(listen: &str) -> Asked<'_> {
+    Asked {
+        listen,
+        advertise: "",
+        data_path: "",
+        default_advertise: "",
+    }
+}
+
 fn advertised(listen: &str, advertise: &str, machine: &[Interface]) -> Result<String, String> {
-    let addresses = for_init((listen, advertise, ""), machine);
+    of(
+        Asked {
+            advertise,
+            ..asked(listen)
+        },
+        machine,
+    )
+}
+
+fn of(asked: Asked<'_>, machine: &[Interface]) -> Result<String, String> {
+    let addresses = for_init(asked, machine);
     let advertised = addresses.map(|found| found.advertise.unwrap().to_string());
     advertised.map_err(|error| {
         assert_eq!(error.kind, NodeErrorKind::Invalid);
@@ -44,14 +64,14 @@ fn the_only_address_is_advertised() {
     );
     let own = advertised("198.18.0.1:99", "", &one).unwrap();
     assert_eq!(own, "198.18.0.1:99");
-    let asked = advertised("127.0.0.9:2377", "127.0.0.9", &one).unwrap();
-    assert_eq!(asked, "127.0.0.9:2377");
+    let named = advertised("127.0.0.9:2377", "127.0.0.9", &one).unwrap();
+    assert_eq!(named, "127.0.0.9:2377");
     for (listen, said) in [
         ("127.0.0.9:2377", None),
         (ANY, None),
         ("198.18.0.1:99", Some("198.18.0.1:99")),
     ] {
-        let joining = for_join((listen, "", ""), &one).unwrap().advertise;
+        let joining = for_join(asked(listen), &one).unwrap().advertise;
         assert_eq!(joining, said.map(|said| said.parse().unwrap()), "{listen}");
     }
     // A namespace: a veth is not a device, and the engine's bridge does not count.
@@ -113,7 +133,11 @@ fn addresses_that_nobody_can_use_are_refused() {
         advertised("1.2.3.4:x", "", &one).unwrap_err(),
         "could not parse listen address 1.2.3.4:x"
     );
-    let data_path = for_init((ANY, "", "0.0.0.0"), &one).unwrap_err();
+    let everywhere = Asked {
+        data_path: "0.0.0.0",
+        ..asked(ANY)
+    };
+    let data_path = for_init(everywhere, &one).unwrap_err();
     assert_eq!(
         data_path.message,
         "data path address must be a non-zero IP address or network interface (without a port number)"
@@ -133,11 +157,50 @@ fn a_foreign_address_needs_one_to_listen_on() {
 }
 
 #[test]
+fn the_daemons_default_holds_where_the_request_says_nothing() {
+    let two = machine(&[
+        interface("eth0", true, &["198.18.0.1"]),
+        interface("eth1", true, &["198.18.0.2"]),
+    ]);
+    let by = |default_advertise, advertise| Asked {
+        advertise,
+        default_advertise,
+        ..asked(ANY)
+    };
+    let joining = |asked| for_join(asked, &two).unwrap().advertise;
+    for (default, advertise, expected) in [
+        ("eth1", "", "198.18.0.2:2377"),
+        ("198.18.0.1", "", "198.18.0.1:2377"),
+        ("eth1", "eth0:99", "198.18.0.1:99"),
+    ] {
+        assert_eq!(of(by(default, advertise), &two).unwrap(), expected);
+        assert_eq!(joining(by(default, advertise)), expected.parse().ok());
+    }
+    // Before the address that it listens on.
+    let listening = Asked {
+        listen: "198.18.0.1:55",
+        ..by("eth1", "")
+    };
+    assert_eq!(of(listening, &two).unwrap(), "198.18.0.2:55");
+    for bad in ["eth9", "0.0.0.0", "198.18.0.1:2377"] {
+        assert_eq!(
+            of(by(bad, ""), &two).unwrap_err(),
+            "default advertise address must be a non-zero IP address or network interface (without a \
+             port number)"
+        );
+        assert_eq!(joining(by(bad, "")), None, "a join passes over it");
+    }
+}
+
+#[test]
 fn a_join_passes_over_what_it_cannot_use() {
     let none = machine(&[]);
-    let addresses = for_join((ANY, "eth9", ""), &none).unwrap();
-    assert_eq!(addresses.advertise, None);
-    let bound = for_join(("10.0.0.1", "", ""), &none).unwrap();
+    let unknown = Asked {
+        advertise: "eth9",
+        ..asked(ANY)
+    };
+    assert_eq!(for_join(unknown, &none).unwrap().advertise, None);
+    let bound = for_join(asked("10.0.0.1"), &none).unwrap();
     assert_eq!(bound.advertise, Some("10.0.0.1:2377".parse().unwrap()));
     assert_eq!(remote_address("10.0.0.1").unwrap(), "10.0.0.1:2377");
     assert_eq!(
@@ -167,8 +230,12 @@ fn an_address_that_its_interface_lost_gives_way_to_the_one_that_it_has() {
         interface("eth0", true, &["198.18.0.1", "2001:db8::1"]),
         interface("eth1", true, &["10.1.0.1"]),
     ]);
-    let asked = |advertise: &str| for_join((ANY, advertise, ""), &before).unwrap();
-    let joined = asked("198.18.0.1");
+    let advertising = |advertise| Asked {
+        advertise,
+        ..asked(ANY)
+    };
+    let joining = |advertise| for_join(advertising(advertise), &before).unwrap();
+    let joined = joining("198.18.0.1");
     assert_eq!(joined.interface.as_deref(), Some("eth0"));
     let own = joined.advertise.unwrap();
     assert_eq!(moved(own, "eth0", &before), None);
@@ -192,14 +259,18 @@ fn an_address_that_its_interface_lost_gives_way_to_the_one_that_it_has() {
     assert_eq!(moved(own, "eth0", &elsewhere), None);
 
     // What the machine does not have, or hears no other address by.
-    assert_eq!(asked("203.0.113.7").interface, None);
-    let bound = ("198.18.0.1:2377", "", "");
-    assert_eq!(for_join(bound, &before).unwrap().interface, None);
-    let mut seen = asked("");
+    assert_eq!(joining("203.0.113.7").interface, None);
+    assert_eq!(
+        for_join(asked("198.18.0.1:2377"), &before)
+            .unwrap()
+            .interface,
+        None
+    );
+    let mut seen = joining("");
     assert_eq!((seen.advertise, seen.interface.as_deref()), (None, None));
     seen.advertise_own("10.1.0.1".parse().unwrap(), &before);
     assert_eq!(seen.interface.as_deref(), Some("eth1"));
     assert_eq!(seen.advertise, Some("10.1.0.1:2377".parse().unwrap()));
-    let founder = for_init((ANY, "eth1", ""), &before).unwrap();
+    let founder = for_init(advertising("eth1"), &before).unwrap();
     assert_eq!(founder.interface.as_deref(), Some("eth1"));
 }
