@@ -1,7 +1,7 @@
-//! Managers that die, and come back with all they had.
+//! Managers that die, and come back with all they had; and a node that joins them meanwhile.
 
 use anyhow::{Context as _, ensure};
-use skein_tests::{ledger::Ledger, rounds, swarm};
+use skein_tests::{ledger::Ledger, outsiders, rounds, swarm};
 use std::{
     sync::OnceLock,
     time::{Duration, Instant},
@@ -14,6 +14,8 @@ use xtask::{
 
 /// An election begins 2.5 to 3.4 s after the last heartbeat; on a loaded machine it takes longer.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// A node that joins is away from its manager: it asks again after at most 30 s.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// From the kill of a manager to the next write that is acknowledged: what users were promised.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -221,5 +223,40 @@ fn a_dead_node_s_tasks_move() -> anyhow::Result<()> {
         Duration::from_secs(60),
         back,
     )?;
+    cluster.down()
+}
+
+/// `docker swarm join` says after a while that it goes on in the background: it does so whatever becomes of the daemon.
+#[test]
+fn a_join_that_goes_on_outlives_its_daemon() -> anyhow::Result<()> {
+    let cluster = outsiders("join-goes-on", 2)?;
+    let (manager, joining) = (cluster.host("n1")?, cluster.host("n2")?);
+    manager.docker(&["swarm", "init"])?;
+    let token = manager.docker(&["swarm", "join-token", "-q", "worker"])?;
+    let state = |is: &str| {
+        let said = joining.docker(&["info", "--format", "{{.Swarm.LocalNodeState}}"])?;
+        ensure!(said.trim() == is, "{} says {said}", joining.name());
+        Ok(())
+    };
+    cluster.cut("n1")?;
+    // The user gives up before that is said.
+    joining.shell(&format!(
+        "timeout 3 docker --host unix://{} swarm join --token {} {}:2377 || true",
+        Daemon::Control.socket(),
+        token.trim(),
+        manager.address(),
+    ))?;
+    state("pending")?;
+    joining.kill(&[Daemon::Control])?;
+    joining.start(&[Daemon::Control])?;
+    state("pending")?;
+    cluster.mend("n1")?;
+    wait_until("the node has joined", JOIN_TIMEOUT, || state("active"))?;
+    let ready = || {
+        let nodes = manager.docker(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"])?;
+        ensure!(nodes.contains("n2 Ready"), "docker node ls says {nodes}");
+        Ok(())
+    };
+    wait_until("the managers have the node", JOIN_TIMEOUT, ready)?;
     cluster.down()
 }

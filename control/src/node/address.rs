@@ -2,6 +2,7 @@
 
 use super::NodeError;
 use crate::rpc::DEFAULT_PORT;
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
 /// Smallest and largest UDP port that the overlay may use.
@@ -32,7 +33,7 @@ impl Interface {
 }
 
 /// The outcome: where to listen and what to say.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Addresses {
     pub listen: SocketAddr,
     /// `None`: a joining node that has nothing to say; the address it calls from counts.

@@ -1,6 +1,6 @@
 //! How a node leaves its swarm.
 
-use super::{LocalState, Node, NodeError, cleanup};
+use super::{Config, LocalState, Node, NodeError, cleanup};
 use crate::{agent::dataplane::clear, raft::Raft, rpc::Managers};
 use skein_model::Reachability;
 use skein_proto::node::{
@@ -49,9 +49,22 @@ impl Node {
             }
             runtime.stop().await;
         }
-        cleanup::clean(&self.inner.config.engine, &membership.node_id).await;
+        // One that has not come to be a member has nothing here.
+        if !membership.node_id.is_empty() {
+            self.clean_up(&membership.node_id).await;
+        }
+        self.forget().await?;
+        tracing::info!(node = membership.node_id, "left the swarm");
+        Ok(())
+    }
+
+    /// Takes away what the node has of the swarm on its engine and in its kernel.
+    async fn clean_up(&self, node_id: &str) {
+        let Config {
+            engine, dataplane, ..
+        } = &self.inner.config;
+        cleanup::clean(engine, node_id).await;
         // Last: the containers' endpoints are taken away before their networks are unknown.
-        let dataplane = &self.inner.config.dataplane;
         if let Err(error) = clear(dataplane).await {
             tracing::warn!(
                 socket = %dataplane.display(),
@@ -60,9 +73,6 @@ impl Node {
                 error.message()
             );
         }
-        self.forget().await?;
-        tracing::info!(node = membership.node_id, "left the swarm");
-        Ok(())
     }
 
     async fn refuse_to_leave(&self) -> NodeError {

@@ -3,7 +3,7 @@
 use super::{
     Config, Inner, LocalState, Membership, Node, NodeError, NodeErrorKind, Place,
     error::EXPIRED,
-    persist::{Folder, Kept, Saved},
+    persist::{Folder, Joining, Kept, Saved},
     runtime::{Runtime, credentials, is_manager},
     seat::Seat,
 };
@@ -19,8 +19,8 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 /// Pause after a failed start; it doubles.
-const RESUME_MIN: Duration = Duration::from_millis(100);
-const RESUME_MAX: Duration = Duration::from_secs(30);
+pub(super) const RESUME_MIN: Duration = Duration::from_millis(100);
+pub(super) const RESUME_MAX: Duration = Duration::from_secs(30);
 
 impl Node {
     /// The node as it was when it last ran. A member starts in the background, again and again until
@@ -30,16 +30,9 @@ impl Node {
     /// The state folder cannot be used, or what is in it is broken.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         let folder = Folder::new(config.state_dir.clone());
-        let stored = {
+        let (stored, joining) = {
             let folder = folder.clone();
-            blocking::<_, NodeError>(move || {
-                let stored = Vault::load(&folder.certificates(), None).map_err(internal)?;
-                if matches!(stored, Stored::Nothing) {
-                    folder.wipe()?;
-                }
-                Ok(stored)
-            })
-            .await?
+            blocking(move || read(&folder)).await?
         };
         let node = Self {
             inner: Arc::new(Inner {
@@ -50,7 +43,11 @@ impl Node {
             }),
         };
         match stored {
-            Stored::Nothing => {}
+            Stored::Nothing => {
+                if let Some(joining) = joining {
+                    node.resume_join(joining)?;
+                }
+            }
             Stored::Locked(identity) => {
                 let saved = node.folder().load()?;
                 let locked = membership(&identity, &saved, LocalState::Locked);
@@ -189,6 +186,26 @@ impl Node {
         *self.inner.place.write() = Place::default();
         wiped
     }
+}
+
+/// What was kept: a membership, or else a swarm that the node was about to join.
+fn read(folder: &Folder) -> Result<(Stored, Option<Joining>), NodeError> {
+    let stored = Vault::load(&folder.certificates(), None).map_err(internal)?;
+    if !matches!(stored, Stored::Nothing) {
+        // It has its certificate, whatever the end of the last process has left.
+        folder.joined()?;
+        return Ok((stored, None));
+    }
+    let joining = folder.joining();
+    match &joining {
+        Ok(Some(_)) => folder.wipe_but_joining()?,
+        Ok(None) => folder.wipe()?,
+        Err(error) => {
+            tracing::error!(%error, "it is not known which swarm the node was about to join: join it again");
+            folder.wipe()?;
+        }
+    }
+    Ok((stored, joining.ok().flatten()))
 }
 
 pub(super) fn membership(identity: &Identity, saved: &Saved, state: LocalState) -> Membership {

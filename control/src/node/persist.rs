@@ -1,12 +1,13 @@
 //! What a member keeps on disk.
 
-use super::{NodeError, RemoteManager};
+use super::{NodeError, RemoteManager, address::Addresses};
 use crate::{
     blocking::blocking,
     identity::{Vault, write_private},
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use skein_model::Availability;
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
@@ -16,6 +17,8 @@ use std::{
 };
 
 const STATE_FILE: &str = "node.json";
+/// What a node joins, until it has its certificate. With the token: nobody else may read it.
+const JOINING_FILE: &str = "joining.json";
 
 /// What of a membership is neither in the certificate nor in the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +33,17 @@ pub(super) struct Saved {
     /// Of a manager that is part of the Raft group.
     pub raft_id: Option<u64>,
     pub managers: Vec<RemoteManager>,
+}
+
+/// A swarm that the node is about to join.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Joining {
+    /// `host:port` of the manager that is asked.
+    pub remote: String,
+    /// The join token.
+    pub token: String,
+    pub availability: Availability,
+    pub addresses: Addresses,
 }
 
 /// The node's folder. Clones are handles of the same.
@@ -93,6 +107,39 @@ impl Folder {
         write_private(&path, &text).map_err(|error| failed("write", &path, &error))
     }
 
+    /// Notes that the node joins a swarm: it goes on with that after a restart, until
+    /// [`joined`](Self::joined), or until all is forgotten.
+    pub fn save_joining(&self, joining: &Joining) -> Result<(), NodeError> {
+        self.create()?;
+        let path = self.path.join(JOINING_FILE);
+        let text = serde_json::to_vec(joining).map_err(|e| failed("write", &path, &e))?;
+        write_private(&path, &text).map_err(|error| failed("write", &path, &error))
+    }
+
+    /// The swarm that the node was about to join when it ended.
+    pub fn joining(&self) -> Result<Option<Joining>, NodeError> {
+        let path = self.path.join(JOINING_FILE);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|error| failed("read", &path, &error))?,
+        };
+        let joining = serde_json::from_slice(&text);
+        joining
+            .map(Some)
+            .map_err(|error| failed("read", &path, &error))
+    }
+
+    /// The node has its certificate.
+    pub fn joined(&self) -> Result<(), NodeError> {
+        let path = self.path.join(JOINING_FILE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &path, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes the Raft log: the node is no manager any more.
     pub fn wipe_raft(&self) -> Result<(), NodeError> {
         let dir = self.raft_dir();
@@ -116,6 +163,15 @@ impl Folder {
     /// Removes all that is in the folder. The certificates go first: what a crash leaves is then not
     /// taken for a membership.
     pub fn wipe(&self) -> Result<(), NodeError> {
+        self.wipe_but(None)
+    }
+
+    /// The same, but for what the node is about to join.
+    pub fn wipe_but_joining(&self) -> Result<(), NodeError> {
+        self.wipe_but(Some(JOINING_FILE))
+    }
+
+    fn wipe_but(&self, kept: Option<&str>) -> Result<(), NodeError> {
         let certificates = self.certificates();
         match fs::remove_dir_all(&certificates) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -129,6 +185,9 @@ impl Folder {
         };
         for entry in entries.flatten() {
             let path = entry.path();
+            if kept.is_some_and(|kept| entry.file_name() == kept) {
+                continue;
+            }
             let removed = if path.is_dir() {
                 fs::remove_dir_all(&path)
             } else {
@@ -241,6 +300,43 @@ mod tests {
         fs::write(folder.raft_file(), "x").unwrap();
         folder.wipe().unwrap();
         assert!(folder.load().is_err() && !folder.raft_file().exists());
+    }
+
+    #[test]
+    fn what_is_joined_is_kept_until_the_node_has_joined_or_forgets_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().join("control"));
+        assert!(folder.joining().unwrap().is_none());
+        folder.joined().unwrap();
+        let joining = Joining {
+            remote: "10.0.0.1:2377".into(),
+            token: "SWMTKN-1-x-y".into(),
+            availability: Availability::Drain,
+            addresses: Addresses {
+                listen: "0.0.0.0:2377".parse().unwrap(),
+                advertise: None,
+                data_path: Some("10.0.0.2".parse().unwrap()),
+            },
+        };
+        let keep = || folder.save_joining(&joining).unwrap();
+        keep();
+        let mode = fs::metadata(folder.path.join(JOINING_FILE)).unwrap();
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o77,
+            0
+        );
+        fs::write(folder.raft_file(), "x").unwrap();
+        folder.wipe_but_joining().unwrap();
+        assert!(!folder.raft_file().exists());
+        assert!(folder.joining().unwrap() == Some(joining.clone()));
+        folder.joined().unwrap();
+        assert!(folder.joining().unwrap().is_none());
+        keep();
+        folder.forget().unwrap();
+        assert!(folder.joining().unwrap().is_none());
+        keep();
+        fs::write(folder.path.join(JOINING_FILE), "half").unwrap();
+        assert!(folder.joining().is_err());
     }
 
     #[tokio::test]
