@@ -316,6 +316,7 @@ mod tests {
                 listen: "0.0.0.0:2377".parse().unwrap(),
                 advertise: None,
                 data_path: Some("10.0.0.2".parse().unwrap()),
+                interface: Some("eth0".into()),
             },
         };
         let keep = || folder.save_joining(&joining).unwrap();

@@ -139,7 +139,10 @@ impl Inspect for Service {
         &self,
         request: Request<CaptureRequest>,
     ) -> Result<Response<Self::CaptureStream>, Status> {
-        self.sight.capture(request.get_ref()).map(Response::new)
+        self.sight
+            .capture(request.get_ref())
+            .await
+            .map(Response::new)
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<NodeStatus>, Status> {

@@ -23,13 +23,19 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::time::timeout;
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream, errors::BroadcastStreamRecvError};
 use tonic::Status;
 
 /// Who may follow flows at the same time: people, and a collector or two.
 const FOLLOWERS_MAX: usize = 16;
+
+/// How long a capture waits for its turn. The one before it may just have ended: its reader is gone before this daemon
+/// has learned so.
+const TURN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A stream of answers.
 pub type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -92,11 +98,12 @@ impl Sight {
     ///
     /// # Errors
     /// The filter is none, somebody else captures, or the kernel refuses.
-    pub fn capture(&self, request: &CaptureRequest) -> Result<Replies<CaptureReply>, Status> {
+    pub async fn capture(&self, request: &CaptureRequest) -> Result<Replies<CaptureReply>, Status> {
         let filter = Filter::of(&request.filter.clone().unwrap_or_default());
         let filter = filter.map_err(|error| Status::invalid_argument(format!("{error:#}")))?;
-        let turn = Arc::clone(&self.turn).try_acquire_owned();
-        let turn = turn.map_err(|_| {
+        let turn = Arc::clone(&self.turn).acquire_owned();
+        let turn = timeout(TURN_WITHIN, turn).await.ok().and_then(Result::ok);
+        let turn = turn.ok_or_else(|| {
             Status::resource_exhausted("somebody else captures packets on this node: one at a time")
         })?;
         let packets = capture::start(
@@ -145,7 +152,7 @@ fn told(told: flows_reply::Told) -> Result<FlowsReply, Status> {
 
 /// Waits, on one of the threads of this module: none of them is the runtime's.
 #[allow(clippy::disallowed_methods, reason = "it blocks nobody else")]
-fn rest(time: std::time::Duration) {
+fn rest(time: Duration) {
     std::thread::sleep(time);
 }
 
