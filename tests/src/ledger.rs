@@ -53,6 +53,15 @@ impl Ledger {
         self.times.iter().find_map(after)
     }
 
+    /// The longest time from one acknowledged write to the next, since `moment`.
+    pub fn longest_pause(&self, moment: Instant) -> Option<Duration> {
+        let mut last = moment;
+        let since = self.times.iter().filter(|(_, done)| *done >= moment);
+        let pauses =
+            since.map(|(_, done)| done.duration_since(std::mem::replace(&mut last, *done)));
+        pauses.max()
+    }
+
     /// How many writes were acknowledged, removals left out.
     pub fn acknowledged(&self) -> usize {
         self.times.len()

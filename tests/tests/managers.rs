@@ -108,6 +108,91 @@ fn managers_killed_in_turn_forget_nothing() -> anyhow::Result<()> {
     cluster.down()
 }
 
+/// Writes through another manager while a leader is made to go; the longest time without one.
+fn while_it_goes(
+    cluster: &Cluster,
+    ledger: &mut Ledger,
+    prefix: &str,
+    go: impl FnOnce(&Host) -> anyhow::Result<()> + Send,
+) -> anyhow::Result<Duration> {
+    /// Writes before and after: more than an election takes.
+    const AROUND: Duration = Duration::from_millis(500);
+    const AFTER: Duration = Duration::from_secs(4);
+    let leading = leader(cluster.host("n1")?)?;
+    let other = others(cluster, &leading)[0];
+    let leading = cluster.host(&leading)?;
+    let (begun, gone) = (Instant::now(), OnceLock::new());
+    std::thread::scope(|scope| {
+        let going = scope.spawn(|| {
+            std::thread::sleep(AROUND);
+            let went = go(leading);
+            gone.get_or_init(Instant::now);
+            went
+        });
+        ledger.write(other, prefix, |_| {
+            gone.get().is_some_and(|moment| moment.elapsed() > AFTER)
+        });
+        going.join().expect("no panic")
+    })?;
+    ledger
+        .longest_pause(begun)
+        .with_context(|| format!("no write while {} went", leading.name()))
+}
+
+/// The others do not have to miss it first, which takes them 2.5 s and more.
+#[test]
+fn a_leader_that_goes_hands_the_lead_over() -> anyhow::Result<()> {
+    const MISSED: Duration = Duration::from_millis(2500);
+    /// A machine that is busy with other things may be late once.
+    const ATTEMPTS: u32 = 3;
+    let cluster = swarm("managers-go", 3, 3)?;
+    let mut ledger = Ledger::default();
+    let mut shortest = |what: &str,
+                        go: fn(&Host) -> anyhow::Result<()>,
+                        back: fn(&Cluster, &Host) -> anyhow::Result<()>| {
+        let mut pauses = Vec::new();
+        for attempt in 0..ATTEMPTS {
+            let first = cluster.host("n1")?;
+            let gone = leader(first)?;
+            pauses.push(while_it_goes(
+                &cluster,
+                &mut ledger,
+                &format!("{what}-{attempt}"),
+                go,
+            )?);
+            back(&cluster, cluster.host(&gone)?)?;
+            let knows = || cluster.nodes().try_for_each(|host| ledger.check(host));
+            wait_until("all managers know all", ELECTION_TIMEOUT, knows)?;
+            if pauses[attempt as usize] < MISSED {
+                println!("{what}: {pauses:.2?} without a write");
+                return Ok(());
+            }
+        }
+        anyhow::bail!("{what}: {pauses:.2?} without a write");
+    };
+    shortest(
+        "stopped",
+        |host| host.stop(&[Daemon::Control]),
+        |_, host| host.start(&[Daemon::Control]),
+    )?;
+    shortest(
+        "demoted",
+        |host| host.docker(&["node", "demote", host.name()]).map(drop),
+        |cluster, host| {
+            let other = others(cluster, host.name())[0];
+            let is = |role: &str| {
+                let said = host.docker(&["info", "--format", "{{.Swarm.ControlAvailable}}"])?;
+                ensure!(said.trim() == role, "{} says {said}", host.name());
+                Ok(())
+            };
+            wait_until("it is a worker", ELECTION_TIMEOUT, || is("false"))?;
+            other.docker(&["node", "promote", host.name()])?;
+            wait_until("it is a manager", ELECTION_TIMEOUT, || is("true"))
+        },
+    )?;
+    cluster.down()
+}
+
 /// A manager whose disk is full is none for as long as that lasts; its daemon goes on, and so does it.
 #[test]
 fn a_manager_with_a_full_disk_comes_back_once_there_is_room() -> anyhow::Result<()> {

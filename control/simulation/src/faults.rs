@@ -38,6 +38,8 @@ pub enum Fault {
     Refusal(Host),
     /// A manager makes a snapshot now.
     Snapshot(Host),
+    /// Whoever leads hands the lead over.
+    HandOver,
 }
 
 impl Fault {
@@ -62,8 +64,9 @@ impl Fault {
                 delay: Duration::from_millis(Random.random_range(0..DELAY_MS_MAX)),
             }),
             78..90 => Self::Flaky(any(), Random.random_range(0.0..FLAKINESS_MAX)),
-            90..94 => Self::Refusal(any()),
-            _ => Self::Snapshot(any()),
+            90..93 => Self::Refusal(any()),
+            93..97 => Self::Snapshot(any()),
+            _ => Self::HandOver,
         };
         let lasts = Random.random_range(LASTS_MS.0..=LASTS_MS.1);
         (fault, Duration::from_millis(lasts))

@@ -136,16 +136,18 @@ async fn start(
 ) -> Raft<Simulated> {
     let contacts = Contacts::default();
     let skew = seat.skew;
+    let transport = Transport {
+        host: seat.host,
+        network: around.network.clone(),
+        directory: around.directory.clone(),
+        contacts: contacts.clone(),
+    };
     let parts = Parts {
         id: u64::from(seat.host.0),
         disk: seat.disk.clone(),
         loaded,
-        network: Transport {
-            host: seat.host,
-            network: around.network.clone(),
-            directory: around.directory.clone(),
-            contacts: contacts.clone(),
-        },
+        network: transport.clone(),
+        errands: Arc::new(transport),
         contacts,
         clock: Arc::new(move || wall_clock(skew)),
         most: LOG_MOST,

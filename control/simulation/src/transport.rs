@@ -17,7 +17,7 @@ use openraft::{
 use parking_lot::Mutex;
 use skein_control::raft::{
     Raft,
-    foundation::{Contacts, Peer, TypeConfig},
+    foundation::{Contacts, Errands, HandOver, Line, Peer, TypeConfig},
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -47,6 +47,7 @@ impl Directory {
 }
 
 /// The ways of one member to the others.
+#[derive(Clone)]
 pub struct Transport {
     /// Where it is.
     pub host: Host,
@@ -70,6 +71,44 @@ impl RaftNetworkFactory<Types> for Transport {
             directory: self.directory.clone(),
             contacts: self.contacts.clone(),
         }
+    }
+}
+
+impl Errands for Transport {
+    fn line(&self, id: u64, peer: Peer) -> Box<dyn Line> {
+        Box::new(Wire {
+            transport: self.clone(),
+            to: crate::host_at(&peer.address),
+            target: id,
+        })
+    }
+}
+
+/// The way to one other member, for the lead to be handed over.
+struct Wire {
+    transport: Transport,
+    to: Option<Host>,
+    target: u64,
+}
+
+impl Line for Wire {
+    fn tell(&self, order: HandOver) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let (directory, target) = (self.transport.directory.clone(), self.target);
+            let to = self.to.ok_or("no such host")?;
+            let told = move || {
+                let raft = directory.get(to).filter(|raft| raft.id() == target);
+                async move {
+                    let raft = raft.ok_or("the member is not here")?;
+                    raft.ordered(order).await
+                }
+                .boxed()
+            };
+            let Transport { host, network, .. } = &self.transport;
+            let told = network.call(*host, to, told).await;
+            told.map_err(|broken| format!("{broken:?}"))?
+        }
+        .boxed()
     }
 }
 

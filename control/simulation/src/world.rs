@@ -421,6 +421,16 @@ impl World {
                     let _ = manager.raft().snapshot().await;
                 }
             }
+            Fault::HandOver => {
+                for (host, manager) in self.around.managers.all() {
+                    // Those that do not lead refuse, and faults may be in the way of who does.
+                    if manager.raft().hand_over().await.is_ok() {
+                        let line = format!("{host:?}");
+                        self.around.history.tell("handed-over", line);
+                        break;
+                    }
+                }
+            }
         }
     }
 

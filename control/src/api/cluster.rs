@@ -18,7 +18,7 @@ use futures::StreamExt;
 use http::{HeaderName, HeaderValue, StatusCode};
 use skein_proto::node::{ApiRequest, Header, api_client::ApiClient};
 use std::{sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
@@ -95,8 +95,25 @@ impl Cluster {
             if Instant::now() >= deadline {
                 return Err(ApiError::no_leader());
             }
-            sleep(LEADER_RETRY).await;
+            self.await_leader().await;
         }
+    }
+
+    /// Waits until another leader is known, or for a while.
+    async fn await_leader(&self) {
+        let news = async {
+            let mut leadership = match self.member.store() {
+                Some(store) => store.leadership(),
+                None => return std::future::pending().await,
+            };
+            leadership.mark_unchanged();
+            if leadership.changed().await.is_err() {
+                // This member has ended; another one may be there by the next look.
+                std::future::pending().await
+            }
+        };
+        // Its end only says that it took longer.
+        let _ = timeout(LEADER_RETRY, news).await;
     }
 
     pub(super) fn place(&self) -> Result<Place, ApiError> {

@@ -223,6 +223,14 @@ impl Runtime {
         let Some(part) = self.manager.write().take() else {
             return;
         };
+        let raft = part.manager.raft();
+        let leads = raft.leadership().borrow().is_self;
+        if leads
+            && raft.members().len() > 1
+            && let Err(reason) = raft.hand_over().await
+        {
+            tracing::info!(reason, "this manager ends without handing the lead over");
+        }
         self.managers.clear_own();
         part.shutdown.cancel();
         part.tasks.close();

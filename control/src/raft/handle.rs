@@ -5,6 +5,7 @@ use super::{
     compaction::{self, Extent},
     contacts::Contacts,
     disk::Disk,
+    handover::{Errands, Gate},
     leadership::{self, CONFIRM_RETRY, member},
     log::{End, Log},
     machine::Machine,
@@ -80,6 +81,9 @@ struct Inner<P: Platform> {
     contacts: Contacts<P>,
     clock: Clock,
     end: End<P>,
+    /// Closed while the lead is handed over.
+    gate: Gate,
+    errands: Arc<dyn Errands>,
     state: watch::Receiver<State>,
     /// Whether the leader, if one is known, may be told of; see [`candidacy`].
     followed: watch::Sender<bool>,
@@ -103,6 +107,8 @@ pub struct Parts<P: Platform> {
     pub network: P::Network,
     /// When the others last answered.
     pub contacts: Contacts<P>,
+    /// Another way to them, for the lead to be handed over.
+    pub errands: Arc<dyn Errands>,
     /// When proposals are made.
     pub clock: Clock,
     /// How long its log may get, whatever the cluster's spec says.
@@ -126,7 +132,7 @@ impl Raft {
         let opening = tokio::task::spawn_blocking(move || Disk::open(&path, &keys));
         let (disk, loaded) = opening.await.map_err(io::Error::other)??;
         let contacts = Contacts::default();
-        let network = Network {
+        let network = || Network {
             credentials: credentials.clone(),
             contacts: contacts.clone(),
         };
@@ -134,8 +140,9 @@ impl Raft {
             id,
             disk,
             loaded,
-            network,
-            contacts,
+            network: network(),
+            errands: Arc::new(network()),
+            contacts: contacts.clone(),
             clock: Arc::new(clock::now),
             most: Extent::MOST,
         };
@@ -186,6 +193,8 @@ impl<P: Platform> Raft<P> {
                 contacts: parts.contacts,
                 clock: parts.clock,
                 end,
+                gate: Gate::default(),
+                errands: parts.errands,
                 state,
                 followed,
                 leadership,
@@ -354,6 +363,10 @@ impl<P: Platform> Raft<P> {
     /// See [`ProposeError`].
     pub async fn propose(&self, actions: Vec<Action>) -> Result<Applied, ProposeError> {
         skein_model::check_size(&actions)?;
+        // Nothing is done: whoever leads next can be asked.
+        let Some(_inside) = self.inner.gate.enter() else {
+            return Err(ProposeError::NotLeader { leader: None });
+        };
         let proposal = Proposal {
             at: self.now(),
             actions,
@@ -419,6 +432,16 @@ impl<P: Platform> Raft<P> {
             *known = followed;
             changed
         });
+    }
+
+    /// Whether proposals are taken.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
+    /// The way to the others for the lead to be handed over.
+    pub(super) fn errands(&self) -> &dyn Errands {
+        &*self.inner.errands
     }
 
     /// How long ago each other member last answered this one; see [`Contacts`].

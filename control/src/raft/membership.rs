@@ -42,6 +42,8 @@ pub(super) enum Step {
     AddLearner(u64, Peer),
     Promote(u64),
     RemoveVoter(u64),
+    /// The leader is to go: another one then removes it.
+    HandOver,
     RemoveLearner(u64),
     /// End a change that a former leader began.
     Finish,
@@ -89,7 +91,10 @@ pub(super) fn next_step(
     let next = leaving.clone().find(|id| **id != leader);
     let next = next.or_else(|| leaving.next())?;
     // The last voter stays: a group without voters is none.
-    (group.voters.len() > 1).then_some(Step::RemoveVoter(*next))
+    (group.voters.len() > 1).then_some(match *next == leader {
+        true => Step::HandOver,
+        false => Step::RemoveVoter(*next),
+    })
 }
 
 /// Runs until `shutdown`, or until Raft has ended.
@@ -159,6 +164,17 @@ impl<P: Platform> Raft<P> {
 
     pub(super) async fn take_step(&self, step: &Step) -> Result<(), String> {
         let raft = self.openraft();
+        // Who cannot hand over goes all the same, and the others miss it.
+        let step = match step {
+            Step::HandOver => match self.hand_over().await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(error, "the lead of the managers could not be handed over");
+                    &Step::RemoveVoter(self.id())
+                }
+            },
+            step => step,
+        };
         let one = |id: &u64| BTreeSet::from([*id]);
         let result = match step {
             Step::Readdress(id, peer) => {
@@ -171,6 +187,8 @@ impl<P: Platform> Raft<P> {
                 let change = ChangeMembers::AddVoterIds(one(id));
                 raft.change_membership(change, true).await
             }
+            // Was taken above.
+            Step::HandOver => return Ok(()),
             Step::RemoveVoter(id) => {
                 let change = ChangeMembers::RemoveVoters(one(id));
                 raft.change_membership(change, false).await
@@ -239,7 +257,8 @@ mod tests {
         let voters = group(&[1, 2, 3], &[]);
         assert_eq!(next_step(&gone, &voters, 1), Some(Step::RemoveVoter(2)));
         let two = group(&[1, 3], &[]);
-        assert_eq!(next_step(&gone, &two, 1), Some(Step::RemoveVoter(1)));
+        assert_eq!(next_step(&gone, &two, 1), Some(Step::HandOver));
+        assert_eq!(next_step(&gone, &two, 3), Some(Step::RemoveVoter(1)));
         assert_eq!(next_step(&wanted(&[9]), &group(&[1], &[(9, 500)]), 1), None);
         assert_eq!(next_step(&BTreeMap::new(), &voters, 1), None);
     }

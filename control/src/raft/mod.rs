@@ -8,6 +8,7 @@ mod contacts;
 mod disk;
 mod group;
 mod handle;
+mod handover;
 mod leadership;
 mod log;
 mod machine;
@@ -33,6 +34,7 @@ pub mod foundation {
         compaction::Extent,
         contacts::Contacts,
         handle::{Clock, Parts},
+        handover::{Errands, HandOver, Line, Step},
         machine::{Builder, Machine},
         platform::{Done, Loaded, Platform, Storage},
         types::{

@@ -2,11 +2,13 @@
 
 use super::{
     contacts::Contacts,
+    handover::{Errands, HandOver, Line, Step},
     platform::Daemon,
     types::{Peer, TypeConfig},
     wire,
 };
 use crate::rpc::Credentials;
+use futures::{FutureExt as _, future::BoxFuture};
 use openraft::{
     error::{
         InstallSnapshotError, NetworkError, PayloadTooLarge, RPCError, RaftError, RemoteError,
@@ -19,7 +21,9 @@ use openraft::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
-use skein_proto::node::{PreVoteRequest, RaftMessage, raft_client::RaftClient};
+use skein_proto::node::{
+    HandOverRequest, PreVoteRequest, RaftMessage, hand_over_request, raft_client::RaftClient,
+};
 use tonic::{Request, Response, Status, transport::Channel};
 
 /// Metadata of a call: the Raft ID of the member it is meant for. Another one at that address does
@@ -31,10 +35,8 @@ pub struct Network {
     pub contacts: Contacts<Daemon>,
 }
 
-impl RaftNetworkFactory<TypeConfig<Daemon>> for Network {
-    type Network = Connection;
-
-    async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
+impl Network {
+    fn connection(&self, target: u64, node: &Peer) -> Connection {
         let client = self.credentials.channel(&node.address).map(|channel| {
             RaftClient::new(channel)
                 .max_decoding_message_size(wire::MESSAGE_MAX)
@@ -45,6 +47,30 @@ impl RaftNetworkFactory<TypeConfig<Daemon>> for Network {
             client: client.map_err(|error| Unreachable::new(&error)),
             contacts: self.contacts.clone(),
         }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig<Daemon>> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
+        self.connection(target, node)
+    }
+}
+
+impl Errands for Network {
+    fn line(&self, id: u64, peer: Peer) -> Box<dyn Line> {
+        Box::new(self.connection(id, &peer))
+    }
+}
+
+impl Line for Connection {
+    fn tell(&self, order: HandOver) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let told = self.hand_over(order).await;
+            told.map_err(|status| status.message().to_owned())
+        }
+        .boxed()
     }
 }
 
@@ -67,6 +93,27 @@ impl Connection {
             .metadata_mut()
             .insert(TARGET_METADATA, self.target.into());
         Ok(client.pre_vote(request).await?.into_inner().led)
+    }
+
+    async fn hand_over(&self, order: HandOver) -> Result<(), Status> {
+        let step = match order.step {
+            Step::Ask => hand_over_request::Step::Ask,
+            Step::GiveWay => hand_over_request::Step::GiveWay,
+            Step::Stand => hand_over_request::Step::Stand,
+        };
+        let leader = order.vote.leader_id();
+        let mut request = Request::new(HandOverRequest {
+            term: leader.term,
+            leader: leader.node_id,
+            successor: order.successor,
+            step: step.into(),
+        });
+        let target = self.target.into();
+        request.metadata_mut().insert(TARGET_METADATA, target);
+        let client = self.client.clone();
+        let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
+        client.hand_over(request).await?;
+        Ok(())
     }
 
     /// One call: `payload` there, and the answer, which may be the other member's error.

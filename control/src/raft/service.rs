@@ -2,6 +2,7 @@
 
 use super::{
     Raft, RaftSlot,
+    handover::{HandOver, Step},
     network::TARGET_METADATA,
     platform::Daemon,
     types::{TypeConfig, Vote},
@@ -11,9 +12,9 @@ use crate::rpc::{Caller, Managers, PeerIdentity};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use serde::{Serialize, de::DeserializeOwned};
 use skein_proto::node::{
-    HealthRequest, HealthResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    LeaveGroupResponse, Manager, PreVoteRequest, PreVoteResponse, RaftMessage,
-    raft_client::RaftClient, raft_server,
+    HandOverRequest, HandOverResponse, HealthRequest, HealthResponse, JoinGroupRequest,
+    JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, Manager, PreVoteRequest,
+    PreVoteResponse, RaftMessage, hand_over_request, raft_client::RaftClient, raft_server,
 };
 use std::{net::SocketAddr, time::Duration};
 use tonic::{Request, Response, Status};
@@ -135,6 +136,37 @@ impl raft_server::Raft for RaftService {
     ) -> Result<Response<PreVoteResponse>, Status> {
         let led = self.target(&request)?.is_led().await;
         Ok(Response::new(PreVoteResponse { led }))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<HandOverRequest>,
+    ) -> Result<Response<HandOverResponse>, Status> {
+        let raft = self.target(&request)?;
+        let order = request.get_ref();
+        let caller = request.extensions().get::<PeerIdentity>();
+        let vote = Vote::new_committed(order.term, order.leader);
+        if !caller.is_some_and(|caller| raft.takes_candidate(caller, &vote)) {
+            return Err(Status::permission_denied(
+                "only the leader may hand the lead over",
+            ));
+        }
+        let step = match order.step() {
+            hand_over_request::Step::Ask => Step::Ask,
+            hand_over_request::Step::GiveWay => Step::GiveWay,
+            hand_over_request::Step::Stand => Step::Stand,
+            hand_over_request::Step::Unspecified => {
+                return Err(Status::invalid_argument("no known step of a hand-over"));
+            }
+        };
+        let order = HandOver {
+            vote,
+            successor: order.successor,
+            step,
+        };
+        let done = raft.ordered(order).await;
+        done.map_err(Status::failed_precondition)?;
+        Ok(Response::new(HandOverResponse {}))
     }
 
     async fn install_snapshot(

@@ -1,6 +1,9 @@
 //! Members over real TLS on loopback.
 
-use super::{foundation::Storage as _, *};
+use super::{
+    foundation::{Errands as _, HandOver, Step, Storage as _},
+    *,
+};
 use crate::{
     clock,
     identity::{
@@ -450,6 +453,122 @@ async fn a_manager_is_called_where_it_says_that_it_is() {
     };
     await_leader(&three.raft, other).await;
     for member in [&two, &three] {
+        member.kill().await;
+    }
+}
+
+/// Proposes services one after the other, to whoever leads, until `stop`; those that were acknowledged.
+async fn write(members: Vec<Raft>, stop: CancellationToken) -> Vec<String> {
+    let mut written = Vec::new();
+    for number in 0.. {
+        let name = format!("w{number}");
+        loop {
+            if stop.is_cancelled() {
+                return written;
+            }
+            let leads = members
+                .iter()
+                .find(|raft| raft.leadership().borrow().is_self);
+            let Some(leads) = leads else {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            match leads.propose(vec![service(&name)]).await {
+                Ok(_) => break,
+                // Of an earlier attempt of which nobody knew what became.
+                Err(ProposeError::Rejected(_)) => break,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+        written.push(format!("id-{name}"));
+    }
+    written
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lead_is_handed_over_and_nothing_that_was_written_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let one = TestMember::start(&root, dir.path(), 1).await;
+    let two = TestMember::start(&root, dir.path(), 2).await;
+    let three = TestMember::start(&root, dir.path(), 3).await;
+    let all = [&one, &two, &three];
+    found(&one, &all).await;
+    all_vote(&all).await;
+    let (follower, stop) = (&two.raft, CancellationToken::new());
+    let refused = follower.hand_over().await.unwrap_err();
+    assert_eq!(refused, "this manager does not lead");
+    let rafts: Vec<Raft> = all.iter().map(|member| member.raft.clone()).collect();
+    let writing = tokio::spawn(write(rafts, stop.clone()));
+
+    let leader = async || loop {
+        let mut members = all.iter();
+        match members.find(|member| member.raft.leadership().borrow().is_self) {
+            Some(leads) => return *leads,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    // A slow machine may need several attempts, and elects another leader after one that came to nothing.
+    let handing_over = async {
+        let mut handed_over = 0;
+        while handed_over < 3 {
+            let leads = leader().await;
+            let before = leads.raft.leadership().borrow().term;
+            match leads.raft.hand_over().await {
+                Ok(()) => {
+                    let now = leads.raft.leadership().borrow().clone();
+                    assert!(now.term > before, "{now:?}");
+                    handed_over += 1;
+                }
+                Err(error) => println!("once more: {error}"),
+            }
+        }
+    };
+    timeout(PATIENCE * 4, handing_over).await.unwrap();
+    stop.cancel();
+    let written = writing.await.unwrap();
+    assert!(!written.is_empty());
+    for member in all {
+        let has_all = |state: &State| written.iter().all(|id| state.service(id).is_some());
+        await_state(&member.raft, has_all).await;
+    }
+
+    // From another than the leader nobody takes it, whatever it says of who leads.
+    let leads = leader().await;
+    let mut others = all.into_iter().filter(|member| member.id != leads.id);
+    let (from, to) = (others.next().unwrap(), others.next().unwrap());
+    let vote = to.raft.openraft().metrics().borrow().vote;
+    let network = network::Network {
+        credentials: from.credentials.clone(),
+        contacts: contacts::Contacts::default(),
+    };
+    for (claimed, reason) in [
+        (vote, "only the leader may hand the lead over"),
+        (
+            types::Vote::new_committed(vote.leader_id().term, from.id),
+            "the leader that is followed is another",
+        ),
+    ] {
+        let order = HandOver {
+            vote: claimed,
+            successor: from.id,
+            step: Step::GiveWay,
+        };
+        let peer = types::Peer {
+            node_id: to.node_id(),
+            address: to.address.clone(),
+        };
+        let refused = network.line(to.id, peer).tell(order).await;
+        let refused = refused.unwrap_err();
+        assert!(refused.contains(reason), "{refused}");
+    }
+
+    // Without the others there is nobody to hand over to; the leader goes on as it can.
+    from.cut();
+    to.cut();
+    let alone = async { while leads.raft.hand_over().await.is_ok() {} };
+    timeout(PATIENCE, alone).await.unwrap();
+    for member in all {
         member.kill().await;
     }
 }

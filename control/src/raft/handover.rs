@@ -1,0 +1,362 @@
+//! How a leader that is to go hands the lead over, instead of letting the others miss it: they would not notice for
+//! seconds, and refuse their votes to anybody until then.
+//!
+//! The library has no such step, but what it is made of: a member whose vote is another's keeps no leader's lease. So
+//! the leader first asks all whether they take part; it takes no proposals any more, and waits until its successor
+//! has all that it has. Then it tells the others, and itself, to promise their votes of the next term to the
+//! successor, and that one to stand for election. A promise is no vote: who has more than the successor still refuses
+//! it. Where anything of it fails, the group elects somebody as it does without a leader.
+
+use super::{
+    Leadership, Raft,
+    platform::{self, Platform},
+    types::{LogId, Peer, TypeConfig, Vote},
+};
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use openraft::{CommittedLeaderId, raft::AppendEntriesRequest};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+/// How long the others may take to say that they take part, for which a connection is made, and to do what they are
+/// told. Who is slower is no successor, and not waited for.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(750);
+/// How long the successor may take to get what it lacks, while nobody can write.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two looks at how far it is.
+const CATCH_UP_POLL: Duration = Duration::from_millis(5);
+/// How long it may take until the new leader is heard: two round trips, and a write to a few disks.
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// A successor has answered within this time: some beats.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a leader that hands over tells another member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    /// The leader's, as its followers have it: who has another one by now does nothing.
+    pub vote: Vote,
+    /// The member that is to lead.
+    pub successor: u64,
+    /// What is to be done.
+    pub step: Step,
+}
+
+impl HandOver {
+    /// The successor's vote of the next term.
+    fn promise(&self) -> Vote {
+        Vote::new(self.vote.leader_id().term + 1, self.successor)
+    }
+}
+
+/// The steps of a member in a hand-over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Say whether it would take part.
+    Ask,
+    /// Promise the successor the vote of the next term.
+    GiveWay,
+    /// Stand for election.
+    Stand,
+}
+
+/// The ways by which a leader that hands over tells the others.
+pub trait Errands: Send + Sync + 'static {
+    /// The way to a member, on which nothing is sent before it is [told](Line::tell) something.
+    fn line(&self, id: u64, peer: Peer) -> Box<dyn Line>;
+}
+
+/// The way to one other member: what is needed for it is there from the first order on.
+pub trait Line: Send + Sync {
+    /// Tells the member, and waits for its answer as long as that takes.
+    fn tell(&self, order: HandOver) -> BoxFuture<'_, Result<(), String>>;
+}
+
+type Lines = BTreeMap<u64, Box<dyn Line>>;
+
+/// Those who propose, and whether they may.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    closed: AtomicBool,
+    inside: AtomicUsize,
+}
+
+/// Somebody proposes.
+pub(super) struct Inside<'a>(&'a Gate);
+
+impl Gate {
+    /// `None`: nobody may propose now.
+    pub(super) fn enter(&self) -> Option<Inside<'_>> {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        let inside = Inside(self);
+        (!self.closed.load(Ordering::SeqCst)).then_some(inside)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.inside.load(Ordering::SeqCst) == 0
+    }
+
+    /// `None`: somebody else has closed it.
+    fn close(&self) -> Option<Closed<'_>> {
+        let was_closed = self.closed.swap(true, Ordering::SeqCst);
+        (!was_closed).then(|| Closed(self))
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The gate is closed until this is dropped.
+struct Closed<'a>(&'a Gate);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.closed.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Who of those that may lead lacks least of the log.
+fn successor(candidates: &BTreeSet<u64>, lag: &BTreeMap<u64, u64>) -> Option<u64> {
+    let lag = |id: &u64| lag.get(id).copied().map(|lag| (lag, *id));
+    candidates.iter().filter_map(lag).min().map(|(_, id)| id)
+}
+
+impl<P: Platform> Raft<P> {
+    /// Makes another member the leader, if this one leads: then it returns once that one is known.
+    ///
+    /// # Errors
+    /// Why it could not be done. Until the others were told to give way nothing has changed; after that the group
+    /// elects somebody by itself.
+    pub async fn hand_over(&self) -> Result<(), String> {
+        let begun = platform::now::<P>();
+        let vote = self.vote().await?;
+        if vote.leader_id().node_id != self.id() || !vote.is_committed() {
+            return Err("this manager does not lead".into());
+        }
+        let group = self.group();
+        if group.joint {
+            return Err("the group is being changed".into());
+        }
+        let order = |successor, step| HandOver {
+            vote,
+            successor,
+            step,
+        };
+        let others: BTreeSet<u64> = group
+            .voters
+            .iter()
+            .copied()
+            .filter(|id| *id != self.id())
+            .collect();
+        let lines = self.lines(&others);
+        let takes_part = tell_all::<P>(&lines, &others, order(0, Step::Ask)).await;
+        // With itself, they are a majority.
+        if takes_part.len() < group.voters.len() / 2 {
+            return Err(format!(
+                "of {} others {} take part",
+                others.len(),
+                takes_part.len()
+            ));
+        }
+        let wanted = self.state().cluster().map(|cluster| {
+            let managers = cluster.managers.values();
+            managers
+                .map(|member| member.raft_id)
+                .collect::<BTreeSet<u64>>()
+        });
+        let may_lead = |id: &u64| {
+            let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(id));
+            is_wanted && self.contacts().within(*id, HEARD_WITHIN)
+        };
+        let candidates = takes_part.iter().copied().filter(may_lead).collect();
+        let next = successor(&candidates, &group.lag).ok_or("no other manager is up to date")?;
+
+        let gate = self
+            .gate()
+            .close()
+            .ok_or("it is being handed over already")?;
+        let catching_up = platform::timeout::<P, _>(CATCH_UP_TIMEOUT, self.caught_up(next)).await;
+        catching_up.ok_or("the next leader does not catch up in time")?;
+        let mut followers = takes_part;
+        followers.remove(&next);
+        tell_all::<P>(&lines, &followers, order(next, Step::GiveWay)).await;
+        self.ordered(order(next, Step::GiveWay)).await?;
+        drop(gate);
+        let stands = tell_all::<P>(&lines, &[next].into(), order(next, Step::Stand)).await;
+        if stands.is_empty() {
+            return Err(format!("member {next} was to lead, and does not answer"));
+        }
+        let mut leadership = self.leadership();
+        let other = |now: &Leadership| {
+            let leader = now.leader.as_ref();
+            now.term > vote.leader_id().term
+                && leader.is_some_and(|leader| leader.raft_id != self.id())
+        };
+        let elected = async { leadership.wait_for(other).await.map(drop) };
+        match platform::timeout::<P, _>(ELECTION_TIMEOUT, elected).await {
+            Some(Ok(())) => {
+                let took = platform::now::<P>() - begun;
+                tracing::info!(member = next, ?took, "handed the lead over");
+                Ok(())
+            }
+            Some(Err(_)) => Err("this Raft member has stopped".into()),
+            None => Err(format!("member {next} was to lead, and is not elected yet")),
+        }
+    }
+
+    /// Does what the leader tells that hands over.
+    ///
+    /// # Errors
+    /// It is not the leader that this member follows.
+    pub async fn ordered(&self, order: HandOver) -> Result<(), String> {
+        let own = self.vote().await?;
+        // It was told twice; or it is the leader, which hears of the others' promises in their answers to its beats.
+        if order.step == Step::GiveWay && own == order.promise() {
+            return Ok(());
+        }
+        if own != order.vote {
+            return Err(format!("the leader that is followed is another: {own}"));
+        }
+        match order.step {
+            Step::Ask => Ok(()),
+            Step::GiveWay => self.give_way(order).await,
+            Step::Stand if order.successor != self.id() => Err("another is to stand".into()),
+            Step::Stand => {
+                let standing = self.openraft().trigger().elect().await;
+                standing.map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// Promises the successor this member's vote of the next term, as one that had voted for it and whose answer was
+    /// lost: by a message of that term, which is about no entry that there is.
+    async fn give_way(&self, order: HandOver) -> Result<(), String> {
+        let promise = order.promise();
+        let (term, successor) = (promise.leader_id().term, promise.leader_id().node_id);
+        let message = AppendEntriesRequest::<TypeConfig<P>> {
+            vote: promise,
+            prev_log_id: Some(LogId::new(
+                CommittedLeaderId::new(term, successor),
+                u64::MAX,
+            )),
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let answer = self.openraft().append_entries(message).await;
+        answer.map_err(|error| error.to_string())?;
+        let own = self.vote().await?;
+        match own.leader_id().term >= term {
+            true => Ok(()),
+            false => Err(format!("the promise was not taken: {own}")),
+        }
+    }
+
+    async fn vote(&self) -> Result<Vote, String> {
+        let vote = self.openraft().with_raft_state(|state| *state.vote_ref());
+        vote.await.map_err(|error| error.to_string())
+    }
+
+    /// Until all that was proposed here is applied, and the successor has it.
+    async fn caught_up(&self, successor: u64) {
+        loop {
+            let is_there = {
+                let metrics = self.openraft().metrics();
+                let metrics = metrics.borrow();
+                let last = metrics.last_log_index;
+                let applied = metrics.last_applied.map(|applied| applied.index);
+                let replication = metrics.replication.as_ref();
+                let matched = replication.and_then(|r| r.get(&successor).copied().flatten());
+                applied >= last && matched.map(|matched| matched.index) >= last
+            };
+            if is_there && self.gate().is_empty() {
+                return;
+            }
+            platform::sleep::<P>(CATCH_UP_POLL).await;
+        }
+    }
+
+    fn lines(&self, members: &BTreeSet<u64>) -> Lines {
+        let metrics = self.openraft().metrics();
+        let metrics = metrics.borrow();
+        let nodes = metrics.membership_config.membership().nodes();
+        let nodes = nodes.filter(|(id, _)| members.contains(id));
+        let line = |(id, peer): (&u64, &Peer)| (*id, self.errands().line(*id, peer.clone()));
+        nodes.map(line).collect()
+    }
+}
+
+/// Tells several members at once; those that have done it in time.
+async fn tell_all<P: Platform>(
+    lines: &Lines,
+    members: &BTreeSet<u64>,
+    order: HandOver,
+) -> BTreeSet<u64> {
+    let mut telling = FuturesUnordered::new();
+    for (id, line) in lines.iter().filter(|(id, _)| members.contains(id)) {
+        telling.push(tell::<P>(*id, &**line, order));
+    }
+    let mut done = BTreeSet::new();
+    while let Some(member) = telling.next().await {
+        done.extend(member);
+    }
+    done
+}
+
+/// Tells one member: its ID if it has done it in time.
+async fn tell<P: Platform>(id: u64, line: &dyn Line, order: HandOver) -> Option<u64> {
+    match platform::timeout::<P, _>(ANSWER_TIMEOUT, line.tell(order)).await? {
+        Ok(()) => Some(id),
+        Err(error) => {
+            tracing::debug!(member = id, ?order, error, "takes no part in the hand-over");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lacks_least_is_next() {
+        let lag: BTreeMap<u64, u64> = [(1, 0), (2, 7), (3, 2), (4, 2)].into();
+        for (candidates, next) in [
+            (&[2, 3, 4][..], Some(3)),
+            (&[2], Some(2)),
+            // Nothing is known of how far it is.
+            (&[9], None),
+            (&[], None),
+        ] {
+            assert_eq!(successor(&candidates.iter().copied().collect(), &lag), next);
+        }
+    }
+
+    #[test]
+    fn a_promise_is_newer_than_the_leader_and_no_lead() {
+        let order = HandOver {
+            vote: Vote::new_committed(7, 3),
+            successor: 1,
+            step: Step::GiveWay,
+        };
+        let promise = order.promise();
+        assert!(promise > order.vote && !promise.is_committed());
+        assert_eq!(promise, Vote::new(8, 1));
+    }
+
+    #[test]
+    fn a_closed_gate_lets_nobody_in_and_those_inside_finish() {
+        let gate = Gate::default();
+        let inside = gate.enter().unwrap();
+        let closed = gate.close().unwrap();
+        assert!(gate.close().is_none());
+        assert!(gate.enter().is_none() && !gate.is_empty());
+        drop(inside);
+        assert!(gate.is_empty());
+        drop(closed);
+        assert!(gate.enter().is_some() && gate.is_empty());
+    }
+}
