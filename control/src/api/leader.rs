@@ -113,7 +113,7 @@ impl Leader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{cluster::answer, leader_table, payloads::Memory};
+    use crate::api::{cluster::answer, leader_table, testing::Memory};
     use axum::{body::Body, extract::Request};
     use http_body_util::BodyExt as _;
     use model::{Network, Node, NodeState, PROPOSAL_ACTIONS_MAX, Task, TaskState};

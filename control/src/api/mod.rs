@@ -34,6 +34,10 @@ mod spec;
 mod swarm;
 mod system;
 mod tasks;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod version;
 mod volumes;
 

@@ -248,5 +248,3 @@ pub async fn remove<T: Kept>(
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-pub(super) use tests::Memory;

@@ -68,7 +68,7 @@ async fn with_warning(response: Response, warning: String) -> Result<Response, A
 mod tests {
     use super::*;
     use crate::{
-        api::{networks::lonely_with, payloads::Memory},
+        api::testing::{Memory, lonely_with},
         testing,
     };
     use http_body_util::BodyExt as _;

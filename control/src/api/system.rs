@@ -205,7 +205,7 @@ fn managers_warning(managers: usize) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        api::{networks::lonely, payloads::Memory},
+        api::testing::{Memory, lonely},
         testing,
     };
     use axum::body::Body;

@@ -428,78 +428,16 @@ pub async fn remove(
 }
 
 #[cfg(test)]
-pub(in crate::api) mod tests {
+mod tests {
     use super::*;
     use crate::{
-        agent::attachments::Attachments,
-        api::{
-            cluster::Cluster, leader_table, member, node_table, payloads::Memory, proxy::Engine,
-        },
-        node::{InitRequest, JoinRequest, Membership, NodeError, RemoteManager},
+        api::testing::{Memory, lonely},
         testing,
     };
-    use axum::Router;
-    use futures::future::BoxFuture;
     use skein_model::{Action, Network};
     use std::{path::Path as FilePath, sync::Arc};
     use tokio::time::Instant;
     use tower::ServiceExt as _;
-
-    /// A manager that knows no leader.
-    struct Lonely(Arc<Memory>);
-
-    impl member::Member for Lonely {
-        fn membership(&self) -> Membership {
-            Membership {
-                state: LocalState::Active,
-                is_manager: true,
-                ..Membership::default()
-            }
-        }
-        fn init(&self, _: InitRequest) -> BoxFuture<'_, Result<String, NodeError>> {
-            unreachable!("no test inits")
-        }
-        fn join(&self, _: JoinRequest) -> BoxFuture<'_, Result<(), NodeError>> {
-            unreachable!("no test joins")
-        }
-        fn leave(&self, _: bool) -> BoxFuture<'_, Result<(), NodeError>> {
-            unreachable!("no test leaves")
-        }
-        fn unlock(&self, _: String) -> BoxFuture<'_, Result<(), NodeError>> {
-            unreachable!("no test unlocks")
-        }
-        fn managers(&self) -> Vec<RemoteManager> {
-            Vec::new()
-        }
-        fn store(&self) -> Option<Arc<dyn member::Store>> {
-            Some(self.0.clone())
-        }
-        fn attachments(&self) -> Option<Attachments> {
-            None
-        }
-        fn leader_channel(&self) -> BoxFuture<'_, Result<tonic::transport::Channel, NodeError>> {
-            unreachable!("there is no leader")
-        }
-    }
-
-    /// What a manager answers that knows no leader.
-    pub(in crate::api) fn lonely(store: Arc<Memory>, engine: &FilePath) -> Router {
-        lonely_with(store, engine, leader_table)
-    }
-
-    /// What a manager answers with that store and engine, and `table` where it leads.
-    pub(in crate::api) fn lonely_with(
-        store: Arc<Memory>,
-        engine: &FilePath,
-        table: fn(Arc<dyn member::Store>) -> Router,
-    ) -> Router {
-        let member: Arc<dyn member::Member> = Arc::new(Lonely(store));
-        node_table(Local {
-            engine: Engine::new(engine.to_owned()),
-            cluster: Cluster::new(member.clone(), table),
-            member,
-        })
-    }
 
     /// An engine with the network `bridge`, which takes every other request.
     fn engine(socket: &FilePath) -> testing::Server {

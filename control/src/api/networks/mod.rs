@@ -15,8 +15,6 @@ mod verbose;
 
 pub use attaching::{connect, create_container, disconnect};
 pub use containers::in_containers;
-#[cfg(test)]
-pub(super) use local::tests::{lonely, lonely_with};
 pub use local::{create, inspect, list, remove};
 pub use naming::name;
 pub use prune::{prune, prune_swarm};

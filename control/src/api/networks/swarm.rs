@@ -153,7 +153,7 @@ async fn allocation(leader: &Leader, id: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::payloads::Memory;
+    use crate::api::testing::Memory;
 
     #[tokio::test]
     async fn a_network_without_a_subnet_is_withdrawn_or_said_to_be_left() {

@@ -1,204 +1,12 @@
 //! Requests to the leader's table, over a store in memory.
 
 use super::*;
-use crate::{
-    api::{leader_table, member::Store},
-    clock, identity,
-    manager::{Events, LogOptions, LogRecord, LogSelector, LogsError, Progress},
-    raft::{Leadership, Member},
-    testing,
-};
+use crate::api::{leader_table, member::Store as _, testing::Memory};
 use axum::{Router, body::Body, extract::Request};
-use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;
-use parking_lot::Mutex;
-use skein_model::{Applied, Proposal, Service, Timestamp};
-use std::collections::BTreeMap;
-use tokio::sync::{mpsc, watch};
+use skein_model::{Proposal, Service, Timestamp};
+use std::sync::Arc;
 use tower::ServiceExt as _;
-
-/// What others do once something is about to be proposed.
-type Meanwhile = Box<dyn FnOnce(&mut Model) + Send>;
-
-/// The third: for how many proposals more this manager leads, if that has an end.
-#[derive(Default)]
-pub(in crate::api) struct Memory(Mutex<Model>, Mutex<Option<Meanwhile>>, Mutex<Option<usize>>);
-
-impl Memory {
-    pub(in crate::api) fn apply(&self, actions: Vec<Action>) -> Result<Applied, Rejection> {
-        let mut state = self.0.lock();
-        if let Some(meanwhile) = self.1.lock().take() {
-            meanwhile(&mut state);
-        }
-        let index = state.index() + 1;
-        let at = Timestamp::from_unix_nanos(index.into());
-        state.apply(index, &Proposal { at, actions })
-    }
-
-    /// After that many proposals another manager leads.
-    pub(in crate::api) fn lead_for(&self, proposals: usize) {
-        *self.2.lock() = Some(proposals);
-    }
-
-    /// Whether this manager leads; `proposals` are those to be made now.
-    fn check_leading(&self, proposals: usize) -> Result<(), ProposeError> {
-        let Some(left) = &mut *self.2.lock() else {
-            return Ok(());
-        };
-        let not_leader = ProposeError::NotLeader { leader: None };
-        // Who leads for no more proposals does not lead.
-        *left = match *left {
-            0 => return Err(not_leader),
-            left => left - proposals,
-        };
-        Ok(())
-    }
-}
-
-/// Go's lists are `null` where nothing was put into them and `[]` where they were made, and clients tell the two apart:
-/// each as the reference's types have it.
-#[tokio::test]
-async fn lists_of_nothing_are_written_as_the_reference_writes_them() {
-    let store = Arc::new(Memory::default());
-    let ask = async |method: &str, path: &str| {
-        let request = Request::builder().method(method).uri(path);
-        let request = request.body(Body::empty()).unwrap();
-        let response = leader_table(store.clone()).oneshot(request).await.unwrap();
-        assert_eq!(response.status(), 200, "{path}");
-        response.into_body().collect().await.unwrap().to_bytes()
-    };
-    for path in [
-        "/services",
-        "/services?status=true",
-        "/tasks",
-        "/nodes",
-        "/secrets",
-        "/configs",
-        "/networks",
-    ] {
-        assert_eq!(ask("GET", path).await, "[]\n", "{path}");
-    }
-    // Of objects in which nothing was put into any list: which fields there are, and how.
-    let empty: [(Object, &str, Value); 5] = [
-        (
-            skein_model::Service {
-                id: "s".into(),
-                ..skein_model::Service::default()
-            }
-            .into(),
-            "/services/s",
-            json!({
-                "/Spec/Labels": {}, "/Spec/TaskTemplate/Networks": null, "/Endpoint/Ports": null,
-                "/Endpoint/VirtualIPs": null, "/Spec/TaskTemplate/ContainerSpec/Mounts": null,
-                "/Spec/TaskTemplate/ContainerSpec/Env": null, "/Spec/TaskTemplate/ContainerSpec/Labels": null,
-            }),
-        ),
-        (
-            skein_model::Node {
-                id: "n".into(),
-                ..skein_model::Node::default()
-            }
-            .into(),
-            "/nodes/n",
-            json!({
-                "/Spec/Labels": {}, "/Description/Engine/Plugins": null, "/Description/Engine/Labels": null,
-                "/Description/Resources/GenericResources": null,
-            }),
-        ),
-        (
-            skein_model::Task {
-                id: "t".into(),
-                ..skein_model::Task::default()
-            }
-            .into(),
-            "/tasks/t",
-            json!({
-                "/Labels": {}, "/NetworksAttachments": null, "/GenericResources": null, "/Volumes": null,
-                "/Status/PortStatus": {},
-            }),
-        ),
-        (
-            Secret {
-                id: "k".into(),
-                ..Secret::default()
-            }
-            .into(),
-            "/secrets/k",
-            json!({"/Spec/Labels": {}, "/Spec/Data": null}),
-        ),
-        (
-            skein_model::Network {
-                id: "w".into(),
-                ..skein_model::Network::default()
-            }
-            .into(),
-            "/networks/w?verbose=true",
-            json!({"/Labels": null, "/Containers": null, "/Services": null, "/Peers": null}),
-        ),
-    ];
-    for (object, path, lists) in empty {
-        store.apply(vec![Action::Create(object)]).unwrap();
-        let shown: Value = serde_json::from_slice(&ask("GET", path).await).unwrap();
-        for (list, expected) in lists.as_object().unwrap() {
-            let found = shown.pointer(list).cloned().unwrap_or_default();
-            assert_eq!(&found, expected, "{list} of {path}: {shown}");
-        }
-    }
-}
-
-impl Store for Memory {
-    fn state(&self) -> Model {
-        self.0.lock().clone()
-    }
-    fn watch(&self) -> watch::Receiver<Model> {
-        watch::Sender::new(self.state()).subscribe()
-    }
-    fn linearizable(&self) -> BoxFuture<'_, Result<Model, ProposeError>> {
-        Box::pin(async {
-            self.check_leading(0)?;
-            Ok(self.state())
-        })
-    }
-    fn propose(&self, actions: Vec<Action>) -> BoxFuture<'_, Result<Applied, ProposeError>> {
-        Box::pin(async {
-            self.check_leading(1)?;
-            Ok(self.apply(actions)?)
-        })
-    }
-    fn leadership(&self) -> watch::Receiver<Leadership> {
-        let leadership = Leadership {
-            is_self: self.2.lock().is_some(),
-            ..Leadership::default()
-        };
-        watch::Sender::new(leadership).subscribe()
-    }
-    fn members(&self) -> Vec<Member> {
-        Vec::new()
-    }
-    fn reachable(&self, _: u64) -> bool {
-        true
-    }
-    fn problems_of_service(&self, _: &str) -> String {
-        String::new()
-    }
-    fn kernels(&self) -> BTreeMap<String, Progress> {
-        BTreeMap::new()
-    }
-    fn events(&self) -> Events {
-        Events::default()
-    }
-    fn external_cas(&self) -> identity::ExternalCas {
-        let root = identity::create_root(clock::now()).unwrap();
-        identity::ExternalCas::new(testing::credentials(&root))
-    }
-    fn logs(
-        &self,
-        _: LogSelector,
-        _: LogOptions,
-    ) -> BoxFuture<'_, Result<mpsc::Receiver<LogRecord>, LogsError>> {
-        Box::pin(async { Ok(mpsc::channel(1).1) })
-    }
-}
 
 struct Api {
     store: Arc<Memory>,
@@ -537,11 +345,11 @@ async fn a_node_is_removed_although_its_tasks_report_meanwhile() {
     };
     let (status, said) = api.refused("DELETE", "/nodes/n1", Value::Null).await;
     assert_eq!(status, 400, "{said}");
-    *api.store.1.lock() = Some(Box::new(report));
+    api.store.meanwhile(report);
     let (status, answer) = api.call("DELETE", "/nodes/n1?force=1", Value::Null).await;
     assert_eq!(status, 200, "{answer}");
     let state = api.store.state();
-    assert!(state.node("n1").is_none() && api.store.1.lock().is_none());
+    assert!(state.node("n1").is_none() && api.store.is_over());
     assert!(state.cluster().unwrap().removed_nodes.contains_key("n1"));
     assert_eq!(
         state.task("t1").unwrap().status.state,
