@@ -64,26 +64,34 @@ impl Desired {
     /// The state after an update.
     ///
     /// # Errors
-    /// The update is older than what is there, or an object has no kind: nothing may be made of it.
+    /// As of [`Self::take`].
     pub fn after(&self, update: &NetworkUpdate) -> Result<Self, String> {
-        let mut next = match update.complete {
-            true => Self::default(),
-            false if update.version < self.version => {
-                let (new, old) = (update.version, self.version);
-                return Err(format!("version {new} came after {old}"));
-            }
-            false => self.clone(),
-        };
-        next.version = update.version;
+        let mut next = self.clone();
+        next.take(update)?;
+        Ok(next)
+    }
+
+    /// Makes it the state after an update.
+    ///
+    /// # Errors
+    /// The update is older than what is there, or an object has no kind: nothing may be made of what it is then.
+    pub fn take(&mut self, update: &NetworkUpdate) -> Result<(), String> {
+        if update.complete {
+            *self = Self::default();
+        } else if update.version < self.version {
+            let (new, old) = (update.version, self.version);
+            return Err(format!("version {new} came after {old}"));
+        }
+        self.version = update.version;
         // In this order, as `skein_proto::view` has it.
         for object in &update.remove {
-            next.remove(object);
+            self.remove(object);
         }
         for object in &update.upsert {
             let object = object.object.clone();
-            next.put(object.ok_or("an object has no kind: is the manager newer than this node?")?);
+            self.put(object.ok_or("an object has no kind: is the manager newer than this node?")?);
         }
-        Ok(next)
+        Ok(())
     }
 
     fn put(&mut self, object: Kinds) {
