@@ -10,10 +10,11 @@ use crate::{
 };
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use skein_abi::names::MAP_OVERLAY;
+use skein_dataplane::kernel::fills;
 use std::time::{Duration, Instant};
 use xtask::{
     IMAGE, Step,
-    check::status::status,
     cluster::{Attach, Cluster, Daemon, Host, Shape},
 };
 
@@ -27,8 +28,8 @@ const POLL: Duration = Duration::from_millis(250);
 const LIMIT: Duration = Duration::from_secs(600);
 /// The first published port.
 const FIRST_PORT: u32 = 20_000;
-/// The map that has every address of every overlay, as `skein status` calls it.
-const ADDRESSES: &str = "OVERLAY";
+/// Where nodes have their pinned maps.
+const BPFFS: &str = "/sys/fs/bpf";
 /// Services that are made one by one when all is there.
 const PROBES: u32 = 10;
 const PROBES_QUICK: u32 = 3;
@@ -192,13 +193,12 @@ fn service(nth: u32, network: u32, replicas: u32) -> Value {
     })
 }
 
-/// How many addresses of tasks are in a node's kernel.
+/// How many addresses of overlays are in a node's kernel. Read from there: to ask the dataplane, many times a second,
+/// would keep it from what is measured.
 fn has(node: &Host) -> anyhow::Result<u64> {
-    let said = status(node)?;
-    let entries = &said.item("maps", "name", ADDRESSES)?["entries"];
-    entries
-        .as_u64()
-        .with_context(|| format!("{ADDRESSES} has {entries} entries"))
+    let fills = fills(&node.outside(BPFFS))?;
+    let addresses = fills.iter().find(|fill| fill.name == MAP_OVERLAY);
+    Ok(addresses.context("no map of addresses")?.entries.into())
 }
 
 /// Processor time of both daemons on each node.
