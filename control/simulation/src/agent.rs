@@ -6,25 +6,22 @@ use crate::{
     executor::{self, Random},
     history::{History, Seen},
     member::{Managers, wall_clock},
-    network::{Broken, Host, Network},
-    platform::Simulated,
+    membership::{Kept, Membership},
+    network::{Host, Network},
+    route::Route,
 };
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use rand::Rng as _;
-use skein_control::{
-    agent::{
-        container::Container,
-        reports::Reports,
-        store::Record,
-        task::machine::{self, Action, Change, Situation},
-    },
-    manager::Manager,
-    rpc::{LEADER_METADATA, PeerIdentity},
+use skein_control::agent::{
+    Orders,
+    container::Container,
+    reports::Reports,
+    session::heard,
+    store::Record,
+    task::machine::{self, Action, Change, Situation},
 };
-use skein_model::{
-    EngineDescription, NodeDescription, NodeResources, NodeRole, Task, TaskState, TaskStatus,
-};
+use skein_model::{EngineDescription, NodeDescription, NodeResources, Task, TaskState, TaskStatus};
 use skein_proto::{
     network::{EncodedUpdate, NetworkUpdate, Programmed, TunnelEnd},
     node::{
@@ -38,6 +35,8 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration}
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Request, Status};
 
+/// What it calls.
+const DISPATCHER: &str = "/skein.node.Dispatcher/";
 /// As the real agent's.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(3);
@@ -86,8 +85,8 @@ pub struct Agent {
     pub network: Network,
     /// Whom they reach.
     pub managers: Managers,
-    /// The managers that it knows at first.
-    pub known: Vec<Host>,
+    /// What its host keeps: its certificate, and the managers that it knows.
+    pub membership: Membership,
     /// Sees what happens.
     pub history: History,
 }
@@ -107,21 +106,22 @@ struct Run {
     agent: Agent,
     reports: Reports,
     entries: Mutex<BTreeMap<String, Entry>>,
-    /// Whom to ask next.
-    leader: Mutex<Option<Host>>,
-    known: Mutex<Vec<Host>>,
+    route: Route,
+    /// What the managers say of the node's membership.
+    orders: watch::Sender<Orders>,
 }
 
-/// Runs an agent until its process dies.
-pub async fn run(agent: Agent) {
-    let known = Mutex::new(agent.known.clone());
+/// Runs an agent until its process dies. What the managers say of the node's membership goes to `orders`.
+pub async fn run(agent: Agent, orders: watch::Sender<Orders>) {
+    let (network, managers) = (agent.network.clone(), agent.managers.clone());
+    let route = Route::new(agent.host, network, managers, agent.membership.clone());
     let records: Vec<Record> = agent.records.lock().values().cloned().collect();
     let run = Arc::new(Run {
         agent,
         reports: Reports::default(),
         entries: Mutex::default(),
-        leader: Mutex::default(),
-        known,
+        route,
+        orders,
     });
     for record in records {
         run.clone().supervise(record);
@@ -131,7 +131,10 @@ pub async fn run(agent: Agent) {
         let host = run.agent.host;
         let line = format!("{host:?}: {}", status.message());
         run.agent.history.tell("session-ended", line);
-        run.redirect(&status);
+        run.route.redirect(&status);
+        if status.code() == Code::PermissionDenied {
+            run.orders.send_modify(|orders| orders.removed = true);
+        }
         pause(RETRY_MS).await;
     }
 }
@@ -140,65 +143,24 @@ async fn pause((least, most): (u64, u64)) {
     executor::sleep(Duration::from_millis(Random.random_range(least..=most))).await;
 }
 
-fn broken(reason: &Broken) -> Status {
-    Status::unavailable(format!("{reason:?}"))
-}
-
 impl Run {
-    fn target(&self) -> Host {
-        let known = self.known.lock();
-        let leader = *self.leader.lock();
-        leader.unwrap_or_else(|| known[Random.random_range(0..known.len())])
-    }
-
-    fn redirect(&self, status: &Status) {
-        let named = status.metadata().get(LEADER_METADATA);
-        let named = named.and_then(|address| address.to_str().ok());
-        *self.leader.lock() = named.and_then(crate::host_at);
-    }
-
-    /// Calls the dispatcher of a manager.
-    async fn call<A: Send + 'static>(
-        &self,
-        to: Host,
-        deadline: Duration,
-        call: impl Fn(Manager<Simulated>) -> BoxFuture<'static, Result<A, Status>>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Result<A, Status> {
-        let managers = self.agent.managers.clone();
-        let handle = move || {
-            let asked = managers.get(to).map(&call);
-            async move {
-                let refused = || Status::unavailable("this node is no manager");
-                asked.ok_or_else(refused)?.await
-            }
-            .boxed()
-        };
-        let answer = self.agent.network.call(self.agent.host, to, handle);
-        let answer = executor::timeout(deadline, answer).await;
-        let answer = answer.map_err(|_| Status::deadline_exceeded("no answer in time"))?;
-        answer.map_err(|reason| broken(&reason))?
-    }
-
     fn request<T>(&self, message: T) -> impl Fn() -> Request<T> + Send + Sync + 'static
     where
         T: Clone + Send + Sync + 'static,
     {
-        let node_id = self.agent.node_id.clone();
+        let caller = self.agent.membership.identity();
         move || {
             let mut request = Request::new(message.clone());
-            request.extensions_mut().insert(PeerIdentity {
-                node_id: node_id.clone(),
-                role: NodeRole::Worker,
-            });
+            if let Some(caller) = caller.clone() {
+                request.extensions_mut().insert(caller);
+            }
             request
         }
     }
 
     async fn session(self: &Arc<Self>) -> Ended {
-        let to = self.target();
+        let to = self.route.target()?;
+        let certified = self.agent.membership.identity();
         let (host, network) = (self.agent.host, self.agent.network.clone());
         let description = NodeDescription {
             hostname: self.agent.node_id.clone(),
@@ -214,14 +176,16 @@ impl Run {
             description: serde_json::to_vec(&description).unwrap_or_default(),
             data_path_address: crate::ip_of(host),
         });
-        let opening = self.call(to, REGISTER_DEADLINE, move |manager| {
-            let (request, network) = (request(), network.clone());
-            async move {
-                let messages = manager.dispatcher().session(request).await?;
-                Ok(network.carry(to, host, messages.into_inner()))
-            }
-            .boxed()
-        });
+        let opening = self
+            .route
+            .call(to, DISPATCHER, REGISTER_DEADLINE, move |manager| {
+                let (request, network) = (request(), network.clone());
+                async move {
+                    let messages = manager.dispatcher().session(request).await?;
+                    Ok(network.carry(to, host, messages.into_inner()))
+                }
+                .boxed()
+            });
         let mut messages: mpsc::Receiver<Result<SessionMessage, Status>> = opening.await?;
         let first = executor::timeout(REGISTER_DEADLINE, messages.recv()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no first message"))?;
@@ -230,22 +194,33 @@ impl Run {
         let period = Duration::from_millis(first.heartbeat_period_ms.into());
         self.take(first);
         self.report_all();
-        let never = futures::future::try_join5(
-            self.follow(messages),
-            self.heartbeats(to, &id, period),
-            self.assignments(to, &id),
-            self.report(to, &id),
-            self.program(to, &id),
+        let renewed = async {
+            let mut kept = self.agent.membership.watch();
+            let is_new = |now: &Option<Kept>| {
+                let role = now.as_ref().map(|kept| kept.certified);
+                role != certified.as_ref().map(|certified| certified.role)
+            };
+            // The managers must see the new certificate, and who now calls.
+            drop(kept.wait_for(is_new).await);
+            Err(Status::aborted("the node has another certificate"))
+        };
+        let never = futures::future::try_join(
+            futures::future::try_join5(
+                self.follow(messages),
+                self.heartbeats(to, &id, period),
+                self.assignments(to, &id),
+                self.report(to, &id),
+                self.program(to, &id),
+            ),
+            renewed,
         );
-        never.await.map(|(never, ..)| never)
+        never.await.map(|(_, never)| never)
     }
 
     fn take(&self, message: SessionMessage) {
-        let addresses = message.managers.iter().map(|manager| &manager.address);
-        let hosts: Vec<Host> = addresses.filter_map(|a| crate::host_at(a)).collect();
-        if !hosts.is_empty() {
-            *self.known.lock() = hosts;
-        }
+        let (managers, orders) = heard(message);
+        self.agent.membership.hear_of(managers);
+        self.orders.send_replace(orders);
     }
 
     /// A leader that may have missed something hears of every task again.
@@ -271,11 +246,12 @@ impl Run {
         loop {
             executor::sleep(period).await;
             let request = request.clone();
-            self.call(to, HEARTBEAT_DEADLINE, move |manager| {
-                let request = request();
-                async move { manager.dispatcher().heartbeat(request).await }.boxed()
-            })
-            .await?;
+            self.route
+                .call(to, DISPATCHER, HEARTBEAT_DEADLINE, move |manager| {
+                    let request = request();
+                    async move { manager.dispatcher().heartbeat(request).await }.boxed()
+                })
+                .await?;
         }
     }
 
@@ -284,14 +260,16 @@ impl Run {
         let request = self.request(AssignmentsRequest {
             session_id: id.to_owned(),
         });
-        let opening = self.call(to, REGISTER_DEADLINE, move |manager| {
-            let (request, network) = (request(), network.clone());
-            async move {
-                let messages = manager.dispatcher().assignments(request).await?;
-                Ok(network.carry(to, host, messages.into_inner()))
-            }
-            .boxed()
-        });
+        let opening = self
+            .route
+            .call(to, DISPATCHER, REGISTER_DEADLINE, move |manager| {
+                let (request, network) = (request(), network.clone());
+                async move {
+                    let messages = manager.dispatcher().assignments(request).await?;
+                    Ok(network.carry(to, host, messages.into_inner()))
+                }
+                .boxed()
+            });
         let mut messages: mpsc::Receiver<Result<AssignmentsMessage, Status>> = opening.await?;
         while let Some(message) = messages.recv().await {
             self.assign(&message?)?;
@@ -365,10 +343,12 @@ impl Run {
                 session_id: id.to_owned(),
                 updates: updates.collect(),
             });
-            let reporting = self.call(to, REPORT_DEADLINE, move |manager| {
-                let request = request();
-                async move { manager.dispatcher().update_task_status(request).await }.boxed()
-            });
+            let reporting = self
+                .route
+                .call(to, DISPATCHER, REPORT_DEADLINE, move |manager| {
+                    let request = request();
+                    async move { manager.dispatcher().update_task_status(request).await }.boxed()
+                });
             match reporting.await {
                 Ok(_) => {}
                 Err(status) if status.code() == Code::PermissionDenied => {}
@@ -385,14 +365,16 @@ impl Run {
         let (host, network) = (self.agent.host, self.agent.network.clone());
         let session_id = id.to_owned();
         let request = self.request(NetworkRequest { session_id });
-        let opening = self.call(to, REGISTER_DEADLINE, move |manager| {
-            let (request, network) = (request(), network.clone());
-            async move {
-                let updates = manager.dispatcher().network(request).await?;
-                Ok(network.carry(to, host, updates.into_inner()))
-            }
-            .boxed()
-        });
+        let opening = self
+            .route
+            .call(to, DISPATCHER, REGISTER_DEADLINE, move |manager| {
+                let (request, network) = (request(), network.clone());
+                async move {
+                    let updates = manager.dispatcher().network(request).await?;
+                    Ok(network.carry(to, host, updates.into_inner()))
+                }
+                .boxed()
+            });
         let mut updates: mpsc::Receiver<Result<EncodedUpdate, Status>> = opening.await?;
         let mut told = View::default();
         while let Some(update) = updates.recv().await {
@@ -434,11 +416,12 @@ impl Run {
                 ..Programmed::default()
             }),
         });
-        self.call(to, REPORT_DEADLINE, move |manager| {
-            let request = request();
-            async move { manager.dispatcher().report_network(request).await }.boxed()
-        })
-        .await?;
+        self.route
+            .call(to, DISPATCHER, REPORT_DEADLINE, move |manager| {
+                let request = request();
+                async move { manager.dispatcher().report_network(request).await }.boxed()
+            })
+            .await?;
         Ok(())
     }
 

@@ -5,12 +5,16 @@ use crate::{
     executor::{self, Random},
     history::{History, Seen},
     member::Managers,
+    membership::Memberships,
     network::{Host, Network},
     platform::Simulated,
 };
 use futures::FutureExt as _;
 use rand::{Rng as _, seq::IteratorRandom as _};
-use skein_control::{manager::Manager, raft::ProposeError};
+use skein_control::{
+    manager::{Group, Manager},
+    raft::ProposeError,
+};
 use skein_model::Applied;
 use std::time::Duration;
 
@@ -31,7 +35,7 @@ pub struct Client {
     /// Whom they reach.
     pub managers: Managers,
     /// Where managers are.
-    pub known: Vec<Host>,
+    pub memberships: Memberships,
     /// Sees what it was told.
     pub history: History,
 }
@@ -42,8 +46,8 @@ struct Answer {
     index: u64,
     /// What was asked for.
     what: String,
-    /// `None` if it asked for nothing, or for what is refused.
-    applied: Option<Applied>,
+    /// Nothing if it asked for nothing, or for what is refused.
+    applied: Vec<Applied>,
 }
 
 impl Client {
@@ -57,7 +61,7 @@ impl Client {
     }
 
     async fn change_something(&self) {
-        let mut target = self.known.iter().copied().choose(&mut Random);
+        let mut target = self.memberships.managers().into_iter().choose(&mut Random);
         for _ in 0..ATTEMPTS {
             let Some(to) = target else { return };
             let acknowledged = self.history.greatest_acknowledged();
@@ -77,7 +81,9 @@ impl Client {
                 }
                 // What was asked for may be done or not.
                 Ok(Ok(Some(Err(_)))) | Err(_) => return,
-                Ok(Ok(None) | Err(_)) => self.known.iter().copied().choose(&mut Random),
+                Ok(Ok(None) | Err(_)) => {
+                    self.memberships.managers().into_iter().choose(&mut Random)
+                }
             };
         }
     }
@@ -88,14 +94,15 @@ impl Client {
             acknowledged,
             index,
         });
-        let Some(applied) = answer.applied else {
+        if answer.applied.is_empty() {
             self.history.tell("refused", what.to_string());
-            return;
-        };
-        let index = applied.index;
-        self.history
-            .tell("acknowledged", format!("{what} at index {index}"));
-        self.history.acknowledged(index, &applied.events);
+        }
+        for applied in answer.applied {
+            let index = applied.index;
+            self.history
+                .tell("acknowledged", format!("{what} at index {index}"));
+            self.history.acknowledged(index, &applied.events);
+        }
     }
 }
 
@@ -104,19 +111,22 @@ async fn answer(manager: Manager<Simulated>) -> Result<Answer, ProposeError> {
     let raft = manager.raft();
     let state = raft.linearizable().await?;
     let index = state.index();
-    let Some((what, action)) = changes::draw(&state, raft.now()) else {
-        let (what, applied) = ("nothing".to_owned(), None);
+    let group = Group::of(raft.members(), |id| raft.reachable(id));
+    let Some((what, proposals)) = changes::draw(&state, &group, raft.now()) else {
         return Ok(Answer {
             index,
-            what,
-            applied,
+            what: "nothing".to_owned(),
+            applied: Vec::new(),
         });
     };
-    let applied = match raft.propose(vec![action]).await {
-        Ok(applied) => Some(applied),
-        Err(ProposeError::Rejected(_)) => None,
-        Err(error) => return Err(error),
-    };
+    let mut applied = Vec::new();
+    for actions in proposals {
+        match raft.propose(actions).await {
+            Ok(made) => applied.push(made),
+            Err(ProposeError::Rejected(_)) => break,
+            Err(error) => return Err(error),
+        }
+    }
     Ok(Answer {
         index,
         what,

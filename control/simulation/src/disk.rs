@@ -85,6 +85,21 @@ impl Disk {
         self.platter.lock().durable.clone()
     }
 
+    /// Whether there is a log on it.
+    pub fn has_log(&self) -> bool {
+        let platter = self.platter.lock();
+        let durable = &platter.durable;
+        let written = durable.vote.is_some() || !durable.entries.is_empty();
+        written || durable.snapshot.is_some() || !platter.unsynced.is_empty()
+    }
+
+    /// Removes the log: its user has stopped.
+    pub fn wipe(&self) {
+        let mut platter = self.platter.lock();
+        platter.durable = Loaded::default();
+        platter.unsynced.clear();
+    }
+
     /// The next write fails, and nothing of it is written.
     pub fn refuse_next(&self) {
         self.platter.lock().refuses = true;
@@ -257,6 +272,24 @@ mod tests {
             assert!(disk.save_vote(Vote::new(1, 1)).await.is_err());
             disk.save_vote(Vote::new(2, 1)).await.unwrap();
             assert_eq!(disk.reopen().await.vote, Some(Vote::new(2, 1)));
+        };
+        executor::run(1, world, || false).0.unwrap();
+    }
+
+    #[test]
+    fn nothing_is_left_on_a_disk_that_was_wiped() {
+        let world = async move {
+            let disk = Disk::new(false);
+            assert!(!disk.has_log());
+            disk.open(executor::process());
+            disk.save_vote(Vote::new(1, 1)).await.unwrap();
+            let entries = vec![(1, vec![1])];
+            disk.append(entries, Box::new(|_| ())).await.unwrap();
+            assert!(disk.has_log());
+            disk.wipe();
+            assert!(!disk.has_log());
+            let loaded = disk.reopen().await;
+            assert!(loaded.vote.is_none() && loaded.entries.is_empty());
         };
         executor::run(1, world, || false).0.unwrap();
     }

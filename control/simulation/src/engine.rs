@@ -132,6 +132,8 @@ impl Engine {
             pause(within).await;
             if Random.random_bool(TELLS_LATE) {
                 engine.ended.lock().insert(task.id.clone());
+                let (host, task_id) = (engine.host, task.id.as_str());
+                engine.history.see(&Seen::Ended { host, task_id });
                 engine.changed();
                 pause(LATE_MS).await;
             }
@@ -150,6 +152,13 @@ impl Engine {
     pub async fn remove(&self, task_id: &str) {
         pause(STEP_MS).await;
         self.containers.lock().remove(task_id);
+        self.changed();
+    }
+
+    /// All that is of a swarm is taken away.
+    pub fn clear(&self) {
+        self.lose_power();
+        self.containers.lock().clear();
         self.changed();
     }
 

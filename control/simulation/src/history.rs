@@ -6,6 +6,7 @@ use crate::{
     network::Host,
 };
 use parking_lot::Mutex;
+use skein_control::raft::foundation::Peer;
 use skein_model::{Event, State, Task, TaskState};
 use skein_proto::view::View;
 use std::{
@@ -18,6 +19,9 @@ use std::{
 
 /// Lines that are kept for whoever looks into a failure.
 const KEPT_MAX: usize = 60;
+
+/// Who the members of the group are.
+type Membership = openraft::Membership<u64, Peer>;
 
 /// One thing that was seen.
 #[derive(Debug)]
@@ -70,6 +74,36 @@ pub enum Seen<'a> {
         /// The index of what it read.
         index: u64,
     },
+    /// The group has other members: an entry that says so was applied for the first time.
+    Grouped {
+        /// Whose majorities it takes to decide anything: those of two sets while one follows the other.
+        voters: &'a [BTreeSet<u64>],
+        /// All members, and the nodes that they are on.
+        members: &'a BTreeMap<u64, String>,
+    },
+    /// A node has written down that it has a member of the group.
+    SeatTaken {
+        /// The node.
+        node_id: &'a str,
+        /// Its member's ID.
+        raft_id: u64,
+    },
+    /// A node has written down that it has it no more: its log is gone.
+    SeatGivenUp {
+        /// The member's ID.
+        raft_id: u64,
+    },
+    /// A member was started.
+    MemberStarted {
+        /// Where.
+        host: Host,
+        /// On which node.
+        node_id: &'a str,
+        /// Its ID.
+        raft_id: u64,
+        /// It has a log, or a snapshot.
+        has_log: bool,
+    },
     /// A manager leads.
     Led {
         /// Where it is.
@@ -98,7 +132,7 @@ pub enum Seen<'a> {
         /// The task, as the node was told of it.
         task: &'a Task,
     },
-    /// A task's container has ended.
+    /// A task's process has ended; said once more when its engine notices.
     Ended {
         /// Where.
         host: Host,
@@ -116,8 +150,11 @@ pub struct Cluster {
     pub states: BTreeMap<Host, State>,
     /// The managers that say that they lead.
     pub leaders: BTreeSet<Host>,
-    /// Which tasks' containers run, by node ID.
+    /// Which tasks' containers run, by the IDs of the nodes that hosts are. Others are nodes by name only: their hosts
+    /// have left, or never heard that they have joined.
     pub running: BTreeMap<String, BTreeSet<String>>,
+    /// The nodes that the voters of the group are on, as the leader has them.
+    pub voters: BTreeSet<String>,
 }
 
 /// A broken invariant.
@@ -158,6 +195,8 @@ struct Inner {
     /// By index.
     states: BTreeMap<u64, State>,
     acknowledged: u64,
+    /// The index at which the group changed last.
+    grouped: Option<u64>,
     lines: VecDeque<String>,
     /// Every line is printed as it comes.
     tells: bool,
@@ -172,6 +211,7 @@ impl History {
             violation: None,
             states: BTreeMap::from([(0, State::default())]),
             acknowledged: 0,
+            grouped: None,
             lines: VecDeque::new(),
             tells,
             counts: BTreeMap::new(),
@@ -223,6 +263,28 @@ impl History {
             index,
             entry,
         });
+    }
+
+    /// A member has applied an entry that says who the members are.
+    pub fn grouped(&self, index: u64, membership: &Membership) {
+        let mut inner = self.0.lock();
+        if inner.grouped >= Some(index) {
+            return;
+        }
+        inner.grouped = Some(index);
+        let nodes = membership.nodes();
+        let members = nodes.map(|(id, peer)| (*id, peer.node_id.clone()));
+        inner.see(&Seen::Grouped {
+            voters: membership.get_joint_config(),
+            members: &members.collect(),
+        });
+    }
+
+    /// The cluster as the log has it at its newest.
+    pub fn newest(&self) -> State {
+        let inner = self.0.lock();
+        let newest = inner.states.last_key_value();
+        newest.map(|(_, state)| state.clone()).unwrap_or_default()
     }
 
     /// A member has another state at once: from its disk, or from the leader.

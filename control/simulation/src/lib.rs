@@ -10,12 +10,14 @@
 //!
 //! - [`executor`]: tasks and time. [`platform`]: what the managers stand on.
 //! - [`network`], [`transport`], [`disk`], [`engine`]: what is made up.
-//! - [`member`]: the real manager of a host. [`agent`]: the node's agent.
+//! - [`daemon`]: what runs on a host that is a member, and what it does about its role; [`membership`]: what it keeps.
+//! - [`member`]: the real manager of a host. [`agent`]: the node's agent. [`route`]: how both reach the leader.
 
 pub mod agent;
 pub mod batch;
 pub mod changes;
 pub mod client;
+pub mod daemon;
 pub mod disk;
 pub mod engine;
 pub mod executor;
@@ -23,8 +25,10 @@ pub mod faults;
 pub mod history;
 pub mod invariants;
 pub mod member;
+pub mod membership;
 pub mod network;
 pub mod platform;
+pub mod route;
 pub mod transport;
 pub mod world;
 

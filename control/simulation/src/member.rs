@@ -3,8 +3,9 @@
 
 use crate::{
     disk::Disk,
-    executor::{self, Process},
+    executor,
     history::{History, Seen},
+    membership::Memberships,
     network::{Host, Network},
     platform::Simulated,
     transport::{Directory, Transport},
@@ -86,6 +87,8 @@ pub struct Surroundings {
     pub directory: Directory,
     /// The managers that run.
     pub managers: Managers,
+    /// What the hosts keep of their memberships.
+    pub memberships: Memberships,
     /// Sees what happens.
     pub history: History,
 }
@@ -93,7 +96,7 @@ pub struct Surroundings {
 /// Where a manager runs.
 #[derive(Clone)]
 pub struct Seat {
-    /// The host; its number is the member's ID.
+    /// The host.
     pub host: Host,
     /// How often it has started.
     pub runs: Arc<AtomicU32>,
@@ -103,47 +106,28 @@ pub struct Seat {
     pub disk: Disk,
 }
 
-/// Runs the manager in its host's process; again from its disk whenever its Raft member ended by itself.
+/// Starts the manager whose member of the group has this ID, from what is on its disk.
 ///
 /// # Panics
 /// Its disk holds what no member wrote.
-pub async fn run(around: Surroundings, seat: Seat, process: Process) {
-    let mut loaded = seat.disk.open(process);
-    loop {
-        let shutdown = CancellationToken::new();
-        let raft = start(&around, &seat, loaded, shutdown.clone()).await;
-        let reason = tokio::select! {
-            biased;
-            reason = raft.failure() => reason,
-            () = watch_leadership(around.history.clone(), seat.host, raft.clone()) => {
-                raft.failure().await
-            }
-        };
-        let line = format!("{:?}: {reason}", seat.host);
-        around.history.tell("raft-ended", line);
-        stopped(&around, seat.host);
-        shutdown.cancel();
-        raft.stop().await;
-        loaded = seat.disk.reopen().await;
-    }
-}
-
-async fn start(
+pub async fn start(
     around: &Surroundings,
     seat: &Seat,
+    id: u64,
     loaded: Loaded,
     shutdown: CancellationToken,
-) -> Raft<Simulated> {
+) -> (Manager<Simulated>, Raft<Simulated>) {
     let contacts = Contacts::default();
     let skew = seat.skew;
     let transport = Transport {
         host: seat.host,
         network: around.network.clone(),
         directory: around.directory.clone(),
+        memberships: around.memberships.clone(),
         contacts: contacts.clone(),
     };
     let parts = Parts {
-        id: u64::from(seat.host.0),
+        id,
         disk: seat.disk.clone(),
         loaded,
         network: transport.clone(),
@@ -170,8 +154,10 @@ async fn start(
     let raft = raft.expect("a disk holds what a member wrote");
     let manager = Manager::start(raft.clone(), shutdown);
     around.directory.enter(seat.host, raft.clone());
-    around.managers.0.lock().insert(seat.host, manager);
-    raft
+    around.managers.0.lock().insert(seat.host, manager.clone());
+    let leading = watch_leadership(around.history.clone(), seat.host, raft.clone());
+    executor::spawn(leading);
+    (manager, raft)
 }
 
 /// A host's manager is gone.
@@ -243,6 +229,9 @@ impl RaftStateMachine<Types> for Watched {
                 let state = self.state.borrow().clone();
                 let index = entry.log_id.index;
                 self.history.applied(self.who, index, print, &state);
+                if let EntryPayload::Membership(membership) = &entry.payload {
+                    self.history.grouped(index, membership);
+                }
                 outcomes.push(outcome);
             }
         }

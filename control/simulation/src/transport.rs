@@ -2,6 +2,7 @@
 
 use crate::{
     executor,
+    membership::{Membership, Memberships},
     network::{Broken, Host, Network},
     platform::Simulated,
 };
@@ -15,9 +16,12 @@ use openraft::{
     },
 };
 use parking_lot::Mutex;
-use skein_control::raft::{
-    Raft,
-    foundation::{Contacts, Errands, HandOver, Line, Peer, TypeConfig},
+use skein_control::{
+    raft::{
+        Raft,
+        foundation::{Contacts, Errands, HandOver, Line, Peer, TypeConfig, Vote},
+    },
+    rpc::{PeerIdentity, authorize},
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -55,60 +59,37 @@ pub struct Transport {
     pub network: Network,
     /// Whom they reach.
     pub directory: Directory,
+    /// As whom members call, and of whom they were told.
+    pub memberships: Memberships,
     /// Who answered, and when.
     pub contacts: Contacts<Simulated>,
 }
 
-impl RaftNetworkFactory<Types> for Transport {
-    type Network = Connection;
-
-    async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
+impl Transport {
+    fn connection(&self, target: u64, node: &Peer) -> Connection {
         Connection {
             from: self.host,
             to: crate::host_at(&node.address),
             target,
             network: self.network.clone(),
             directory: self.directory.clone(),
+            memberships: self.memberships.clone(),
             contacts: self.contacts.clone(),
         }
     }
 }
 
-impl Errands for Transport {
-    fn line(&self, id: u64, peer: Peer) -> Box<dyn Line> {
-        Box::new(Wire {
-            transport: self.clone(),
-            to: crate::host_at(&peer.address),
-            target: id,
-        })
+impl RaftNetworkFactory<Types> for Transport {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
+        self.connection(target, node)
     }
 }
 
-/// The way to one other member, for the lead to be handed over.
-struct Wire {
-    transport: Transport,
-    to: Option<Host>,
-    target: u64,
-}
-
-impl Line for Wire {
-    fn tell(&self, order: HandOver) -> BoxFuture<'_, Result<(), String>> {
-        async move {
-            let (directory, target) = (self.transport.directory.clone(), self.target);
-            let to = self.to.ok_or("no such host")?;
-            let told = move || {
-                let raft = directory.get(to).filter(|raft| raft.id() == target);
-                async move {
-                    let raft = raft.ok_or("the member is not here")?;
-                    raft.ordered(order).await
-                }
-                .boxed()
-            };
-            let Transport { host, network, .. } = &self.transport;
-            let told = network.call(*host, to, told).await;
-            told.map_err(|broken| format!("{broken:?}"))?
-        }
-        .boxed()
+impl Errands for Transport {
+    fn line(&self, id: u64, peer: Peer) -> Box<dyn Line> {
+        Box::new(self.connection(id, &peer))
     }
 }
 
@@ -119,6 +100,7 @@ pub struct Connection {
     target: u64,
     network: Network,
     directory: Directory,
+    memberships: Memberships,
     contacts: Contacts<Simulated>,
 }
 
@@ -136,30 +118,83 @@ impl std::error::Error for NoAnswer {}
 
 type Failure<E> = RPCError<u64, Peer, E>;
 
+/// What a member asks of another, and as whom.
+enum Claim {
+    /// To take what it writes, as the leader of this vote.
+    Leads(Vote),
+    /// To vote for it, or to take it for the member that this vote is for.
+    Stands(Vote),
+}
+
+/// Whether the member on a host listens to another: as its service does.
+fn listens(raft: &Raft<Simulated>, own: &Membership, caller: &PeerIdentity, claim: &Claim) -> bool {
+    let standing = |node_id: &str| raft.standing(node_id);
+    let is_allowed = authorize("/skein.node.Raft/", Some(caller), &standing).is_ok();
+    is_allowed
+        && match claim {
+            Claim::Leads(vote) => {
+                let told = own.get().map_or_else(Vec::new, |kept| kept.managers);
+                raft.takes_leader(caller, vote, &told)
+            }
+            Claim::Stands(vote) => raft.takes_candidate(caller, vote),
+        }
+}
+
 impl Connection {
+    /// Has the other member do something, if it listens to this one.
+    async fn ask<T: Send + 'static>(
+        &self,
+        claim: Claim,
+        handle: impl Fn(Raft<Simulated>) -> BoxFuture<'static, T> + Send + Sync + 'static,
+    ) -> Result<T, NoAnswer> {
+        let to = self.to.ok_or(NoAnswer("no such host"))?;
+        let (directory, target) = (self.directory.clone(), self.target);
+        let caller = self
+            .memberships
+            .get(self.from)
+            .and_then(|own| own.identity());
+        let caller = caller.ok_or(NoAnswer("no certificate"))?;
+        let asked = self.memberships.get(to).ok_or(NoAnswer("no such host"))?;
+        let asked = move || {
+            let raft = directory.get(to).filter(|raft| raft.id() == target);
+            let raft = raft.ok_or("the member is not here");
+            let heard = raft.and_then(|raft| match listens(&raft, &asked, &caller, &claim) {
+                true => Ok(raft),
+                false => Err("permission denied"),
+            });
+            let answer = heard.map(&handle);
+            async move { Ok::<_, &'static str>(answer?.await) }.boxed()
+        };
+        match self.network.call(self.from, to, asked).await {
+            Err(Broken::Refused) => Err(NoAnswer("connection refused")),
+            Err(Broken::Reset) => Err(NoAnswer("connection reset")),
+            Ok(answer) => answer.map_err(NoAnswer),
+        }
+    }
+
     async fn call<A: Send + 'static, E: std::error::Error + Send + 'static>(
         &self,
+        claim: Claim,
         option: &RPCOption,
         handle: impl Fn(Raft<Simulated>) -> BoxFuture<'static, Result<A, E>> + Send + Sync + 'static,
     ) -> Result<A, Failure<E>> {
-        let unreachable = |reason| Unreachable::new(&NoAnswer(reason));
-        let to = self.to.ok_or_else(|| unreachable("no such host"))?;
-        let (directory, target) = (self.directory.clone(), self.target);
-        let asked = move || {
-            let raft = directory.get(to).filter(|raft| raft.id() == target);
-            let answer = raft.map(&handle);
-            async move { Some(answer?.await) }.boxed()
-        };
-        let answer = executor::timeout(option.hard_ttl(), self.network.call(self.from, to, asked));
-        let answer = match answer.await {
-            Err(_) => return Err(NetworkError::new(&NoAnswer("no answer in time")).into()),
-            Ok(Err(Broken::Refused)) => return Err(unreachable("connection refused").into()),
-            Ok(Err(Broken::Reset)) => return Err(unreachable("connection reset").into()),
-            Ok(Ok(None)) => return Err(unreachable("the member is not here").into()),
-            Ok(Ok(Some(answer))) => answer,
-        };
+        let answer = executor::timeout(option.hard_ttl(), self.ask(claim, handle)).await;
+        let answer = answer.map_err(|_| NetworkError::new(&NoAnswer("no answer in time")))?;
+        let answer = answer.map_err(|reason| Unreachable::new(&reason))?;
         self.contacts.answered(self.target);
         answer.map_err(|error| RemoteError::new(self.target, error).into())
+    }
+}
+
+impl Line for Connection {
+    fn tell(&self, order: HandOver) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let take =
+                move |raft: Raft<Simulated>| async move { raft.ordered(order).await }.boxed();
+            let told = self.ask(Claim::Stands(order.vote), take).await;
+            told.map_err(|reason| reason.to_string())?
+        }
+        .boxed()
     }
 }
 
@@ -169,7 +204,7 @@ impl RaftNetwork<Types> for Connection {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failure<RaftError<u64>>> {
-        self.call(&option, move |raft| {
+        self.call(Claim::Leads(rpc.vote), &option, move |raft| {
             let rpc = AppendEntriesRequest {
                 vote: rpc.vote,
                 prev_log_id: rpc.prev_log_id,
@@ -186,7 +221,7 @@ impl RaftNetwork<Types> for Connection {
         rpc: VoteRequest<u64>,
         option: RPCOption,
     ) -> Result<VoteResponse<u64>, Failure<RaftError<u64>>> {
-        self.call(&option, move |raft| {
+        self.call(Claim::Stands(rpc.vote), &option, move |raft| {
             let rpc = rpc.clone();
             async move { raft.openraft().vote(rpc).await }.boxed()
         })
@@ -198,7 +233,7 @@ impl RaftNetwork<Types> for Connection {
         rpc: InstallSnapshotRequest<Types>,
         option: RPCOption,
     ) -> Result<InstallSnapshotResponse<u64>, Failure<RaftError<u64, InstallSnapshotError>>> {
-        self.call(&option, move |raft| {
+        self.call(Claim::Leads(rpc.vote), &option, move |raft| {
             let rpc = InstallSnapshotRequest {
                 vote: rpc.vote,
                 meta: rpc.meta.clone(),

@@ -1,8 +1,10 @@
 //! One simulated cluster, from its founding to its rest after the last fault.
 
 use crate::{
-    agent::{self, Agent, Kernel, Records},
+    agent::{Agent, Kernel, Records},
+    changes::nodes::{demote, remove_one},
     client::Client,
+    daemon::{self, Daemon},
     disk::Disk,
     engine::Engine,
     executor::{self, Process, Random},
@@ -10,11 +12,17 @@ use crate::{
     history::{Cluster as Snapshot, History, Seen, Violation},
     invariants::shortfall,
     member::{self, Managers, Seat, Surroundings},
+    membership::{Kept, Membership, Memberships, managers_of},
     network::{Host, Weather},
+    route::Route,
 };
+use futures::FutureExt as _;
 use parking_lot::Mutex;
-use rand::Rng as _;
-use skein_model::{Action, Availability, Cluster, Network as Overlay, Node, NodeRole, RaftMember};
+use rand::{Rng as _, seq::IteratorRandom as _};
+use skein_control::{identity::joining, manager::Group, raft::Raft, rpc::RemoteManager};
+use skein_model::{
+    Action, Availability, Cluster, Network as Overlay, Node, NodeRole, NodeState, RaftMember, State,
+};
 use skein_proto::view::View;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +49,17 @@ const SKEW_MS_MAX: u64 = 1_500;
 const CLIENTS: u32 = 2;
 /// Clients are on hosts of their own, from this number on.
 const CLIENT_HOSTS: u32 = 100;
+/// Hosts that are no members at first.
+const SPARE: u32 = 2;
+/// Between two hosts that join or leave.
+const MOVE_MS: (u64, u64) = (2_000, 12_000);
+/// How long a user waits for a host to join.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How likely a host that joins is a manager.
+const JOINS_AS_MANAGER: f64 = 0.5;
+/// Members that the group has at least when a manager's user has it leave by force, which is at his own risk: that
+/// the others still hold a quorum if it is gone for good before they know, and one of them is demoted.
+const LEAVE_FROM: usize = 4;
 /// Of the cluster.
 const SUBNET_SIZE: u8 = 24;
 
@@ -96,10 +115,11 @@ pub fn simulate(seed: u64, setup: &Setup) -> Outcome {
     }
 }
 
-/// A node of the cluster.
+/// A host, be it a node of the cluster or not.
 struct Place {
-    node_id: String,
-    is_manager: bool,
+    membership: Membership,
+    /// How many nodes it has been.
+    joined: u32,
     skew: Duration,
     disk: Disk,
     engine: Engine,
@@ -109,12 +129,50 @@ struct Place {
     runs: Arc<AtomicU32>,
 }
 
+impl Place {
+    fn daemon(&self, host: Host, around: &Surroundings, node_id: String) -> Daemon {
+        Daemon {
+            around: around.clone(),
+            seat: Seat {
+                host,
+                runs: self.runs.clone(),
+                skew: self.skew,
+                disk: self.disk.clone(),
+            },
+            membership: self.membership.clone(),
+            agent: Agent {
+                host,
+                node_id,
+                skew: self.skew,
+                engine: self.engine.clone(),
+                records: self.records.clone(),
+                kernel: self.kernel.clone(),
+                network: around.network.clone(),
+                managers: around.managers.clone(),
+                membership: self.membership.clone(),
+                history: around.history.clone(),
+            },
+        }
+    }
+}
+
 /// Clones are the same world.
 #[derive(Clone)]
 pub struct World {
     around: Surroundings,
     places: Arc<Mutex<BTreeMap<Host, Place>>>,
+    /// The first ones.
     managers: Vec<Host>,
+    /// Some manager leaves by force.
+    is_leaving: Arc<Mutex<bool>>,
+}
+
+/// What a host is called that has been so many nodes before.
+fn node_id(host: Host, before: u32) -> String {
+    match before {
+        0 => format!("n{}", host.0),
+        _ => format!("n{}-{before}", host.0),
+    }
 }
 
 impl World {
@@ -125,11 +183,30 @@ impl World {
             _ => 5,
         };
         let workers = Random.random_range(1..=2);
+        let memberships = Memberships::default();
+        let first: Vec<RemoteManager> = (1..=managers)
+            .map(|number| RemoteManager {
+                node_id: node_id(Host(number), 0),
+                address: crate::address_of(Host(number)),
+            })
+            .collect();
         let place = |number: u32| {
             let host = Host(number);
+            let is_manager = number <= managers;
+            let kept = (number <= managers + workers).then(|| Kept {
+                node_id: node_id(host, 0),
+                certified: match is_manager {
+                    true => NodeRole::Manager,
+                    false => NodeRole::Worker,
+                },
+                raft_id: is_manager.then_some(u64::from(number)),
+                managers: first.clone(),
+            });
+            let membership = Membership::new(kept);
+            memberships.add(host, membership.clone());
             let place = Place {
-                node_id: format!("n{number}"),
-                is_manager: number <= managers,
+                membership,
+                joined: 0,
                 skew: Duration::from_millis(Random.random_range(0..=SKEW_MS_MAX)),
                 disk: Disk::new(setup.disks_lie),
                 engine: Engine::new(host, history.clone()),
@@ -140,14 +217,16 @@ impl World {
             };
             (host, place)
         };
-        let places = (1..=managers + workers).map(place).collect();
+        let places = (1..=managers + workers + SPARE).map(place).collect();
         Self {
             places: Arc::new(Mutex::new(places)),
             managers: (1..=managers).map(Host).collect(),
+            is_leaving: Arc::default(),
             around: Surroundings {
                 network: Default::default(),
                 directory: Default::default(),
                 managers: Managers::default(),
+                memberships,
                 history,
             },
         }
@@ -161,16 +240,19 @@ impl World {
                 host: Host(CLIENT_HOSTS + number),
                 network: self.around.network.clone(),
                 managers: self.around.managers.clone(),
-                known: self.managers.clone(),
+                memberships: self.around.memberships.clone(),
                 history: self.around.history.clone(),
             };
             executor::spawn_in(clients, client.run());
         }
         let trouble = executor::process();
         executor::spawn_in(trouble, self.clone().strike_again_and_again());
+        executor::spawn_in(clients, self.clone().move_again_and_again());
         executor::sleep(faults).await;
         executor::kill(trouble);
         executor::kill(clients);
+        // The user who had it leave is gone as well.
+        *self.is_leaving.lock() = false;
         self.heal().await;
         self.settle().await;
     }
@@ -179,42 +261,24 @@ impl World {
         self.places.lock().keys().copied().collect()
     }
 
-    /// Starts a host's daemon, unless it runs.
+    /// Starts a host's daemon, unless it runs, or the host is no member.
     fn start(&self, host: Host) {
         let around = self.around.clone();
-        let (seat, agent, process) = {
+        let (daemon, process) = {
             let mut places = self.places.lock();
             let Some(place) = places.get_mut(&host).filter(|p| p.process.is_none()) else {
                 return;
             };
+            let Some(kept) = place.membership.get() else {
+                return;
+            };
             let process = executor::process();
             place.process = Some(process);
-            let seat = Seat {
-                host,
-                runs: place.runs.clone(),
-                skew: place.skew,
-                disk: place.disk.clone(),
-            };
-            let agent = Agent {
-                host,
-                node_id: place.node_id.clone(),
-                skew: place.skew,
-                engine: place.engine.clone(),
-                records: place.records.clone(),
-                kernel: place.kernel.clone(),
-                network: around.network.clone(),
-                managers: around.managers.clone(),
-                known: self.managers.clone(),
-                history: around.history.clone(),
-            };
-            (place.is_manager.then_some(seat), agent, process)
+            (place.daemon(host, &around, kept.node_id), process)
         };
         around.network.listen(host, process);
         around.history.tell("up", format!("{host:?}"));
-        if let Some(seat) = seat {
-            executor::spawn_in(process, member::run(around, seat, process));
-        }
-        executor::spawn_in(process, agent::run(agent));
+        executor::spawn_in(process, daemon::run(daemon, process));
     }
 
     /// Ends a host's daemon at once.
@@ -241,6 +305,10 @@ impl World {
         places.get(&host).map(|place| place.engine.clone())
     }
 
+    fn membership(&self, host: Host) -> Option<Kept> {
+        self.around.memberships.get(host)?.get()
+    }
+
     /// The host lost its power: its kernel sends nothing anywhere.
     fn clear_kernel(&self, host: Host) {
         let cleared = {
@@ -249,7 +317,10 @@ impl World {
                 return;
             };
             *place.kernel.lock() = View::default();
-            place.node_id.clone()
+            let Some(kept) = place.membership.get() else {
+                return;
+            };
+            kept.node_id
         };
         self.around.history.see(&Seen::Programmed {
             node_id: &cleared,
@@ -259,6 +330,14 @@ impl World {
 
     /// Makes a cluster of all hosts.
     async fn found(&self) {
+        for (_, kept) in self.around.memberships.members() {
+            if let Some(raft_id) = kept.raft_id {
+                let node_id = &kept.node_id;
+                self.around
+                    .history
+                    .see(&Seen::SeatTaken { node_id, raft_id });
+            }
+        }
         let first = self.managers[0];
         self.start(first);
         let founded = executor::timeout(FOUNDING, async {
@@ -269,7 +348,7 @@ impl World {
                 }
             };
             let raft = manager.raft();
-            let (node_id, address) = (self.node_id(first), crate::address_of(first));
+            let (node_id, address) = (node_id(first, 0), crate::address_of(first));
             raft.found(&node_id, &address).await.map_err(describe)?;
             let mut leadership = raft.leadership();
             let leads = leadership.wait_for(|now| now.is_self).await;
@@ -292,7 +371,7 @@ impl World {
     fn is_whole(&self) -> bool {
         let running = self.around.managers.all();
         let count = self.managers.len();
-        let sees_all = |raft: &skein_control::raft::Raft<_>| {
+        let sees_all = |raft: &Raft<_>| {
             let metrics = raft.openraft().metrics();
             let metrics = metrics.borrow();
             let membership = metrics.membership_config.membership();
@@ -302,19 +381,13 @@ impl World {
         running.len() == count && running.iter().all(|(_, m)| sees_all(m.raft()))
     }
 
-    fn node_id(&self, host: Host) -> String {
-        let places = self.places.lock();
-        let place = places.get(&host);
-        place.map(|place| place.node_id.clone()).unwrap_or_default()
-    }
-
     fn first_objects(&self) -> Vec<Action> {
         let member = |host: &Host| {
             let member = RaftMember {
                 raft_id: u64::from(host.0),
                 addr: crate::address_of(*host),
             };
-            (self.node_id(*host), member)
+            (node_id(*host, 0), member)
         };
         let cluster = Cluster {
             id: "cluster".into(),
@@ -332,15 +405,14 @@ impl World {
         ingress.spec.name = "ingress".into();
         ingress.spec.driver = "overlay".into();
         ingress.spec.ingress = true;
-        let places = self.places.lock();
-        let nodes = places.values().map(|place| {
+        let members = self.around.memberships.members();
+        let nodes = members.into_iter().map(|(_, kept)| {
             let mut node = Node {
-                id: place.node_id.clone(),
+                id: kept.node_id,
+                role: kept.certified,
                 ..Node::default()
             };
-            if place.is_manager {
-                (node.role, node.spec.role) = (NodeRole::Manager, NodeRole::Manager);
-            }
+            node.spec.role = kept.certified;
             Action::Create(node.into())
         });
         let rest = [
@@ -348,6 +420,144 @@ impl World {
             Action::Create(ingress.into()),
         ];
         rest.into_iter().chain(nodes).collect()
+    }
+
+    /// Hosts join and leave, as their users have it.
+    async fn move_again_and_again(self) {
+        loop {
+            let pause = Random.random_range(MOVE_MS.0..=MOVE_MS.1);
+            executor::sleep(Duration::from_millis(pause)).await;
+            self.leave_removed();
+            let Some(host) = self.hosts().into_iter().choose(&mut Random) else {
+                return;
+            };
+            match self.membership(host) {
+                None => self.join(host).await,
+                Some(kept) if kept.certified == NodeRole::Worker => self.leave(host),
+                Some(_) => executor::spawn(self.clone().leave_managers(host)),
+            }
+        }
+    }
+
+    /// A host becomes a node of the cluster.
+    async fn join(&self, host: Host) {
+        let joined = {
+            let mut places = self.places.lock();
+            let Some(place) = places.get_mut(&host) else {
+                return;
+            };
+            place.joined += 1;
+            place.joined
+        };
+        let node_id = node_id(host, joined);
+        let role = match Random.random_bool(JOINS_AS_MANAGER) {
+            true => NodeRole::Manager,
+            false => NodeRole::Worker,
+        };
+        let known = managers_of(&self.around.history.newest());
+        // With this its user asks: it is a member once it has its certificate.
+        let asking = Membership::new(Some(Kept {
+            node_id: node_id.clone(),
+            certified: NodeRole::Worker,
+            raft_id: None,
+            managers: known.clone(),
+        }));
+        let (network, managers) = (self.around.network.clone(), self.around.managers.clone());
+        let route = Route::new(host, network, managers, asking);
+        let id = node_id.clone();
+        let answer = async {
+            let to = route.target()?;
+            let join = route.call(to, "/skein.node.Ca/Join", JOIN_TIMEOUT, move |manager| {
+                let node = joining(&id, role, Availability::Active);
+                async move {
+                    let raft = manager.raft();
+                    raft.linearizable().await?;
+                    raft.propose(vec![Action::Create(node.into())]).await?;
+                    Ok(())
+                }
+                .boxed()
+            });
+            join.await.inspect_err(|status| route.redirect(status))
+        };
+        if let Err(status) = answer.await {
+            let line = format!("{host:?} as {node_id}: {}", status.message());
+            self.around.history.tell("not-joined", line);
+            return;
+        }
+        let line = format!("{host:?} as {node_id}, {role:?}");
+        self.around.history.tell("joined", line);
+        if let Some(membership) = self.around.memberships.get(host) {
+            membership.set(Some(Kept {
+                node_id,
+                certified: role,
+                raft_id: None,
+                managers: known,
+            }));
+        }
+        self.start(host);
+    }
+
+    /// A host leaves the cluster: nothing of it stays.
+    fn leave(&self, host: Host) {
+        let Some(kept) = self.membership(host) else {
+            return;
+        };
+        let line = format!("{host:?}, which was {}", kept.node_id);
+        self.around.history.tell("left", line);
+        self.crash(host);
+        self.clear_kernel(host);
+        let places = self.places.lock();
+        if let Some(place) = places.get(&host) {
+            place.membership.set(None);
+            place.disk.wipe();
+            place.records.lock().clear();
+            let engine = place.engine.clone();
+            drop(places);
+            engine.clear();
+        }
+        if let Some(raft_id) = kept.raft_id {
+            self.around.history.see(&Seen::SeatGivenUp { raft_id });
+        }
+    }
+
+    /// A manager leaves by force, where its user takes it that the others can go on without it.
+    async fn leave_managers(self, host: Host) {
+        let Some(manager) = self.around.managers.get(host) else {
+            return;
+        };
+        let voters = manager.raft().members();
+        if voters.iter().filter(|member| member.votes).count() < LEAVE_FROM {
+            return;
+        }
+        if std::mem::replace(&mut *self.is_leaving.lock(), true) {
+            return;
+        }
+        let daemon = {
+            let places = self.places.lock();
+            let kept = self.membership(host);
+            let of = |place: &Place| Some(place.daemon(host, &self.around, kept?.node_id));
+            places.get(&host).and_then(of)
+        };
+        let Some(daemon) = daemon else { return };
+        if let Err(status) = daemon.leave_group().await {
+            let line = format!("{host:?}: {}", status.message());
+            self.around.history.tell("not-let-go", line);
+            // Then the user has it stay.
+            *self.is_leaving.lock() = false;
+            return;
+        }
+        self.leave(host);
+        *self.is_leaving.lock() = false;
+    }
+
+    /// Those that were removed from the cluster leave it.
+    fn leave_removed(&self) {
+        let newest = self.around.history.newest();
+        for (host, kept) in self.around.memberships.members() {
+            if newest.node(&kept.node_id).is_none() {
+                self.leave(host);
+            }
+        }
     }
 
     async fn strike_again_and_again(self) {
@@ -462,15 +672,19 @@ impl World {
 
     fn look(&self) -> Snapshot {
         let managers = self.around.managers.all();
-        let leads = |m: &skein_control::raft::Raft<_>| m.leadership().borrow().is_self;
-        let leading = managers.iter().filter(|(_, m)| leads(m.raft()));
+        let leads = |m: &Raft<_>| m.leadership().borrow().is_self;
+        let leading: Vec<_> = managers.iter().filter(|(_, m)| leads(m.raft())).collect();
+        let members = leading.first().map(|(_, m)| m.raft().members());
+        let voters = members.into_iter().flatten().filter(|member| member.votes);
+        let voters = voters.map(|member| member.node_id);
         let places = self.places.lock();
         let running = places.values();
         Snapshot {
-            leaders: leading.map(|(host, _)| *host).collect(),
+            leaders: leading.iter().map(|(host, _)| *host).collect(),
             running: running
-                .map(|place| (place.node_id.clone(), place.engine.running()))
+                .filter_map(|place| Some((place.membership.get()?.node_id, place.engine.running())))
                 .collect(),
+            voters: voters.collect(),
             states: managers
                 .iter()
                 .map(|(host, m)| (*host, m.raft().state()))
@@ -478,22 +692,48 @@ impl World {
         }
     }
 
-    /// Some node takes tasks: clients at odds may have seen to the contrary.
-    async fn activate_one(&self) {
+    /// Some node takes tasks: clients at odds may have seen to the contrary. And managers that are none any more, as
+    /// their hosts have left, are demoted by those who are still there.
+    async fn tidy(&self) {
+        self.leave_removed();
         for (_, manager) in self.around.managers.all() {
             let raft = manager.raft();
             let state = raft.state();
-            let mut nodes = state.nodes();
-            if nodes.any(|node| node.spec.availability == Availability::Active) {
-                continue;
-            }
-            if let Some(node) = state.nodes().next() {
+            let mut changes = Vec::new();
+            let takes_tasks = |node: &&Arc<Node>| {
+                let is_active = node.spec.availability == Availability::Active;
+                is_active && node.status.state == NodeState::Ready
+            };
+            let mut ready = state.nodes().filter(|n| n.status.state == NodeState::Ready);
+            if state.nodes().find(takes_tasks).is_none()
+                && let Some(node) = ready.next()
+            {
                 let mut node = Node::clone(node);
                 node.spec.availability = Availability::Active;
+                changes.push(vec![Action::Update(node.into())]);
+            }
+            let group = Group::of(raft.members(), |id| raft.reachable(id));
+            if let Some(node) = self.left_manager(&state) {
+                // One that was promoted and never came cannot be demoted, but goes.
+                let demoted = demote(&state, &group, &node).map(|(_, action)| vec![vec![action]]);
+                let removed = || Some(remove_one(&state, &node, false, raft.now())?.1);
+                let proposals = demoted.or_else(removed).unwrap_or_default();
+                changes.extend(proposals);
+            }
+            for actions in changes {
                 // Only the leader can; the others are asked in vain.
-                let _ = raft.propose(vec![Action::Update(node.into())]).await;
+                let _ = raft.propose(actions).await;
             }
         }
+    }
+
+    /// A manager, or one that is to be one, of which no host is left.
+    fn left_manager(&self, state: &State) -> Option<Arc<Node>> {
+        let members = self.around.memberships.members();
+        let is_here = |id: &str| members.iter().any(|(_, kept)| kept.node_id == id);
+        let mut nodes = state.nodes();
+        let left = nodes.find(|n| n.spec.role == NodeRole::Manager && !is_here(&n.id));
+        left.cloned()
     }
 
     /// Waits until the cluster is what its specs say, and stays so.
@@ -503,7 +743,7 @@ impl World {
         let mut settled_since = None;
         let mut lack = None;
         while executor::now() < deadline {
-            self.activate_one().await;
+            self.tidy().await;
             executor::sleep(LOOK).await;
             let now = shortfall(&self.look());
             if now != lack {

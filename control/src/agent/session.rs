@@ -72,6 +72,32 @@ pub struct Session {
     pub orders: watch::Sender<Orders>,
 }
 
+/// What a message says: which managers there are, and what of the node's own membership.
+pub fn heard(message: SessionMessage) -> (Vec<RemoteManager>, Orders) {
+    let managers = message.managers.into_iter();
+    let managers = managers.map(|manager| RemoteManager {
+        node_id: manager.node_id,
+        address: manager.address,
+    });
+    let managers: Vec<RemoteManager> = managers.collect();
+    let node = serde_json::from_slice::<Node>(&message.node).ok();
+    let place = node.as_ref().map(|node| Place {
+        is_manager: (node.role, node.spec.role) == (NodeRole::Manager, NodeRole::Manager),
+        raft_id: message.raft_id,
+        is_member: managers.iter().any(|manager| manager.node_id == node.id),
+        index: message.index,
+    });
+    let orders = Orders {
+        role: node.map(|node| node.role),
+        place: place.unwrap_or_default(),
+        root_pem: message.root_pem,
+        issuer_key: message.issuer_key,
+        renew: message.renew,
+        removed: false,
+    };
+    (managers, orders)
+}
+
 impl Session {
     /// Keeps the node registered for ever.
     pub async fn run(&self) {
@@ -167,28 +193,8 @@ impl Session {
     }
 
     fn take(&self, message: SessionMessage) {
-        let managers = message.managers.into_iter();
-        let managers = managers.map(|manager| RemoteManager {
-            node_id: manager.node_id,
-            address: manager.address,
-        });
-        let managers: Vec<RemoteManager> = managers.collect();
-        let node = serde_json::from_slice::<Node>(&message.node).ok();
-        let place = node.as_ref().map(|node| Place {
-            is_manager: (node.role, node.spec.role) == (NodeRole::Manager, NodeRole::Manager),
-            raft_id: message.raft_id,
-            is_member: managers.iter().any(|manager| manager.node_id == node.id),
-            index: message.index,
-        });
+        let (managers, orders) = heard(message);
         self.managers.update(managers);
-        let orders = Orders {
-            role: node.map(|node| node.role),
-            place: place.unwrap_or_default(),
-            root_pem: message.root_pem,
-            issuer_key: message.issuer_key,
-            renew: message.renew,
-            removed: false,
-        };
         self.order(|known| *known = orders);
     }
 

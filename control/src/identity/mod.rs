@@ -32,7 +32,7 @@ pub use files::{Identity, IdentityError};
 pub use keyfile::KeyFileError;
 pub use rotation::{finish_rotation, is_converted, rotate_tokens, wanted_issuer};
 pub use seal::{CannotOpen, InvalidUnlockKey, SecretKey};
-pub use service::CaService;
+pub use service::{CaService, joining};
 pub use spec::{SpecError, apply_spec, cert_expiry};
 pub use token::{InvalidToken, JoinToken};
 pub use vault::{LogKeys, Stored, Vault};

@@ -133,20 +133,7 @@ impl ca_server::Ca for CaService {
         if let Some(node) = state.node(&node_id) {
             return self.join_again(cluster, node, &request).await;
         }
-        let node = Node {
-            id: node_id.clone(),
-            role,
-            spec: NodeSpec {
-                role,
-                availability: availability(&request.availability)?,
-                ..NodeSpec::default()
-            },
-            status: NodeStatus {
-                state: NodeState::Unknown,
-                ..NodeStatus::default()
-            },
-            ..Node::default()
-        };
+        let node = joining(&node_id, role, availability(&request.availability)?);
         let certificate_pem = self
             .certificate(cluster, &request.csr_pem, &node_id, role)
             .await?;
@@ -204,6 +191,24 @@ impl ca_server::Ca for CaService {
         .await?;
         tracing::info!(node = node_id, "a node that joined gave back its place");
         Ok(Response::new(WithdrawResponse {}))
+    }
+}
+
+/// A node that joins, of which nothing is known yet.
+pub fn joining(node_id: &str, role: NodeRole, availability: Availability) -> Node {
+    Node {
+        id: node_id.to_owned(),
+        role,
+        spec: NodeSpec {
+            role,
+            availability,
+            ..NodeSpec::default()
+        },
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            ..NodeStatus::default()
+        },
+        ..Node::default()
     }
 }
 

@@ -21,7 +21,7 @@ pub use drivers::{DriverError, Plugins};
 pub use events::{Events, Message as EventMessage};
 pub use kernels::Progress;
 pub use logs::{LogOptions, LogRecord, LogSelector, LogsError, READERS_MAX as LOG_READERS_MAX};
-pub(crate) use roles::Group;
+pub use roles::Group;
 
 use crate::raft::{
     Raft,

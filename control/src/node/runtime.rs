@@ -14,11 +14,11 @@ use crate::{
     api,
     identity::{CaService, ExternalCas, Identity},
     manager::Manager,
-    raft::{Raft, RaftService},
-    rpc::{self, Credentials, Managers, Standing},
+    raft::RaftService,
+    rpc::{self, Credentials, Managers},
 };
 use parking_lot::RwLock;
-use skein_model::{Cluster, NodeRole, State};
+use skein_model::{NodeRole, State};
 use skein_proto::node::{
     api_server::ApiServer, attachments_server::AttachmentsServer, ca_server::CaServer,
     dispatcher_server::DispatcherServer, logs_server::LogsServer,
@@ -175,7 +175,7 @@ impl Runtime {
             .add_service(ApiServer::new(api::forwarded(Arc::new(node.clone()))));
         let standings = {
             let raft = raft.clone();
-            Arc::new(move |node_id: &str| standing(&raft, node_id))
+            Arc::new(move |node_id: &str| raft.standing(node_id))
         };
         let tasks = TaskTracker::new();
         let serving = rpc::serve(
@@ -374,23 +374,4 @@ fn engine_of(node: &Node) -> Result<Engine, NodeError> {
         NodeError::internal(format!("could not use the engine at {socket}: {error}"))
     })?;
     Ok(engine.preferring_present_images(config.prefers_present_images))
-}
-
-/// What the store knows of a caller. Only a leader's has all that was decided: others may not have
-/// heard yet that a node was promoted, and pass on to the leader what counts.
-fn standing(raft: &Raft, node_id: &str) -> Standing {
-    let state = raft.state();
-    let is_removed = |cluster: &Arc<Cluster>| cluster.removed_nodes.contains_key(node_id);
-    if state.cluster().is_some_and(is_removed) {
-        return Standing::Removed;
-    }
-    // One that is to be a manager gets its certificate before it is one, and keeps it until it is
-    // out of the group.
-    let is_worker = |node: &Arc<skein_model::Node>| {
-        (node.role, node.spec.role) == (NodeRole::Worker, NodeRole::Worker)
-    };
-    if raft.leadership().borrow().is_self && state.node(node_id).is_some_and(is_worker) {
-        return Standing::Worker;
-    }
-    Standing::AsCertified
 }

@@ -2,8 +2,9 @@
 //! has one until it expires. The rules are pure.
 
 use super::{Member, Raft, platform::Platform, types::Vote};
-use crate::rpc::{PeerIdentity, RemoteManager};
-use skein_model::Cluster;
+use crate::rpc::{PeerIdentity, RemoteManager, Standing};
+use skein_model::{Cluster, Node, NodeRole};
+use std::sync::Arc;
 
 /// Whether a node may write to this member's log as the leader `claimed`, whose vote is `vote`.
 ///
@@ -51,7 +52,7 @@ struct Known<'a> {
 impl<P: Platform> Raft<P> {
     /// Whether a node may write to this member's log as the leader that `vote` is for. `managers` are those that
     /// this member's node was told of.
-    pub(super) fn takes_leader(
+    pub fn takes_leader(
         &self,
         caller: &PeerIdentity,
         vote: &Vote,
@@ -68,15 +69,33 @@ impl<P: Platform> Raft<P> {
     }
 
     /// Whether a node may be voted for with `vote`.
-    pub(super) fn takes_candidate(&self, caller: &PeerIdentity, vote: &Vote) -> bool {
+    pub fn takes_candidate(&self, caller: &PeerIdentity, vote: &Vote) -> bool {
         may_stand(caller, vote.leader_id().node_id, &self.members())
+    }
+
+    /// What this manager's store knows of a caller. Only a leader's has all that was decided: others may not have
+    /// heard yet that a node was promoted, and pass on to the leader what counts.
+    pub fn standing(&self, node_id: &str) -> Standing {
+        let state = self.state();
+        let is_removed = |cluster: &Arc<Cluster>| cluster.removed_nodes.contains_key(node_id);
+        if state.cluster().is_some_and(is_removed) {
+            return Standing::Removed;
+        }
+        // One that is to be a manager gets its certificate before it is one, and keeps it until it is
+        // out of the group.
+        let is_worker =
+            |node: &Arc<Node>| (node.role, node.spec.role) == (NodeRole::Worker, NodeRole::Worker);
+        if self.leadership().borrow().is_self && state.node(node_id).is_some_and(is_worker) {
+            return Standing::Worker;
+        }
+        Standing::AsCertified
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skein_model::{NodeRole, RaftMember};
+    use skein_model::RaftMember;
 
     #[test]
     fn who_was_let_go_leads_no_more_and_who_is_not_heard_of_yet_may() {

@@ -5,7 +5,7 @@ mod server;
 mod tls;
 
 pub use managers::Managers;
-pub use server::{Caller, Standing, Standings, serve};
+pub use server::{Caller, Standing, Standings, authorize, serve};
 pub(crate) use tls::verify_node;
 pub use tls::{Credentials, anonymous_channel, unverified_channel};
 

@@ -305,7 +305,11 @@ where
 }
 
 /// Whether a caller may call `path`.
-fn authorize(
+///
+/// # Errors
+/// It may not.
+#[allow(clippy::result_large_err, reason = "tonic's error type")]
+pub fn authorize(
     path: &str,
     caller: Option<&PeerIdentity>,
     standings: &dyn Fn(&str) -> Standing,

@@ -3,32 +3,39 @@
 
 mod cluster;
 mod networks;
-mod nodes;
+pub(crate) mod nodes;
 mod payloads;
 mod services;
 
 use crate::executor::Random;
 use rand::Rng as _;
+use skein_control::manager::Group;
 use skein_model::{Action, Kind, Nanos, State, Timestamp};
 
-/// What it is, and what the store is asked for.
+/// What it is, and what the store is asked for, in one transaction.
 type Change = (String, Action);
+/// What it is, and what the store is asked for, one transaction after the other.
+pub type Drawn = (String, Vec<Vec<Action>>);
 
 /// A change of the cluster that the API would take; `None` where what was drawn is refused.
-pub fn draw(state: &State, now: Timestamp) -> Option<Change> {
-    match Random.random_range(0..100) {
+pub fn draw(state: &State, group: &Group, now: Timestamp) -> Option<Drawn> {
+    let change = match Random.random_range(0..100) {
         0..25 => services::create(state, now),
-        25..55 => services::update(state, now),
-        55..60 => services::roll_back(state, now),
-        60..68 => services::remove(state),
-        68..74 => networks::create(state),
-        74..78 => networks::remove(state),
-        78..83 => payloads::create(),
-        83..86 => payloads::remove(state),
-        86..89 => cluster::change(state),
-        89..92 => nodes::label(state),
-        _ => nodes::change_availability(state),
-    }
+        25..54 => services::update(state, now),
+        54..59 => services::roll_back(state, now),
+        59..66 => services::remove(state),
+        66..72 => networks::create(state),
+        72..76 => networks::remove(state),
+        76..80 => payloads::create(),
+        80..83 => payloads::remove(state),
+        83..85 => cluster::change(state),
+        85..87 => nodes::label(state),
+        87..92 => nodes::change_availability(state),
+        92..98 => nodes::change_role(state, group),
+        _ => return nodes::remove(state, now),
+    };
+    let (what, action) = change?;
+    Some((what, vec![vec![action]]))
 }
 
 /// A name of so few that they come into each other's way, and its number.

@@ -3,8 +3,8 @@
 use super::Invariant;
 use crate::history::{Cluster, Seen};
 use skein_model::{
-    Availability, Node, NodeState, Service, ServiceMode, State, Task, TaskSpec, TaskState,
-    UpdateState,
+    Availability, Node, NodeRole, NodeState, Service, ServiceMode, State, Task, TaskSpec,
+    TaskState, UpdateState,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,10 +32,12 @@ fn check(cluster: &Cluster) -> Result<(), String> {
         ));
     }
     for node in state.nodes() {
-        if node.status.state != NodeState::Ready {
+        let is_here = cluster.running.contains_key(&node.id);
+        if is_here != (node.status.state == NodeState::Ready) {
             return Err(format!("node {} is {:?}", node.id, node.status.state));
         }
     }
+    check_roles(cluster, state)?;
     for network in state.networks() {
         if network.pending_deletion {
             return Err(format!("network {} is not removed", network.id));
@@ -51,13 +53,42 @@ fn check(cluster: &Cluster) -> Result<(), String> {
             format!("service {name} ({}, {mode:?}): {lack}", service.id)
         })?;
     }
-    if let Some(task) = state
-        .tasks()
-        .find(|t| state.service(&t.service_id).is_none())
-    {
+    // On a node that is away it may run still: it is kept until the node comes back, or is removed.
+    let may_run = |task: &Task| {
+        let is_known = state.node(&task.node_id).is_some();
+        is_known && !cluster.running.contains_key(&task.node_id)
+    };
+    let mut tasks = state.tasks();
+    let is_left = |task: &&Arc<Task>| state.service(&task.service_id).is_none() && !may_run(task);
+    if let Some(task) = tasks.find(is_left) {
         return Err(format!("task {} is of a service that is gone", task.id));
     }
     check_nodes(cluster, state)
+}
+
+/// Who is to be a manager is one, and nobody else.
+fn check_roles(cluster: &Cluster, state: &State) -> Result<(), String> {
+    for node in state.nodes() {
+        let (id, now, wanted) = (&node.id, node.role, node.spec.role);
+        if now != wanted {
+            return Err(format!("node {id} is a {now:?}, and is to be a {wanted:?}"));
+        }
+    }
+    let is_manager = |node: &&Arc<Node>| node.role == NodeRole::Manager;
+    let wanted = state.nodes().filter(is_manager);
+    let wanted: BTreeSet<String> = wanted.map(|node| node.id.clone()).collect();
+    let seats = state.cluster().map(|cluster| cluster.managers.keys());
+    let seats: BTreeSet<String> = seats.into_iter().flatten().cloned().collect();
+    if wanted != seats || wanted != cluster.voters {
+        let voters = &cluster.voters;
+        return Err(format!(
+            "managers wanted: {wanted:?}, with seats: {seats:?}, that vote: {voters:?}"
+        ));
+    }
+    match cluster.states.len() == wanted.len() {
+        true => Ok(()),
+        false => Err(format!("managers on {:?}", cluster.states.keys())),
+    }
 }
 
 fn is_wanted(task: &Task) -> bool {
@@ -68,7 +99,10 @@ fn is_wanted(task: &Task) -> bool {
 /// The nodes that are to have a task of every global service.
 fn active(state: &State) -> impl Iterator<Item = &Arc<Node>> {
     let nodes = state.nodes();
-    nodes.filter(|node| node.spec.availability == Availability::Active)
+    nodes.filter(|node| {
+        let is_active = node.spec.availability == Availability::Active;
+        is_active && node.status.state == NodeState::Ready
+    })
 }
 
 /// Whether a port that the service asks for is another one's. Two users who ask at once are both
@@ -170,7 +204,7 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
 
 /// Whether a task is what its service says, or where it would be placed by that and otherwise the same. A paused node
 /// keeps its tasks, whatever its labels have come to be.
-fn is_of_now(state: &State, service: &Service, task: &Task) -> bool {
+pub(super) fn is_of_now(state: &State, service: &Service, task: &Task) -> bool {
     let now = &service.spec.task_template;
     let placed_now = TaskSpec {
         placement: now.placement.clone(),
@@ -284,7 +318,9 @@ fn check_task(state: &State, service: &Service, task: &Task) -> Result<(), Strin
 fn check_nodes(cluster: &Cluster, state: &State) -> Result<(), String> {
     let mut said: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for task in state.tasks() {
-        if task.status.state == TaskState::Running {
+        // What became of the tasks of a node that has left, nobody says.
+        let is_here = cluster.running.contains_key(&task.node_id);
+        if task.status.state == TaskState::Running && is_here {
             let node = said.entry(task.node_id.as_str()).or_default();
             node.insert(task.id.as_str());
         }
@@ -325,25 +361,35 @@ mod tests {
         invariants::testing::{next, service, task},
         network::Host,
     };
-    use skein_model::{Object, Placement, Reservations, ResourceRequirements, SubnetAllocation};
+    use skein_model::{
+        Object, Placement, RaftMember, Reservations, ResourceRequirements, SubnetAllocation,
+    };
 
     fn node(id: &str) -> Node {
         let mut node = Node {
             id: id.into(),
             ..Node::default()
         };
+        (node.role, node.spec.role) = (NodeRole::Manager, NodeRole::Manager);
         node.status.state = NodeState::Ready;
         node
     }
 
-    /// A cluster of one manager and one node, with these objects and containers.
+    /// A cluster of one node, which is a manager, with these objects and containers.
     fn cluster(objects: Vec<Object>, running: &[&str]) -> Cluster {
+        let managers = skein_model::Cluster {
+            id: "c".into(),
+            managers: BTreeMap::from([("n1".to_owned(), RaftMember::default())]),
+            ..skein_model::Cluster::default()
+        };
+        let objects = [objects, vec![managers.into()]].concat();
         let state = next(&State::default(), objects);
         let running = running.iter().map(|id| (*id).to_owned()).collect();
         Cluster {
             states: BTreeMap::from([(Host(1), state)]),
             leaders: BTreeSet::from([Host(1)]),
             running: BTreeMap::from([("n1".to_owned(), running)]),
+            voters: BTreeSet::from(["n1".to_owned()]),
         }
     }
 
@@ -526,16 +572,54 @@ mod tests {
 
     #[test]
     fn managers_must_agree_and_one_must_lead() {
-        let mut two = cluster(vec![node("n1").into()], &[]);
-        two.states.insert(Host(2), two.states[&Host(1)].clone());
-        due(&two).unwrap();
-        two.leaders.insert(Host(2));
-        due(&two).unwrap_err();
-        two.leaders.clear();
-        due(&two).unwrap_err();
-        let mut behind = cluster(vec![node("n1").into()], &[]);
+        let one = || cluster(vec![node("n1").into()], &[]);
+        due(&one()).unwrap();
+        let mut both = one();
+        both.leaders.insert(Host(2));
+        due(&both).unwrap_err();
+        both.leaders.clear();
+        due(&both).unwrap_err();
+        let mut behind = one();
         behind.states.insert(Host(2), State::default());
         due(&behind).unwrap_err();
+    }
+
+    #[test]
+    fn who_is_to_be_a_manager_is_one_and_nobody_else() {
+        let lacks = |change: &dyn Fn(&mut Node)| {
+            let mut node = node("n1");
+            change(&mut node);
+            due(&cluster(vec![node.into()], &[])).unwrap_err()
+        };
+        let demoted = lacks(&|node| node.spec.role = NodeRole::Worker);
+        assert!(demoted.contains("is to be a Worker"), "{demoted}");
+        let keeps_seat = lacks(&|n| (n.role, n.spec.role) = (NodeRole::Worker, NodeRole::Worker));
+        assert!(keeps_seat.contains("with seats"), "{keeps_seat}");
+        let one = || cluster(vec![node("n1").into()], &[]);
+        let mut voteless = one();
+        voteless.voters.clear();
+        due(&voteless).unwrap_err();
+        let mut runs_on = one();
+        let state = runs_on.states[&Host(1)].clone();
+        runs_on.states.insert(Host(2), state);
+        due(&runs_on).unwrap_err();
+    }
+
+    #[test]
+    fn a_node_whose_host_has_left_is_down_and_so_may_its_tasks_be_left() {
+        let mut left = task("t", &service("gone"), 1);
+        left.node_id = "n2".into();
+        let with = |state, task: &Task| {
+            let mut other = node("n2");
+            (other.role, other.spec.role) = (NodeRole::Worker, NodeRole::Worker);
+            other.status.state = state;
+            let objects = vec![node("n1").into(), other.into(), task.clone().into()];
+            due(&cluster(objects, &[]))
+        };
+        with(NodeState::Down, &left).unwrap();
+        with(NodeState::Ready, &left).unwrap_err();
+        left.node_id = "n1".into();
+        with(NodeState::Down, &left).unwrap_err();
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod draining_barrier;
 mod one_leader;
 mod one_task_per_slot;
 mod places;
+mod quorum;
+mod raft_ids;
 mod unique_addresses;
 mod versions;
 
@@ -57,6 +59,8 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(completed_tasks::CompletedTasks::default()),
         Box::new(versions::Versions::default()),
         Box::new(draining_barrier::DrainingBarrier::default()),
+        Box::new(raft_ids::RaftIds::default()),
+        Box::new(quorum::Quorum::default()),
         Box::new(convergence::Convergence),
     ]
 }
@@ -84,6 +88,7 @@ mod testing {
                 Object::Service(s) => state.service(&s.id).map(|s| s.meta.version),
                 Object::Network(n) => state.network(&n.id).map(|n| n.meta.version),
                 Object::Node(n) => state.node(&n.id).map(|n| n.meta.version),
+                Object::Cluster(_) => state.cluster().map(|c| c.meta.version),
                 _ => None,
             };
             match version {
