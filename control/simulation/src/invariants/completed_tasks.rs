@@ -1,7 +1,7 @@
 //! What has ended stays so: a task's state never leaves its end, no engine starts a task's container a
 //! second time, and a part of a job that is complete is not done again in the same run.
 
-use super::Invariant;
+use super::{Invariant, has_ended};
 use crate::history::Seen;
 use skein_model::{State, Task, TaskState};
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ impl CompletedTasks {
             let earlier = before.task(id);
             if let Some(earlier) = earlier {
                 let was = earlier.status.state;
-                if was.is_terminal() && now != was {
+                if has_ended(was) && now != was {
                     return Err(format!("task {id} was {was}, and is {now}"));
                 }
             } else if let Some(part) = part_of(task)

@@ -1,10 +1,12 @@
-//! The draining barrier: while a node that is up may still send a task new flows, the task's own node is
-//! not told to stop it. Who was not heard of for as long as nodes are waited for is late.
+//! The draining barrier: while a node that is up still sends new flows to a task that runs, the task's own node is
+//! not told to stop it. Nodes are waited for at most 5 s; who has not said so by then is late.
+//!
+//! What runs is what the engines have started and has not ended there, and who sends what is what the kernels have:
+//! neither is asked of those who decide.
 
-use super::Invariant;
+use super::{Invariant, has_ended};
 use crate::history::Seen;
 use skein_model::{NodeState, State, Task, TaskState};
-use skein_orchestration::drain::{self, NODES_PATIENCE};
 use skein_proto::{
     network::{EndpointState, object::Object},
     view::View,
@@ -14,8 +16,13 @@ use std::{
     time::Duration,
 };
 
+/// How long nodes are waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 #[derive(Default)]
 pub struct DrainingBarrier {
+    /// The tasks whose processes run.
+    running: BTreeSet<String>,
     /// By node ID: the tasks that its kernel sends new flows to, and the networks on which it does.
     kernels: BTreeMap<String, BTreeSet<(String, String)>>,
     /// Tasks that are no longer wanted, of which their nodes have not been told.
@@ -28,7 +35,7 @@ struct Ending {
     /// When the store said so first.
     since: Duration,
     /// The nodes, by ID, that have been up and on a network in every state since: they are waited for.
-    /// None where the task had no new flows in one of the states.
+    /// None where the task's own was down in one of the states.
     awaited: BTreeSet<(String, String)>,
 }
 
@@ -41,7 +48,7 @@ fn balancing(state: &State) -> BTreeSet<(String, String)> {
     up.flat_map(|node| {
         let here = state.tasks_of_node(&node.id).filter(|task| {
             let now = task.status.state;
-            now >= TaskState::Assigned && !now.is_terminal()
+            now >= TaskState::Assigned && !has_ended(now)
         });
         let networks = here.flat_map(|task| &task.networks_attachments);
         let networks = networks.map(|attachment| attachment.network_id.clone());
@@ -67,7 +74,7 @@ impl DrainingBarrier {
             if self.told.contains(&task.id) {
                 continue;
             }
-            let awaited = match drain::takes_flows(task) && is_up(state, &task.node_id) {
+            let awaited = match is_up(state, &task.node_id) {
                 true => balancing_now
                     .get_or_insert_with(|| balancing(state))
                     .clone(),
@@ -100,7 +107,7 @@ impl DrainingBarrier {
             return Ok(());
         };
         let waited = at.saturating_sub(ending.since);
-        if waited >= NODES_PATIENCE {
+        if waited >= PATIENCE || !self.running.contains(&task.id) {
             return Ok(());
         }
         let balances = |(node, network): &&(String, String)| {
@@ -128,6 +135,8 @@ impl Invariant for DrainingBarrier {
         match seen {
             Seen::Changed { at, after, .. } => self.changed(*at, after),
             Seen::Programmed { node_id, kernel } => self.programmed(node_id, kernel),
+            Seen::Started { task, .. } => drop(self.running.insert(task.id.clone())),
+            Seen::Ended { task_id, .. } => drop(self.running.remove(*task_id)),
             Seen::ToldToStop { at, task } => return self.told_to_stop(*at, task),
             _ => {}
         }
@@ -138,7 +147,10 @@ impl Invariant for DrainingBarrier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invariants::testing::{changed, next, service, task};
+    use crate::{
+        invariants::testing::{changed, next, service, task},
+        network::Host,
+    };
     use skein_model::{Network, Node, Object as Stored, SubnetAllocation, TaskNetwork};
     use skein_orchestration::network_state::network_state;
 
@@ -194,6 +206,10 @@ mod tests {
                 state,
                 task,
             };
+            let task = world.task.clone();
+            let host = Host(1);
+            let started = Seen::Started { host, task: &task };
+            world.invariant.see(&started).unwrap();
             world.program("n1");
             world.program("n2");
             world.change(|task| task.desired_state = TaskState::Shutdown);
@@ -244,7 +260,7 @@ mod tests {
     #[test]
     fn late_nodes_and_those_that_are_down_are_not_waited_for() {
         let mut world = World::ending();
-        world.told_after(NODES_PATIENCE).unwrap();
+        world.told_after(PATIENCE).unwrap();
         let mut world = World::ending();
         world.program("n1");
         for state in [NodeState::Down, NodeState::Ready] {
@@ -257,9 +273,13 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_no_flows_may_stop_at_once() {
+    fn what_does_not_run_may_stop_at_once() {
         let mut world = World::ending();
-        world.change(|task| task.status.container_status.get_or_insert_default().pid = 0);
+        let ended = Seen::Ended {
+            host: Host(1),
+            task_id: "t",
+        };
+        world.invariant.see(&ended).unwrap();
         world.told_after(Duration::ZERO).unwrap();
     }
 }

@@ -15,7 +15,7 @@ mod versions;
 pub use convergence::shortfall;
 
 use crate::history::Seen;
-use skein_model::State;
+use skein_model::{State, TaskState};
 
 /// Something that must hold, whatever happens.
 pub trait Invariant: Send {
@@ -45,6 +45,27 @@ impl Invariant for InEveryState {
             Seen::Changed { after, .. } => (self.check)(after),
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a task will never run again. Said here once more, and not asked of the store: what is wrong there is to be
+/// noticed here.
+fn has_ended(state: TaskState) -> bool {
+    match state {
+        TaskState::New
+        | TaskState::Pending
+        | TaskState::Assigned
+        | TaskState::Accepted
+        | TaskState::Preparing
+        | TaskState::Ready
+        | TaskState::Starting
+        | TaskState::Running => false,
+        TaskState::Complete
+        | TaskState::Shutdown
+        | TaskState::Failed
+        | TaskState::Rejected
+        | TaskState::Remove
+        | TaskState::Orphaned => true,
     }
 }
 

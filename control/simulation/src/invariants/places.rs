@@ -1,7 +1,7 @@
 //! A network stays as long as a task is on it that has not ended: its connections live on, and what the
 //! network has is given to no other.
 
-use super::InEveryState;
+use super::{InEveryState, has_ended};
 use skein_model::State;
 
 pub(super) const INVARIANT: InEveryState = InEveryState {
@@ -10,7 +10,7 @@ pub(super) const INVARIANT: InEveryState = InEveryState {
 };
 
 fn check(state: &State) -> Result<(), String> {
-    for task in state.tasks().filter(|task| task.holds_addresses()) {
+    for task in state.tasks().filter(|task| !has_ended(task.status.state)) {
         for place in &task.networks_attachments {
             let id = &place.network_id;
             if state.network(id).is_none() {

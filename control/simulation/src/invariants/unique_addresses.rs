@@ -2,9 +2,8 @@
 //! that are published on every node, and ports of one node. Those are a service's, and of its tasks one's,
 //! apart from those that another is taking the place of.
 
-use super::InEveryState;
-use skein_model::{PublishMode, State, TaskState};
-use skein_orchestration::is_up_to_date;
+use super::{InEveryState, convergence::is_of_now, has_ended};
+use skein_model::{PublishMode, Service, State, TaskState};
 use std::collections::{BTreeMap, btree_map::Entry};
 
 pub(super) const INVARIANT: InEveryState = InEveryState {
@@ -73,7 +72,7 @@ fn check(state: &State) -> Result<(), String> {
             }
         }
     }
-    for task in state.tasks().filter(|t| !t.status.state.is_terminal()) {
+    for task in state.tasks().filter(|t| !has_ended(t.status.state)) {
         let owner = format!("task {}", task.id);
         for attachment in &task.networks_attachments {
             if let Some(address) = attachment.address {
@@ -89,8 +88,13 @@ fn check(state: &State) -> Result<(), String> {
                 let what = format!("port {number}/{protocol:?} of node {}", task.node_id);
                 owners.add(what.clone(), format!("service {}", task.service_id))?;
                 let service = state.service(&task.service_id);
-                let stays = task.desired_state <= TaskState::Complete
-                    && service.is_some_and(|service| is_up_to_date(state, service, task));
+                // One that is not what its service asks for now is to be replaced by one that is.
+                let is_to_stay = |service: &std::sync::Arc<Service>| {
+                    let is_as_asked = task.endpoint_spec == service.spec.endpoint_spec;
+                    is_as_asked && is_of_now(state, service, task)
+                };
+                let stays =
+                    task.desired_state <= TaskState::Complete && service.is_some_and(is_to_stay);
                 if stays {
                     owners.add(format!("{what} for good"), owner.clone())?;
                 }
@@ -105,7 +109,7 @@ mod tests {
     use super::*;
     use crate::invariants::testing::{next, service, task};
     use skein_model::{
-        Network, Object, PortConfig, Service, SubnetAllocation, Task, TaskNetwork, VirtualIp,
+        Network, Node, Object, PortConfig, SubnetAllocation, Task, TaskNetwork, VirtualIp,
     };
 
     fn network(id: &str, vni: u32, subnet: &str) -> Object {
@@ -189,7 +193,15 @@ mod tests {
         };
         let both = |first: Task, second: Task| {
             let services = ["web", "other"].map(|id| Object::from(service(id)));
-            seen([services.to_vec(), vec![first.into(), second.into()]].concat())
+            let nodes = ["n1", "n2"].map(|id| {
+                let id = id.to_owned();
+                Object::from(Node {
+                    id,
+                    ..Node::default()
+                })
+            });
+            let tasks = vec![first.into(), second.into()];
+            seen([services.to_vec(), nodes.to_vec(), tasks].concat())
         };
         both(of("t", "web", "n1"), of("u", "web", "n2")).unwrap();
         both(of("t", "web", "n1"), of("u", "web", "n1")).unwrap_err();
