@@ -121,6 +121,11 @@ impl Kernels {
         });
     }
 
+    /// A node was removed; its session has ended.
+    pub(super) fn forget_node(&self, node_id: &str) {
+        self.shared.known.lock().by_node.remove(node_id);
+    }
+
     /// This manager leads no more: the nodes say it to another.
     pub(super) fn forget(&self) {
         *self.shared.known.lock() = Known::default();
@@ -155,11 +160,11 @@ impl Kernels {
 
     /// Changes what is known of a node; `change` is told up to which state holds what holds for `index`.
     fn change(&self, session: &Session, index: u64, change: impl FnOnce(&mut Kernel, u64)) {
+        let mut known = self.shared.known.lock();
         // One that has ended has nothing more to say.
         if session.ended.is_cancelled() {
             return;
         }
-        let mut known = self.shared.known.lock();
         let holds_to = known.holds_to(index);
         let kernel = known.by_node.entry(session.node_id.clone()).or_default();
         if kernel.session_id != session.id {
@@ -245,6 +250,18 @@ mod tests {
         kernels.told(&session, 15);
         kernels.report(&session, 15);
         assert!(known(&kernels, 17));
+    }
+
+    #[test]
+    fn of_a_node_that_was_removed_nothing_is_left_nor_comes() {
+        let (kernels, session) = (Kernels::default(), session("s"));
+        kernels.told(&session, 10);
+        kernels.report(&session, 10);
+        session.ended.cancel();
+        kernels.forget_node("a");
+        kernels.report(&session, 11);
+        assert_eq!(kernels.programmed(), Programmed::default());
+        assert!(kernels.progress().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -61,6 +61,7 @@ pub(super) async fn run<S: Store>(
                     lead(&store, &pulse, &kernels),
                     networks.follow(&store),
                     sessions.follow(&store),
+                    forget_removed(&store, &sessions, &problems, &kernels),
                 )
             } => {}
         }
@@ -70,6 +71,32 @@ pub(super) async fn run<S: Store>(
         networks.forget();
     }
     sessions.end_all();
+}
+
+/// Ends the sessions of nodes that are removed, and keeps nothing of them, until Raft has ended.
+async fn forget_removed<S: Store>(
+    store: &S,
+    sessions: &Sessions,
+    problems: &Problems,
+    kernels: &Kernels,
+) {
+    let mut states = store.watch();
+    let mut before = states.borrow_and_update().clone();
+    loop {
+        if states.changed().await.is_err() {
+            return;
+        }
+        let now = states.borrow_and_update().clone();
+        let removed = now.changed_nodes(&before);
+        let removed = removed.filter_map(|(old, new)| old.filter(|_| new.is_none()));
+        for node in removed {
+            // The session first: nothing more is heard of the node then.
+            sessions.end(&node.id);
+            problems.forget_node(&node.id);
+            kernels.forget_node(&node.id);
+        }
+        before = now;
+    }
 }
 
 /// Ends when the term is over, or another manager leads.

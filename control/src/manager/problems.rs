@@ -2,6 +2,7 @@
 //!
 //! Not in the store: each node says it anew to each leader.
 
+use super::sessions::Session;
 use parking_lot::RwLock;
 use skein_model::State;
 use skein_proto::network::{Kind, Problem};
@@ -20,17 +21,27 @@ pub(super) struct Problems {
 
 impl Problems {
     /// A node says what it has. Returns what it had not before.
-    pub(super) fn report(&self, node_id: &str, mut problems: Vec<Problem>) -> Vec<Problem> {
+    pub(super) fn report(&self, session: &Session, mut problems: Vec<Problem>) -> Vec<Problem> {
         problems.truncate(PROBLEMS_MAX);
+        let node_id = &session.node_id;
         let mut by_node = self.by_node.write();
+        // One that has ended has nothing more to say.
+        if session.ended.is_cancelled() {
+            return Vec::new();
+        }
         let before = if problems.is_empty() {
             by_node.remove(node_id)
         } else {
-            by_node.insert(node_id.to_owned(), problems.clone())
+            by_node.insert(node_id.clone(), problems.clone())
         };
         let before = before.unwrap_or_default();
         problems.retain(|problem| !before.contains(problem));
         problems
+    }
+
+    /// A node was removed; its session has ended.
+    pub(super) fn forget_node(&self, node_id: &str) {
+        self.by_node.write().remove(node_id);
     }
 
     /// This manager leads no more: the nodes say it to another.
@@ -76,6 +87,10 @@ mod tests {
         }
     }
 
+    fn session(node_id: &str) -> Session {
+        Session::new(node_id, "s".to_owned())
+    }
+
     fn state(nodes: &[&str]) -> State {
         let mut state = State::default();
         let node = |id: &&str| {
@@ -97,13 +112,21 @@ mod tests {
         let (problems, state) = (Problems::default(), state(&["a"]));
         let taken = problem("web", "port 80 is taken");
         let said = vec![taken];
-        assert_eq!(problems.report("a", said.clone()), said);
-        assert_eq!(problems.report("a", said.clone()), []);
-        problems.report("removed", said);
+        assert_eq!(problems.report(&session("a"), said.clone()), said);
+        assert_eq!(problems.report(&session("a"), said.clone()), []);
+        problems.report(&session("removed"), said);
         let shown = problems.of_service(&state, "web");
         assert_eq!(shown, "host-a: port 80 is taken");
         assert_eq!(problems.of_service(&state, "other"), "");
-        problems.report("a", vec![]);
+        problems.report(&session("a"), vec![]);
+        assert_eq!(problems.of_service(&state, "web"), "");
+        // One that was removed, and whose last word comes late.
+        let last = session("a");
+        let taken = vec![problem("web", "port 80 is taken")];
+        problems.report(&last, taken.clone());
+        last.ended.cancel();
+        problems.forget_node("a");
+        assert_eq!(problems.report(&last, taken), []);
         assert_eq!(problems.of_service(&state, "web"), "");
     }
 
@@ -112,7 +135,7 @@ mod tests {
         let nodes = ["a", "b", "c", "d", "e"];
         let (problems, state) = (Problems::default(), state(&nodes));
         for node in nodes {
-            problems.report(node, vec![problem("web", "x")]);
+            problems.report(&session(node), vec![problem("web", "x")]);
         }
         let shown = problems.of_service(&state, "web");
         assert_eq!(shown, "host-a: x; host-b: x; host-c: x; and 2 more");

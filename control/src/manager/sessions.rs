@@ -58,6 +58,14 @@ impl Sessions {
         session
     }
 
+    /// Ends the session of a node that was removed.
+    pub(super) fn end(&self, node_id: &str) {
+        let session = self.by_node.lock().remove(node_id);
+        if let Some(session) = session {
+            session.ended.cancel();
+        }
+    }
+
     /// Ends all sessions: this manager leads no more.
     pub(super) fn end_all(&self) {
         for session in std::mem::take(&mut *self.by_node.lock()).into_values() {
@@ -100,6 +108,13 @@ impl Sessions {
             )),
         }
     }
+}
+
+/// What is said to a node that the store does not know.
+pub(super) fn removed(node_id: &str) -> Status {
+    Status::permission_denied(format!(
+        "node {node_id} is not part of the swarm: it was removed"
+    ))
 }
 
 /// Who sent a request.

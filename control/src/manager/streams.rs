@@ -1,7 +1,7 @@
 //! What a session's agent is sent, as a stream: made of the newest state whenever there is news, and of nothing older.
 
 use super::{
-    sessions::Session,
+    sessions::{self, Session},
     store::{self, Store},
 };
 use crate::raft::platform;
@@ -77,8 +77,10 @@ where
             biased;
             () = follow => {}
             () = session.ended.cancelled() => {
+                let is_removed = || store.state().node(&session.node_id).is_none();
                 let end = store::check_leading(&store)
                     .err()
+                    .or_else(|| is_removed().then(|| sessions::removed(&session.node_id)))
                     .unwrap_or_else(|| Status::aborted("the node has opened another session"));
                 // An agent that reads no more learns it from the end of the stream.
                 let _ = sender.try_send(Err(end));

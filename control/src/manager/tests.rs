@@ -402,6 +402,30 @@ async fn what_agents_may_not_do_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_is_removed_has_no_session_any_more() {
+    let (store, parts, _shutdown) = cluster(&["a", "b"]);
+    let mut a = agent::Raw::open(&parts, "a").await;
+    let mut b = agent::Raw::open(&parts, "b").await;
+    a.network().await;
+    b.network().await;
+    until(&store, "both are known", |_| {
+        parts.kernels.progress().len() == 2
+    })
+    .await;
+    let mut draft = skein_model::Draft::new(store.state(), store.now());
+    skein_orchestration::remove_node(&mut draft, "a");
+    for actions in draft.into_proposals() {
+        store.propose(actions).await.unwrap();
+    }
+    assert_eq!(a.ended().await.code(), Code::PermissionDenied);
+    let refused = a.report("t", TaskState::Running).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let known = parts.kernels.progress();
+    assert!(known.keys().eq(["b"]), "{known:?}");
+    b.report("t", TaskState::Running).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_has_the_address_it_calls_from() {
     let (store, parts, _shutdown) = cluster(&["a"]);
     let mut request = agent::session("a");

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::identity::{SpecError, create_root, normalize_external_cas, rotate_tokens, tls_info};
 use ipnet::Ipv4Net;
+use rand::Rng;
 use skein_model::{
     Action, Availability, Cluster, ClusterSpec, DEFAULT_IPAM, Ipam, Network, NetworkSpec, Node,
     NodeDescription, NodeRole, NodeSpec, NodeState, NodeStatus, OVERLAY, PREDEFINED_LABEL,
@@ -107,11 +108,11 @@ pub(super) fn found(
     choices: &Choices,
     founder: Founder,
     now: Timestamp,
+    rng: &mut impl Rng,
 ) -> Result<(Cluster, Node, Vec<Network>), NodeError> {
-    let mut rng = rand::rng();
     let failed = |error: &dyn std::error::Error| NodeError::internal(error.to_string());
     let root_ca = create_root(now).map_err(|error| failed(&error))?;
-    let node_id = new_id(&mut rng);
+    let node_id = new_id(rng);
     let member = RaftMember {
         raft_id: FOUNDER_RAFT_ID,
         addr: founder.advertise.to_string(),
@@ -141,7 +142,7 @@ pub(super) fn found(
         ..Node::default()
     };
     let mut cluster = Cluster {
-        id: new_id(&mut rng),
+        id: new_id(rng),
         default_addr_pool: choices.pools.clone(),
         subnet_size: choices.subnet_size,
         data_path_port: choices.data_path_port,
@@ -151,8 +152,8 @@ pub(super) fn found(
         ..Cluster::default()
     };
     rotate_tokens(&mut cluster, true, true);
-    let network = |spec| Network {
-        id: new_id(&mut rand::rng()),
+    let mut network = |spec| Network {
+        id: new_id(rng),
         spec,
         ..Network::default()
     };
@@ -173,7 +174,7 @@ pub(super) fn found(
         predefined: true,
         ..NetworkSpec::default()
     };
-    let networks = [ingress, local("bridge"), local("host")].map(network);
+    let networks = [ingress, local("bridge"), local("host")].map(&mut network);
     Ok((cluster, node, networks.into()))
 }
 
@@ -190,18 +191,33 @@ pub(super) fn actions(cluster: Cluster, node: Node, networks: Vec<Network>) -> V
 mod tests {
     use super::*;
     use crate::{identity::JoinToken, node::NodeErrorKind};
+    use rand::{SeedableRng as _, rngs::StdRng};
     use skein_model::{Proposal, State};
+    use std::collections::BTreeSet;
 
     #[test]
     fn a_new_swarm_has_the_references_objects() {
         let choices = check(&InitRequest::default()).unwrap();
-        let founder = Founder {
+        let founder = || Founder {
             advertise: "10.0.0.1:2377".parse().unwrap(),
             hostname: "one".into(),
             architecture: "x86_64".into(),
         };
         let at = Timestamp::from_unix_nanos(1);
-        let (cluster, node, networks) = found(&choices, founder, at).unwrap();
+        let mut rng = StdRng::seed_from_u64(1);
+        let (cluster, node, networks) = found(&choices, founder(), at, &mut rng).unwrap();
+        let ids = |cluster: &Cluster, node: &Node, networks: &[Network]| {
+            let networks = networks.iter().map(|network| network.id.clone());
+            [cluster.id.clone(), node.id.clone()]
+                .into_iter()
+                .chain(networks)
+                .collect::<Vec<_>>()
+        };
+        let mut same = StdRng::seed_from_u64(1);
+        let again = found(&choices, founder(), at, &mut same).unwrap();
+        let given = ids(&cluster, &node, &networks);
+        assert_eq!(ids(&again.0, &again.1, &again.2), given);
+        assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), given.len());
         let actions = actions(cluster, node, networks);
         let mut state = State::default();
         state.apply(1, &Proposal { at, actions }).unwrap();

@@ -63,7 +63,8 @@ impl Node {
             architecture: system.machine().to_string_lossy().into_owned(),
         };
         let now = clock::now();
-        let (mut cluster, node, networks) = founding::found(&choices, founder, now)?;
+        let (mut cluster, node, networks) =
+            founding::found(&choices, founder, now, &mut rand::rng())?;
         let identity = founder_identity(&cluster, &node.id, cert_expiry(&choices.spec))?;
         let credentials = credentials(identity.clone())?;
         let external_cas = ExternalCas::new(credentials.clone());

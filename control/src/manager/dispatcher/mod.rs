@@ -16,7 +16,7 @@ use super::{
     networks::Networks,
     problems::Problems,
     reports::Reports,
-    sessions::{Session, Sessions},
+    sessions::{self, Session, Sessions},
     store::{self, Store},
     streams,
 };
@@ -77,6 +77,11 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         self.pulse.registered(term, node_id, period);
         store::commit(&self.store, |draft| registration.note(draft)).await?;
         let session = self.sessions.begin::<S::Platform>(node_id);
+        // One that is removed just now may have been so before its session was there to be ended.
+        if self.store.state().node(node_id).is_none() {
+            self.sessions.end(node_id);
+            return Err(sessions::removed(node_id));
+        }
         info!(
             node = node_id,
             hostname = registration.description.hostname,
@@ -219,7 +224,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
                 Err(why) => warn!(node = session.node_id, "the node's key is not taken: {why}"),
             }
         }
-        for problem in self.problems.report(&session.node_id, problems) {
+        for problem in self.problems.report(&session, problems) {
             warn!(
                 node = session.node_id,
                 version,

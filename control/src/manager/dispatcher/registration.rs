@@ -55,9 +55,7 @@ impl Registration {
     pub(super) fn note(&self, draft: &mut Draft) -> Result<(), Status> {
         let node_id = &self.node_id;
         let Some(node) = draft.node(node_id) else {
-            return Err(Status::permission_denied(format!(
-                "node {node_id} is not part of the swarm: it was removed"
-            )));
+            return Err(sessions::removed(node_id));
         };
         let mut node = (**node).clone();
         node.description = self.description.clone();

@@ -97,6 +97,20 @@ impl Raw {
         next.expect("an assignment in time").unwrap().unwrap()
     }
 
+    /// Why its session has ended.
+    pub async fn ended(&mut self) -> Status {
+        let end = async {
+            loop {
+                match self.assignments.next().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(status)) => return status,
+                    None => return Status::unavailable("it ended without a word"),
+                }
+            }
+        };
+        timeout(PATIENCE, end).await.expect("an end in time")
+    }
+
     pub async fn network(&mut self) -> net::NetworkUpdate {
         let next = timeout(PATIENCE, self.network.next()).await;
         let update = next.expect("an update in time").unwrap().unwrap();
