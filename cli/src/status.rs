@@ -305,10 +305,14 @@ fn cluster(cluster: &ClusterStatus) -> Table {
 
 fn progress(node: &ClusterNode) -> String {
     let (told, has) = (node.told_version, node.kernel_version);
-    match (told, node.behind) {
+    let progress = match (told, node.behind) {
         (0, _) => "not known to this leader".to_owned(),
         (_, true) => format!("BEHIND: {has} of {told}"),
         (_, false) => format!("version {has}"),
+    };
+    match node.problem.as_str() {
+        "" => progress,
+        problem => format!("{progress}; {problem}"),
     }
 }
 
@@ -479,7 +483,15 @@ mod tests {
         };
         let cluster = ClusterStatus {
             version: 9,
-            nodes: vec![node("n1", 7, 7), node("n2", 7, 5), node("n3", 0, 0)],
+            nodes: vec![
+                node("n1", 7, 7),
+                node("n2", 7, 5),
+                node("n3", 0, 0),
+                ClusterNode {
+                    problem: "skein-dataplane is away".to_owned(),
+                    ..node("n4", 7, 6)
+                },
+            ],
         };
         let text = text(None, Some(&cluster));
         let says = |hostname: &str, what: &str| {
@@ -489,5 +501,9 @@ mod tests {
         assert!(says("n1", "version 7"), "{text}");
         assert!(says("n2", "BEHIND: 5 of 7"), "{text}");
         assert!(says("n3", "not known to this leader"), "{text}");
+        assert!(
+            says("n4", "BEHIND: 6 of 7; skein-dataplane is away"),
+            "{text}"
+        );
     }
 }

@@ -187,6 +187,7 @@ mod tests {
         let progress = Progress {
             told: 7,
             programmed: 5,
+            ..Progress::default()
         };
         let managed = Managed {
             state,

@@ -17,14 +17,24 @@ use tonic::{
 /// How long a daemon of this node may take to let another process in: what is not busy does so at once.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Connects to the gRPC services behind a path.
+/// How often a daemon is asked whether it is there still: one that hangs closes nothing.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long it may take to say so. One that is merely busy has threads for that: as long as a loaded machine may keep
+/// all of them waiting.
+const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Connects to the gRPC services behind a path. A connection to a daemon that hangs ends.
 ///
 /// # Errors
 /// `Unavailable`, with the reason alone: nobody listens there, or this process may not connect.
 pub async fn connect(path: &Path) -> Result<Channel, Status> {
     let path = path.to_owned();
     // The name is not looked up: every connection is one to the socket.
-    let endpoint = Endpoint::from_static("http://socket").connect_timeout(CONNECT_DEADLINE);
+    let endpoint = Endpoint::from_static("http://socket")
+        .connect_timeout(CONNECT_DEADLINE)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_DEADLINE)
+        .keep_alive_while_idle(true);
     let connector = tower::service_fn(move |_| {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }

@@ -6,10 +6,17 @@ use skein_proto::{
     socket::connect,
     view::View,
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -21,15 +28,133 @@ const CLEAR_DEADLINE: Duration = Duration::from_secs(10);
 /// Updates that wait for the dataplane: each is computed when there is room for it.
 const QUEUE: usize = 1;
 
+/// How long the dataplane may take to answer what it was told until that is said to the managers and in the log: it
+/// is silent for less while it is started anew, and programs the largest state in less.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// After this the connection is given up, and another made: whatever holds the old one up may not hold up a new one.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Since when the dataplane owes an answer, and why no connection is made, as far as that is known.
+#[derive(Clone, Debug, PartialEq)]
+struct Silence {
+    since: Instant,
+    /// "": it is connected.
+    away: String,
+}
+
+/// What is known of the dataplane's silence; `None`: it has answered all.
+#[derive(Clone)]
+struct Silent(watch::Sender<Option<Silence>>);
+
+impl Silent {
+    fn new() -> Self {
+        Self(watch::Sender::new(None))
+    }
+
+    /// It owes an answer, if it did not before.
+    fn begin(&self) {
+        self.0.send_if_modified(|silence| {
+            let begins = silence.is_none();
+            silence.get_or_insert_with(|| Silence {
+                since: Instant::now(),
+                away: String::new(),
+            });
+            begins
+        });
+    }
+
+    /// It cannot be told anything.
+    fn away(&self, why: &str) {
+        self.begin();
+        self.0.send_modify(|silence| {
+            if let Some(silence) = silence {
+                why.clone_into(&mut silence.away);
+            }
+        });
+    }
+
+    /// It is connected, and owes its answer still.
+    fn connected(&self) {
+        self.away("");
+    }
+
+    /// It has answered. `owes`: not all yet that it was told.
+    fn answered(&self, owes: bool) {
+        self.0.send_replace(None);
+        if owes {
+            self.begin();
+        }
+    }
+
+    /// Ends once it has owed an answer for so long.
+    async fn lasts(&self, time: Duration) -> Silence {
+        let mut watched = self.0.subscribe();
+        loop {
+            let silence = watched.borrow_and_update().clone();
+            let due = async {
+                match &silence {
+                    Some(silence) => sleep_until(silence.since + time).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Before the time: what has changed may be that it answered.
+                biased;
+                changed = watched.changed() => if changed.is_err() {
+                    std::future::pending::<()>().await;
+                },
+                () = due => if let Some(silence) = silence {
+                    return silence;
+                },
+            }
+        }
+    }
+
+    /// Ends once it has answered.
+    async fn ends(&self) {
+        // The sender is this.
+        drop(self.0.subscribe().wait_for(Option::is_none).await);
+    }
+}
+
 /// Keeps the dataplane up to date for ever.
 pub async fn relay(networks: &NetworkState, socket: &Path) {
+    let silent = Silent::new();
+    tokio::join!(
+        relay_for_ever(networks, socket, &silent),
+        complain(networks, socket, &silent),
+    );
+}
+
+/// Says in the log and to the managers whenever the dataplane has not answered for long.
+async fn complain(networks: &NetworkState, socket: &Path, silent: &Silent) {
+    loop {
+        let silence = silent.lasts(ANSWER_PATIENCE).await;
+        let what = match silence.away.as_str() {
+            "" => format!(
+                "skein-dataplane takes what it is told and has not answered for {ANSWER_PATIENCE:?}: look into its \
+                 log, and start it anew; what is connected goes on"
+            ),
+            why => format!(
+                "skein-dataplane has been away for {ANSWER_PATIENCE:?} ({why}): start it; what is connected goes on"
+            ),
+        };
+        tracing::warn!(socket = %socket.display(), "{what}");
+        networks.unanswered(what);
+        silent.ends().await;
+        tracing::info!("the dataplane answers again");
+    }
+}
+
+async fn relay_for_ever(networks: &NetworkState, socket: &Path, silent: &Silent) {
     // Without a state there is nothing to say: the dataplane keeps the one it has.
     let mut views = networks.watch();
     let mut away = false;
     loop {
         // The sender lives as long as `networks`.
         let _ = views.wait_for(Option::is_some).await;
-        let Err(error) = relay_once(networks, socket, &mut away).await;
+        let Err(error) = relay_once(networks, socket, &mut away, silent).await;
+        silent.away(error.message());
         if !away {
             away = true;
             tracing::warn!(
@@ -46,10 +171,14 @@ async fn relay_once(
     networks: &NetworkState,
     socket: &Path,
     away: &mut bool,
+    silent: &Silent,
 ) -> Result<std::convert::Infallible, Status> {
     let mut client = DataplaneClient::new(connect(socket).await?);
+    silent.connected();
     let (updates, queue) = mpsc::channel(QUEUE);
     let mut views = networks.watch();
+    // The newest version that it was told.
+    let newest = AtomicU64::new(0);
     let send = async {
         let mut told: Option<Arc<View>> = None;
         loop {
@@ -60,6 +189,8 @@ async fn relay_once(
             if let Some(view) = view
                 && let Some(update) = view.update_from(told.as_deref())
             {
+                newest.store(update.version, Ordering::Release);
+                silent.begin();
                 room.send(update);
                 told = Some(view);
             }
@@ -74,12 +205,29 @@ async fn relay_once(
             if std::mem::take(away) {
                 tracing::info!("the dataplane takes the network state");
             }
+            // One that cannot do all that it was told says so, and stays at an earlier version.
+            let is_behind = programmed.version < newest.load(Ordering::Acquire);
+            silent.answered(is_behind && programmed.problems.is_empty());
             networks.answered(programmed);
         }
         Err(closed())
     };
-    tokio::try_join!(send, receive)
-        .map(|(never, _): (std::convert::Infallible, std::convert::Infallible)| never)
+    let late = async {
+        // A new connection has as long as the one before.
+        sleep(ANSWER_DEADLINE).await;
+        let silence = silent.lasts(ANSWER_DEADLINE).await;
+        let waited = silence.since.elapsed().as_secs();
+        Err(Status::deadline_exceeded(format!(
+            "no answer for {waited} s"
+        )))
+    };
+    tokio::try_join!(send, receive, late).map(
+        |(never, ..): (
+            std::convert::Infallible,
+            std::convert::Infallible,
+            std::convert::Infallible,
+        )| never,
+    )
 }
 
 /// Tells the dataplane that the node is no member of a swarm: it stores that, publishes no port and
@@ -148,6 +296,82 @@ mod tests {
             });
             Ok(Response::new(ReceiverStream::new(stream)))
         }
+    }
+
+    /// One of its own that accepts and says nothing, until it does.
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_noticed_and_so_is_its_end() {
+        let silent = Silent::new();
+        let within = |time| timeout(time, silent.lasts(ANSWER_PATIENCE));
+        assert!(
+            within(ANSWER_PATIENCE * 9).await.is_err(),
+            "it owes nothing"
+        );
+        silent.begin();
+        sleep(ANSWER_PATIENCE / 2).await;
+        silent.begin();
+        let silence = within(ANSWER_PATIENCE).await.unwrap();
+        assert_eq!(silence.since.elapsed(), ANSWER_PATIENCE, "since the first");
+        silent.away("refused");
+        assert_eq!(within(ANSWER_PATIENCE).await.unwrap().away, "refused");
+        silent.connected();
+        assert_eq!(within(ANSWER_PATIENCE).await.unwrap().away, "");
+        // It answers one thing, and owes another.
+        silent.answered(true);
+        sleep(ANSWER_PATIENCE / 2).await;
+        assert!(within(ANSWER_PATIENCE / 4).await.is_err());
+        silent.answered(false);
+        assert!(within(ANSWER_PATIENCE * 9).await.is_err());
+        timeout(Duration::ZERO, silent.ends()).await.unwrap();
+    }
+
+    /// Whoever looks at the node's state sees it: the managers are told what is in there.
+    #[tokio::test]
+    async fn a_dataplane_that_takes_all_and_says_nothing_is_a_problem_of_its_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("dataplane.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let networks = NetworkState::default();
+        networks.take(NetworkUpdate {
+            version: 3,
+            complete: true,
+            ..NetworkUpdate::default()
+        });
+        let silent = Silent::new();
+        let (relaying, path, known) = (networks.clone(), socket.clone(), silent.clone());
+        let relay = tokio::spawn(async move {
+            tokio::join!(
+                relay_for_ever(&relaying, &path, &known),
+                complain(&relaying, &path, &known),
+            )
+        });
+        // Nobody ever reads what comes there.
+        let (_held, _) = listener.accept().await.unwrap();
+        let mut silence = silent.0.subscribe();
+        let is_connected = |now: &Option<Silence>| {
+            let now = now.as_ref();
+            now.is_some_and(|silence| silence.away.is_empty())
+        };
+        silence.wait_for(is_connected).await.unwrap();
+        // The time that passes here is none that the machine needs.
+        tokio::time::pause();
+        let mut answers = networks.answers();
+        let said = answers.wait_for(|said| {
+            let problems = said.iter().flat_map(|said| &said.problems);
+            problems
+                .into_iter()
+                .any(|problem| problem.message.contains("has not answered"))
+        });
+        let said = timeout(ANSWER_PATIENCE * 2, said).await.unwrap();
+        assert_eq!(said.unwrap().as_ref().unwrap().version, 0);
+        // Its next word takes the place of that.
+        networks.answered(Programmed {
+            version: 3,
+            ..Programmed::default()
+        });
+        let now = networks.answers().borrow().clone().unwrap();
+        assert_eq!((now.version, now.problems.len()), (3, 0));
+        relay.abort();
     }
 
     #[tokio::test]

@@ -5,11 +5,16 @@
 
 use skein_model::PortProtocol;
 use skein_proto::{
-    network::{Network, NetworkUpdate, Programmed, Transport, object::Object as Content},
+    network::{
+        Kind, Network, NetworkUpdate, Problem, Programmed, Transport, object::Object as Content,
+    },
     view::View,
 };
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::watch;
+
+/// What the settings of a node are called, which are one object.
+const SETTINGS_ID: &str = "settings";
 
 /// Where sessions, dataplane and tasks meet over the network state. Clones share it.
 #[derive(Clone)]
@@ -72,6 +77,18 @@ impl NetworkState {
     /// The dataplane has answered.
     pub fn answered(&self, programmed: Programmed) {
         self.programmed.send_replace(Some(programmed));
+    }
+
+    /// The dataplane has not answered for long: that is a problem of the node, until it does.
+    pub fn unanswered(&self, message: String) {
+        self.programmed.send_modify(|programmed| {
+            let problem = Problem {
+                kind: Kind::Settings.into(),
+                id: SETTINGS_ID.to_owned(),
+                message,
+            };
+            programmed.get_or_insert_default().problems.push(problem);
+        });
     }
 
     /// The dataplane's answers.

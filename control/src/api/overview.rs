@@ -18,7 +18,7 @@ pub async fn status(State(leader): State<Leader>) -> Result<Response, ApiError> 
 
 fn cluster(state: &Model, kernels: &BTreeMap<String, Progress>) -> ClusterStatus {
     let nodes = state.nodes().map(|node| {
-        let progress = kernels.get(&node.id).copied().unwrap_or_default();
+        let progress = kernels.get(&node.id).cloned().unwrap_or_default();
         shown(node, progress)
     });
     let mut nodes: Vec<ClusterNode> = nodes.collect();
@@ -40,6 +40,7 @@ fn shown(node: &Node, progress: Progress) -> ClusterNode {
         told_version: progress.told,
         kernel_version: progress.programmed,
         behind: progress.programmed < progress.told,
+        problem: progress.problem,
     }
 }
 
@@ -62,7 +63,11 @@ mod tests {
             let at = Timestamp::from_unix_nanos(1);
             state.apply(index, &Proposal { at, actions }).unwrap();
         }
-        let progress = |told, programmed| Progress { told, programmed };
+        let progress = |told, programmed| Progress {
+            told,
+            programmed,
+            problem: format!("of {programmed}"),
+        };
         let kernels = [("a", progress(7, 7)), ("b", progress(9, 7))];
         let kernels = kernels.map(|(id, progress)| (id.to_owned(), progress));
         let status = cluster(&state, &kernels.into());
@@ -79,6 +84,7 @@ mod tests {
             ("ready", "worker")
         );
         assert_eq!(first.availability, "active");
+        assert_eq!((&*first.problem, &*status.nodes[2].problem), ("of 7", ""));
         assert_eq!(status.version, 3);
     }
 }

@@ -45,12 +45,14 @@ struct Kernel {
 }
 
 /// How far a node's kernel is with the network state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The newest version that the node was told; 0: none by this leader.
     pub told: u64,
     /// The newest that its kernel has as a whole; 0: it has not said so to this leader.
     pub programmed: u64,
+    /// What keeps its dataplane from more, as its node says; "" if nothing.
+    pub problem: String,
 }
 
 /// What a node was told of the network.
@@ -147,6 +149,7 @@ impl Kernels {
             let progress = Progress {
                 told: kernel.told.map_or(0, |told| told.version),
                 programmed: kernel.programmed.unwrap_or(0),
+                problem: String::new(),
             };
             (node.clone(), progress)
         });
@@ -209,6 +212,7 @@ mod tests {
         let behind = Progress {
             told: 15,
             programmed: 10,
+            ..Progress::default()
         };
         assert_eq!(kernels.progress()["a"], behind);
         kernels.report(&session, 15);

@@ -189,7 +189,11 @@ impl<P: Platform> Manager<P> {
 
     /// How far the kernel of each node is that this manager hears of: none, if it does not lead.
     pub fn kernels(&self) -> BTreeMap<String, Progress> {
-        self.parts.kernels.progress()
+        let mut kernels = self.parts.kernels.progress();
+        for (node_id, progress) in &mut kernels {
+            progress.problem = self.parts.problems.of_node(node_id);
+        }
+        kernels
     }
 
     /// What happens to the swarm's objects.

@@ -49,6 +49,14 @@ impl Problems {
         self.by_node.write().clear();
     }
 
+    /// What a node has of its own, whatever it serves; "" if nothing.
+    pub(super) fn of_node(&self, node_id: &str) -> String {
+        let by_node = self.by_node.read();
+        let mut problems = by_node.get(node_id).into_iter().flatten();
+        let own = problems.find(|problem| problem.kind() == Kind::Settings);
+        own.map_or_else(String::new, |problem| problem.message.clone())
+    }
+
     /// In one line, what keeps nodes from serving a service; "" if nothing does.
     pub(super) fn of_service(&self, state: &State, service_id: &str) -> String {
         let by_node = self.by_node.read();
@@ -128,6 +136,20 @@ mod tests {
         problems.forget_node("a");
         assert_eq!(problems.report(&last, taken), []);
         assert_eq!(problems.of_service(&state, "web"), "");
+    }
+
+    #[test]
+    fn what_is_of_a_node_itself_is_told_from_what_is_of_services() {
+        let problems = Problems::default();
+        let own = Problem {
+            kind: Kind::Settings.into(),
+            ..problem("settings", "no answer")
+        };
+        problems.report(&session("a"), vec![problem("web", "x"), own]);
+        assert_eq!(problems.of_node("a"), "no answer");
+        problems.report(&session("a"), vec![problem("web", "x")]);
+        assert_eq!(problems.of_node("a"), "");
+        assert_eq!(problems.of_node("b"), "");
     }
 
     #[test]
