@@ -3,7 +3,7 @@
 use crate::executor::{self, Process, Random};
 use parking_lot::Mutex;
 use rand::Rng as _;
-use skein_control::raft::foundation::{Done, Loaded, LogId, SnapshotMeta, Storage, Vote};
+use skein_control::raft::foundation::{Bytes, Done, Loaded, LogId, SnapshotMeta, Storage, Vote};
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 use tokio::sync::{Notify, oneshot};
 
@@ -41,7 +41,7 @@ enum Write {
     Purge(LogId),
     Vote(Vote),
     Committed(Option<LogId>),
-    Snapshot(SnapshotMeta, Vec<u8>),
+    Snapshot(SnapshotMeta, Bytes),
 }
 
 impl Write {
@@ -221,7 +221,7 @@ impl Storage for Disk {
         Ok(())
     }
 
-    async fn save_snapshot(&self, meta: SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
+    async fn save_snapshot(&self, meta: SnapshotMeta, data: Bytes) -> io::Result<()> {
         self.wait(Write::Snapshot(meta, data)).await
     }
 }

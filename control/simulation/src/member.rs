@@ -19,8 +19,8 @@ use skein_control::{
     raft::{
         Raft,
         foundation::{
-            Builder, Contacts, Entry, Extent, Loaded, LogId, Machine, Outcome, Parts, SnapshotMeta,
-            StorageError, StoredMembership, TypeConfig,
+            Builder, Contacts, Entry, Extent, Loaded, LogId, Machine, Outcome, Parts, Reader,
+            SnapshotMeta, StorageError, StoredMembership, TypeConfig,
         },
     },
 };
@@ -28,7 +28,6 @@ use skein_model::{State, Timestamp};
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hasher as _},
-    io::Cursor,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -246,14 +245,14 @@ impl RaftStateMachine<Types> for Watched {
         }
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Reader>, StorageError> {
         self.inner.begin_receiving_snapshot().await
     }
 
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        snapshot: Box<Cursor<Vec<u8>>>,
+        snapshot: Box<Reader>,
     ) -> Result<(), StorageError> {
         self.inner.install_snapshot(meta, snapshot).await?;
         let state = self.state.borrow().clone();

@@ -2,6 +2,7 @@
 //! seals, writes and syncs it, so that no disk stalls the runtime.
 
 use super::{
+    piece::Bytes,
     platform::{Done, Loaded, Storage},
     types::{LogId, SnapshotMeta, Vote},
 };
@@ -46,7 +47,7 @@ enum Write {
     Snapshot {
         last: Option<LogId>,
         meta: Vec<u8>,
-        data: Vec<u8>,
+        data: Bytes,
     },
     /// May be lost in a crash: written with the next one.
     Committed(Vec<u8>),
@@ -133,7 +134,7 @@ impl Storage for Disk {
         self.send(write, Box::new(|_| ())).await
     }
 
-    async fn save_snapshot(&self, meta: SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
+    async fn save_snapshot(&self, meta: SnapshotMeta, data: Bytes) -> io::Result<()> {
         let last = meta.last_log_id;
         let meta = encode(&meta)?;
         self.wait(Write::Snapshot { last, meta, data }).await
@@ -287,7 +288,8 @@ impl Sealed {
 
     fn load(&self) -> io::Result<Loaded> {
         let load = || {
-            let meta: BTreeMap<_, _> = self.meta()?.into_iter().collect();
+            let mut meta: BTreeMap<_, _> = self.meta()?.into_iter().collect();
+            let data = meta.remove(SNAPSHOT);
             let get = |name| meta.get(name).map(Vec::as_slice);
             let mut loaded = Loaded {
                 vote: get(VOTE).map(decode).transpose()?,
@@ -295,8 +297,8 @@ impl Sealed {
                 purged: get(PURGED).map(decode).transpose()?,
                 ..Loaded::default()
             };
-            if let (Some(meta), Some(data)) = (get(SNAPSHOT_META), get(SNAPSHOT)) {
-                loaded.snapshot = Some((decode(meta)?, data.to_vec()));
+            if let (Some(meta), Some(data)) = (get(SNAPSHOT_META), data) {
+                loaded.snapshot = Some((decode(meta)?, Bytes::new(data)));
             }
             loaded.entries = self.log()?.into_iter().collect();
             Ok(loaded)

@@ -177,7 +177,7 @@ impl<P: Platform> Raft<P> {
         let snapshots = Snapshots::new(parts.loaded.snapshot.take());
         let log = Log::<P>::new(parts.disk.clone(), &mut parts.loaded, id, snapshots.clone())?;
         let end = log.end();
-        let machine = Machine::<P>::new(parts.disk.clone(), snapshots, publish)?;
+        let machine = Machine::<P>::open(parts.disk.clone(), snapshots, publish).await?;
         let machine = watched(machine, state.clone());
         let config = Arc::new(config().validate().map_err(io::Error::other)?);
         let raft = openraft::Raft::new(id, config, parts.network, log, machine)

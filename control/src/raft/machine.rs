@@ -1,6 +1,7 @@
 //! The state machine: what has been committed, applied to the store.
 
 use super::{
+    piece::{Bytes, Reader},
     platform::{Platform, Storage as _},
     snapshots::Snapshots,
     types::{
@@ -12,7 +13,7 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine,
 };
 use skein_model::State;
-use std::{io, io::Cursor};
+use std::{io, sync::Arc};
 use tokio::sync::watch;
 
 /// Applies committed entries to the [`State`] and publishes it.
@@ -30,7 +31,7 @@ impl<P: Platform> Machine<P> {
     ///
     /// # Errors
     /// The snapshot is not what was written.
-    pub fn new(
+    pub async fn open(
         disk: P::Disk,
         snapshots: Snapshots,
         publish: watch::Sender<State>,
@@ -44,8 +45,7 @@ impl<P: Platform> Machine<P> {
             disk,
         };
         if let Some((meta, data)) = machine.snapshots.latest() {
-            let state = serde_json::from_slice(&data).map_err(io::Error::other)?;
-            machine.install(&meta, state);
+            machine.install(&meta, decoded::<P>(data).await?);
         }
         Ok(machine)
     }
@@ -58,17 +58,13 @@ impl<P: Platform> Machine<P> {
     }
 
     /// Puts a leader's snapshot on disk. The state in it.
-    async fn save(&self, meta: &SnapshotMeta, data: Vec<u8>) -> Result<State, StorageError> {
+    async fn save(&self, meta: &SnapshotMeta, data: Bytes) -> Result<State, StorageError> {
         let signature = Some(meta.signature());
         let read = |error: &dyn std::error::Error| {
             StorageIoError::read_snapshot(Some(meta.signature()), openraft::AnyError::error(error))
         };
-        let (state, data) = P::blocking(move || {
-            let state = serde_json::from_slice::<State>(&data).map_err(io::Error::other)?;
-            Ok((state, data))
-        })
-        .await
-        .map_err(|error| read(&error))?;
+        let state = decoded::<P>(data.clone()).await;
+        let state = state.map_err(|error| read(&error))?;
         let saved = self.disk.save_snapshot(meta.clone(), data.clone()).await;
         saved.map_err(|error| StorageIoError::write_snapshot(signature, &error))?;
         self.snapshots.saved(meta, data);
@@ -94,6 +90,11 @@ impl<P: Platform> Machine<P> {
             }
         }
     }
+}
+
+/// The state in a snapshot: one that is long takes long to read.
+async fn decoded<P: Platform>(data: Bytes) -> io::Result<State> {
+    P::blocking(move || serde_json::from_slice(&data).map_err(io::Error::other)).await
 }
 
 impl<P: Platform> RaftStateMachine<TypeConfig<P>> for Machine<P> {
@@ -126,16 +127,16 @@ impl<P: Platform> RaftStateMachine<TypeConfig<P>> for Machine<P> {
         }
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Reader>, StorageError> {
         Ok(Box::default())
     }
 
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        snapshot: Box<Cursor<Vec<u8>>>,
+        snapshot: Box<Reader>,
     ) -> Result<(), StorageError> {
-        let saved = self.save(meta, snapshot.into_inner()).await;
+        let saved = self.save(meta, snapshot.into_bytes()).await;
         self.install(meta, saved.inspect_err(|_| self.snapshots.failed())?);
         Ok(())
     }
@@ -146,7 +147,7 @@ impl<P: Platform> RaftStateMachine<TypeConfig<P>> for Machine<P> {
         let latest = self.snapshots.latest();
         Ok(latest.map(|(meta, data)| Snapshot {
             meta,
-            snapshot: Box::new(Cursor::new(data)),
+            snapshot: Box::new(Reader::new(data)),
         }))
     }
 }
@@ -171,12 +172,13 @@ impl<P: Platform> RaftSnapshotBuilder<TypeConfig<P>> for Builder<P> {
         let data = P::blocking(move || serde_json::to_vec(&state).map_err(io::Error::other))
             .await
             .map_err(|error| StorageIoError::read_state_machine(&error))?;
+        let data = Arc::new(data);
         let saved = self.disk.save_snapshot(meta.clone(), data.clone()).await;
         saved.map_err(|error| StorageIoError::write_snapshot(Some(meta.signature()), &error))?;
         self.snapshots.saved(&meta, data.clone());
         Ok(Snapshot {
             meta,
-            snapshot: Box::new(Cursor::new(data)),
+            snapshot: Box::new(Reader::new(data)),
         })
     }
 }

@@ -14,6 +14,7 @@ mod log;
 mod machine;
 mod membership;
 mod network;
+mod piece;
 pub(crate) mod platform;
 mod service;
 mod snapshots;
@@ -36,6 +37,7 @@ pub mod foundation {
         handle::{Clock, Parts},
         handover::{Errands, HandOver, Line, Step},
         machine::{Builder, Machine},
+        piece::{Bytes, Reader},
         platform::{Done, Loaded, Platform, Storage},
         types::{
             Entry, LogId, Outcome, Peer, SnapshotMeta, StorageError, StoredMembership, TypeConfig,

@@ -5,6 +5,7 @@
 use super::{
     disk::Disk,
     network::Network,
+    piece::Bytes,
     types::{LogId, SnapshotMeta, TypeConfig, Vote},
 };
 use openraft::{AsyncRuntime, Instant as _, TokioRuntime, network::RaftNetworkFactory};
@@ -57,7 +58,7 @@ pub trait Storage: Clone + Send + Sync + 'static {
     fn save_snapshot(
         &self,
         meta: SnapshotMeta,
-        data: Vec<u8>,
+        data: Bytes,
     ) -> impl Future<Output = io::Result<()>> + Send;
 }
 
@@ -69,7 +70,7 @@ pub struct Loaded {
     pub committed: Option<LogId>,
     pub purged: Option<LogId>,
     pub entries: BTreeMap<u64, Vec<u8>>,
-    pub snapshot: Option<(SnapshotMeta, Vec<u8>)>,
+    pub snapshot: Option<(SnapshotMeta, Bytes)>,
 }
 
 /// The daemon's.

@@ -4,7 +4,10 @@
 //! from the log what the snapshot is to have. Were that on disk first, a member that is killed in between
 //! would have neither. So a purge waits for the snapshot.
 
-use super::types::{LogId, SnapshotMeta};
+use super::{
+    piece::Bytes,
+    types::{LogId, SnapshotMeta},
+};
 use std::{io, sync::Arc};
 use tokio::sync::watch;
 
@@ -13,7 +16,7 @@ use tokio::sync::watch;
 pub struct Snapshots(Arc<watch::Sender<Latest>>);
 
 /// Its description, and the state in it.
-type Kept = (SnapshotMeta, Vec<u8>);
+type Kept = (SnapshotMeta, Bytes);
 
 #[derive(Default)]
 struct Latest {
@@ -45,7 +48,7 @@ impl Snapshots {
 
     /// Notes one that is on disk. Like the disk, keeps a newer one: a slow build may end after a snapshot of
     /// the leader's was installed.
-    pub fn saved(&self, meta: &SnapshotMeta, data: Vec<u8>) {
+    pub fn saved(&self, meta: &SnapshotMeta, data: Bytes) {
         self.0.send_modify(|latest| {
             if latest.last_log_id() <= meta.last_log_id {
                 latest.kept = Some((meta.clone(), data));
@@ -97,16 +100,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_purge_waits_for_the_snapshot_that_has_all_of_it() {
-        let snapshots = Snapshots::new(Some((meta(5), vec![5])));
+        let snapshots = Snapshots::new(Some((meta(5), vec![5].into())));
         snapshots.cover(id(5)).await.unwrap();
         let mut purge = pin!(snapshots.cover(id(9)));
         assert!(poll!(&mut purge).is_pending());
-        snapshots.saved(&meta(8), vec![8]);
+        snapshots.saved(&meta(8), vec![8].into());
         assert!(poll!(&mut purge).is_pending());
-        snapshots.saved(&meta(9), vec![9]);
+        snapshots.saved(&meta(9), vec![9].into());
         assert!(matches!(poll!(&mut purge), Poll::Ready(Ok(()))));
-        snapshots.saved(&meta(7), vec![7]);
-        assert_eq!(snapshots.latest().unwrap().1, [9], "the newest stays");
+        snapshots.saved(&meta(7), vec![7].into());
+        assert_eq!(*snapshots.latest().unwrap().1, [9], "the newest stays");
     }
 
     #[tokio::test]

@@ -758,7 +758,9 @@ async fn an_older_snapshot_does_not_take_the_place_of_a_newer_one() {
         }
     };
     for (index, data) in [(5, "five"), (9, "nine"), (7, "seven")] {
-        disk.save_snapshot(at(index), data.into()).await.unwrap();
+        disk.save_snapshot(at(index), Arc::new(data.into()))
+            .await
+            .unwrap();
     }
     drop(disk);
     let opening = async {
@@ -770,7 +772,7 @@ async fn an_older_snapshot_does_not_take_the_place_of_a_newer_one() {
         }
     };
     let loaded = timeout(PATIENCE, opening).await.unwrap();
-    assert_eq!(loaded.snapshot, Some((at(9), b"nine".to_vec())));
+    assert_eq!(loaded.snapshot, Some((at(9), Arc::new(b"nine".to_vec()))));
 }
 
 #[tokio::test]

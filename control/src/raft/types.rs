@@ -1,10 +1,10 @@
 //! The types that openraft is built with here.
 
-use super::platform::Platform;
+use super::{piece::Reader, platform::Platform};
 use openraft::{RaftTypeConfig, impls::OneshotResponder};
 use serde::{Deserialize, Serialize};
 use skein_model::{Applied, Proposal, Rejection};
-use std::{io::Cursor, marker::PhantomData};
+use std::marker::PhantomData;
 
 /// What openraft is told of a member.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ impl<P: Platform> RaftTypeConfig for TypeConfig<P> {
     type NodeId = u64;
     type Node = Peer;
     type Entry = Entry<P>;
-    type SnapshotData = Cursor<Vec<u8>>;
+    type SnapshotData = Reader;
     type AsyncRuntime = P::Runtime;
     type Responder = OneshotResponder<Self>;
 }
