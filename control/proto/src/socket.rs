@@ -17,13 +17,16 @@ use tonic::{
 /// How long a daemon of this node may take to let another process in: what is not busy does so at once.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often a daemon is asked whether it is there still: one that hangs closes nothing.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// How long it may take to say so. One that is merely busy has threads for that: as long as a loaded machine may keep
-/// all of them waiting.
-const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a daemon that owes an answer may say nothing until it is asked whether it is there still: one that hangs
+/// closes nothing. Whoever has died closes its socket, and is noticed without this. Rare enough to cost nothing, on
+/// streams that are silent for hours.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long it may take to say so. One that is merely busy has threads for that, and what a loaded machine, or one
+/// whose hypervisor has no time for it, keeps all of them waiting for is a few seconds: a multiple of it, as an end
+/// costs a daemon that lives its streams, and gains nothing that is urgent.
+const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Connects to the gRPC services behind a path. A connection to a daemon that hangs ends.
+/// Connects to the gRPC services behind a path. A connection on which anything is awaited from a daemon that hangs ends.
 ///
 /// # Errors
 /// `Unavailable`, with the reason alone: nobody listens there, or this process may not connect.
@@ -33,8 +36,7 @@ pub async fn connect(path: &Path) -> Result<Channel, Status> {
     let endpoint = Endpoint::from_static("http://socket")
         .connect_timeout(CONNECT_DEADLINE)
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_DEADLINE)
-        .keep_alive_while_idle(true);
+        .keep_alive_timeout(KEEP_ALIVE_DEADLINE);
     let connector = tower::service_fn(move |_| {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
@@ -80,6 +82,26 @@ pub async fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspect::{StatusRequest, inspect_client::InspectClient};
+
+    #[tokio::test]
+    async fn what_is_awaited_from_a_daemon_that_hangs_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("skein.sock");
+        // Nobody ever reads what comes there.
+        let _hangs = listen(&path, 0o600).await.unwrap();
+        let mut client = InspectClient::new(connect(&path).await.unwrap());
+        // The time that passes here is none that the machine needs.
+        tokio::time::pause();
+        let began = tokio::time::Instant::now();
+        client.status(StatusRequest {}).await.unwrap_err();
+        let waited = began.elapsed();
+        assert!(waited > KEEP_ALIVE_DEADLINE, "{waited:?}");
+        assert!(
+            waited < (KEEP_ALIVE + KEEP_ALIVE_DEADLINE) * 2,
+            "{waited:?}"
+        );
+    }
 
     #[tokio::test]
     async fn only_a_dead_socket_is_replaced() {

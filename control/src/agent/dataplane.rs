@@ -289,16 +289,19 @@ mod tests {
             let told = self.0.clone();
             tokio::spawn(async move {
                 while let Ok(Some(update)) = updates.message().await {
+                    let programmed = Programmed {
+                        version: update.version,
+                        ..Programmed::default()
+                    };
                     told.send(update).await.unwrap();
                     // Whoever does not read the answers is told nothing.
-                    let _ = answers.send(Ok(Programmed::default())).await;
+                    let _ = answers.send(Ok(programmed)).await;
                 }
             });
             Ok(Response::new(ReceiverStream::new(stream)))
         }
     }
 
-    /// One of its own that accepts and says nothing, until it does.
     #[tokio::test(start_paused = true)]
     async fn silence_is_noticed_and_so_is_its_end() {
         let silent = Silent::new();
@@ -374,6 +377,47 @@ mod tests {
         relay.abort();
     }
 
+    /// A dataplane that tells what it is told, and its end.
+    fn serve(socket: &Path) -> (mpsc::Receiver<NetworkUpdate>, tokio::task::AbortHandle) {
+        let (tell, told) = mpsc::channel(1);
+        let listener = tokio::net::UnixListener::bind(socket).unwrap();
+        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        let serving = tonic::transport::Server::builder()
+            .add_service(DataplaneServer::new(Told(tell)))
+            .serve_with_incoming(incoming);
+        (told, tokio::spawn(serving).abort_handle())
+    }
+
+    #[tokio::test]
+    async fn one_that_has_nothing_to_hear_for_hours_is_the_same_one_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("dataplane.sock");
+        let (mut told, serving) = serve(&socket);
+        let networks = NetworkState::default();
+        let update = |version| NetworkUpdate {
+            version,
+            ..NetworkUpdate::default()
+        };
+        networks.take(NetworkUpdate {
+            complete: true,
+            ..update(3)
+        });
+        let (relaying, path) = (networks.clone(), socket.clone());
+        let relay = tokio::spawn(async move { relay(&relaying, &path).await });
+        assert!(told.recv().await.unwrap().complete);
+        let mut answers = networks.answers();
+        answers.wait_for(Option::is_some).await.unwrap();
+        tokio::time::pause();
+        sleep(Duration::from_secs(6 * 60 * 60)).await;
+        tokio::time::resume();
+        networks.take(update(4));
+        let next = told.recv().await.unwrap();
+        // A new connection is told all anew.
+        assert_eq!((next.version, next.complete), (4, false));
+        relay.abort();
+        serving.abort();
+    }
+
     #[tokio::test]
     async fn a_node_that_left_leaves_nothing_in_the_dataplane() {
         let dir = tempfile::tempdir().unwrap();
@@ -381,13 +425,7 @@ mod tests {
         let away = clear(&socket).await.unwrap_err();
         assert_eq!(away.code(), tonic::Code::Unavailable, "{away}");
 
-        let (tell, mut told) = mpsc::channel(1);
-        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
-        let serving = tonic::transport::Server::builder()
-            .add_service(DataplaneServer::new(Told(tell)))
-            .serve_with_incoming(incoming);
-        let serving = tokio::spawn(serving);
+        let (mut told, serving) = serve(&socket);
         clear(&socket).await.unwrap();
         let update = told.recv().await.unwrap();
         assert!(update.complete && update.upsert.is_empty());
