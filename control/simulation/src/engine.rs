@@ -2,6 +2,7 @@
 
 use crate::{
     executor::{self, Random, WORLD},
+    faults::Spells,
     history::{History, Seen},
     network::Host,
 };
@@ -40,7 +41,7 @@ pub struct Engine {
     ended: Arc<Mutex<BTreeSet<String>>>,
     /// Changes whenever any container does.
     changes: Arc<watch::Sender<u64>>,
-    flakiness: Arc<Mutex<f64>>,
+    flakiness: Arc<Mutex<Spells<f64>>>,
 }
 
 impl Engine {
@@ -57,8 +58,18 @@ impl Engine {
     }
 
     /// How likely each of its steps fails from now on, and each of its containers.
-    pub fn set_flakiness(&self, flakiness: f64) {
-        *self.flakiness.lock() = flakiness;
+    pub fn begin_flakiness(&self, flakiness: f64) {
+        self.flakiness.lock().begin(flakiness);
+    }
+
+    /// That passes.
+    pub fn end_flakiness(&self, flakiness: f64) {
+        self.flakiness.lock().end(flakiness);
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        *self.flakiness.lock() = Spells::default();
     }
 
     /// Changes whenever any container does.
@@ -121,7 +132,7 @@ impl Engine {
         };
         self.put(id, running);
         let (engine, task) = (self.clone(), task.clone());
-        let fails = Random.random_bool(*self.flakiness.lock());
+        let fails = Random.random_bool(self.flakiness());
         let is_job = task.spec.container_spec.image.starts_with(JOB_IMAGE);
         let (within, code) = match (fails, is_job) {
             (true, _) => (FAILURE_MS, 1),
@@ -193,14 +204,17 @@ impl Engine {
         self.changed();
     }
 
+    fn flakiness(&self) -> f64 {
+        self.flakiness.lock().now()
+    }
+
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 
     async fn step(&self, failure: &str) -> Result<(), String> {
         pause(STEP_MS).await;
-        let flakiness = *self.flakiness.lock();
-        match Random.random_bool(flakiness) {
+        match Random.random_bool(self.flakiness()) {
             true => Err(failure.to_owned()),
             false => Ok(()),
         }

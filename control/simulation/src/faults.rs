@@ -28,7 +28,7 @@ pub enum Fault {
     PowerLoss(BTreeSet<Host>),
     /// Nothing comes from some hosts to the others, nor back.
     Partition(BTreeSet<Host>),
-    /// Nothing comes from some hosts to the others; what these say arrives.
+    /// Nothing comes from the others to some hosts; what these say arrives.
     OneWay(BTreeSet<Host>),
     /// The network is bad everywhere.
     Weather(Weather),
@@ -40,6 +40,30 @@ pub enum Fault {
     Snapshot(Host),
     /// Whoever leads hands the lead over.
     HandOver,
+}
+
+/// What faults of one kind make of one thing: the last that has not passed counts, and one that passes takes none of
+/// the others with it.
+#[derive(Clone, Debug, Default)]
+pub struct Spells<T>(Vec<T>);
+
+impl<T: Copy + Default + PartialEq> Spells<T> {
+    /// Another begins.
+    pub fn begin(&mut self, spell: T) {
+        self.0.push(spell);
+    }
+
+    /// It passes.
+    pub fn end(&mut self, spell: T) {
+        if let Some(nth) = self.0.iter().rposition(|other| *other == spell) {
+            self.0.remove(nth);
+        }
+    }
+
+    /// What counts now; without any, nothing is wrong.
+    pub fn now(&self) -> T {
+        self.0.last().copied().unwrap_or_default()
+    }
 }
 
 impl Fault {
@@ -75,5 +99,23 @@ impl Fault {
     /// How long until the next one.
     pub fn pause() -> Duration {
         Duration::from_millis(Random.random_range(PAUSE_MS.0..=PAUSE_MS.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spell_that_passes_takes_no_other_with_it() {
+        let mut spells = Spells::default();
+        spells.begin(1);
+        spells.begin(2);
+        assert_eq!(spells.now(), 2);
+        spells.end(1);
+        assert_eq!(spells.now(), 2);
+        spells.end(2);
+        spells.end(2);
+        assert_eq!(spells.now(), 0);
     }
 }

@@ -1,14 +1,13 @@
 //! The network between hosts: messages are late, lost, come twice, or find no way.
 
-use crate::executor::{self, Process, Random, WORLD};
+use crate::{
+    executor::{self, Process, Random, WORLD},
+    faults::Spells,
+};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::Rng as _;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
@@ -45,9 +44,9 @@ pub struct Network(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    weather: Weather,
-    /// From where to where nothing comes through.
-    cut: BTreeSet<(Host, Host)>,
+    weather: Spells<Weather>,
+    /// From where to where nothing comes through, and of how many cuts that is.
+    cut: BTreeMap<(Host, Host), u32>,
     /// What listens on each host.
     listening: BTreeMap<Host, Process>,
 }
@@ -72,23 +71,46 @@ impl Network {
         self.0.lock().listening.remove(&host);
     }
 
-    /// Changes the weather.
-    pub fn set_weather(&self, weather: Weather) {
-        self.0.lock().weather = weather;
+    /// The weather changes to this, until it passes or another comes.
+    pub fn begin_weather(&self, weather: Weather) {
+        self.0.lock().weather.begin(weather);
+    }
+
+    /// This weather passes.
+    pub fn end_weather(&self, weather: Weather) {
+        self.0.lock().weather.end(weather);
     }
 
     /// Lets nothing through from `from` to `to`.
     pub fn cut(&self, from: Host, to: Host) {
-        self.0.lock().cut.insert((from, to));
+        *self.0.lock().cut.entry((from, to)).or_default() += 1;
     }
 
-    /// Lets everything through.
-    pub fn mend(&self) {
-        self.0.lock().cut.clear();
+    /// Takes one cut between them back: other faults' cuts stay.
+    pub fn mend(&self, from: Host, to: Host) {
+        let mut inner = self.0.lock();
+        let Some(cuts) = inner.cut.get_mut(&(from, to)) else {
+            return;
+        };
+        *cuts -= 1;
+        if *cuts == 0 {
+            inner.cut.remove(&(from, to));
+        }
+    }
+
+    /// Nothing is wrong any more.
+    pub fn heal(&self) {
+        let mut inner = self.0.lock();
+        inner.cut.clear();
+        inner.weather = Spells::default();
     }
 
     fn is_cut(&self, from: Host, to: Host) -> bool {
-        from != to && self.0.lock().cut.contains(&(from, to))
+        from != to && self.0.lock().cut.contains_key(&(from, to))
+    }
+
+    fn weather(&self) -> Weather {
+        self.0.lock().weather.now()
     }
 
     /// How long a message takes; `None` if it is lost.
@@ -96,7 +118,7 @@ impl Network {
         if from == to {
             return Some(Duration::ZERO);
         }
-        let weather = self.0.lock().weather;
+        let weather = self.weather();
         if self.is_cut(from, to) || Random.random_bool(weather.loss) {
             return None;
         }
@@ -104,7 +126,7 @@ impl Network {
     }
 
     fn delay(&self) -> Duration {
-        let weather = self.0.lock().weather;
+        let weather = self.weather();
         let usual = Duration::from_millis(Random.random_range(DELAY_MS.0..=DELAY_MS.1));
         usual + weather.delay.mul_f64(Random.random_range(0.0..=1.0))
     }
@@ -122,7 +144,7 @@ impl Network {
         handle: impl Fn() -> BoxFuture<'static, A> + Send + Sync + 'static,
     ) -> Result<A, Broken> {
         let (sender, receiver) = oneshot::channel();
-        let twice = from != to && Random.random_bool(self.0.lock().weather.duplication);
+        let twice = from != to && Random.random_bool(self.weather().duplication);
         let handle = Arc::new(handle);
         if twice {
             let (unheard, _) = oneshot::channel();
@@ -206,4 +228,31 @@ impl Network {
 async fn silence<A: Send + 'static>(mut answer: oneshot::Sender<Result<A, Broken>>) {
     // Whichever comes first: that the caller gives up, or that its machine does.
     let _ = executor::timeout(SILENCE, answer.closed()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_that_ends_leaves_those_of_others() {
+        let network = Network::default();
+        let (a, b, c) = (Host(1), Host(2), Host(3));
+        network.cut(a, b);
+        network.cut(a, b);
+        network.cut(a, c);
+        network.mend(a, b);
+        assert!(network.is_cut(a, b) && !network.is_cut(b, a) && network.is_cut(a, c));
+        network.mend(a, b);
+        // One more is one that was healed with all others.
+        network.mend(a, b);
+        assert!(!network.is_cut(a, b) && network.is_cut(a, c));
+        network.begin_weather(Weather {
+            loss: 0.5,
+            ..Weather::default()
+        });
+        network.heal();
+        assert!(!network.is_cut(a, c));
+        assert_eq!(network.weather(), Weather::default());
+    }
 }

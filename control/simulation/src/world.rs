@@ -13,7 +13,7 @@ use crate::{
     invariants::shortfall,
     member::{self, Managers, Seat, Surroundings},
     membership::{Kept, Membership, Memberships, managers_of},
-    network::{Host, Weather},
+    network::Host,
     route::Route,
 };
 use futures::FutureExt as _;
@@ -593,26 +593,18 @@ impl World {
                     self.start(host);
                 }
             }
-            Fault::Partition(some) => {
-                self.cut(&some, true);
-                executor::sleep(lasts).await;
-                network.mend();
-            }
-            Fault::OneWay(some) => {
-                self.cut(&some, false);
-                executor::sleep(lasts).await;
-                network.mend();
-            }
+            Fault::Partition(some) => self.cut(&some, true, lasts).await,
+            Fault::OneWay(some) => self.cut(&some, false, lasts).await,
             Fault::Weather(weather) => {
-                network.set_weather(weather);
+                network.begin_weather(weather);
                 executor::sleep(lasts).await;
-                network.set_weather(Weather::default());
+                network.end_weather(weather);
             }
             Fault::Flaky(host, flakiness) => {
                 if let Some(engine) = self.engine(host) {
-                    engine.set_flakiness(flakiness);
+                    engine.begin_flakiness(flakiness);
                     executor::sleep(lasts).await;
-                    engine.set_flakiness(0.0);
+                    engine.end_flakiness(flakiness);
                 }
             }
             Fault::Refusal(host) => {
@@ -644,27 +636,34 @@ impl World {
         }
     }
 
-    fn cut(&self, some: &BTreeSet<Host>, both_ways: bool) {
+    /// Lets nothing through to some hosts, for so long.
+    async fn cut(&self, some: &BTreeSet<Host>, both_ways: bool, lasts: Duration) {
         let clients = (0..CLIENTS).map(|number| Host(CLIENT_HOSTS + number));
+        let mut links = Vec::new();
         let others = self.hosts().into_iter().chain(clients);
         for other in others.filter(|host| !some.contains(host)) {
             for host in some {
-                self.around.network.cut(other, *host);
-                if both_ways {
-                    self.around.network.cut(*host, other);
-                }
+                links.push((other, *host));
+                links.extend(both_ways.then_some((*host, other)));
             }
+        }
+        let network = &self.around.network;
+        for (from, to) in &links {
+            network.cut(*from, *to);
+        }
+        executor::sleep(lasts).await;
+        for (from, to) in links {
+            network.mend(from, to);
         }
     }
 
     /// Ends all faults.
     async fn heal(&self) {
         self.around.history.tell("healed", String::new());
-        self.around.network.mend();
-        self.around.network.set_weather(Weather::default());
+        self.around.network.heal();
         for host in self.hosts() {
             if let Some(engine) = self.engine(host) {
-                engine.set_flakiness(0.0);
+                engine.heal();
             }
             self.start(host);
         }
