@@ -190,6 +190,21 @@ fn a_leader_that_goes_hands_the_lead_over() -> anyhow::Result<()> {
             wait_until("it is a manager", ELECTION_TIMEOUT, || is("true"))
         },
     )?;
+    shortest(
+        "left",
+        |host| host.docker(&["swarm", "leave", "--force"]).map(drop),
+        |cluster, host| {
+            let other = others(cluster, host.name())[0];
+            // Nobody who is gone keeps a vote.
+            let managers = ["node", "ls", "--filter", "role=manager", "-q"];
+            let left = other.docker(&managers)?;
+            ensure!(left.lines().count() == 2, "the managers are {left}");
+            let token = other.docker(&["swarm", "join-token", "-q", "manager"])?;
+            let address = format!("{}:2377", other.address());
+            host.docker(&["swarm", "join", "--token", token.trim(), &address])
+                .map(drop)
+        },
+    )?;
     cluster.down()
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     JoinRequest, LocalState, Membership, Node, NodeError, NodeErrorKind, RemoteManager,
-    address::{self, Addresses, Asked},
+    address::{self, Asked},
     interfaces, joining,
     lifecycle::{RESUME_MAX, RESUME_MIN, internal, membership},
     persist::{Joining, Kept, Saved},
@@ -157,7 +157,7 @@ impl Node {
             }
         };
         let joined = self
-            .take_place(identity.clone(), remote, &joining.addresses, attempt)
+            .take_place(identity.clone(), joining, patience, attempt)
             .await;
         if joined.is_err() {
             joining::withdraw(remote, &identity).await;
@@ -169,10 +169,13 @@ impl Node {
     async fn take_place(
         &self,
         identity: Identity,
-        remote: &str,
-        addresses: &Addresses,
+        joining: &Joining,
+        patience: &Patience,
         attempt: &CancellationToken,
     ) -> Result<(), NodeError> {
+        let Joining {
+            remote, addresses, ..
+        } = joining;
         let saved = Saved {
             listen: addresses.listen,
             advertise: addresses.advertise,
@@ -181,7 +184,7 @@ impl Node {
             raft_id: None,
             managers: vec![RemoteManager {
                 node_id: String::new(),
-                address: remote.to_owned(),
+                address: remote.clone(),
             }],
         };
         let vault = Vault::new(self.folder().certificates());
@@ -200,7 +203,17 @@ impl Node {
             kept.folder.joined()
         })
         .await?;
-        let runtime = self.start_member(&identity, &kept, true).await?;
+        let runtime = match self.start_member(&identity, &kept, true).await {
+            // What is kept is a member, which goes on as it would after a restart.
+            Err(error) if patience.outlasts(&error) => {
+                tracing::warn!(%error, "has a certificate, and goes on to take the node's place");
+                self.clone()
+                    .keep_resuming(identity, kept, attempt.clone())
+                    .await;
+                return Ok(());
+            }
+            started => started?,
+        };
         if let Some(manager) = runtime.manager()
             && timeout(VOTE_WAIT, manager.raft().await_vote())
                 .await

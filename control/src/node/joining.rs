@@ -60,11 +60,7 @@ pub async fn obtain(
 /// in the swarm. Without a manager that answers a nameless node does, which is logged.
 pub(super) async fn withdraw(address: &str, identity: &Identity) {
     let node = &identity.node_id;
-    let withdrawn = timeout(WITHDRAW_TIMEOUT, try_withdraw(address, identity.clone()));
-    let withdrawn = withdrawn
-        .await
-        .unwrap_or_else(|_| Err("no manager answers in time".to_owned()));
-    if let Err(error) = withdrawn {
+    if let Err(error) = try_withdraw(address, identity.clone()).await {
         tracing::warn!(
             node,
             error,
@@ -79,19 +75,12 @@ async fn try_withdraw(address: &str, identity: Identity) -> Result<(), String> {
         node_id: String::new(),
         address: address.to_owned(),
     };
+    let ask = |channel| async { CaClient::new(channel).withdraw(WithdrawRequest {}).await };
     let managers = Managers::new(credentials, vec![known]);
-    loop {
-        let channel = managers.leader().await.map_err(|error| error.to_string())?;
-        let status = match CaClient::new(channel).withdraw(WithdrawRequest {}).await {
-            Ok(_) => return Ok(()),
-            Err(status) => status,
-        };
-        if !may_pass(&status) {
-            return Err(status.message().to_owned());
-        }
-        managers.redirect(&status);
-        tokio::time::sleep(REDIRECT_PAUSE).await;
-    }
+    let withdrawn = managers.ask_leader(WITHDRAW_TIMEOUT, ask).await;
+    withdrawn
+        .map(drop)
+        .map_err(|status| status.message().to_owned())
 }
 
 /// The root certificate of the token's cluster. Nothing vouches for the one who gives it; the digest
@@ -144,7 +133,9 @@ async fn join(
             ca_retry = (ca_retry * 2).min(CA_RETRY_MAX);
             continue;
         }
-        if awaits_ca || !may_pass(&status) {
+        // A late answer is worth another question, as it is the same node that asks; and where an earlier question that
+        // was given up is being answered still, the store takes one of the two.
+        if awaits_ca || !rpc::may_pass(&status) {
             let message = format!(
                 "rpc error: code = {:?} desc = {}",
                 status.code(),
@@ -169,15 +160,6 @@ async fn join(
         };
         tokio::time::sleep(REDIRECT_PAUSE).await;
     }
-}
-
-/// Whether another try is worth it. A late answer is worth another question, as it is the same node that asks; and
-/// where an earlier question that was given up is being answered still, the store takes one of the two.
-fn may_pass(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted
-    )
 }
 
 async fn deadline<T>(

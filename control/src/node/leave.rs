@@ -1,11 +1,7 @@
 //! How a node leaves its swarm.
 
 use super::{Config, LocalState, Node, NodeError, cleanup};
-use crate::{
-    agent::dataplane::clear,
-    raft::Raft,
-    rpc::{self, Managers},
-};
+use crate::{agent::dataplane::clear, raft::Raft, rpc::Managers};
 use skein_model::Reachability;
 use skein_proto::node::{
     ApiRequest, LeaveGroupRequest, api_client::ApiClient, raft_client::RaftClient,
@@ -13,10 +9,9 @@ use skein_proto::node::{
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the managers may take to let this one go.
-const LEAVE_GROUP_TIMEOUT: Duration = Duration::from_secs(8);
-/// Before a leader that has just changed is asked again.
-const LEADER_RETRY: Duration = Duration::from_millis(100);
+/// How long the managers may take to let this one go: an election where the lead could not be handed over, and a
+/// change of the group.
+const LEAVE_GROUP_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the leader may take to say which managers answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const LOCKED: &str = "Swarm is encrypted and locked. Please unlock it first or use `--force` to \
@@ -150,34 +145,20 @@ async fn leave_group(raft: &Raft, managers: &Managers, node_id: &str) {
     if raft.members().len() <= 1 {
         return;
     }
-    let left = timeout(LEAVE_GROUP_TIMEOUT, async {
-        if raft.leadership().borrow().is_self {
-            match raft.hand_over().await {
-                Ok(()) => {}
-                Err(reason) => {
-                    tracing::info!(reason, "leaving without handing the lead over");
-                    let removed = raft.remove_manager(node_id).await;
-                    return removed.map_err(|error| error.to_string());
-                }
-            }
-        }
-        loop {
-            let channel = managers.leader().await.map_err(|error| error.to_string())?;
-            let node_id = node_id.to_owned();
-            let mut client = RaftClient::new(channel);
-            match client.leave_group(LeaveGroupRequest { node_id }).await {
-                Ok(_) => return Ok(()),
-                // It was not known yet here who leads.
-                Err(status) if rpc::is_not_leader(&status) => managers.redirect(&status),
-                Err(status) => return Err(status.message().to_owned()),
-            }
-            tokio::time::sleep(LEADER_RETRY).await;
-        }
-    });
-    match left.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(error, "the other managers did not let this one go"),
-        Err(_) => tracing::warn!("the other managers did not let this one go in time"),
+    if raft.leadership().borrow().is_self
+        && let Err(error) = raft.hand_over().await
+    {
+        tracing::info!(%error, "leaving without having handed the lead over");
+    }
+    let ask = |channel| async {
+        let node_id = node_id.to_owned();
+        RaftClient::new(channel)
+            .leave_group(LeaveGroupRequest { node_id })
+            .await
+    };
+    if let Err(status) = managers.ask_leader(LEAVE_GROUP_TIMEOUT, ask).await {
+        let error = status.message();
+        tracing::warn!(error, "the other managers did not let this one go");
     }
 }
 

@@ -68,7 +68,13 @@ impl Node {
         tokio::spawn(self.clone().keep_resuming(identity, kept, attempt))
     }
 
-    async fn keep_resuming(self, identity: Identity, kept: Kept, attempt: CancellationToken) {
+    /// Starts a member by what is kept of it, again and again, until it runs or the attempt is ended.
+    pub(super) async fn keep_resuming(
+        self,
+        identity: Identity,
+        kept: Kept,
+        attempt: CancellationToken,
+    ) {
         let mut pause = RESUME_MIN;
         loop {
             let started = tokio::select! {

@@ -218,19 +218,33 @@ impl Runtime {
         }
     }
 
-    /// The node is no manager from now on, or ends.
+    /// The node is no manager from now on.
     pub async fn stop_manager(&self) {
-        let Some(part) = self.manager.write().take() else {
+        self.hand_over_lead().await;
+        self.end_manager().await;
+    }
+
+    /// Has another manager lead before this one ends, if it leads. While this one is reached still: the next leader
+    /// is known to it once it writes here.
+    async fn hand_over_lead(&self) {
+        let Some(manager) = self.manager() else {
             return;
         };
-        let raft = part.manager.raft();
+        let raft = manager.raft();
         let leads = raft.leadership().borrow().is_self;
         if leads
             && raft.members().len() > 1
-            && let Err(reason) = raft.hand_over().await
+            && let Err(error) = raft.hand_over().await
         {
-            tracing::info!(reason, "this manager ends without handing the lead over");
+            tracing::info!(%error, "this manager ends without having handed the lead over");
         }
+    }
+
+    /// Ends the manager. Whoever is not waited for has begun it, and another ends it.
+    async fn end_manager(&self) {
+        let Some(part) = self.manager.read().clone() else {
+            return;
+        };
         self.managers.clear_own();
         part.shutdown.cancel();
         part.tasks.close();
@@ -243,6 +257,7 @@ impl Runtime {
         if stopped.await.is_err() {
             tracing::warn!("the manager's parts did not end within {STOP_TIMEOUT:?}");
         }
+        *self.manager.write() = None;
     }
 
     /// Where the others are to reach this node's manager.
@@ -340,13 +355,14 @@ impl Runtime {
 
     /// Ends all of it.
     pub async fn stop(&self) {
+        self.hand_over_lead().await;
         self.shutdown.cancel();
         self.tasks.close();
         let stopped = tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait());
         if stopped.await.is_err() {
             tracing::warn!("the node's parts did not end within {STOP_TIMEOUT:?}");
         }
-        self.stop_manager().await;
+        self.end_manager().await;
     }
 }
 

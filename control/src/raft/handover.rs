@@ -119,6 +119,23 @@ impl Drop for Closed<'_> {
     }
 }
 
+/// Why the lead was not handed over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandOverError {
+    /// Nothing has changed: who led leads. Another try may come to something.
+    #[error("{0}")]
+    Unchanged(String),
+    /// The others were told to give way: the group elects somebody, with or without this member's help.
+    #[error("{0}")]
+    GivenUp(String),
+}
+
+impl HandOverError {
+    fn unchanged(reason: impl Into<String>) -> Self {
+        Self::Unchanged(reason.into())
+    }
+}
+
 /// Who of those that may lead lacks least of the log.
 fn successor(candidates: &BTreeSet<u64>, lag: &BTreeMap<u64, u64>) -> Option<u64> {
     let lag = |id: &u64| lag.get(id).copied().map(|lag| (lag, *id));
@@ -126,42 +143,86 @@ fn successor(candidates: &BTreeSet<u64>, lag: &BTreeMap<u64, u64>) -> Option<u64
 }
 
 impl<P: Platform> Raft<P> {
-    /// Makes another member the leader, if this one leads: then it returns once that one is known.
+    /// Makes another member the leader, if this one leads: then it returns once that one, or whoever was quicker, is
+    /// known.
     ///
     /// # Errors
-    /// Why it could not be done. Until the others were told to give way nothing has changed; after that the group
-    /// elects somebody by itself.
-    pub async fn hand_over(&self) -> Result<(), String> {
+    /// See [`HandOverError`].
+    pub async fn hand_over(&self) -> Result<(), HandOverError> {
         let begun = platform::now::<P>();
-        let vote = self.vote().await?;
+        let unchanged = HandOverError::Unchanged;
+        let vote = self.vote().await.map_err(unchanged)?;
         if vote.leader_id().node_id != self.id() || !vote.is_committed() {
-            return Err("this manager does not lead".into());
-        }
-        let group = self.group();
-        if group.joint {
-            return Err("the group is being changed".into());
+            return Err(HandOverError::unchanged("this manager does not lead"));
         }
         let order = |successor, step| HandOver {
             vote,
             successor,
             step,
         };
-        let others: BTreeSet<u64> = group
-            .voters
-            .iter()
-            .copied()
-            .filter(|id| *id != self.id())
-            .collect();
-        let lines = self.lines(&others);
-        let takes_part = tell_all::<P>(&lines, &others, order(0, Step::Ask)).await;
-        // With itself, they are a majority.
-        if takes_part.len() < group.voters.len() / 2 {
-            return Err(format!(
-                "of {} others {} take part",
-                others.len(),
-                takes_part.len()
-            ));
+        let (lines, takes_part) = self.takers(order(0, Step::Ask)).await.map_err(unchanged)?;
+        let next = self.successor_of(&takes_part);
+        let next =
+            next.ok_or_else(|| HandOverError::unchanged("no other manager is up to date"))?;
+
+        let gate = self.gate().close();
+        let gate =
+            gate.ok_or_else(|| HandOverError::unchanged("it is being handed over already"))?;
+        let catching_up = platform::timeout::<P, _>(CATCH_UP_TIMEOUT, self.caught_up(next)).await;
+        catching_up
+            .ok_or_else(|| HandOverError::unchanged("the next leader does not catch up in time"))?;
+        let mut followers = takes_part;
+        followers.remove(&next);
+        tell_all::<P>(&lines, &followers, order(next, Step::GiveWay)).await;
+        let given_way = self.ordered(order(next, Step::GiveWay)).await;
+        given_way.map_err(HandOverError::GivenUp)?;
+        drop(gate);
+        // What it answers matters less than who is elected: it may be late, and leads nevertheless.
+        tell_all::<P>(&lines, &[next].into(), order(next, Step::Stand)).await;
+        let mut leadership = self.leadership();
+        let other = |now: &Leadership| {
+            let leader = now.leader.as_ref();
+            now.term > vote.leader_id().term
+                && leader.is_some_and(|leader| leader.raft_id != self.id())
+        };
+        let elected = async {
+            let now = leadership.wait_for(other).await.ok()?;
+            Some(now.leader.as_ref()?.raft_id)
+        };
+        match platform::timeout::<P, _>(ELECTION_TIMEOUT, elected).await {
+            Some(Some(leader)) => {
+                let took = platform::now::<P>() - begun;
+                tracing::info!(leader, meant = next, ?took, "handed the lead over");
+                Ok(())
+            }
+            Some(None) => Err(HandOverError::GivenUp(
+                "this Raft member has stopped".into(),
+            )),
+            None => Err(HandOverError::GivenUp(format!(
+                "member {next} was to lead, and nobody is elected yet"
+            ))),
         }
+    }
+
+    /// Those that take part, a majority with this member, and the ways to all.
+    async fn takers(&self, ask: HandOver) -> Result<(Lines, BTreeSet<u64>), String> {
+        let group = self.group();
+        if group.joint {
+            return Err("the group is being changed".into());
+        }
+        let others = group.voters.iter().copied().filter(|id| *id != self.id());
+        let others: BTreeSet<u64> = others.collect();
+        let lines = self.lines(&others);
+        let takes_part = tell_all::<P>(&lines, &others, ask).await;
+        if takes_part.len() < group.voters.len() / 2 {
+            let (some, all) = (takes_part.len(), others.len());
+            return Err(format!("of {all} others {some} take part"));
+        }
+        Ok((lines, takes_part))
+    }
+
+    /// Who of some leads next: one that is wanted in the group, answers, and lacks least.
+    fn successor_of(&self, some: &BTreeSet<u64>) -> Option<u64> {
         let wanted = self.state().cluster().map(|cluster| {
             let managers = cluster.managers.values();
             managers
@@ -172,40 +233,8 @@ impl<P: Platform> Raft<P> {
             let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(id));
             is_wanted && self.contacts().within(*id, HEARD_WITHIN)
         };
-        let candidates = takes_part.iter().copied().filter(may_lead).collect();
-        let next = successor(&candidates, &group.lag).ok_or("no other manager is up to date")?;
-
-        let gate = self
-            .gate()
-            .close()
-            .ok_or("it is being handed over already")?;
-        let catching_up = platform::timeout::<P, _>(CATCH_UP_TIMEOUT, self.caught_up(next)).await;
-        catching_up.ok_or("the next leader does not catch up in time")?;
-        let mut followers = takes_part;
-        followers.remove(&next);
-        tell_all::<P>(&lines, &followers, order(next, Step::GiveWay)).await;
-        self.ordered(order(next, Step::GiveWay)).await?;
-        drop(gate);
-        let stands = tell_all::<P>(&lines, &[next].into(), order(next, Step::Stand)).await;
-        if stands.is_empty() {
-            return Err(format!("member {next} was to lead, and does not answer"));
-        }
-        let mut leadership = self.leadership();
-        let other = |now: &Leadership| {
-            let leader = now.leader.as_ref();
-            now.term > vote.leader_id().term
-                && leader.is_some_and(|leader| leader.raft_id != self.id())
-        };
-        let elected = async { leadership.wait_for(other).await.map(drop) };
-        match platform::timeout::<P, _>(ELECTION_TIMEOUT, elected).await {
-            Some(Ok(())) => {
-                let took = platform::now::<P>() - begun;
-                tracing::info!(member = next, ?took, "handed the lead over");
-                Ok(())
-            }
-            Some(Err(_)) => Err("this Raft member has stopped".into()),
-            None => Err(format!("member {next} was to lead, and is not elected yet")),
-        }
+        let candidates = some.iter().copied().filter(may_lead).collect();
+        successor(&candidates, &self.group().lag)
     }
 
     /// Does what the leader tells that hands over.

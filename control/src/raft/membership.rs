@@ -3,6 +3,7 @@
 
 use super::{
     Raft,
+    handover::HandOverError,
     platform::{self, Platform},
     types::Peer,
 };
@@ -18,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 const TICK: Duration = Duration::from_millis(250);
 /// A change that takes longer has no quorum; it is looked at anew.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a leader that is to go tries to hand the lead over before it goes without; all of it is within
+/// [`STEP_TIMEOUT`].
+const HAND_OVER_ATTEMPTS: u32 = 3;
 /// A learner that lacks at most so many entries becomes a voter: it can take part at once.
 const LAG_MAX: u64 = 100;
 
@@ -162,16 +166,31 @@ impl<P: Platform> Raft<P> {
         }
     }
 
+    /// Hands the lead over, once more where what is in the way may pass.
+    async fn hand_over_patiently(&self) -> Result<(), HandOverError> {
+        let mut attempt = 1;
+        loop {
+            let handed_over = self.hand_over().await;
+            let Err(error) = &handed_over else {
+                return handed_over;
+            };
+            tracing::warn!(%error, attempt, "the lead of the managers could not be handed over");
+            if attempt == HAND_OVER_ATTEMPTS || matches!(error, HandOverError::GivenUp(_)) {
+                return handed_over;
+            }
+            attempt += 1;
+            platform::sleep::<P>(TICK).await;
+        }
+    }
+
     pub(super) async fn take_step(&self, step: &Step) -> Result<(), String> {
         let raft = self.openraft();
-        // Who cannot hand over goes all the same, and the others miss it.
         let step = match step {
-            Step::HandOver => match self.hand_over().await {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(error, "the lead of the managers could not be handed over");
-                    &Step::RemoveVoter(self.id())
-                }
+            Step::HandOver => match self.hand_over_patiently().await {
+                // Whoever leads now takes the next step.
+                Ok(()) | Err(HandOverError::GivenUp(_)) => return Ok(()),
+                // Who cannot hand over goes all the same, and the others miss it.
+                Err(HandOverError::Unchanged(_)) => &Step::RemoveVoter(self.id()),
             },
             step => step,
         };

@@ -497,7 +497,7 @@ async fn the_lead_is_handed_over_and_nothing_that_was_written_is_lost() {
     all_vote(&all).await;
     let (follower, stop) = (&two.raft, CancellationToken::new());
     let refused = follower.hand_over().await.unwrap_err();
-    assert_eq!(refused, "this manager does not lead");
+    assert_eq!(refused.to_string(), "this manager does not lead");
     let rafts: Vec<Raft> = all.iter().map(|member| member.raft.clone()).collect();
     let writing = tokio::spawn(write(rafts, stop.clone()));
 

@@ -6,9 +6,16 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
-use tokio::sync::watch;
-use tonic::{Code, Status, transport::Channel};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tonic::{Code, Response, Status, transport::Channel};
+
+/// Before whoever leads is asked again: an election takes some times as long.
+const ASK_PAUSE: Duration = Duration::from_millis(200);
 
 /// The managers that this node knows, and the way to the one that leads. Clones share it.
 #[derive(Clone)]
@@ -148,6 +155,44 @@ impl Managers {
         ) {
             routes.leader = None;
             routes.turn = routes.turn.wrapping_add(1);
+        }
+    }
+
+    /// Asks the leader, and whoever leads next where another try [may](super::may_pass) come to something.
+    ///
+    /// # Errors
+    /// What no other try changes; or, once the time is over, the last answer.
+    pub async fn ask_leader<T, F>(
+        &self,
+        within: Duration,
+        mut ask: impl FnMut(Channel) -> F + Send,
+    ) -> Result<T, Status>
+    where
+        T: Send,
+        F: Future<Output = Result<Response<T>, Status>> + Send,
+    {
+        let mut last =
+            Status::deadline_exceeded(format!("no manager has answered within {within:?}"));
+        let asking = async {
+            loop {
+                let status = match self.leader().await {
+                    Err(error) => Status::unavailable(error.to_string()),
+                    Ok(channel) => match ask(channel).await {
+                        Ok(answer) => return Ok(answer.into_inner()),
+                        Err(status) => status,
+                    },
+                };
+                if !super::may_pass(&status) {
+                    return Err(status);
+                }
+                self.redirect(&status);
+                last = status;
+                sleep(ASK_PAUSE).await;
+            }
+        };
+        match timeout(within, asking).await {
+            Ok(answer) => answer,
+            Err(_) => Err(last),
         }
     }
 

@@ -85,6 +85,19 @@ pub fn is_not_leader(status: &tonic::Status) -> bool {
     status.metadata().contains_key(NOT_LEADER_METADATA)
 }
 
+/// Whether another try may come to something: who was asked does not lead, is away or late, or others were quicker.
+pub fn may_pass(status: &tonic::Status) -> bool {
+    use tonic::Code;
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::Cancelled
+            | Code::Unknown
+    )
+}
+
 /// Whether a call failed before anything of it was sent: nobody could be connected to.
 pub fn was_never_sent(status: &tonic::Status) -> bool {
     let mut cause = std::error::Error::source(status);

@@ -12,7 +12,10 @@ use super::{
     engine::{Engine, EngineError, TwinSpec},
     reports::Reports,
 };
-use crate::{clock, rpc::Managers};
+use crate::{
+    clock,
+    rpc::{Managers, may_pass},
+};
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
@@ -29,7 +32,7 @@ use std::{
 };
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tonic::{Code, Status};
 
@@ -190,39 +193,19 @@ impl Attachments {
             address: wish.address.map_or_else(String::new, |a| a.to_string()),
             aliases: wish.aliases.clone(),
         };
-        let deadline = Instant::now() + ATTACH_DEADLINE;
-        let mut last = "none is known".to_owned();
-        loop {
-            let call = self.call(|mut client| {
-                let request = request.clone();
-                async move { client.attach(request).await }
-            });
-            match timeout_at(deadline, call).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) if is_passing(&status) => status.message().clone_into(&mut last),
-                Ok(Err(status)) => return Err(Refusal::Managers(status)),
-                Err(_) => break,
+        let ask = |channel| {
+            let request = request.clone();
+            async { AttachmentsClient::new(channel).attach(request).await }
+        };
+        let asked = self.inner.managers.ask_leader(ATTACH_DEADLINE, ask).await;
+        match asked {
+            Err(status) if may_pass(&status) => {
+                // One of the tries may have come to something, unheard.
+                self.give_up(&task_id).await;
+                Err(Refusal::Late(status.message().to_owned()))
             }
-            if timeout_at(deadline, sleep(RETRY)).await.is_err() {
-                break;
-            }
+            asked => asked.map_err(Refusal::Managers),
         }
-        // One of the tries may have come to something, unheard.
-        self.give_up(&task_id).await;
-        Err(Refusal::Late(last))
-    }
-
-    async fn call<T, F>(
-        &self,
-        call: impl FnOnce(AttachmentsClient<tonic::transport::Channel>) -> F,
-    ) -> Result<T, Status>
-    where
-        F: Future<Output = Result<T, Status>>,
-    {
-        let channel = self.inner.managers.leader().await;
-        let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
-        let answer = call(AttachmentsClient::new(channel)).await;
-        answer.inspect_err(|status| self.inner.managers.redirect(status))
     }
 
     /// The container with the place was made.
@@ -244,22 +227,16 @@ impl Attachments {
     }
 
     async fn detach(&self, task_id: &str) -> Result<(), Status> {
-        let detaching = async {
-            loop {
-                let call = self.call(|mut client| {
-                    let task_id = task_id.to_owned();
-                    async move { client.detach(DetachRequest { task_id }).await }
-                });
-                match call.await {
-                    Err(status) if is_passing(&status) => sleep(RETRY).await,
-                    other => return other.map(drop),
-                }
+        let ask = |channel| {
+            let task_id = task_id.to_owned();
+            async {
+                AttachmentsClient::new(channel)
+                    .detach(DetachRequest { task_id })
+                    .await
             }
         };
-        let late = || Status::deadline_exceeded("no manager has answered");
-        timeout(DETACH_DEADLINE, detaching)
-            .await
-            .map_err(|_| late())?
+        let detached = self.inner.managers.ask_leader(DETACH_DEADLINE, ask).await;
+        detached.map(drop)
     }
 
     /// Gives up all places: the node leaves the swarm. What fails is left to the managers, which take
@@ -400,13 +377,5 @@ fn is_final(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::NotFound | Code::PermissionDenied | Code::InvalidArgument
-    )
-}
-
-/// Worth another try: the manager asked does not lead, or is away, or others were quicker.
-fn is_passing(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::Aborted | Code::Cancelled | Code::Unknown
     )
 }

@@ -1,6 +1,9 @@
 //! Hands the network state on to the dataplane of this node, and its answers back.
 
+mod silence;
+
 use super::network::NetworkState;
+use silence::{Silent, complain};
 use skein_proto::{
     network::{NetworkUpdate, dataplane_client::DataplaneClient},
     socket::connect,
@@ -15,8 +18,8 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    sync::mpsc,
+    time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -28,94 +31,8 @@ const CLEAR_DEADLINE: Duration = Duration::from_secs(10);
 /// Updates that wait for the dataplane: each is computed when there is room for it.
 const QUEUE: usize = 1;
 
-/// How long the dataplane may take to answer what it was told until that is said to the managers and in the log: it
-/// is silent for less while it is started anew, and programs the largest state in less.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// After this the connection is given up, and another made: whatever holds the old one up may not hold up a new one.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
-
-/// Since when the dataplane owes an answer, and why no connection is made, as far as that is known.
-#[derive(Clone, Debug, PartialEq)]
-struct Silence {
-    since: Instant,
-    /// "": it is connected.
-    away: String,
-}
-
-/// What is known of the dataplane's silence; `None`: it has answered all.
-#[derive(Clone)]
-struct Silent(watch::Sender<Option<Silence>>);
-
-impl Silent {
-    fn new() -> Self {
-        Self(watch::Sender::new(None))
-    }
-
-    /// It owes an answer, if it did not before.
-    fn begin(&self) {
-        self.0.send_if_modified(|silence| {
-            let begins = silence.is_none();
-            silence.get_or_insert_with(|| Silence {
-                since: Instant::now(),
-                away: String::new(),
-            });
-            begins
-        });
-    }
-
-    /// It cannot be told anything.
-    fn away(&self, why: &str) {
-        self.begin();
-        self.0.send_modify(|silence| {
-            if let Some(silence) = silence {
-                why.clone_into(&mut silence.away);
-            }
-        });
-    }
-
-    /// It is connected, and owes its answer still.
-    fn connected(&self) {
-        self.away("");
-    }
-
-    /// It has answered. `owes`: not all yet that it was told.
-    fn answered(&self, owes: bool) {
-        self.0.send_replace(None);
-        if owes {
-            self.begin();
-        }
-    }
-
-    /// Ends once it has owed an answer for so long.
-    async fn lasts(&self, time: Duration) -> Silence {
-        let mut watched = self.0.subscribe();
-        loop {
-            let silence = watched.borrow_and_update().clone();
-            let due = async {
-                match &silence {
-                    Some(silence) => sleep_until(silence.since + time).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                // Before the time: what has changed may be that it answered.
-                biased;
-                changed = watched.changed() => if changed.is_err() {
-                    std::future::pending::<()>().await;
-                },
-                () = due => if let Some(silence) = silence {
-                    return silence;
-                },
-            }
-        }
-    }
-
-    /// Ends once it has answered.
-    async fn ends(&self) {
-        // The sender is this.
-        drop(self.0.subscribe().wait_for(Option::is_none).await);
-    }
-}
 
 /// Keeps the dataplane up to date for ever.
 pub async fn relay(networks: &NetworkState, socket: &Path) {
@@ -124,26 +41,6 @@ pub async fn relay(networks: &NetworkState, socket: &Path) {
         relay_for_ever(networks, socket, &silent),
         complain(networks, socket, &silent),
     );
-}
-
-/// Says in the log and to the managers whenever the dataplane has not answered for long.
-async fn complain(networks: &NetworkState, socket: &Path, silent: &Silent) {
-    loop {
-        let silence = silent.lasts(ANSWER_PATIENCE).await;
-        let what = match silence.away.as_str() {
-            "" => format!(
-                "skein-dataplane takes what it is told and has not answered for {ANSWER_PATIENCE:?}: look into its \
-                 log, and start it anew; what is connected goes on"
-            ),
-            why => format!(
-                "skein-dataplane has been away for {ANSWER_PATIENCE:?} ({why}): start it; what is connected goes on"
-            ),
-        };
-        tracing::warn!(socket = %socket.display(), "{what}");
-        networks.unanswered(what);
-        silent.ends().await;
-        tracing::info!("the dataplane answers again");
-    }
 }
 
 async fn relay_for_ever(networks: &NetworkState, socket: &Path, silent: &Silent) {
@@ -266,6 +163,7 @@ fn closed() -> Status {
 
 #[cfg(test)]
 mod tests {
+    use super::silence::{ANSWER_PATIENCE, Silence};
     use super::*;
     use skein_proto::network::{
         Programmed,
@@ -300,32 +198,6 @@ mod tests {
             });
             Ok(Response::new(ReceiverStream::new(stream)))
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_is_noticed_and_so_is_its_end() {
-        let silent = Silent::new();
-        let within = |time| timeout(time, silent.lasts(ANSWER_PATIENCE));
-        assert!(
-            within(ANSWER_PATIENCE * 9).await.is_err(),
-            "it owes nothing"
-        );
-        silent.begin();
-        sleep(ANSWER_PATIENCE / 2).await;
-        silent.begin();
-        let silence = within(ANSWER_PATIENCE).await.unwrap();
-        assert_eq!(silence.since.elapsed(), ANSWER_PATIENCE, "since the first");
-        silent.away("refused");
-        assert_eq!(within(ANSWER_PATIENCE).await.unwrap().away, "refused");
-        silent.connected();
-        assert_eq!(within(ANSWER_PATIENCE).await.unwrap().away, "");
-        // It answers one thing, and owes another.
-        silent.answered(true);
-        sleep(ANSWER_PATIENCE / 2).await;
-        assert!(within(ANSWER_PATIENCE / 4).await.is_err());
-        silent.answered(false);
-        assert!(within(ANSWER_PATIENCE * 9).await.is_err());
-        timeout(Duration::ZERO, silent.ends()).await.unwrap();
     }
 
     /// Whoever looks at the node's state sees it: the managers are told what is in there.
