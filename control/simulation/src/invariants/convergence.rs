@@ -1,6 +1,6 @@
 //! Once faults stop, the cluster comes to be what its specs say, and the nodes run just that.
 
-use super::Invariant;
+use super::{Invariant, has_ended};
 use crate::history::{Cluster, Seen};
 use skein_model::{
     Availability, Node, NodeRole, NodeState, Service, ServiceMode, State, Task, TaskSpec,
@@ -38,8 +38,19 @@ fn check(cluster: &Cluster) -> Result<(), String> {
         }
     }
     check_roles(cluster, state)?;
+    // On a node that is away it may run still: it is kept until the node comes back, or is removed.
+    let may_run = |task: &Task| {
+        let is_known = state.node(&task.node_id).is_some();
+        is_known && !cluster.running.contains_key(&task.node_id)
+    };
     for network in state.networks() {
-        if network.pending_deletion {
+        let mut tasks = state.tasks();
+        let is_held = |task: &Arc<Task>| {
+            let mut places = task.networks_attachments.iter();
+            let is_on = places.any(|place| place.network_id == network.id);
+            is_on && !has_ended(task.status.state) && may_run(task)
+        };
+        if network.pending_deletion && !tasks.any(is_held) {
             return Err(format!("network {} is not removed", network.id));
         }
         if network.allocation.is_none() {
@@ -53,11 +64,6 @@ fn check(cluster: &Cluster) -> Result<(), String> {
             format!("service {name} ({}, {mode:?}): {lack}", service.id)
         })?;
     }
-    // On a node that is away it may run still: it is kept until the node comes back, or is removed.
-    let may_run = |task: &Task| {
-        let is_known = state.node(&task.node_id).is_some();
-        is_known && !cluster.running.contains_key(&task.node_id)
-    };
     let mut tasks = state.tasks();
     let is_left = |task: &&Arc<Task>| state.service(&task.service_id).is_none() && !may_run(task);
     if let Some(task) = tasks.find(is_left) {
@@ -362,7 +368,8 @@ mod tests {
         network::Host,
     };
     use skein_model::{
-        Object, Placement, RaftMember, Reservations, ResourceRequirements, SubnetAllocation,
+        Network, Object, Placement, RaftMember, Reservations, ResourceRequirements,
+        SubnetAllocation, TaskNetwork,
     };
 
     fn node(id: &str) -> Node {
@@ -620,6 +627,45 @@ mod tests {
         with(NodeState::Ready, &left).unwrap_err();
         left.node_id = "n1".into();
         with(NodeState::Down, &left).unwrap_err();
+    }
+
+    #[test]
+    fn a_network_that_was_removed_is_there_only_as_long_as_a_task_may_run_on_it() {
+        let mut removed = Network {
+            id: "n".into(),
+            pending_deletion: true,
+            allocation: Some(SubnetAllocation::whole(4096, "10.0.0.0/24".parse().unwrap()).into()),
+            ..Network::default()
+        };
+        removed.spec.name = "n".into();
+        let mut other = node("n2");
+        (other.role, other.spec.role) = (NodeRole::Worker, NodeRole::Worker);
+        other.status.state = NodeState::Down;
+        let mut left = task("t", &service("gone"), 1);
+        left.networks_attachments.push(TaskNetwork {
+            network_id: "n".into(),
+            ..TaskNetwork::default()
+        });
+        let with = |node_id: &str, state| {
+            let mut left = left.clone();
+            left.node_id = node_id.into();
+            left.status.state = state;
+            let nodes = [node("n1").into(), other.clone().into()];
+            // The store takes a task to no network that is going.
+            let mut present = removed.clone();
+            present.pending_deletion = false;
+            let mut cluster = cluster(
+                [nodes.to_vec(), vec![present.into(), left.into()]].concat(),
+                &[],
+            );
+            for state in cluster.states.values_mut() {
+                *state = next(state, vec![removed.clone().into()]);
+            }
+            due(&cluster)
+        };
+        with("n2", TaskState::Running).unwrap();
+        with("n2", TaskState::Failed).unwrap_err();
+        with("n1", TaskState::Running).unwrap_err();
     }
 
     #[test]

@@ -91,7 +91,9 @@ mod testing {
     //! States to show to invariants.
 
     use crate::history::Seen;
-    use skein_model::{Action, Object, Proposal, Service, ServiceMode, State, Task, TaskState};
+    use skein_model::{
+        Action, Network, Object, Proposal, Service, ServiceMode, State, Task, TaskState,
+    };
     use skein_model::{Timestamp, Version};
     use std::time::Duration;
 
@@ -135,6 +137,11 @@ mod testing {
                 let mut service = Service::clone(&service);
                 service.meta.version = version;
                 service.into()
+            }
+            Object::Network(network) => {
+                let mut network = Network::clone(&network);
+                network.meta.version = version;
+                network.into()
             }
             other => other,
         }
