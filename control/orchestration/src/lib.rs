@@ -21,6 +21,7 @@ mod occupancy;
 pub mod offer;
 mod orchestration;
 mod reaper;
+pub mod registrations;
 mod replicated;
 mod report;
 mod restart;

@@ -560,6 +560,20 @@ impl World {
         }
     }
 
+    /// Those that have heard of no manager who is one still leave it: each that they knew was demoted, or left, while
+    /// they were away. Who runs such a cluster has them leave, and join anew.
+    fn leave_lost(&self) {
+        let memberships = &self.around.memberships;
+        let managers = memberships.managers();
+        for (host, kept) in memberships.members() {
+            let known = kept.managers.iter();
+            let mut hosts = known.filter_map(|manager| crate::host_at(&manager.address));
+            if !managers.contains(&host) && !hosts.any(|known| managers.contains(&known)) {
+                self.leave(host);
+            }
+        }
+    }
+
     async fn strike_again_and_again(self) {
         let hosts = self.hosts();
         loop {
@@ -695,6 +709,7 @@ impl World {
     /// their hosts have left, are demoted by those who are still there.
     async fn tidy(&self) {
         self.leave_removed();
+        self.leave_lost();
         for (_, manager) in self.around.managers.all() {
             let raft = manager.raft();
             let state = raft.state();

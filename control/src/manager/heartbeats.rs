@@ -3,7 +3,7 @@
 use crate::raft::platform::{self, Instant, Platform};
 use parking_lot::Mutex;
 use skein_model::Draft;
-use skein_orchestration::heartbeats::Heartbeats;
+use skein_orchestration::{heartbeats::Heartbeats, registrations::Registrations};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -18,26 +18,31 @@ pub(super) struct Pulse<P: Platform> {
 struct Heard {
     term: u64,
     beats: Heartbeats,
+    registrations: Registrations,
 }
 
 impl Heard {
+    fn new(term: u64, now: Duration) -> Self {
+        Self {
+            term,
+            beats: Heartbeats::new(now),
+            registrations: Registrations::default(),
+        }
+    }
+
     /// A new term begins with nothing, whoever is first to notice it: the leader's loop, or a node
     /// that registers.
-    fn in_term(&mut self, term: u64, now: Duration) -> &mut Heartbeats {
+    fn in_term(&mut self, term: u64, now: Duration) -> &mut Self {
         if term > self.term {
-            self.term = term;
-            self.beats = Heartbeats::new(now);
+            *self = Self::new(term, now);
         }
-        &mut self.beats
+        self
     }
 }
 
 impl<P: Platform> Pulse<P> {
     pub(super) fn new() -> Self {
-        let heard = Heard {
-            term: 0,
-            beats: Heartbeats::new(Duration::ZERO),
-        };
+        let heard = Heard::new(0, Duration::ZERO);
         Self {
             start: platform::now::<P>(),
             heard: Mutex::new(heard),
@@ -58,7 +63,14 @@ impl<P: Platform> Pulse<P> {
     pub(super) fn heard(&self, term: u64, node_id: &str, period: Duration) {
         let now = self.elapsed();
         let mut heard = self.heard.lock();
-        heard.in_term(term, now).heard(node_id, now, period);
+        heard.in_term(term, now).beats.heard(node_id, now, period);
+    }
+
+    /// Whether a node may register now, see [`Registrations`].
+    pub(super) fn admits(&self, term: u64, node_id: &str) -> bool {
+        let now = self.elapsed();
+        let mut heard = self.heard.lock();
+        heard.in_term(term, now).registrations.admit(node_id, now)
     }
 
     /// A node begins to be listened to, which the leader must take note of.

@@ -22,7 +22,7 @@ use super::{
 };
 use registration::Registration;
 use skein_model::{Node, NodeDescription, NodeState};
-use skein_orchestration::heartbeats::heartbeat_period;
+use skein_orchestration::{heartbeats::heartbeat_period, registrations};
 use skein_proto::{
     network::{EncodedUpdate, Programmed},
     node as proto,
@@ -72,6 +72,9 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
         let term = store::check_leading(&self.store)?;
         let registration = Registration::of(&self.store.state(), request)?;
         let node_id = &registration.node_id;
+        if !self.pulse.admits(term, node_id) {
+            return Err(Status::unavailable(registrations::too_many(node_id)));
+        }
         // Heard first: the leader's loop must find it so once the store says READY.
         let period = heartbeat_period(&self.store.state());
         self.pulse.registered(term, node_id, period);
