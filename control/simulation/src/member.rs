@@ -117,20 +117,20 @@ pub async fn start(
     shutdown: CancellationToken,
 ) -> (Manager<Simulated>, Raft<Simulated>) {
     let contacts = Contacts::default();
-    let skew = seat.skew;
-    let transport = Transport {
+    let transport = |contacts| Transport {
         host: seat.host,
         network: around.network.clone(),
         directory: around.directory.clone(),
         memberships: around.memberships.clone(),
-        contacts: contacts.clone(),
+        contacts,
     };
+    let skew = seat.skew;
     let parts = Parts {
         id,
         disk: seat.disk.clone(),
         loaded,
-        network: transport.clone(),
-        errands: Arc::new(transport),
+        network: transport(contacts.clone()),
+        side_network: transport(Contacts::default()),
         contacts,
         clock: Arc::new(move || wall_clock(skew)),
         most: LOG_MOST,
@@ -151,6 +151,7 @@ pub async fn start(
     };
     let raft = Raft::assemble(parts, watched).await;
     let raft = raft.expect("a disk holds what a member wrote");
+    raft.stand_as_agreed();
     let manager = Manager::start(raft.clone(), shutdown);
     around.directory.enter(seat.host, raft.clone());
     around.managers.0.lock().insert(seat.host, manager.clone());

@@ -19,11 +19,12 @@ use parking_lot::Mutex;
 use skein_control::{
     raft::{
         Raft,
-        foundation::{Contacts, Errands, HandOver, Line, Peer, TypeConfig, Vote},
+        foundation::{Contacts, HandOver, Peer, Peering, TypeConfig, Vote},
     },
     rpc::{PeerIdentity, authorize},
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
+use tonic::Status;
 
 type Types = TypeConfig<Simulated>;
 
@@ -87,12 +88,6 @@ impl RaftNetworkFactory<Types> for Transport {
     }
 }
 
-impl Errands for Transport {
-    fn line(&self, id: u64, peer: Peer) -> Box<dyn Line> {
-        Box::new(self.connection(id, &peer))
-    }
-}
-
 /// The way to one other member.
 pub struct Connection {
     from: Host,
@@ -124,6 +119,8 @@ enum Claim {
     Leads(Vote),
     /// To vote for it, or to take it for the member that this vote is for.
     Stands(Vote),
+    /// Whether it might.
+    Asks,
 }
 
 /// Whether the member on a host listens to another: as its service does.
@@ -137,6 +134,7 @@ fn listens(raft: &Raft<Simulated>, own: &Membership, caller: &PeerIdentity, clai
                 raft.takes_leader(caller, vote, &told)
             }
             Claim::Stands(vote) => raft.takes_candidate(caller, vote),
+            Claim::Asks => true,
         }
 }
 
@@ -186,15 +184,24 @@ impl Connection {
     }
 }
 
-impl Line for Connection {
-    fn tell(&self, order: HandOver) -> BoxFuture<'_, Result<(), String>> {
-        async move {
-            let take =
-                move |raft: Raft<Simulated>| async move { raft.ordered(order).await }.boxed();
-            let told = self.ask(Claim::Stands(order.vote), take).await;
-            told.map_err(|reason| reason.to_string())?
-        }
-        .boxed()
+impl Peering for Connection {
+    async fn hand_over(&self, order: HandOver) -> Result<(), Status> {
+        let take = move |raft: Raft<Simulated>| async move { raft.ordered(order).await }.boxed();
+        let told = self.ask(Claim::Stands(order.vote), take).await;
+        let told = told.map_err(|reason| Status::unavailable(reason.to_string()))?;
+        told.map_err(Status::failed_precondition)
+    }
+
+    async fn pre_vote(&self) -> Result<bool, Status> {
+        let own = self.memberships.get(self.from);
+        let caller = own.and_then(|own| own.identity());
+        let caller = caller.ok_or_else(|| Status::unavailable("no certificate"))?;
+        let answer = move |raft: Raft<Simulated>| {
+            let caller = caller.clone();
+            async move { raft.pre_vote(&caller).await }.boxed()
+        };
+        let led = self.ask(Claim::Asks, answer).await;
+        led.map_err(|reason| Status::unavailable(reason.to_string()))?
     }
 }
 

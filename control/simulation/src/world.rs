@@ -561,14 +561,14 @@ impl World {
     }
 
     /// Those that have heard of no manager who is one still leave it: each that they knew was demoted, or left, while
-    /// they were away. Who runs such a cluster has them leave, and join anew.
+    /// they were away, and so were they, perhaps. Who runs such a cluster has them leave, and join anew.
     fn leave_lost(&self) {
-        let memberships = &self.around.memberships;
-        let managers = memberships.managers();
-        for (host, kept) in memberships.members() {
-            let known = kept.managers.iter();
-            let mut hosts = known.filter_map(|manager| crate::host_at(&manager.address));
-            if !managers.contains(&host) && !hosts.any(|known| managers.contains(&known)) {
+        let host_of = |manager: &RemoteManager| crate::host_at(&manager.address);
+        let managers = managers_of(&self.around.history.newest());
+        let managers: BTreeSet<Host> = managers.iter().filter_map(host_of).collect();
+        for (host, kept) in self.around.memberships.members() {
+            let mut known = kept.managers.iter().filter_map(host_of);
+            if !managers.contains(&host) && !known.any(|known| managers.contains(&known)) {
                 self.leave(host);
             }
         }

@@ -7,25 +7,26 @@
 //! Those whom it would need to be elected are the same, and they refuse their votes for the same time
 //! after they have heard from a leader. So who is kept from standing here would not have been elected,
 //! and a quorum without a leader is not kept from electing one: it is asked well before openraft's own
-//! time to stand has come.
+//! time to stand has come. Nor does a member answer one that it takes for none of the group, to whom it would give no
+//! vote: who was let go and has not heard of it would stand again and again, and with the vote of any that has not
+//! heard of it either be ahead of those that can be elected.
 
 use super::{
     Raft,
     contacts::Contacts,
     handle::{ELECTION_MS, HEARTBEAT_MS},
-    network::{Connection, Network},
-    platform::Daemon,
+    peering::{Line, Peering as _},
+    platform::{self, Instant, Platform},
     types::Peer,
 };
-use crate::rpc::Credentials;
+use crate::rpc::PeerIdentity;
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use openraft::{ServerState, network::RaftNetworkFactory as _};
+use openraft::{Instant as _, RaftState, ServerState, network::RaftNetworkFactory as _};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tonic::Code;
+use tonic::{Code, Status};
 
 /// A leader that was heard within this time leads: for as long openraft refuses its vote to another.
 const LEASE: Duration = Duration::from_millis(ELECTION_MS.1);
@@ -62,7 +63,7 @@ fn stands(own: u64, configs: &[BTreeSet<u64>], answers: &BTreeMap<u64, Answer>) 
 
 /// Whether a leader leads still: a majority in each configuration, itself among them, has answered it
 /// lately.
-fn is_followed(own: u64, configs: &[BTreeSet<u64>], contacts: &Contacts<Daemon>) -> bool {
+fn is_followed<P: Platform>(own: u64, configs: &[BTreeSet<u64>], contacts: &Contacts<P>) -> bool {
     configs.iter().all(|voters| {
         let answered = |id: &&u64| **id == own || contacts.within(**id, LEASE);
         voters.iter().filter(answered).count() > voters.len() / 2
@@ -90,18 +91,41 @@ impl Leader {
     }
 }
 
-impl Raft {
+impl<P: Platform> Raft<P> {
+    /// Has this member stand for election only as the others agree.
+    pub fn stand_as_agreed(&self) {
+        self.spawn(run(self.clone()));
+    }
+
+    /// What this member answers a node that asks before it stands: whether it hears from a leader.
+    ///
+    /// # Errors
+    /// The node is no member of the group, as far as this one knows, and would not be voted for.
+    pub async fn pre_vote(&self, caller: &PeerIdentity) -> Result<bool, Status> {
+        let mut members = self.members().into_iter();
+        if !members.any(|member| member.node_id == caller.node_id) {
+            return Err(Status::permission_denied(
+                "only members of the group may stand for election",
+            ));
+        }
+        Ok(self.is_led().await)
+    }
+
     /// `None` once the member has stopped.
     async fn leader_seen(&self) -> Option<Leader> {
-        let seen = self.openraft().with_raft_state(|state| {
-            if state.server_state == ServerState::Leader {
-                return Leader::Own;
-            }
-            match state.vote_last_modified() {
-                Some(heard) if state.vote_ref().is_committed() => Leader::Other(heard.elapsed()),
-                _ => Leader::Unknown,
-            }
-        });
+        let seen = self
+            .openraft()
+            .with_raft_state(|state: &RaftState<u64, Peer, Instant<P>>| {
+                if state.server_state == ServerState::Leader {
+                    return Leader::Own;
+                }
+                match state.vote_last_modified() {
+                    Some(heard) if state.vote_ref().is_committed() => {
+                        Leader::Other(heard.elapsed())
+                    }
+                    _ => Leader::Unknown,
+                }
+            });
         seen.await.ok()
     }
 
@@ -112,7 +136,8 @@ impl Raft {
         membership.get_joint_config().clone()
     }
 
-    fn peers(&self) -> BTreeMap<u64, Peer> {
+    /// The others of the group, and itself, by ID.
+    pub(super) fn peers(&self) -> BTreeMap<u64, Peer> {
         let metrics = self.openraft().metrics();
         let metrics = metrics.borrow();
         let nodes = metrics.membership_config.membership().nodes();
@@ -120,7 +145,7 @@ impl Raft {
     }
 
     /// Whether a leader leads this member, or it leads itself.
-    pub(super) async fn is_led(&self) -> bool {
+    async fn is_led(&self) -> bool {
         match self.leader_seen().await {
             Some(Leader::Own) => is_followed(self.id(), &self.configs(), self.contacts()),
             Some(leader) => leader.is_heard_within(LEASE),
@@ -130,28 +155,24 @@ impl Raft {
 }
 
 /// Whatever ends this module's part: a member of which nobody takes care stands as openraft has it.
-struct Unattended<'a>(&'a Raft);
+struct Unattended<'a, P: Platform>(&'a Raft<P>);
 
-impl Drop for Unattended<'_> {
+impl<P: Platform> Drop for Unattended<'_, P> {
     fn drop(&mut self) {
         self.0.openraft().runtime_config().elect(true);
     }
 }
 
 /// The ways to the other members, while no leader is heard.
-struct Others {
-    network: Network,
-    lines: BTreeMap<u64, (Peer, Connection)>,
+struct Others<P: Platform> {
+    network: P::Network,
+    lines: BTreeMap<u64, (Peer, Line<P>)>,
 }
 
-impl Others {
-    fn new(credentials: Credentials) -> Self {
+impl<P: Platform> Others<P> {
+    fn new(network: P::Network) -> Self {
         Self {
-            network: Network {
-                credentials,
-                // Who answers here need not hear from this member as a leader.
-                contacts: Contacts::default(),
-            },
+            network,
             lines: BTreeMap::new(),
         }
     }
@@ -162,7 +183,7 @@ impl Others {
     }
 
     /// Whether the group has it that this member stands.
-    async fn agree(&mut self, raft: &Raft) -> bool {
+    async fn agree(&mut self, raft: &Raft<P>) -> bool {
         let (own, configs) = (raft.id(), raft.configs());
         let mut answers = BTreeMap::new();
         if stands(own, &configs, &answers) {
@@ -172,7 +193,7 @@ impl Others {
         let mut asked: FuturesUnordered<_> = self
             .lines
             .iter()
-            .map(|(id, (_, line))| async { (*id, ask(line).await) })
+            .map(|(id, (_, line))| async { (*id, ask::<P>(line).await) })
             .collect();
         while let Some((id, answer)) = asked.next().await {
             answers.insert(id, answer);
@@ -185,7 +206,7 @@ impl Others {
         false
     }
 
-    async fn connect(&mut self, raft: &Raft) {
+    async fn connect(&mut self, raft: &Raft<P>) {
         let peers = raft.peers();
         self.lines
             .retain(|id, (peer, _)| peers.get(id) == Some(peer));
@@ -198,28 +219,22 @@ impl Others {
     }
 }
 
-async fn ask(line: &Connection) -> Answer {
-    match timeout(ANSWER_TIMEOUT, line.pre_vote()).await {
-        Ok(Ok(true)) => Answer::Led,
-        Ok(Ok(false)) => Answer::Leaderless,
+async fn ask<P: Platform>(line: &Line<P>) -> Answer {
+    match platform::timeout::<P, _>(ANSWER_TIMEOUT, line.pre_vote()).await {
+        Some(Ok(true)) => Answer::Led,
+        Some(Ok(false)) => Answer::Leaderless,
         // One of an older build is not in the way of an election.
-        Ok(Err(status)) if status.code() == Code::Unimplemented => Answer::Leaderless,
-        Ok(Err(_)) | Err(_) => Answer::None,
+        Some(Err(status)) if status.code() == Code::Unimplemented => Answer::Leaderless,
+        Some(Err(_)) | None => Answer::None,
     }
 }
 
 /// Lets the member stand for election whenever it may, until it stops.
-pub(super) async fn run(raft: Raft, credentials: Credentials) {
+async fn run<P: Platform>(raft: Raft<P>) {
     let _unattended = Unattended(&raft);
     let stop = raft.stopping();
-    let mut others = Others::new(credentials);
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut others = Others::<P>::new(raft.side_network());
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = stop.cancelled() => return,
-        }
         let Some(leader) = raft.leader_seen().await else {
             return;
         };
@@ -231,17 +246,24 @@ pub(super) async fn run(raft: Raft, credentials: Credentials) {
             // What was agreed on at the last look may have passed: not while the others are asked.
             raft.openraft().runtime_config().elect(false);
             tokio::select! {
-                stands = others.agree(&raft) => stands,
+                biased;
                 () = stop.cancelled() => return,
+                stands = others.agree(&raft) => stands,
             }
         };
         raft.openraft().runtime_config().elect(stands);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = platform::sleep::<P>(TICK) => {}
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::platform::Daemon;
 
     #[test]
     fn it_stands_while_a_majority_is_without_a_leader() {
@@ -282,11 +304,15 @@ mod tests {
 
     #[test]
     fn a_leader_that_a_majority_does_not_answer_leads_nobody() {
-        let (voters, contacts) = ([[1, 2, 3].into()], Contacts::default());
+        let (voters, contacts) = ([[1, 2, 3].into()], Contacts::<Daemon>::default());
         assert!(!is_followed(1, &voters, &contacts));
         contacts.answered(3);
         assert!(is_followed(1, &voters, &contacts));
-        assert!(is_followed(1, &[[1].into()], &Contacts::default()));
+        assert!(is_followed(
+            1,
+            &[[1].into()],
+            &Contacts::<Daemon>::default()
+        ));
     }
 
     #[test]

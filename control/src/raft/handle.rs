@@ -1,11 +1,11 @@
 //! The member of the group that runs in this process: what others ask of it, and its end.
 
 use super::{
-    Leadership, Member, ProposeError, candidacy,
+    Leadership, Member, ProposeError,
     compaction::{self, Extent},
     contacts::Contacts,
     disk::Disk,
-    handover::{Errands, Gate},
+    handover::Gate,
     leadership::{self, CONFIRM_RETRY, member},
     log::{End, Log},
     machine::Machine,
@@ -83,7 +83,7 @@ struct Inner<P: Platform> {
     end: End<P>,
     /// Closed while the lead is handed over.
     gate: Gate,
-    errands: Arc<dyn Errands>,
+    side_network: P::Network,
     state: watch::Receiver<State>,
     /// Whether the leader, if one is known, may be told of; see [`candidacy`].
     followed: watch::Sender<bool>,
@@ -107,8 +107,8 @@ pub struct Parts<P: Platform> {
     pub network: P::Network,
     /// When the others last answered.
     pub contacts: Contacts<P>,
-    /// Another way to them, for the lead to be handed over.
-    pub errands: Arc<dyn Errands>,
+    /// Other ways to them, by which this member is not heard as a leader; see [`Peering`](super::peering::Peering).
+    pub side_network: P::Network,
     /// When proposals are made.
     pub clock: Clock,
     /// How long its log may get, whatever the cluster's spec says.
@@ -132,22 +132,22 @@ impl Raft {
         let opening = tokio::task::spawn_blocking(move || Disk::open(&path, &keys));
         let (disk, loaded) = opening.await.map_err(io::Error::other)??;
         let contacts = Contacts::default();
-        let network = || Network {
+        let network = |contacts| Network {
             credentials: credentials.clone(),
-            contacts: contacts.clone(),
+            contacts,
         };
         let parts = Parts {
             id,
             disk,
             loaded,
-            network: network(),
-            errands: Arc::new(network()),
-            contacts: contacts.clone(),
+            network: network(contacts.clone()),
+            side_network: network(Contacts::default()),
+            contacts,
             clock: Arc::new(clock::now),
             most: Extent::MOST,
         };
         let raft = Self::assemble(parts, |machine, _| machine).await?;
-        raft.spawn(candidacy::run(raft.clone(), credentials));
+        raft.stand_as_agreed();
         Ok(raft)
     }
 
@@ -194,7 +194,7 @@ impl<P: Platform> Raft<P> {
                 clock: parts.clock,
                 end,
                 gate: Gate::default(),
-                errands: parts.errands,
+                side_network: parts.side_network,
                 state,
                 followed,
                 leadership,
@@ -212,7 +212,7 @@ impl<P: Platform> Raft<P> {
     }
 
     /// Runs a task whose end is waited for when this member stops.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(P::Runtime::spawn(self.inner.tasks.track_future(task)));
     }
 
@@ -439,9 +439,9 @@ impl<P: Platform> Raft<P> {
         &self.inner.gate
     }
 
-    /// The way to the others for the lead to be handed over.
-    pub(super) fn errands(&self) -> &dyn Errands {
-        &*self.inner.errands
+    /// The ways to the others for what the library does not ask.
+    pub(super) fn side_network(&self) -> P::Network {
+        self.inner.side_network.clone()
     }
 
     /// How long ago each other member last answered this one; see [`Contacts`].

@@ -9,11 +9,12 @@
 
 use super::{
     Leadership, Raft,
+    peering::{Line, Peering as _},
     platform::{self, Platform},
-    types::{LogId, Peer, TypeConfig, Vote},
+    types::{LogId, TypeConfig, Vote},
 };
-use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use openraft::{CommittedLeaderId, raft::AppendEntriesRequest};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use openraft::{CommittedLeaderId, network::RaftNetworkFactory as _, raft::AppendEntriesRequest};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -61,19 +62,8 @@ pub enum Step {
     Stand,
 }
 
-/// The ways by which a leader that hands over tells the others.
-pub trait Errands: Send + Sync + 'static {
-    /// The way to a member, on which nothing is sent before it is [told](Line::tell) something.
-    fn line(&self, id: u64, peer: Peer) -> Box<dyn Line>;
-}
-
-/// The way to one other member: what is needed for it is there from the first order on.
-pub trait Line: Send + Sync {
-    /// Tells the member, and waits for its answer as long as that takes.
-    fn tell(&self, order: HandOver) -> BoxFuture<'_, Result<(), String>>;
-}
-
-type Lines = BTreeMap<u64, Box<dyn Line>>;
+/// The ways to the other members.
+type Lines<P> = BTreeMap<u64, Line<P>>;
 
 /// Those who propose, and whether they may.
 #[derive(Debug, Default)]
@@ -205,14 +195,14 @@ impl<P: Platform> Raft<P> {
     }
 
     /// Those that take part, a majority with this member, and the ways to all.
-    async fn takers(&self, ask: HandOver) -> Result<(Lines, BTreeSet<u64>), String> {
+    async fn takers(&self, ask: HandOver) -> Result<(Lines<P>, BTreeSet<u64>), String> {
         let group = self.group();
         if group.joint {
             return Err("the group is being changed".into());
         }
         let others = group.voters.iter().copied().filter(|id| *id != self.id());
         let others: BTreeSet<u64> = others.collect();
-        let lines = self.lines(&others);
+        let lines = self.lines(&others).await;
         let takes_part = tell_all::<P>(&lines, &others, ask).await;
         if takes_part.len() < group.voters.len() / 2 {
             let (some, all) = (takes_part.len(), others.len());
@@ -308,25 +298,27 @@ impl<P: Platform> Raft<P> {
         }
     }
 
-    fn lines(&self, members: &BTreeSet<u64>) -> Lines {
-        let metrics = self.openraft().metrics();
-        let metrics = metrics.borrow();
-        let nodes = metrics.membership_config.membership().nodes();
-        let nodes = nodes.filter(|(id, _)| members.contains(id));
-        let line = |(id, peer): (&u64, &Peer)| (*id, self.errands().line(*id, peer.clone()));
-        nodes.map(line).collect()
+    async fn lines(&self, members: &BTreeSet<u64>) -> Lines<P> {
+        let mut network = self.side_network();
+        let mut lines = Lines::<P>::new();
+        for (id, peer) in self.peers() {
+            if members.contains(&id) {
+                lines.insert(id, network.new_client(id, &peer).await);
+            }
+        }
+        lines
     }
 }
 
 /// Tells several members at once; those that have done it in time.
 async fn tell_all<P: Platform>(
-    lines: &Lines,
+    lines: &Lines<P>,
     members: &BTreeSet<u64>,
     order: HandOver,
 ) -> BTreeSet<u64> {
     let mut telling = FuturesUnordered::new();
     for (id, line) in lines.iter().filter(|(id, _)| members.contains(id)) {
-        telling.push(tell::<P>(*id, &**line, order));
+        telling.push(tell::<P>(*id, line, order));
     }
     let mut done = BTreeSet::new();
     while let Some(member) = telling.next().await {
@@ -336,10 +328,11 @@ async fn tell_all<P: Platform>(
 }
 
 /// Tells one member: its ID if it has done it in time.
-async fn tell<P: Platform>(id: u64, line: &dyn Line, order: HandOver) -> Option<u64> {
-    match platform::timeout::<P, _>(ANSWER_TIMEOUT, line.tell(order)).await? {
+async fn tell<P: Platform>(id: u64, line: &Line<P>, order: HandOver) -> Option<u64> {
+    match platform::timeout::<P, _>(ANSWER_TIMEOUT, line.hand_over(order)).await? {
         Ok(()) => Some(id),
-        Err(error) => {
+        Err(status) => {
+            let error = status.message();
             tracing::debug!(member = id, ?order, error, "takes no part in the hand-over");
             None
         }

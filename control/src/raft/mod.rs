@@ -14,6 +14,7 @@ mod log;
 mod machine;
 mod membership;
 mod network;
+mod peering;
 mod piece;
 pub(crate) mod platform;
 mod service;
@@ -35,8 +36,9 @@ pub mod foundation {
         compaction::Extent,
         contacts::Contacts,
         handle::{Clock, Parts},
-        handover::{Errands, HandOver, Line, Step},
+        handover::{HandOver, Step},
         machine::{Builder, Machine},
+        peering::Peering,
         piece::{Bytes, Reader},
         platform::{Done, Loaded, Platform, Storage},
         types::{

@@ -2,13 +2,13 @@
 
 use super::{
     contacts::Contacts,
-    handover::{Errands, HandOver, Line, Step},
+    handover::{HandOver, Step},
+    peering::Peering,
     platform::Daemon,
     types::{Peer, TypeConfig},
     wire,
 };
 use crate::rpc::Credentials;
-use futures::{FutureExt as _, future::BoxFuture};
 use openraft::{
     error::{
         InstallSnapshotError, NetworkError, PayloadTooLarge, RPCError, RaftError, RemoteError,
@@ -29,14 +29,18 @@ use tonic::{Request, Response, Status, transport::Channel};
 /// Metadata of a call: the Raft ID of the member it is meant for. Another one at that address does
 /// not answer it.
 pub const TARGET_METADATA: &str = "skein-raft-id";
+
 /// Makes the connections to the other members.
+#[derive(Clone)]
 pub struct Network {
     pub credentials: Credentials,
     pub contacts: Contacts<Daemon>,
 }
 
-impl Network {
-    fn connection(&self, target: u64, node: &Peer) -> Connection {
+impl RaftNetworkFactory<TypeConfig<Daemon>> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
         let client = self.credentials.channel(&node.address).map(|channel| {
             RaftClient::new(channel)
                 .max_decoding_message_size(wire::MESSAGE_MAX)
@@ -50,30 +54,6 @@ impl Network {
     }
 }
 
-impl RaftNetworkFactory<TypeConfig<Daemon>> for Network {
-    type Network = Connection;
-
-    async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
-        self.connection(target, node)
-    }
-}
-
-impl Errands for Network {
-    fn line(&self, id: u64, peer: Peer) -> Box<dyn Line> {
-        Box::new(self.connection(id, &peer))
-    }
-}
-
-impl Line for Connection {
-    fn tell(&self, order: HandOver) -> BoxFuture<'_, Result<(), String>> {
-        async move {
-            let told = self.hand_over(order).await;
-            told.map_err(|status| status.message().to_owned())
-        }
-        .boxed()
-    }
-}
-
 /// The way to one other member.
 pub struct Connection {
     target: u64,
@@ -83,16 +63,11 @@ pub struct Connection {
 
 type Failure<E> = RPCError<u64, Peer, E>;
 
-impl Connection {
-    /// Whether the other member hears from a leader.
-    pub async fn pre_vote(&self) -> Result<bool, Status> {
-        let client = self.client.clone();
-        let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
-        let mut request = Request::new(PreVoteRequest {});
-        request
-            .metadata_mut()
-            .insert(TARGET_METADATA, self.target.into());
-        Ok(client.pre_vote(request).await?.into_inner().led)
+impl Peering for Connection {
+    async fn pre_vote(&self) -> Result<bool, Status> {
+        let asked = self.asked(PreVoteRequest {});
+        let answer = self.client()?.pre_vote(asked).await?;
+        Ok(answer.into_inner().led)
     }
 
     async fn hand_over(&self, order: HandOver) -> Result<(), Status> {
@@ -102,18 +77,30 @@ impl Connection {
             Step::Stand => hand_over_request::Step::Stand,
         };
         let leader = order.vote.leader_id();
-        let mut request = Request::new(HandOverRequest {
+        let asked = self.asked(HandOverRequest {
             term: leader.term,
             leader: leader.node_id,
             successor: order.successor,
             step: step.into(),
         });
+        self.client()?.hand_over(asked).await?;
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// A request that is this member's alone.
+    fn asked<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
         let target = self.target.into();
         request.metadata_mut().insert(TARGET_METADATA, target);
+        request
+    }
+
+    #[allow(clippy::result_large_err, reason = "tonic's error type")]
+    fn client(&self) -> Result<RaftClient<Channel>, Status> {
         let client = self.client.clone();
-        let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
-        client.hand_over(request).await?;
-        Ok(())
+        client.map_err(|error| Status::unavailable(error.to_string()))
     }
 
     /// One call: `payload` there, and the answer, which may be the other member's error.
@@ -130,10 +117,7 @@ impl Connection {
     {
         let client = self.client.clone()?;
         let payload = payload.map_err(|error| NetworkError::new(&error))?;
-        let mut request = Request::new(RaftMessage { payload });
-        request
-            .metadata_mut()
-            .insert(TARGET_METADATA, self.target.into());
+        let request = self.asked(RaftMessage { payload });
         let answer = tokio::time::timeout(option.hard_ttl(), call(client, request))
             .await
             .map_err(|error| NetworkError::new(&error))?

@@ -5,6 +5,7 @@
 use super::{
     disk::Disk,
     network::Network,
+    peering::Peering,
     piece::Bytes,
     types::{LogId, SnapshotMeta, TypeConfig, Vote},
 };
@@ -24,7 +25,7 @@ pub trait Platform:
     /// What outlives a crash.
     type Disk: Storage;
     /// The ways to the other members.
-    type Network: RaftNetworkFactory<TypeConfig<Self>>;
+    type Network: RaftNetworkFactory<TypeConfig<Self>, Network: Peering> + Clone;
 
     /// Does work that takes long where that hurts nobody.
     fn blocking<T: Send + 'static>(

@@ -134,7 +134,10 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<PreVoteRequest>,
     ) -> Result<Response<PreVoteResponse>, Status> {
-        let led = self.target(&request)?.is_led().await;
+        let raft = self.target(&request)?;
+        let caller = request.extensions().get::<PeerIdentity>();
+        let unknown = || Status::unauthenticated("a member's certificate is needed");
+        let led = raft.pre_vote(caller.ok_or_else(unknown)?).await?;
         Ok(Response::new(PreVoteResponse { led }))
     }
 

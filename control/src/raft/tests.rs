@@ -1,7 +1,7 @@
 //! Members over real TLS on loopback.
 
 use super::{
-    foundation::{Errands as _, HandOver, Step, Storage as _},
+    foundation::{HandOver, Peering as _, Step, Storage as _},
     *,
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         CaService, ExternalCas, Identity, JoinToken, LogKeys, SecretKey, create_root,
         key_and_request, sign,
     },
-    rpc::{self, Credentials, Managers, RemoteManager},
+    rpc::{self, Credentials, Managers, PeerIdentity, RemoteManager},
 };
 use openraft::RaftLogReader as _;
 use openraft::network::{RPCOption, RaftNetwork as _, RaftNetworkFactory as _};
@@ -538,7 +538,7 @@ async fn the_lead_is_handed_over_and_nothing_that_was_written_is_lost() {
     let mut others = all.into_iter().filter(|member| member.id != leads.id);
     let (from, to) = (others.next().unwrap(), others.next().unwrap());
     let vote = to.raft.openraft().metrics().borrow().vote;
-    let network = network::Network {
+    let mut network = network::Network {
         credentials: from.credentials.clone(),
         contacts: contacts::Contacts::default(),
     };
@@ -558,9 +558,9 @@ async fn the_lead_is_handed_over_and_nothing_that_was_written_is_lost() {
             node_id: to.node_id(),
             address: to.address.clone(),
         };
-        let refused = network.line(to.id, peer).tell(order).await;
-        let refused = refused.unwrap_err();
-        assert!(refused.contains(reason), "{refused}");
+        let line = network.new_client(to.id, &peer).await;
+        let refused = line.hand_over(order).await.unwrap_err();
+        assert!(refused.message().contains(reason), "{refused}");
     }
 
     // Without the others there is nobody to hand over to; the leader goes on as it can.
@@ -954,6 +954,26 @@ async fn one_survivor_makes_the_swarm_anew_with_all_it_had() {
     five.restart().await;
     await_state(&five.raft, |state| state.service("id-b").is_some()).await;
     for member in [&one, &two, &five] {
+        member.kill().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_no_member_is_not_told_whether_it_may_stand() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = create_root(clock::now()).unwrap();
+    let one = TestMember::start(&root, dir.path(), 1).await;
+    let two = TestMember::start(&root, dir.path(), 2).await;
+    found(&one, &[&one, &two]).await;
+    all_vote(&[&one, &two]).await;
+    let caller = |node_id: &str| PeerIdentity {
+        node_id: node_id.into(),
+        role: NodeRole::Manager,
+    };
+    assert!(one.raft.pre_vote(&caller(&two.node_id())).await.unwrap());
+    let refused = one.raft.pre_vote(&caller("gone")).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    for member in [one, two] {
         member.kill().await;
     }
 }
