@@ -132,7 +132,7 @@ impl Drain {
         }
         // Cheap: states share their objects.
         let state = draft.state().clone();
-        let known = Known::of(&state, programmed);
+        let known = BarrierView::of(&state, programmed);
         for task in &unwanted {
             // Remembered until the store says it: others may be quicker than this draft.
             if self.is_over(draft, &known, task, wake) {
@@ -148,7 +148,13 @@ impl Drain {
         std::mem::take(&mut self.late)
     }
 
-    fn is_over(&mut self, draft: &Draft, known: &Known<'_>, task: &Task, wake: &mut Wake) -> bool {
+    fn is_over(
+        &mut self,
+        draft: &Draft,
+        known: &BarrierView<'_>,
+        task: &Task,
+        wake: &mut Wake,
+    ) -> bool {
         // No new flow goes to a node that is down, whatever its tasks are marked as.
         if !takes_flows(task) || node_failure::is_gone(draft, &task.node_id) {
             return true;
@@ -212,7 +218,7 @@ impl Drain {
     pub(crate) fn takes_over(
         &mut self,
         draft: &Draft,
-        known: &Known<'_>,
+        known: &BarrierView<'_>,
         task: &Task,
         wake: &mut Wake,
     ) -> bool {
@@ -246,13 +252,13 @@ impl Drain {
 
 /// What the nodes have of the network, in one pass that asks of many tasks: which nodes there are to ask
 /// is found out once, and only where one has an address.
-pub(crate) struct Known<'a> {
+pub(crate) struct BarrierView<'a> {
     state: &'a State,
     programmed: &'a Programmed,
     nodes: OnceCell<Nodes<'a>>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> BarrierView<'a> {
     /// As a state has the nodes and their networks.
     pub(crate) fn of(state: &'a State, programmed: &'a Programmed) -> Self {
         let nodes = OnceCell::new();

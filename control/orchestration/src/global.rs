@@ -4,7 +4,7 @@ use crate::{
     node_failure,
     scheduler::{self, Constraint},
     settled::Scope,
-    slot::{self, Place},
+    slot::{self, SlotKey},
     task,
 };
 use rand::Rng;
@@ -36,7 +36,7 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope, rng: &mut impl Rng) {
         }
         let places = slot::places(draft, &service.id);
         for (place, tasks) in &places {
-            let Place::Node(node) = place else { continue };
+            let SlotKey::Node(node) = place else { continue };
             if may_stay(draft, &service, node) {
                 continue;
             }
@@ -46,7 +46,7 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope, rng: &mut impl Rng) {
         }
         let nodes: Vec<String> = draft.nodes().map(|node| node.id.clone()).collect();
         for node in nodes {
-            let place = Place::Node(node.clone());
+            let place = SlotKey::Node(node.clone());
             let tasks = places.get(&place);
             let occupied = tasks.is_some_and(|tasks| slot::is_occupied(&service, tasks));
             if !occupied && wants_task(draft, &service, &node) {

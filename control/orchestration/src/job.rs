@@ -4,7 +4,7 @@
 use crate::{
     global, restart,
     settled::Scope,
-    slot::{self, Place, Tasks},
+    slot::{self, SlotKey, Tasks},
     task,
 };
 use rand::Rng;
@@ -24,7 +24,7 @@ pub(crate) fn run(draft: &mut Draft, scope: &Scope, rng: &mut impl Rng) {
             tasks.retain(|task| is_of(task, iteration));
             !tasks.is_empty()
         });
-        let parts: BTreeMap<Place, Part> = places
+        let parts: BTreeMap<SlotKey, Part> = places
             .into_iter()
             .map(|(place, tasks)| (place, Part::of(&service, tasks)))
             .collect();
@@ -128,32 +128,36 @@ fn is_complete(task: &Task) -> bool {
 }
 
 /// The slots in which a task is to be started now.
-fn missing_slots(parts: &BTreeMap<Place, Part>, concurrent: u64, total: u64) -> Vec<Place> {
+fn missing_slots(parts: &BTreeMap<SlotKey, Part>, concurrent: u64, total: u64) -> Vec<SlotKey> {
     let is_active = |part: &&Part| matches!(part, Part::Active(_));
     let active = parts.values().filter(is_active).count() as u64;
     let room = concurrent.saturating_sub(active);
-    let is_free = |place: &Place| matches!(parts.get(place), None | Some(Part::Free(_)));
-    let free = (0..total).map(Place::Slot).filter(is_free);
+    let is_free = |place: &SlotKey| matches!(parts.get(place), None | Some(Part::Free(_)));
+    let free = (0..total).map(SlotKey::Slot).filter(is_free);
     free.take(usize::try_from(room).unwrap_or(usize::MAX))
         .collect()
 }
 
 /// The nodes on which a task is to be started now.
-fn missing_nodes(draft: &Draft, service: &Service, parts: &BTreeMap<Place, Part>) -> Vec<Place> {
+fn missing_nodes(
+    draft: &Draft,
+    service: &Service,
+    parts: &BTreeMap<SlotKey, Part>,
+) -> Vec<SlotKey> {
     let ready = draft
         .nodes()
         .filter(|node| node.status.state == NodeState::Ready);
     ready
         .filter(|node| global::wants_task(draft, service, &node.id))
-        .map(|node| Place::Node(node.id.clone()))
+        .map(|node| SlotKey::Node(node.id.clone()))
         .filter(|place| matches!(parts.get(place), None | Some(Part::Free(_))))
         .collect()
 }
 
 /// Tasks on nodes that the job is no longer for are shut down.
-fn leave_nodes(draft: &mut Draft, service: &Service, parts: &BTreeMap<Place, Part>) {
+fn leave_nodes(draft: &mut Draft, service: &Service, parts: &BTreeMap<SlotKey, Part>) {
     for (place, part) in parts {
-        let (Place::Node(node), Part::Active(tasks)) = (place, part) else {
+        let (SlotKey::Node(node), Part::Active(tasks)) = (place, part) else {
             continue;
         };
         if !global::may_stay(draft, service, node) {

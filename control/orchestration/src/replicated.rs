@@ -2,7 +2,7 @@
 
 use crate::{
     settled::Scope,
-    slot::{self, Place, Tasks},
+    slot::{self, SlotKey, Tasks},
     task,
 };
 use rand::Rng;
@@ -35,14 +35,14 @@ fn reconcile(draft: &mut Draft, service: &Service, replicas: u64, rng: &mut impl
     // Slots beyond the replicas whose tasks have all ended are no history of anything.
     let beyond = empty
         .into_iter()
-        .filter(|(place, _)| matches!(place, Place::Slot(slot) if *slot > replicas))
+        .filter(|(place, _)| matches!(place, SlotKey::Slot(slot) if *slot > replicas))
         .map(|(_, tasks)| tasks);
     for task in surplus.into_iter().chain(beyond).flatten() {
         task::want(draft, &task, TaskState::Remove);
     }
     let taken: BTreeSet<_> = occupied.into_keys().collect();
     let free = (1..)
-        .map(Place::Slot)
+        .map(SlotKey::Slot)
         .filter(|place| !taken.contains(place));
     let missing = usize::try_from(replicas.saturating_sub(count)).unwrap_or(usize::MAX);
     for place in free.take(missing) {
@@ -54,7 +54,7 @@ fn reconcile(draft: &mut Draft, service: &Service, replicas: u64, rng: &mut impl
 /// The tasks of the slots to give up, so that `replicas` stay. Slots that run stay before those that
 /// do not, then those with fewer of the service's slots on their node, then the lower ones; slots
 /// that are on no node, or on the way from one to another, go first.
-fn victims(slots: &BTreeMap<Place, Tasks>, replicas: u64) -> Vec<Tasks> {
+fn victims(slots: &BTreeMap<SlotKey, Tasks>, replicas: u64) -> Vec<Tasks> {
     let runs = |tasks: &Tasks| {
         tasks
             .iter()

@@ -5,7 +5,7 @@ use crate::{
     occupancy::may_run,
     scheduler::engine_ports,
     settled::Scope,
-    slot::{self, Place},
+    slot::{self, SlotKey},
     task,
 };
 use rand::Rng;
@@ -97,8 +97,8 @@ pub(crate) fn replace(draft: &mut Draft, scope: &Scope, wake: &mut Wake, rng: &m
             continue;
         }
         // Which nodes have tasks of a global service is not the restart policy's to say.
-        let place = Place::of(&old);
-        if let Place::Node(node) = &place
+        let place = SlotKey::of(&old);
+        if let SlotKey::Node(node) = &place
             && !crate::global::wants_task(draft, &service, node)
         {
             continue;
@@ -123,11 +123,11 @@ pub(crate) fn replace(draft: &mut Draft, scope: &Scope, wake: &mut Wake, rng: &m
 /// The tasks of places, of services that were asked for: a node that goes has tasks of many places, and
 /// to search all tasks of a service for each would take long.
 #[derive(Default)]
-struct Places(BTreeMap<String, BTreeMap<Place, Vec<String>>>);
+struct Places(BTreeMap<String, BTreeMap<SlotKey, Vec<String>>>);
 
 impl Places {
     /// The tasks of a place as they are now, oldest first.
-    fn tasks_at(&mut self, state: &State, service_id: &str, place: &Place) -> slot::Tasks {
+    fn tasks_at(&mut self, state: &State, service_id: &str, place: &SlotKey) -> slot::Tasks {
         let places = self.0.entry(service_id.to_owned()).or_insert_with(|| {
             let id = |task: &Arc<Task>| task.id.clone();
             let places = slot::places(state, service_id).into_iter();
@@ -144,7 +144,7 @@ impl Places {
     /// Notes a new task of a service that was asked for.
     fn add(&mut self, task: &Task) {
         if let Some(places) = self.0.get_mut(&task.service_id) {
-            let ids = places.entry(Place::of(task)).or_default();
+            let ids = places.entry(SlotKey::of(task)).or_default();
             ids.push(task.id.clone());
         }
     }
@@ -174,7 +174,7 @@ pub(crate) fn release(draft: &mut Draft, scope: &Scope, wake: &mut Wake) {
             continue;
         }
         let patience_ends = task.meta.created_at + OLD_TASK_STOP_MAX;
-        let place = (task.service_id.clone(), Place::of(&task));
+        let place = (task.service_id.clone(), SlotKey::of(&task));
         if stopping.contains(&place) && wake.waits(now, patience_ends, OLD_TASK_STOP_MAX) {
             continue;
         }
@@ -189,13 +189,13 @@ pub(crate) fn release(draft: &mut Draft, scope: &Scope, wake: &mut Wake) {
 }
 
 /// Where tasks stop of the services of some others.
-fn stopping_places(state: &State, of: &[Arc<Task>]) -> BTreeSet<(String, Place)> {
+fn stopping_places(state: &State, of: &[Arc<Task>]) -> BTreeSet<(String, SlotKey)> {
     let services: BTreeSet<&str> = of.iter().map(|task| task.service_id.as_str()).collect();
     services
         .into_iter()
         .flat_map(|id| state.tasks_of_service(id))
         .filter(|task| !slot::is_live(task) && may_run(state, task))
-        .map(|task| (task.service_id.clone(), Place::of(task)))
+        .map(|task| (task.service_id.clone(), SlotKey::of(task)))
         .collect()
 }
 

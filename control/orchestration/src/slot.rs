@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// Where a task of a service belongs: its slot, or its node where tasks are bound to nodes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Place {
+pub(crate) enum SlotKey {
     Slot(u64),
     Node(String),
 }
 
-impl Place {
+impl SlotKey {
     pub(crate) fn of(task: &Task) -> Self {
         if task.mode.is_global() {
             Self::Node(task.node_id.clone())
@@ -25,10 +25,10 @@ impl Place {
 pub(crate) type Tasks = Vec<Arc<Task>>;
 
 /// All places of a service that have tasks, ended ones included.
-pub(crate) fn places(state: &State, service_id: &str) -> BTreeMap<Place, Tasks> {
-    let mut places: BTreeMap<Place, Tasks> = BTreeMap::new();
+pub(crate) fn places(state: &State, service_id: &str) -> BTreeMap<SlotKey, Tasks> {
+    let mut places: BTreeMap<SlotKey, Tasks> = BTreeMap::new();
     for task in state.tasks_of_service(service_id) {
-        let tasks = places.entry(Place::of(task)).or_default();
+        let tasks = places.entry(SlotKey::of(task)).or_default();
         tasks.push(task.clone());
     }
     for tasks in places.values_mut() {

@@ -1,20 +1,20 @@
 //! How tasks come to be, and what managers themselves want and say of them.
 
-use crate::slot::Place;
+use crate::slot::SlotKey;
 use rand::Rng;
 use skein_model::{Draft, Service, Task, TaskState, TaskStatus, Timestamp, new_id};
 
 /// A new task of the service as it is now.
 pub(crate) fn new(
     service: &Service,
-    place: &Place,
+    place: &SlotKey,
     desired_state: TaskState,
     now: Timestamp,
     rng: &mut impl Rng,
 ) -> Task {
     let (slot, node_id) = match place {
-        Place::Slot(slot) => (*slot, String::new()),
-        Place::Node(node) => (0, node.clone()),
+        SlotKey::Slot(slot) => (*slot, String::new()),
+        SlotKey::Node(node) => (0, node.clone()),
     };
     Task {
         id: new_id(rng),

@@ -10,11 +10,11 @@ pub(crate) use part::remembers;
 
 use crate::{
     Wake,
-    drain::{Drain, Known, Programmed},
+    drain::{BarrierView, Drain, Programmed},
     global,
     restart::nanos,
     settled::Scope,
-    slot::{self, Place, Tasks},
+    slot::{self, SlotKey, Tasks},
     task,
 };
 use part::{Part, furthest};
@@ -37,7 +37,7 @@ pub(crate) fn run(
     let services: Vec<Arc<Service>> = scope.services(draft).cloned().collect();
     // What an update changes is on no network yet, or stays on those that it is on.
     let before = draft.state().clone();
-    let known = Known::of(&before, programmed);
+    let known = BarrierView::of(&before, programmed);
     for service in services {
         match service.spec.mode {
             ServiceMode::Replicated { .. } | ServiceMode::Global {} => {
@@ -61,10 +61,10 @@ fn config_of(service: &Service) -> UpdateConfig {
 
 /// Whether a task that is made for a place can come to run there. A paused node keeps what it has of a
 /// global service and gets nothing new, as with Swarm, until it is active again.
-fn takes_tasks(state: &State, service: &Service, place: &Place) -> bool {
+fn takes_tasks(state: &State, service: &Service, place: &SlotKey) -> bool {
     match place {
-        Place::Slot(_) => true,
-        Place::Node(node) => global::wants_task(state, service, node),
+        SlotKey::Slot(_) => true,
+        SlotKey::Node(node) => global::wants_task(state, service, node),
     }
 }
 
@@ -72,7 +72,7 @@ fn step(
     draft: &mut Draft,
     service: &Service,
     drain: &mut Drain,
-    known: &Known<'_>,
+    known: &BarrierView<'_>,
     wake: &mut Wake,
     rng: &mut impl Rng,
 ) {
@@ -167,7 +167,7 @@ fn catch_up(
     part: &Part,
     order: UpdateOrder,
     drain: &mut Drain,
-    known: &Known<'_>,
+    known: &BarrierView<'_>,
     wake: &mut Wake,
     rng: &mut impl Rng,
 ) {

@@ -12,7 +12,7 @@ use crate::{
 use futures::FutureExt as _;
 use rand::{Rng as _, seq::IteratorRandom as _};
 use skein_control::{
-    manager::{Group, Manager},
+    manager::{Manager, QuorumView},
     raft::ProposeError,
 };
 use skein_model::Applied;
@@ -41,7 +41,7 @@ pub struct Client {
 }
 
 /// What a manager answered.
-struct Answer {
+struct ClientReply {
     /// Of what it read.
     index: u64,
     /// What was asked for.
@@ -88,7 +88,7 @@ impl Client {
         }
     }
 
-    fn take(&self, answer: Answer, acknowledged: u64) {
+    fn take(&self, answer: ClientReply, acknowledged: u64) {
         let (index, what) = (answer.index, answer.what);
         self.history.see(&Seen::Read {
             acknowledged,
@@ -107,13 +107,13 @@ impl Client {
 }
 
 /// What the manager's API does with a request.
-async fn answer(manager: Manager<Simulated>) -> Result<Answer, ProposeError> {
+async fn answer(manager: Manager<Simulated>) -> Result<ClientReply, ProposeError> {
     let raft = manager.raft();
     let state = raft.linearizable().await?;
     let index = state.index();
-    let group = Group::of(raft.members(), |id| raft.reachable(id));
+    let group = QuorumView::of(raft.members(), |id| raft.reachable(id));
     let Some((what, proposals)) = changes::draw(&state, &group, raft.now()) else {
-        return Ok(Answer {
+        return Ok(ClientReply {
             index,
             what: "nothing".to_owned(),
             applied: Vec::new(),
@@ -127,7 +127,7 @@ async fn answer(manager: Manager<Simulated>) -> Result<Answer, ProposeError> {
             Err(error) => return Err(error),
         }
     }
-    Ok(Answer {
+    Ok(ClientReply {
         index,
         what,
         applied,

@@ -13,9 +13,9 @@ use crate::{
 use futures::FutureExt as _;
 use rand::Rng as _;
 use skein_control::{
-    agent::{Orders, Place},
+    agent::{Orders, RaftSeat},
     manager::Manager,
-    node::role::{Situation, Step},
+    node::role_plan::{Situation, Step},
     raft::Raft,
     rpc::RemoteManager,
 };
@@ -199,7 +199,7 @@ impl Roles {
     }
 
     /// Takes the next step.
-    async fn step(&mut self, place: Place) -> Result<Step, Status> {
+    async fn step(&mut self, place: RaftSeat) -> Result<Step, Status> {
         let Some(kept) = self.daemon.membership.get() else {
             return Ok(Step::Rest);
         };

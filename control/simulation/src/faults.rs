@@ -39,7 +39,7 @@ pub enum Fault {
     /// A manager makes a snapshot now.
     Snapshot(Host),
     /// Whoever leads hands the lead over.
-    HandOver,
+    LeadershipTransfer,
 }
 
 /// What faults of one kind make of one thing: the last that has not passed counts, and one that passes takes none of
@@ -90,7 +90,7 @@ impl Fault {
             78..90 => Self::Flaky(any(), Random.random_range(0.0..FLAKINESS_MAX)),
             90..93 => Self::Refusal(any()),
             93..97 => Self::Snapshot(any()),
-            _ => Self::HandOver,
+            _ => Self::LeadershipTransfer,
         };
         let lasts = Random.random_range(LASTS_MS.0..=LASTS_MS.1);
         (fault, Duration::from_millis(lasts))

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use skein_control::{
     raft::{
         Raft,
-        foundation::{Contacts, HandOver, Peer, Peering, TypeConfig, Vote},
+        foundation::{Contacts, LeadershipTransfer, Peer, Peering, TypeConfig, Vote},
     },
     rpc::{PeerIdentity, authorize},
 };
@@ -185,8 +185,9 @@ impl Connection {
 }
 
 impl Peering for Connection {
-    async fn hand_over(&self, order: HandOver) -> Result<(), Status> {
-        let take = move |raft: Raft<Simulated>| async move { raft.ordered(order).await }.boxed();
+    async fn transfer_leadership(&self, order: LeadershipTransfer) -> Result<(), Status> {
+        let take =
+            move |raft: Raft<Simulated>| async move { raft.handle_transfer(order).await }.boxed();
         let told = self.ask(Claim::Stands(order.vote), take).await;
         let told = told.map_err(|reason| Status::unavailable(reason.to_string()))?;
         told.map_err(Status::failed_precondition)

@@ -19,7 +19,7 @@ use crate::{
 use futures::FutureExt as _;
 use parking_lot::Mutex;
 use rand::{Rng as _, seq::IteratorRandom as _};
-use skein_control::{identity::joining, manager::Group, raft::Raft, rpc::RemoteManager};
+use skein_control::{identity::joining, manager::QuorumView, raft::Raft, rpc::RemoteManager};
 use skein_model::{
     Action, Availability, Cluster, Network as Overlay, Node, NodeRole, NodeState, RaftMember, State,
 };
@@ -116,7 +116,7 @@ pub fn simulate(seed: u64, setup: &Setup) -> Outcome {
 }
 
 /// A host, be it a node of the cluster or not.
-struct Place {
+struct SimulatedHost {
     membership: Membership,
     /// How many nodes it has been.
     joined: u32,
@@ -129,7 +129,7 @@ struct Place {
     runs: Arc<AtomicU32>,
 }
 
-impl Place {
+impl SimulatedHost {
     fn daemon(&self, host: Host, around: &Surroundings, node_id: String) -> Daemon {
         Daemon {
             around: around.clone(),
@@ -160,7 +160,7 @@ impl Place {
 #[derive(Clone)]
 pub struct World {
     around: Surroundings,
-    places: Arc<Mutex<BTreeMap<Host, Place>>>,
+    places: Arc<Mutex<BTreeMap<Host, SimulatedHost>>>,
     /// The first ones.
     managers: Vec<Host>,
     /// Some manager leaves by force.
@@ -204,7 +204,7 @@ impl World {
             });
             let membership = Membership::new(kept);
             memberships.add(host, membership.clone());
-            let place = Place {
+            let place = SimulatedHost {
                 membership,
                 joined: 0,
                 skew: Duration::from_millis(Random.random_range(0..=SKEW_MS_MAX)),
@@ -535,7 +535,7 @@ impl World {
         let daemon = {
             let places = self.places.lock();
             let kept = self.membership(host);
-            let of = |place: &Place| Some(place.daemon(host, &self.around, kept?.node_id));
+            let of = |place: &SimulatedHost| Some(place.daemon(host, &self.around, kept?.node_id));
             places.get(&host).and_then(of)
         };
         let Some(daemon) = daemon else { return };
@@ -637,10 +637,10 @@ impl World {
                     let _ = manager.raft().snapshot().await;
                 }
             }
-            Fault::HandOver => {
+            Fault::LeadershipTransfer => {
                 for (host, manager) in self.around.managers.all() {
                     // Those that do not lead refuse, and faults may be in the way of who does.
-                    if manager.raft().hand_over().await.is_ok() {
+                    if manager.raft().transfer_leadership().await.is_ok() {
                         let line = format!("{host:?}");
                         self.around.history.tell("handed-over", line);
                         break;
@@ -726,7 +726,7 @@ impl World {
                 node.spec.availability = Availability::Active;
                 changes.push(vec![Action::Update(node.into())]);
             }
-            let group = Group::of(raft.members(), |id| raft.reachable(id));
+            let group = QuorumView::of(raft.members(), |id| raft.reachable(id));
             if let Some(node) = self.left_manager(&state) {
                 // One that was promoted and never came cannot be demoted, but goes.
                 let demoted = demote(&state, &group, &node).map(|(_, action)| vec![vec![action]]);

@@ -1,6 +1,6 @@
 //! The secrets and configs that the node's tasks need: in memory only.
 
-use super::container::Known;
+use super::container::Payloads;
 use parking_lot::Mutex;
 use skein_model::{Config, Secret, Task, task_secret_id};
 use skein_proto::node::AssignmentsMessage;
@@ -14,7 +14,7 @@ pub struct Dependencies {
 
 #[derive(Default)]
 struct Held {
-    known: Known,
+    known: Payloads,
     /// IDs of secrets that this session has told of.
     told: BTreeSet<String>,
     /// All was told: what is not here is not to come.
@@ -85,11 +85,11 @@ impl Dependencies {
     }
 
     /// Those of a task, by the IDs that it knows them by: a value for it alone comes first.
-    pub fn of(&self, task: &Task) -> Known {
+    pub fn of(&self, task: &Task) -> Payloads {
         let spec = &task.spec.container_spec;
         let held = self.held.lock();
         let known = &held.known;
-        let mut of_task = Known::default();
+        let mut of_task = Payloads::default();
         for id in spec.secrets.iter().map(|reference| &reference.secret_id) {
             let own = task_secret_id(id, &task.id);
             let shared = || known.secrets.get(id);

@@ -75,12 +75,12 @@ pub struct Orders {
     /// Whether they say that it is no member any more: it was removed by force while it was away.
     pub removed: bool,
     /// Its place among the managers.
-    pub place: Place,
+    pub place: RaftSeat,
 }
 
 /// A node's place among the managers, in a state of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct RaftSeat {
     /// It is a manager, and is to be one.
     pub is_manager: bool,
     /// The ID that its member of the Raft group has or is to have; 0: it has none.

@@ -3,7 +3,7 @@
 //! Whatever ends a session, another is opened at once; the tasks do not notice.
 
 use super::{
-    Orders, Place,
+    Orders, RaftSeat,
     attachments::Attachments,
     logs,
     task::{Environment, Tasks},
@@ -81,7 +81,7 @@ pub fn heard(message: SessionMessage) -> (Vec<RemoteManager>, Orders) {
     });
     let managers: Vec<RemoteManager> = managers.collect();
     let node = serde_json::from_slice::<Node>(&message.node).ok();
-    let place = node.as_ref().map(|node| Place {
+    let place = node.as_ref().map(|node| RaftSeat {
         is_manager: (node.role, node.spec.role) == (NodeRole::Manager, NodeRole::Manager),
         raft_id: message.raft_id,
         is_member: managers.iter().any(|manager| manager.node_id == node.id),

@@ -4,7 +4,7 @@
 use super::{
     body,
     error::{ApiError, LedByOther},
-    member::Member,
+    node_handle::Member,
     version::ApiVersion,
 };
 use crate::{node::NodeError, rpc};
@@ -38,21 +38,21 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Cluster {
     member: Arc<dyn Member>,
     /// What the leader answers; see [`super::leader_table`].
-    table: fn(Arc<dyn super::member::Store>) -> Router,
+    table: fn(Arc<dyn super::node_handle::Store>) -> Router,
 }
 
 /// Where a request is answered.
-pub(super) enum Place {
-    Here(Router),
+pub(super) enum Route {
+    Local(Router),
     Leader,
     /// No leader is known now.
-    Nowhere,
+    Unavailable,
 }
 
 impl Cluster {
     pub(super) fn new(
         member: Arc<dyn Member>,
-        table: fn(Arc<dyn super::member::Store>) -> Router,
+        table: fn(Arc<dyn super::node_handle::Store>) -> Router,
     ) -> Self {
         Self { member, table }
     }
@@ -72,14 +72,14 @@ impl Cluster {
         let body = body::read(body).await?;
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
-            match self.place()? {
-                Place::Here(router) => {
+            match self.route()? {
+                Route::Local(router) => {
                     let request = Request::from_parts(parts.clone(), Body::from(body.clone()));
                     if let Some(response) = answer(router, request).await {
                         return Ok(response);
                     }
                 }
-                Place::Leader => {
+                Route::Leader => {
                     let request = ApiRequest {
                         method: parts.method.to_string(),
                         uri: parts.uri.to_string(),
@@ -90,7 +90,7 @@ impl Cluster {
                         return Ok(response);
                     }
                 }
-                Place::Nowhere => {}
+                Route::Unavailable => {}
             }
             if Instant::now() >= deadline {
                 return Err(ApiError::no_leader());
@@ -116,15 +116,15 @@ impl Cluster {
         let _ = timeout(LEADER_RETRY, news).await;
     }
 
-    pub(super) fn place(&self) -> Result<Place, ApiError> {
+    pub(super) fn route(&self) -> Result<Route, ApiError> {
         let Some(store) = self.member.store() else {
             return Err(NodeError::not_manager(&self.member.membership()).into());
         };
         let leadership = store.leadership().borrow().clone();
         Ok(match leadership.leader {
-            _ if leadership.is_self => Place::Here((self.table)(store)),
-            Some(_) => Place::Leader,
-            None => Place::Nowhere,
+            _ if leadership.is_self => Route::Local((self.table)(store)),
+            Some(_) => Route::Leader,
+            None => Route::Unavailable,
         })
     }
 

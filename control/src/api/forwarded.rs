@@ -1,6 +1,6 @@
 //! What other managers pass on to this one, as the cluster's leader: the other end of [`Cluster::call`].
 
-use super::cluster::{Cluster, Place, answer, to_wire};
+use super::cluster::{Cluster, Route, answer, to_wire};
 use crate::rpc;
 use axum::{body::Body, extract::Request};
 use bytes::Bytes;
@@ -41,9 +41,9 @@ impl ApiService for Forwarded {
             ));
         }
         // Never on to yet another manager: where this one does not lead, the caller looks again.
-        let router = match self.cluster.place() {
-            Ok(Place::Here(router)) => router,
-            Ok(Place::Leader | Place::Nowhere) => return Err(self.cluster.led_by_other()),
+        let router = match self.cluster.route() {
+            Ok(Route::Local(router)) => router,
+            Ok(Route::Leader | Route::Unavailable) => return Err(self.cluster.led_by_other()),
             Err(error) => return Err(Status::unavailable(error.message)),
         };
         let request = from_wire(request.into_inner())?;

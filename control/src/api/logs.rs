@@ -3,7 +3,7 @@
 use super::{
     Leader,
     error::ApiError,
-    member::Store,
+    node_handle::Store,
     query::{Params, unix_nanos},
     version::ApiVersion,
 };

@@ -14,22 +14,22 @@ mod field_names;
 mod filters;
 mod forwarded;
 mod json;
-mod leader;
+mod leader_context;
 mod logs;
-mod member;
-mod names;
 mod networks;
+mod node_handle;
 mod nodes;
-mod overview;
 mod payloads;
 mod pinning;
 mod proxy;
 mod query;
+mod random_names;
 mod references;
 mod request_line;
 mod server;
 mod service_specs;
 mod services;
+mod skein_status;
 mod spec;
 mod swarm;
 mod system;
@@ -43,7 +43,7 @@ mod volumes;
 
 pub use forwarded::Forwarded;
 pub(crate) use json::word;
-pub use member::{Member, Seated, Store};
+pub use node_handle::{Member, Seated, Store};
 pub use server::serve;
 
 use axum::{
@@ -55,7 +55,7 @@ use axum::{
 };
 use cluster::Cluster;
 use error::ApiError;
-use leader::Leader;
+use leader_context::Leader;
 use proxy::Engine;
 use skein_model as model;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ fn leader_table(store: Arc<dyn Store>) -> Router {
         .route("/tasks", get(tasks::list))
         .route("/tasks/{id}", get(tasks::inspect))
         .route("/tasks/{id}/logs", get(logs::of_task))
-        .route("/skein/status", get(overview::status))
+        .route("/skein/status", get(skein_status::status))
         .route("/networks", get(networks::list_swarm))
         .route("/networks/create", post(networks::create_swarm))
         .route("/networks/prune", post(networks::prune_swarm))

@@ -1,7 +1,7 @@
 //! `/nodes`
 
-use super::{Leader, error::ApiError, filters::Filters, json, member::Store, query::Params};
-use crate::manager::Group;
+use super::{Leader, error::ApiError, filters::Filters, json, node_handle::Store, query::Params};
+use crate::manager::QuorumView;
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -111,7 +111,7 @@ pub async fn update(
     let mut node = Node::clone(state.find_node(&id)?);
     if (node.spec.role, spec.role) == (NodeRole::Manager, NodeRole::Worker) {
         let store = &leader.store;
-        let group = Group::of(store.members(), |id| store.reachable(id));
+        let group = QuorumView::of(store.members(), |id| store.reachable(id));
         validate::check_demotion(&state, group.can_spare_node(&node.id))?;
     }
     node.meta.version = version;

@@ -30,7 +30,7 @@ const READ_BYTES: usize = 8 << 10;
 
 /// Where in a connection's bytes the next one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum ParserState {
     RequestLine,
     Head(Head),
     /// Of a body, so many bytes are left.
@@ -77,20 +77,20 @@ impl Head {
     }
 
     /// What comes after it.
-    fn end(self) -> Place {
+    fn end(self) -> ParserState {
         match (self.chunked, self.length) {
-            _ if self.other => Place::Unknown,
-            (true, None) => Place::ChunkSize,
-            (true, Some(_)) => Place::Unknown,
-            (false, None | Some(0)) => Place::RequestLine,
-            (false, Some(length)) => Place::Body(length),
+            _ if self.other => ParserState::Unknown,
+            (true, None) => ParserState::ChunkSize,
+            (true, Some(_)) => ParserState::Unknown,
+            (false, None | Some(0)) => ParserState::RequestLine,
+            (false, Some(length)) => ParserState::Body(length),
         }
     }
 }
 
 /// A connection's bytes on their way. Pure.
 struct Lines {
-    place: Place,
+    place: ParserState,
     /// A line whose end has not come yet.
     line: Vec<u8>,
 }
@@ -98,7 +98,7 @@ struct Lines {
 impl Lines {
     fn new() -> Self {
         Self {
-            place: Place::RequestLine,
+            place: ParserState::RequestLine,
             line: Vec::new(),
         }
     }
@@ -106,8 +106,8 @@ impl Lines {
     /// So many bytes to come stay as they are, whatever they are; 0: lines come.
     fn untouched(&self) -> u64 {
         match self.place {
-            Place::Body(left) | Place::Chunk(left) => left,
-            Place::Unknown => u64::MAX,
+            ParserState::Body(left) | ParserState::Chunk(left) => left,
+            ParserState::Unknown => u64::MAX,
             _ => 0,
         }
     }
@@ -115,10 +115,10 @@ impl Lines {
     /// That many of them have passed.
     fn pass(&mut self, bytes: u64) {
         self.place = match self.place {
-            Place::Body(left) if left == bytes => Place::RequestLine,
-            Place::Body(left) => Place::Body(left - bytes),
-            Place::Chunk(left) if left == bytes => Place::ChunkSize,
-            Place::Chunk(left) => Place::Chunk(left - bytes),
+            ParserState::Body(left) if left == bytes => ParserState::RequestLine,
+            ParserState::Body(left) => ParserState::Body(left - bytes),
+            ParserState::Chunk(left) if left == bytes => ParserState::ChunkSize,
+            ParserState::Chunk(left) => ParserState::Chunk(left - bytes),
             place => place,
         };
     }
@@ -151,35 +151,37 @@ impl Lines {
     /// Nothing more of a line comes.
     fn give_up(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.line);
-        self.place = Place::Unknown;
+        self.place = ParserState::Unknown;
     }
 
     /// Passes a line on; what comes after it.
-    fn after(&self, line: &[u8], out: &mut Vec<u8>) -> Place {
+    fn after(&self, line: &[u8], out: &mut Vec<u8>) -> ParserState {
         let text = line.trim_ascii_end();
-        if self.place == Place::RequestLine {
+        if self.place == ParserState::RequestLine {
             // Some clients end a body with an empty line too many.
             if text.is_empty() {
                 out.extend_from_slice(line);
-                return Place::RequestLine;
+                return ParserState::RequestLine;
             }
             encode(line, out);
-            return Place::Head(Head::default());
+            return ParserState::Head(Head::default());
         }
         out.extend_from_slice(line);
         match self.place {
-            Place::Head(head) if text.is_empty() => head.end(),
-            Place::Head(mut head) => {
+            ParserState::Head(head) if text.is_empty() => head.end(),
+            ParserState::Head(mut head) => {
                 head.take(text);
-                Place::Head(head)
+                ParserState::Head(head)
             }
-            Place::ChunkSize => match chunk_size(text) {
-                Some(0) => Place::Trailers,
+            ParserState::ChunkSize => match chunk_size(text) {
+                Some(0) => ParserState::Trailers,
                 // Its line ends with CR and LF.
-                Some(size) => size.checked_add(2).map_or(Place::Unknown, Place::Chunk),
-                None => Place::Unknown,
+                Some(size) => size
+                    .checked_add(2)
+                    .map_or(ParserState::Unknown, ParserState::Chunk),
+                None => ParserState::Unknown,
             },
-            Place::Trailers if text.is_empty() => Place::RequestLine,
+            ParserState::Trailers if text.is_empty() => ParserState::RequestLine,
             place => place,
         }
     }

@@ -4,7 +4,7 @@ use super::{
     Local, Original,
     cluster::Cluster,
     leader_table,
-    member::Member,
+    node_handle::Member,
     node_table,
     proxy::{self, Engine, Opening},
     version::ApiVersion,

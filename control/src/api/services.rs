@@ -1,7 +1,7 @@
 //! `/services`
 
 use super::{
-    Leader, error::ApiError, filters::Filters, json, names, query::Params, spec,
+    Leader, error::ApiError, filters::Filters, json, query::Params, random_names, spec,
     version::ApiVersion,
 };
 use crate::clock;
@@ -133,7 +133,7 @@ pub async fn create(
     let id = new_id(&mut rand::rng());
     if spec.name.is_empty() {
         let taken = |name: &str| state.services().any(|service| service.spec.name == name);
-        spec.name = names::random(&mut rand::rng(), taken);
+        spec.name = random_names::random(&mut rand::rng(), taken);
     }
     check(&state, None, &mut spec)?;
     let mut service = revision::created(&state, id.clone(), spec, clock::now());

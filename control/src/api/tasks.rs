@@ -1,7 +1,7 @@
 //! `/tasks`
 
 use super::{
-    Leader, error::ApiError, filters::Filters, json, member::Store, networks, query::Params,
+    Leader, error::ApiError, filters::Filters, json, networks, node_handle::Store, query::Params,
 };
 use axum::{
     extract::{Path, State},

@@ -4,7 +4,7 @@ use super::{
     Local,
     cluster::Cluster,
     leader_table,
-    member::{Member, Store},
+    node_handle::{Member, Store},
     node_table,
     proxy::Engine,
 };

@@ -19,11 +19,11 @@ use tonic::{Request, Response, Status};
 const ALLOCATION_WAIT: Duration = Duration::from_secs(10);
 
 /// The service of one manager; of use only while it leads.
-pub(super) struct Service<S> {
+pub(super) struct AttachmentsService<S> {
     pub(super) store: S,
 }
 
-impl<S: Store> Service<S> {
+impl<S: Store> AttachmentsService<S> {
     /// Puts the attachment into the store, unless it is there.
     async fn create(&self, node_id: &str, asked: &Asked, id: &str) -> Result<(), Status> {
         store::commit(&self.store, |draft| {
@@ -113,7 +113,7 @@ fn refusal(error: &AttachError) -> Status {
 }
 
 #[tonic::async_trait]
-impl<S: Store> proto::attachments_server::Attachments for Service<S> {
+impl<S: Store> proto::attachments_server::Attachments for AttachmentsService<S> {
     async fn attach(
         &self,
         request: Request<proto::AttachRequest>,

@@ -16,18 +16,18 @@ pub(super) struct Kernels {
 
 #[derive(Default)]
 struct Shared {
-    known: Mutex<Known>,
+    known: Mutex<KernelTable>,
     news: Notify,
 }
 
 #[derive(Default)]
-struct Known {
+struct KernelTable {
     by_node: BTreeMap<String, Kernel>,
     /// The nodes' networks are to be the same in all states of the store from the first to the second.
     same: (u64, u64),
 }
 
-impl Known {
+impl KernelTable {
     /// Up to which state of the store holds what holds for one.
     fn holds_to(&self, index: u64) -> u64 {
         let (from, to) = self.same;
@@ -130,7 +130,7 @@ impl Kernels {
 
     /// This manager leads no more: the nodes say it to another.
     pub(super) fn forget(&self) {
-        *self.shared.known.lock() = Known::default();
+        *self.shared.known.lock() = KernelTable::default();
     }
 
     /// Up to which state each node's kernel is right.

@@ -6,7 +6,8 @@ use super::{
     kernels::Kernels,
     networks::Networks,
     problems::Problems,
-    roles::{self, Group},
+    quorum::QuorumView,
+    roles,
     sessions::Sessions,
     store::{self, Store},
 };
@@ -145,7 +146,7 @@ async fn lead<S: Store>(store: &S, pulse: &Arc<Pulse<S::Platform>>, kernels: &Ke
         if state.cluster().is_some() {
             let draft = Draft::new(state, store.now());
             let pulse = pulse.clone();
-            let group = Group::of(store.members(), |id| store.reachable(id));
+            let group = QuorumView::of(store.members(), |id| store.reachable(id));
             let programmed = kernels.programmed();
             let deciding = move || Ok(decide(pass, draft, &pulse, &group, &programmed));
             let decided = S::Platform::blocking(deciding).await;
@@ -203,7 +204,7 @@ fn decide<P: Platform>(
     mut pass: Pass,
     mut draft: Draft,
     pulse: &Pulse<P>,
-    group: &Group,
+    group: &QuorumView,
     programmed: &Programmed,
 ) -> (Pass, Draft, Due<P>) {
     let now = platform::now::<P>();

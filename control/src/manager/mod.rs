@@ -11,6 +11,7 @@ mod leader;
 mod logs;
 mod networks;
 mod problems;
+mod quorum;
 mod reports;
 mod roles;
 mod sessions;
@@ -21,7 +22,7 @@ pub use drivers::{DriverError, Plugins};
 pub use events::{Events, Message as EventMessage};
 pub use kernels::Progress;
 pub use logs::{LogOptions, LogRecord, LogSelector, LogsError, READERS_MAX as LOG_READERS_MAX};
-pub use roles::Group;
+pub use quorum::QuorumView;
 
 use crate::raft::{
     Raft,
@@ -116,8 +117,8 @@ impl<S: Store> Parts<S> {
         }
     }
 
-    fn dispatcher(&self) -> dispatcher::Service<S> {
-        dispatcher::Service {
+    fn dispatcher(&self) -> dispatcher::DispatcherService<S> {
+        dispatcher::DispatcherService {
             store: self.store.clone(),
             pulse: self.pulse.clone(),
             sessions: self.sessions.clone(),
@@ -129,14 +130,14 @@ impl<S: Store> Parts<S> {
         }
     }
 
-    fn attachments(&self) -> attachments::Service<S> {
-        attachments::Service {
+    fn attachments(&self) -> attachments::AttachmentsService<S> {
+        attachments::AttachmentsService {
             store: self.store.clone(),
         }
     }
 
-    fn logs(&self) -> logs::Service<S> {
-        logs::Service {
+    fn logs(&self) -> logs::LogsService<S> {
+        logs::LogsService {
             store: self.store.clone(),
             sessions: self.sessions.clone(),
             broker: self.broker.clone(),

@@ -4,56 +4,18 @@
 //! into the Raft group. One that is to be a worker first leaves the group, so that it never counts
 //! for a quorum without being reachable as a manager.
 
+use super::quorum::QuorumView;
 use crate::raft::{Member, warn_if_even};
 use skein_model::{Cluster, Draft, Node, NodeRole};
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 use tracing::{info, warn};
 
 /// Pause after a removal that would have cost the quorum, or is under way: Swarm's is 5 s, but a look
 /// costs nothing.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// The Raft group as the leader sees it.
-#[derive(Clone, Debug, Default)]
-pub struct Group {
-    /// All members.
-    pub members: Vec<Member>,
-    /// Those that answered lately, the leader included; by Raft ID.
-    pub reachable: BTreeSet<u64>,
-}
-
-impl Group {
-    /// Of its members, and which of them answer.
-    pub fn of(members: Vec<Member>, is_reachable: impl Fn(u64) -> bool) -> Self {
-        let ids = members.iter().map(|member| member.raft_id);
-        let reachable = ids.filter(|id| is_reachable(*id)).collect();
-        Self { members, reachable }
-    }
-
-    /// Whether a quorum answers once the node's member is gone; `None` if it is no member.
-    pub fn can_spare_node(&self, node_id: &str) -> Option<bool> {
-        let mut members = self.members.iter();
-        let member = members.find(|member| member.node_id == node_id)?;
-        Some(self.can_spare(member.raft_id))
-    }
-
-    /// Whether a quorum answers once this member is gone. Who does not vote yet is no part of any.
-    pub fn can_spare(&self, raft_id: u64) -> bool {
-        let voters = self.members.iter().filter(|member| member.votes);
-        let others: Vec<u64> = voters
-            .map(|member| member.raft_id)
-            .filter(|id| *id != raft_id)
-            .collect();
-        let left = others
-            .iter()
-            .filter(|id| self.reachable.contains(id))
-            .count();
-        left > others.len() / 2
-    }
-}
-
 /// Moves roles on. How long until there may be more to do.
-pub(super) fn tend(draft: &mut Draft, group: &Group) -> Option<Duration> {
+pub(super) fn tend(draft: &mut Draft, group: &QuorumView) -> Option<Duration> {
     let cluster = draft.cluster();
     let has_seat = |id: &str| cluster.is_some_and(|cluster| cluster.managers.contains_key(id));
     let changing = draft.nodes().filter(|node| {
@@ -83,7 +45,7 @@ pub(super) fn tend(draft: &mut Draft, group: &Group) -> Option<Duration> {
 }
 
 /// Whether the node is out of the Raft group; sees to it that it comes to be.
-fn has_left(draft: &mut Draft, group: &Group, node_id: &str) -> bool {
+fn has_left(draft: &mut Draft, group: &QuorumView, node_id: &str) -> bool {
     let member = group
         .members
         .iter()
@@ -119,14 +81,14 @@ mod tests {
     use super::*;
     use skein_model::{Action, Proposal, RaftMember, State, Timestamp};
 
-    fn group(members: &[u64], reachable: &[u64]) -> Group {
+    fn group(members: &[u64], reachable: &[u64]) -> QuorumView {
         let member = |id: &u64| Member {
             raft_id: *id,
             node_id: format!("n{id}"),
             address: String::new(),
             votes: true,
         };
-        Group {
+        QuorumView {
             members: members.iter().map(member).collect(),
             reachable: reachable.iter().copied().collect(),
         }

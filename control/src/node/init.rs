@@ -3,7 +3,7 @@
 use super::{
     InitRequest, LocalState, Node, NodeError,
     address::{self, Addresses, Asked},
-    founding, interfaces,
+    bootstrap, interfaces,
     lifecycle::{internal, membership},
     persist::{Kept, Saved},
     runtime::{Runtime, credentials},
@@ -34,7 +34,7 @@ impl Node {
             return self.revive(request).await;
         }
         self.check_inactive()?;
-        founding::check_name(&request)?;
+        bootstrap::check_name(&request)?;
         let asked = Asked {
             listen: &request.listen_addr,
             advertise: &request.advertise_addr,
@@ -42,7 +42,7 @@ impl Node {
             default_advertise: &self.inner.config.default_advertise_addr,
         };
         let addresses = address::for_init(asked, &interfaces::list().await?)?;
-        let choices = founding::check(&request)?;
+        let choices = bootstrap::check(&request)?;
         let founded = self.found(choices, &addresses).await;
         if founded.is_err() {
             self.forget().await?;
@@ -52,31 +52,31 @@ impl Node {
 
     async fn found(
         &self,
-        choices: founding::Choices,
+        choices: bootstrap::Choices,
         addresses: &Addresses,
     ) -> Result<String, NodeError> {
         let advertise = addresses.advertise.unwrap_or(addresses.listen);
         let system = nix::sys::utsname::uname().map_err(internal)?;
-        let founder = founding::Founder {
+        let founder = bootstrap::Founder {
             advertise,
             hostname: system.nodename().to_string_lossy().into_owned(),
             architecture: system.machine().to_string_lossy().into_owned(),
         };
         let now = clock::now();
         let (mut cluster, node, networks) =
-            founding::found(&choices, founder, now, &mut rand::rng())?;
+            bootstrap::found(&choices, founder, now, &mut rand::rng())?;
         let identity = founder_identity(&cluster, &node.id, cert_expiry(&choices.spec))?;
         let credentials = credentials(identity.clone())?;
         let external_cas = ExternalCas::new(credentials.clone());
         apply_spec(&mut cluster, choices.spec, false, &external_cas, now)
             .await
-            .map_err(|error| founding::refused(&error))?;
+            .map_err(|error| bootstrap::refused(&error))?;
         let saved = Saved {
             listen: addresses.listen,
             advertise: Some(advertise),
             data_path: addresses.data_path,
             interface: addresses.interface.clone(),
-            raft_id: Some(founding::FOUNDER_RAFT_ID),
+            raft_id: Some(bootstrap::FOUNDER_RAFT_ID),
             managers: Vec::new(),
         };
         let vault = Vault::new(self.folder().certificates());
@@ -89,9 +89,9 @@ impl Node {
             kept.vault.set_lock_key(lock, 0).map_err(internal)
         })
         .await?;
-        let seat = Seat::take(&kept, founding::FOUNDER_RAFT_ID, credentials.clone()).await?;
+        let seat = Seat::take(&kept, bootstrap::FOUNDER_RAFT_ID, credentials.clone()).await?;
         let node_id = node.id.clone();
-        let objects = founding::actions(cluster, node, networks);
+        let objects = bootstrap::actions(cluster, node, networks);
         let filled = async {
             let raft = &seat.raft;
             raft.found(&node_id, &advertise.to_string()).await?;

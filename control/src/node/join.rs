@@ -3,7 +3,7 @@
 use super::{
     JoinRequest, LocalState, Membership, Node, NodeError, NodeErrorKind, RemoteManager,
     address::{self, Asked},
-    interfaces, joining,
+    certificate_request, interfaces,
     lifecycle::{RESUME_MAX, RESUME_MIN, internal, membership},
     persist::{Joining, Kept, Saved},
 };
@@ -147,7 +147,7 @@ impl Node {
         };
         let mut pause = RESUME_MIN;
         let identity = loop {
-            match joining::obtain(remote, token, joining.availability, waits).await {
+            match certificate_request::obtain(remote, token, joining.availability, waits).await {
                 Err(error) if patience.outlasts(&error) => {
                     waits(&error.message);
                     sleep(pause).await;
@@ -160,7 +160,7 @@ impl Node {
             .take_place(identity.clone(), joining, patience, attempt)
             .await;
         if joined.is_err() {
-            joining::withdraw(remote, &identity).await;
+            certificate_request::withdraw(remote, &identity).await;
         }
         joined
     }

@@ -146,7 +146,7 @@ async fn leave_group(raft: &Raft, managers: &Managers, node_id: &str) {
         return;
     }
     if raft.leadership().borrow().is_self
-        && let Err(error) = raft.hand_over().await
+        && let Err(error) = raft.transfer_leadership().await
     {
         tracing::info!(%error, "leaving without having handed the lead over");
     }

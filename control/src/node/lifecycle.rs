@@ -1,7 +1,7 @@
 //! How what a membership runs starts, resumes and ends.
 
 use super::{
-    Config, Inner, LocalState, Membership, Node, NodeError, NodeErrorKind, Place,
+    Config, Inner, LocalState, Membership, MembershipState, Node, NodeError, NodeErrorKind,
     error::EXPIRED,
     persist::{Folder, Joining, Kept, Saved},
     runtime::{Runtime, credentials, is_manager},
@@ -189,7 +189,7 @@ impl Node {
     pub(super) async fn forget(&self) -> Result<(), NodeError> {
         let folder = self.folder().clone();
         let wiped = blocking(move || folder.forget()).await;
-        *self.inner.place.write() = Place::default();
+        *self.inner.place.write() = MembershipState::default();
         wiped
     }
 }

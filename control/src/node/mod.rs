@@ -1,31 +1,31 @@
 //! The membership of this machine in a swarm: init, join, leave, resume.
 
 mod address;
+mod api_adapter;
+mod bootstrap;
+mod certificate_request;
 mod cleanup;
 mod error;
-mod founding;
+mod force_new_cluster;
 mod init;
 mod interfaces;
 mod join;
-mod joining;
 mod known_managers;
 mod leave;
 mod lifecycle;
 mod locking;
-mod member;
 mod persist;
 mod renewal;
 mod request;
-mod revival;
-pub mod role;
-mod roles;
+mod role_loop;
+pub mod role_plan;
 mod runtime;
 mod seat;
 mod unlocking;
 
 pub use crate::rpc::RemoteManager;
+pub use certificate_request::obtain as obtain_identity;
 pub use error::{NodeError, NodeErrorKind};
-pub use joining::obtain as obtain_identity;
 pub use request::{InitRequest, JoinRequest, SwarmSpec};
 
 use crate::{agent::attachments::Attachments, identity::Identity, manager::Manager, rpc::Managers};
@@ -100,14 +100,14 @@ pub struct Node {
 struct Inner {
     config: Config,
     folder: Folder,
-    place: RwLock<Place>,
+    place: RwLock<MembershipState>,
     /// Held by whoever changes the membership.
     changing: Mutex<()>,
 }
 
 /// Where the membership stands, and what runs for it.
 #[derive(Default)]
-struct Place {
+struct MembershipState {
     membership: Membership,
     runtime: Option<Arc<Runtime>>,
     /// Ends what tries to start or to join in the background.

@@ -6,7 +6,7 @@ use super::{
     known_managers::{follow_leader, keep_managers},
     locking,
     persist::{Kept, Saved},
-    renewal, roles,
+    renewal, role_loop,
     seat::{Seat, clone_listener},
 };
 use crate::{
@@ -220,13 +220,13 @@ impl Runtime {
 
     /// The node is no manager from now on.
     pub async fn stop_manager(&self) {
-        self.hand_over_lead().await;
+        self.transfer_leadership().await;
         self.end_manager().await;
     }
 
     /// Has another manager lead before this one ends, if it leads. While this one is reached still: the next leader
     /// is known to it once it writes here.
-    async fn hand_over_lead(&self) {
+    async fn transfer_leadership(&self) {
         let Some(manager) = self.manager() else {
             return;
         };
@@ -234,7 +234,7 @@ impl Runtime {
         let leads = raft.leadership().borrow().is_self;
         if leads
             && raft.members().len() > 1
-            && let Err(error) = raft.hand_over().await
+            && let Err(error) = raft.transfer_leadership().await
         {
             tracing::info!(%error, "this manager ends without having handed the lead over");
         }
@@ -346,7 +346,7 @@ impl Runtime {
             self.managers.clone(),
             self.shutdown.child_token(),
         ));
-        self.tasks.spawn(roles::run(
+        self.tasks.spawn(role_loop::run(
             node.clone(),
             self.clone(),
             self.shutdown.child_token(),
@@ -355,7 +355,7 @@ impl Runtime {
 
     /// Ends all of it.
     pub async fn stop(&self) {
-        self.hand_over_lead().await;
+        self.transfer_leadership().await;
         self.shutdown.cancel();
         self.tasks.close();
         let stopped = tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait());

@@ -5,14 +5,14 @@ use super::{
     compaction::{self, Extent},
     contacts::Contacts,
     disk::Disk,
-    handover::Gate,
     leadership::{self, CONFIRM_RETRY, member},
+    leadership_transfer::Gate,
     log::{End, Log},
-    machine::Machine,
     membership,
     network::Network,
     platform::{self, Daemon, Loaded, Platform},
     snapshots::Snapshots,
+    state_machine::Machine,
     types::{Outcome, Peer, TypeConfig},
 };
 use crate::{
@@ -85,7 +85,7 @@ struct Inner<P: Platform> {
     gate: Gate,
     side_network: P::Network,
     state: watch::Receiver<State>,
-    /// Whether the leader, if one is known, may be told of; see [`candidacy`].
+    /// Whether the leader, if one is known, may be told of; see [`pre_vote`].
     followed: watch::Sender<bool>,
     leadership: watch::Receiver<Leadership>,
     tasks: TaskTracker,

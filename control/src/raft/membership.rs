@@ -3,7 +3,7 @@
 
 use super::{
     Raft,
-    handover::HandOverError,
+    leadership_transfer::TransferError,
     platform::{self, Platform},
     types::Peer,
 };
@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(250);
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a leader that is to go tries to hand the lead over before it goes without; all of it is within
 /// [`STEP_TIMEOUT`].
-const HAND_OVER_ATTEMPTS: u32 = 3;
+const TRANSFER_ATTEMPTS: u32 = 3;
 /// A learner that lacks at most so many entries becomes a voter: it can take part at once.
 const LAG_MAX: u64 = 100;
 
@@ -47,7 +47,7 @@ pub(super) enum Step {
     Promote(u64),
     RemoveVoter(u64),
     /// The leader is to go: another one then removes it.
-    HandOver,
+    LeadershipTransfer,
     RemoveLearner(u64),
     /// End a change that a former leader began.
     Finish,
@@ -96,7 +96,7 @@ pub(super) fn next_step(
     let next = next.or_else(|| leaving.next())?;
     // The last voter stays: a group without voters is none.
     (group.voters.len() > 1).then_some(match *next == leader {
-        true => Step::HandOver,
+        true => Step::LeadershipTransfer,
         false => Step::RemoveVoter(*next),
     })
 }
@@ -167,15 +167,15 @@ impl<P: Platform> Raft<P> {
     }
 
     /// Hands the lead over, once more where what is in the way may pass.
-    async fn hand_over_patiently(&self) -> Result<(), HandOverError> {
+    async fn transfer_patiently(&self) -> Result<(), TransferError> {
         let mut attempt = 1;
         loop {
-            let handed_over = self.hand_over().await;
+            let handed_over = self.transfer_leadership().await;
             let Err(error) = &handed_over else {
                 return handed_over;
             };
             tracing::warn!(%error, attempt, "the lead of the managers could not be handed over");
-            if attempt == HAND_OVER_ATTEMPTS || matches!(error, HandOverError::GivenUp(_)) {
+            if attempt == TRANSFER_ATTEMPTS || matches!(error, TransferError::GivenUp(_)) {
                 return handed_over;
             }
             attempt += 1;
@@ -186,11 +186,11 @@ impl<P: Platform> Raft<P> {
     pub(super) async fn take_step(&self, step: &Step) -> Result<(), String> {
         let raft = self.openraft();
         let step = match step {
-            Step::HandOver => match self.hand_over_patiently().await {
+            Step::LeadershipTransfer => match self.transfer_patiently().await {
                 // Whoever leads now takes the next step.
-                Ok(()) | Err(HandOverError::GivenUp(_)) => return Ok(()),
+                Ok(()) | Err(TransferError::GivenUp(_)) => return Ok(()),
                 // Who cannot hand over goes all the same, and the others miss it.
-                Err(HandOverError::Unchanged(_)) => &Step::RemoveVoter(self.id()),
+                Err(TransferError::Unchanged(_)) => &Step::RemoveVoter(self.id()),
             },
             step => step,
         };
@@ -207,7 +207,7 @@ impl<P: Platform> Raft<P> {
                 raft.change_membership(change, true).await
             }
             // Was taken above.
-            Step::HandOver => return Ok(()),
+            Step::LeadershipTransfer => return Ok(()),
             Step::RemoveVoter(id) => {
                 let change = ChangeMembers::RemoveVoters(one(id));
                 raft.change_membership(change, false).await
@@ -276,7 +276,7 @@ mod tests {
         let voters = group(&[1, 2, 3], &[]);
         assert_eq!(next_step(&gone, &voters, 1), Some(Step::RemoveVoter(2)));
         let two = group(&[1, 3], &[]);
-        assert_eq!(next_step(&gone, &two, 1), Some(Step::HandOver));
+        assert_eq!(next_step(&gone, &two, 1), Some(Step::LeadershipTransfer));
         assert_eq!(next_step(&gone, &two, 3), Some(Step::RemoveVoter(1)));
         assert_eq!(next_step(&wanted(&[9]), &group(&[1], &[(9, 500)]), 1), None);
         assert_eq!(next_step(&BTreeMap::new(), &voters, 1), None);

@@ -2,33 +2,33 @@
 //! leaves this module.
 
 mod attempts;
-mod candidacy;
 mod compaction;
 mod contacts;
 mod disk;
+mod force_new_cluster;
 mod group;
 mod handle;
-mod handover;
 mod leadership;
+mod leadership_transfer;
 mod log;
-mod machine;
 mod membership;
 mod network;
+mod peer_authorization;
 mod peering;
 mod piece;
 pub(crate) mod platform;
+mod pre_vote;
 mod service;
 mod snapshots;
-mod standing;
-mod survivor;
+mod state_machine;
 mod types;
 mod wire;
 
 pub use attempts::{change, propose_all};
+pub use force_new_cluster::survive;
 pub(crate) use group::warn_if_even;
 pub use handle::{PROPOSE_TIMEOUT, Raft};
 pub use service::{RaftServer, RaftService};
-pub use survivor::survive;
 
 /// What a simulation of the group needs to put its own foundations under it; nobody else does.
 pub mod foundation {
@@ -36,11 +36,11 @@ pub mod foundation {
         compaction::Extent,
         contacts::Contacts,
         handle::{Clock, Parts},
-        handover::{HandOver, Step},
-        machine::{Builder, Machine},
+        leadership_transfer::{LeadershipTransfer, Step},
         peering::Peering,
         piece::{Bytes, Reader},
         platform::{Done, Loaded, Platform, Storage},
+        state_machine::{Builder, Machine},
         types::{
             Entry, LogId, Outcome, Peer, SnapshotMeta, StorageError, StoredMembership, TypeConfig,
             Vote,

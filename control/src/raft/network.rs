@@ -2,7 +2,7 @@
 
 use super::{
     contacts::Contacts,
-    handover::{HandOver, Step},
+    leadership_transfer::{LeadershipTransfer, Step},
     peering::Peering,
     platform::Daemon,
     types::{Peer, TypeConfig},
@@ -22,7 +22,8 @@ use openraft::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use skein_proto::node::{
-    HandOverRequest, PreVoteRequest, RaftMessage, hand_over_request, raft_client::RaftClient,
+    PreVoteRequest, RaftMessage, TransferLeadershipRequest, raft_client::RaftClient,
+    transfer_leadership_request,
 };
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -70,20 +71,20 @@ impl Peering for Connection {
         Ok(answer.into_inner().led)
     }
 
-    async fn hand_over(&self, order: HandOver) -> Result<(), Status> {
+    async fn transfer_leadership(&self, order: LeadershipTransfer) -> Result<(), Status> {
         let step = match order.step {
-            Step::Ask => hand_over_request::Step::Ask,
-            Step::GiveWay => hand_over_request::Step::GiveWay,
-            Step::Stand => hand_over_request::Step::Stand,
+            Step::Probe => transfer_leadership_request::Step::Probe,
+            Step::Yield => transfer_leadership_request::Step::Yield,
+            Step::TimeoutNow => transfer_leadership_request::Step::TimeoutNow,
         };
         let leader = order.vote.leader_id();
-        let asked = self.asked(HandOverRequest {
+        let asked = self.asked(TransferLeadershipRequest {
             term: leader.term,
             leader: leader.node_id,
             successor: order.successor,
             step: step.into(),
         });
-        self.client()?.hand_over(asked).await?;
+        self.client()?.transfer_leadership(asked).await?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Raft, RaftSlot,
-    handover::{HandOver, Step},
+    leadership_transfer::{LeadershipTransfer, Step},
     network::TARGET_METADATA,
     platform::Daemon,
     types::{TypeConfig, Vote},
@@ -12,9 +12,10 @@ use crate::rpc::{Caller, Managers, PeerIdentity};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use serde::{Serialize, de::DeserializeOwned};
 use skein_proto::node::{
-    HandOverRequest, HandOverResponse, HealthRequest, HealthResponse, JoinGroupRequest,
-    JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, Manager, PreVoteRequest,
-    PreVoteResponse, RaftMessage, hand_over_request, raft_client::RaftClient, raft_server,
+    HealthRequest, HealthResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+    LeaveGroupResponse, Manager, PreVoteRequest, PreVoteResponse, RaftMessage,
+    TransferLeadershipRequest, TransferLeadershipResponse, raft_client::RaftClient, raft_server,
+    transfer_leadership_request,
 };
 use std::{net::SocketAddr, time::Duration};
 use tonic::{Request, Response, Status};
@@ -141,10 +142,10 @@ impl raft_server::Raft for RaftService {
         Ok(Response::new(PreVoteResponse { led }))
     }
 
-    async fn hand_over(
+    async fn transfer_leadership(
         &self,
-        request: Request<HandOverRequest>,
-    ) -> Result<Response<HandOverResponse>, Status> {
+        request: Request<TransferLeadershipRequest>,
+    ) -> Result<Response<TransferLeadershipResponse>, Status> {
         let raft = self.target(&request)?;
         let order = request.get_ref();
         let caller = request.extensions().get::<PeerIdentity>();
@@ -155,21 +156,21 @@ impl raft_server::Raft for RaftService {
             ));
         }
         let step = match order.step() {
-            hand_over_request::Step::Ask => Step::Ask,
-            hand_over_request::Step::GiveWay => Step::GiveWay,
-            hand_over_request::Step::Stand => Step::Stand,
-            hand_over_request::Step::Unspecified => {
+            transfer_leadership_request::Step::Probe => Step::Probe,
+            transfer_leadership_request::Step::Yield => Step::Yield,
+            transfer_leadership_request::Step::TimeoutNow => Step::TimeoutNow,
+            transfer_leadership_request::Step::Unspecified => {
                 return Err(Status::invalid_argument("no known step of a hand-over"));
             }
         };
-        let order = HandOver {
+        let order = LeadershipTransfer {
             vote,
             successor: order.successor,
             step,
         };
-        let done = raft.ordered(order).await;
+        let done = raft.handle_transfer(order).await;
         done.map_err(Status::failed_precondition)?;
-        Ok(Response::new(HandOverResponse {}))
+        Ok(Response::new(TransferLeadershipResponse {}))
     }
 
     async fn install_snapshot(

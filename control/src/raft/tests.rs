@@ -1,7 +1,7 @@
 //! Members over real TLS on loopback.
 
 use super::{
-    foundation::{HandOver, Peering as _, Step, Storage as _},
+    foundation::{LeadershipTransfer, Peering as _, Step, Storage as _},
     *,
 };
 use crate::{
@@ -496,7 +496,7 @@ async fn the_lead_is_handed_over_and_nothing_that_was_written_is_lost() {
     found(&one, &all).await;
     all_vote(&all).await;
     let (follower, stop) = (&two.raft, CancellationToken::new());
-    let refused = follower.hand_over().await.unwrap_err();
+    let refused = follower.transfer_leadership().await.unwrap_err();
     assert_eq!(refused.to_string(), "this manager does not lead");
     let rafts: Vec<Raft> = all.iter().map(|member| member.raft.clone()).collect();
     let writing = tokio::spawn(write(rafts, stop.clone()));
@@ -514,7 +514,7 @@ async fn the_lead_is_handed_over_and_nothing_that_was_written_is_lost() {
         while handed_over < 3 {
             let leads = leader().await;
             let before = leads.raft.leadership().borrow().term;
-            match leads.raft.hand_over().await {
+            match leads.raft.transfer_leadership().await {
                 Ok(()) => {
                     let now = leads.raft.leadership().borrow().clone();
                     assert!(now.term > before, "{now:?}");
@@ -549,24 +549,24 @@ async fn the_lead_is_handed_over_and_nothing_that_was_written_is_lost() {
             "the leader that is followed is another",
         ),
     ] {
-        let order = HandOver {
+        let order = LeadershipTransfer {
             vote: claimed,
             successor: from.id,
-            step: Step::GiveWay,
+            step: Step::Yield,
         };
         let peer = types::Peer {
             node_id: to.node_id(),
             address: to.address.clone(),
         };
         let line = network.new_client(to.id, &peer).await;
-        let refused = line.hand_over(order).await.unwrap_err();
+        let refused = line.transfer_leadership(order).await.unwrap_err();
         assert!(refused.message().contains(reason), "{refused}");
     }
 
     // Without the others there is nobody to hand over to; the leader goes on as it can.
     from.cut();
     to.cut();
-    let alone = async { while leads.raft.hand_over().await.is_ok() {} };
+    let alone = async { while leads.raft.transfer_leadership().await.is_ok() {} };
     timeout(PATIENCE, alone).await.unwrap();
     for member in all {
         member.kill().await;

@@ -75,7 +75,7 @@ impl World {
         let draft = self.fixture.draft();
         let task = draft.task(id).unwrap().clone();
         let programmed = self.programmed();
-        let known = Known::of(&draft, &programmed);
+        let known = BarrierView::of(&draft, &programmed);
         let over = self.drain.takes_over(&draft, &known, &task, &mut wake);
         (over, wake)
     }

@@ -15,7 +15,7 @@ pub(crate) use stock::Stock;
 use crate::{
     occupancy::{may_run, takes_room},
     settled::Scope,
-    slot::Place,
+    slot::SlotKey,
     task,
 };
 use filter::{Demand, Refusals};
@@ -195,9 +195,9 @@ fn predecessors_of(state: &State, task: &Task, demand: &Demand<'_>) -> Vec<Strin
     if !demand.has_host_ports() {
         return Vec::new();
     }
-    let place = Place::of(task);
+    let place = SlotKey::of(task);
     let of_service = state.tasks_of_service(&task.service_id);
-    let before = of_service.filter(|old| may_run(state, old) && Place::of(old) == place);
+    let before = of_service.filter(|old| may_run(state, old) && SlotKey::of(old) == place);
     before.map(|old| old.node_id.clone()).collect()
 }
 

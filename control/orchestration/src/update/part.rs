@@ -3,17 +3,17 @@
 use super::status::{is_over, was_rolled_back};
 use crate::{
     Wake, dirty,
-    drain::{Drain, Known},
+    drain::{BarrierView, Drain},
     restart,
     scheduler::{engine_ports, waits_for_host_port},
-    slot::{self, Place, Tasks},
+    slot::{self, SlotKey, Tasks},
 };
 use skein_model::{Draft, Service, State, Task, TaskState, Timestamp, UpdateOrder};
 use std::{sync::Arc, time::Duration};
 
 /// A place that has an outdated task, or more than one that is wanted.
 pub(super) struct Part {
-    pub(super) place: Place,
+    pub(super) place: SlotKey,
     /// Wanted still, but to go: outdated ones, and all but one of the others.
     pub(super) outdated: Tasks,
     /// What takes their place: what came after the last outdated task, oldest first. After a change
@@ -26,7 +26,7 @@ impl Part {
     pub(super) fn of(
         state: &State,
         service: &Service,
-        place: Place,
+        place: SlotKey,
         tasks: &Tasks,
     ) -> Option<Self> {
         let is_dirty = |task: &Arc<Task>| dirty::is_dirty(state, service, task);
@@ -123,7 +123,7 @@ impl Part {
         order: UpdateOrder,
         draft: &Draft,
         drain: &mut Drain,
-        known: &Known<'_>,
+        known: &BarrierView<'_>,
         wake: &mut Wake,
     ) -> bool {
         // Where the new task can have its port only after the old one, it is the order that gives.

@@ -9,7 +9,7 @@ mod services;
 
 use crate::executor::Random;
 use rand::Rng as _;
-use skein_control::manager::Group;
+use skein_control::manager::QuorumView;
 use skein_model::{Action, Kind, Nanos, State, Timestamp};
 
 /// What it is, and what the store is asked for, in one transaction.
@@ -18,7 +18,7 @@ type Change = (String, Action);
 pub type Drawn = (String, Vec<Vec<Action>>);
 
 /// A change of the cluster that the API would take; `None` where what was drawn is refused.
-pub fn draw(state: &State, group: &Group, now: Timestamp) -> Option<Drawn> {
+pub fn draw(state: &State, group: &QuorumView, now: Timestamp) -> Option<Drawn> {
     let change = match Random.random_range(0..100) {
         0..25 => services::create(state, now),
         25..54 => services::update(state, now),

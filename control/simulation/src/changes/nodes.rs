@@ -3,7 +3,7 @@
 use super::{Change, Drawn};
 use crate::executor::Random;
 use rand::{Rng as _, seq::IteratorRandom as _};
-use skein_control::manager::Group;
+use skein_control::manager::QuorumView;
 use skein_model::{Action, Availability, Draft, Node, NodeRole, NodeState, State, Timestamp};
 use skein_orchestration::{remove_node, validate};
 
@@ -30,7 +30,7 @@ pub(super) fn change_availability(state: &State) -> Option<Change> {
 }
 
 /// Promotes a worker, or demotes a manager: so that there are three, as a rule.
-pub(super) fn change_role(state: &State, group: &Group) -> Option<Change> {
+pub(super) fn change_role(state: &State, group: &QuorumView) -> Option<Change> {
     let node = state.nodes().choose(&mut Random)?;
     let managers = state.nodes();
     let managers = managers.filter(|node| node.spec.role == NodeRole::Manager);
@@ -48,7 +48,7 @@ pub(super) fn change_role(state: &State, group: &Group) -> Option<Change> {
 }
 
 /// Demotes a manager.
-pub(crate) fn demote(state: &State, group: &Group, node: &Node) -> Option<Change> {
+pub(crate) fn demote(state: &State, group: &QuorumView, node: &Node) -> Option<Change> {
     validate::check_demotion(state, group.can_spare_node(&node.id)).ok()?;
     let mut node = node.clone();
     node.spec.role = NodeRole::Worker;

@@ -23,7 +23,7 @@ const GO_BITS: [(u32, u32); 3] = [(1 << 23, 0o4000), (1 << 22, 0o2000), (1 << 20
 /// Secrets and configs by ID: those of the node that a task refers to.
 #[derive(Clone, Default)]
 #[allow(missing_docs, reason = "the names say it")]
-pub struct Known {
+pub struct Payloads {
     pub secrets: BTreeMap<String, Arc<Secret>>,
     pub configs: BTreeMap<String, Arc<Config>>,
     /// Why a secret is not there yet.
@@ -85,7 +85,7 @@ pub enum FilesError {
 ///
 /// # Errors
 /// The first of them that it cannot have.
-pub fn files(task: &Task, known: &Known) -> Result<Vec<File>, FilesError> {
+pub fn files(task: &Task, known: &Payloads) -> Result<Vec<File>, FilesError> {
     let spec = &task.spec.container_spec;
     let mut sources = Vec::new();
     for secret in &spec.secrets {
@@ -247,11 +247,11 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn known(secrets: Value, configs: Value) -> Known {
+    fn known(secrets: Value, configs: Value) -> Payloads {
         let specs = |value: Value| -> BTreeMap<String, PayloadSpec> {
             serde_json::from_value(value).unwrap()
         };
-        Known {
+        Payloads {
             secrets: specs(secrets)
                 .into_iter()
                 .map(|(id, spec)| {

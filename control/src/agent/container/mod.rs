@@ -38,7 +38,7 @@ mod mounts;
 mod observed;
 mod plan;
 
-pub use files::{File, FilesError, Known, file_mounts, files};
+pub use files::{File, FilesError, Payloads, file_mounts, files};
 pub use observed::{Container, Health, observe};
 pub use plan::{Endpoint, Place, Plan, SpecError, labels, plan};
 

@@ -17,7 +17,7 @@ const PULL_SILENCE: Duration = Duration::from_secs(120);
 const PULL_SILENCE_IF_PRESENT: Duration = Duration::from_secs(10);
 
 /// What a pull ends with.
-pub(super) type Answer = Result<(), EngineError>;
+pub(super) type PullResult = Result<(), EngineError>;
 
 /// What may be pulled only once at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,8 +50,9 @@ impl Engine {
             is_present,
         };
         let (engine, pull) = (self.clone(), wanted.clone());
-        let begin =
-            || -> BoxFuture<'static, Answer> { Box::pin(async move { engine.pull(&pull).await }) };
+        let begin = || -> BoxFuture<'static, PullResult> {
+            Box::pin(async move { engine.pull(&pull).await })
+        };
         self.pulls.join(wanted, begin).await
     }
 
@@ -68,7 +69,7 @@ impl Engine {
         }
     }
 
-    async fn pull(&self, pull: &Pull) -> Answer {
+    async fn pull(&self, pull: &Pull) -> PullResult {
         let image = &pull.image;
         let silence = if pull.is_present {
             PULL_SILENCE_IF_PRESENT
@@ -99,7 +100,7 @@ async fn pulled(
     image: &str,
     silence: Duration,
     progress: impl Stream<Item = Result<CreateImageInfo, bollard::errors::Error>>,
-) -> Answer {
+) -> PullResult {
     let mut progress = pin!(progress);
     loop {
         match timeout(silence, progress.next()).await {

@@ -114,7 +114,7 @@ pub struct Engine {
     /// name. By the network's ID.
     making: Arc<SingleFlight<String, Result<String, EngineError>>>,
     /// Tasks that start together share a pull.
-    pulls: Arc<SingleFlight<images::Pull, images::Answer>>,
+    pulls: Arc<SingleFlight<images::Pull, images::PullResult>>,
     /// Whether an image that is there is good enough, whatever its registry has by now.
     prefers_present_images: bool,
 }

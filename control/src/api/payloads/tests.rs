@@ -1,7 +1,7 @@
 //! Requests to the leader's table, over a store in memory.
 
 use super::*;
-use crate::api::{leader_table, member::Store as _, testing::Memory};
+use crate::api::{leader_table, node_handle::Store as _, testing::Memory};
 use axum::{Router, body::Body, extract::Request};
 use http_body_util::BodyExt as _;
 use skein_model::{Proposal, Service, Timestamp};

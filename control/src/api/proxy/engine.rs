@@ -50,12 +50,12 @@ pub struct Engine {
 
 struct Inner {
     socket: PathBuf,
-    known: Mutex<Known>,
+    known: Mutex<EngineVersions>,
 }
 
 /// What is known of the engine's versions.
 #[derive(Clone, Default)]
-struct Known {
+struct EngineVersions {
     /// What it last said, as far as Skein knows it.
     offered: Option<Offered>,
     /// The engine's own version, which it said with that.

@@ -22,7 +22,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 /// How long one CA may take: Swarm's time.
 const CA_PATIENCE: Duration = Duration::from_secs(5);
 /// How long all may take together, the wait for a turn included: less than nodes wait for an answer
-/// (`CALL_TIMEOUT` in `node/joining.rs`), so that they hear why there is none. Where many are configured
+/// (`CALL_TIMEOUT` in `node/certificate_request.rs`), so that they hear why there is none. Where many are configured
 /// each has its share.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// The least share: a handshake on a sane network. Who is left when the time is over is not asked.

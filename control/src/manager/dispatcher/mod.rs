@@ -36,7 +36,7 @@ use tracing::{info, warn};
 const UPDATES_MAX: usize = 10_000;
 
 /// The dispatcher of one manager; of use only while it leads.
-pub(super) struct Service<S: Store> {
+pub(super) struct DispatcherService<S: Store> {
     pub(super) store: S,
     pub(super) pulse: Arc<Pulse<S::Platform>>,
     pub(super) sessions: Sessions,
@@ -47,10 +47,10 @@ pub(super) struct Service<S: Store> {
     pub(super) drivers: Arc<dyn Drivers>,
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 type Stream<T> = ReceiverStream<Result<T, Status>>;
 
-impl<S: Store> Service<S> {
+impl<S: Store> DispatcherService<S> {
     /// The session of a request, if this manager leads.
     #[allow(clippy::result_large_err, reason = "tonic's error type")]
     fn session_of<T>(&self, request: &Request<T>, session_id: &str) -> Result<Session, Status> {
@@ -60,7 +60,7 @@ impl<S: Store> Service<S> {
 }
 
 #[tonic::async_trait]
-impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
+impl<S: Store> proto::dispatcher_server::Dispatcher for DispatcherService<S> {
     type SessionStream = Stream<proto::SessionMessage>;
     type AssignmentsStream = Stream<proto::AssignmentsMessage>;
     type NetworkStream = Stream<EncodedUpdate>;
@@ -68,7 +68,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     async fn session(
         &self,
         request: Request<proto::SessionRequest>,
-    ) -> Answer<Self::SessionStream> {
+    ) -> RpcResult<Self::SessionStream> {
         let term = store::check_leading(&self.store)?;
         let registration = Registration::of(&self.store.state(), request)?;
         let node_id = &registration.node_id;
@@ -99,7 +99,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     async fn describe(
         &self,
         request: Request<proto::DescribeRequest>,
-    ) -> Answer<proto::DescribeResponse> {
+    ) -> RpcResult<proto::DescribeResponse> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let description: NodeDescription = parse(&request.get_ref().description, "description")?;
         store::commit(&self.store, |draft| {
@@ -118,7 +118,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     async fn heartbeat(
         &self,
         request: Request<proto::HeartbeatRequest>,
-    ) -> Answer<proto::HeartbeatResponse> {
+    ) -> RpcResult<proto::HeartbeatResponse> {
         let term = store::check_leading(&self.store)?;
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let state = self.store.state();
@@ -139,7 +139,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     async fn assignments(
         &self,
         request: Request<proto::AssignmentsRequest>,
-    ) -> Answer<Self::AssignmentsStream> {
+    ) -> RpcResult<Self::AssignmentsStream> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let mut assignments = assignments::Assignments::of(&session.node_id);
         let asking = asking::Asking {
@@ -160,7 +160,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     async fn update_task_status(
         &self,
         request: Request<proto::UpdateTaskStatusRequest>,
-    ) -> Answer<proto::UpdateTaskStatusResponse> {
+    ) -> RpcResult<proto::UpdateTaskStatusResponse> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let updates = request.into_inner().updates;
         if updates.len() > UPDATES_MAX {
@@ -200,7 +200,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     async fn network(
         &self,
         request: Request<proto::NetworkRequest>,
-    ) -> Answer<Self::NetworkStream> {
+    ) -> RpcResult<Self::NetworkStream> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let mut updates = network::Updates::of(session.clone(), self.kernels.clone());
         let next = move |states: &Option<_>| states.as_ref().and_then(|of| updates.next(of));
@@ -212,7 +212,7 @@ impl<S: Store> proto::dispatcher_server::Dispatcher for Service<S> {
     async fn report_network(
         &self,
         request: Request<proto::ReportNetworkRequest>,
-    ) -> Answer<proto::ReportNetworkResponse> {
+    ) -> RpcResult<proto::ReportNetworkResponse> {
         let session = self.session_of(&request, &request.get_ref().session_id)?;
         let Programmed {
             version,

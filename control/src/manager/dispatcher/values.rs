@@ -3,7 +3,7 @@
 //!
 //! Pure: who asks, and when a rest is over, is told from outside.
 
-use crate::manager::drivers::{Answer, DriverError};
+use crate::manager::drivers::{DriverError, DriverResponse};
 use skein_model::{Payload, Secret, State, Task, TaskState, task_secret_id};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -16,14 +16,14 @@ const REST_MAX: Duration = Duration::from_secs(30);
 /// All values that one node has, or waits for.
 #[derive(Default)]
 pub(super) struct Values {
-    secrets: BTreeMap<String, Known>,
+    secrets: BTreeMap<String, SecretState>,
     /// How often something has come from outside.
     answers: u64,
 }
 
 /// What is known of one secret.
 #[derive(Default)]
-struct Known {
+struct SecretState {
     /// For whoever needs it.
     shared: Option<Payload>,
     /// A value was for one task alone: each is to ask for its own, without waiting for another's.
@@ -138,7 +138,7 @@ impl Values {
     }
 
     fn asking(&self) -> usize {
-        self.secrets.values().map(Known::asking).sum()
+        self.secrets.values().map(SecretState::asking).sum()
     }
 
     fn question(&mut self, ask: &Ask) -> Option<&mut Question> {
@@ -152,7 +152,7 @@ impl Values {
     pub(super) fn take(
         &mut self,
         ask: &Ask,
-        answer: Result<Answer, DriverError>,
+        answer: Result<DriverResponse, DriverError>,
     ) -> Option<Duration> {
         self.answers += 1;
         // The task may have ended meanwhile.
@@ -229,7 +229,7 @@ impl Values {
     }
 }
 
-impl Known {
+impl SecretState {
     fn asking(&self) -> usize {
         let questions = self.tasks.values();
         questions.filter(|q| q.stage == Stage::Asking).count()
@@ -328,7 +328,7 @@ mod tests {
         );
         assert_eq!(told(&values, &tasks[2]), "nothing");
         assert_eq!(
-            values.take(&ask("key", "a"), Ok(Answer::of("v", false))),
+            values.take(&ask("key", "a"), Ok(DriverResponse::of("v", false))),
             None
         );
         for task in &tasks[..3] {
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(values.known(), [].into());
         // Too late: nobody waits for it.
         assert_eq!(
-            values.take(&ask("cert", "b"), Ok(Answer::of("v", false))),
+            values.take(&ask("cert", "b"), Ok(DriverResponse::of("v", false))),
             None
         );
         assert_eq!(values.known(), [].into());
@@ -355,16 +355,16 @@ mod tests {
         let (state, mut values) = (state(), Values::default());
         let tasks = ["a", "b", "c"].map(|id| task(id, TaskState::Assigned, &["key"]));
         assert_eq!(values.next(&state, tasks.iter()), [ask("key", "a")]);
-        values.take(&ask("key", "a"), Ok(Answer::of("1", true)));
+        values.take(&ask("key", "a"), Ok(DriverResponse::of("1", true)));
         assert_eq!(told(&values, &tasks[0]), "key.a=1");
         // From now on they do not wait for each other.
         let asks = values.next(&state, tasks.iter());
         assert_eq!(asks, [ask("key", "b"), ask("key", "c")]);
-        values.take(&ask("key", "c"), Ok(Answer::of("3", true)));
+        values.take(&ask("key", "c"), Ok(DriverResponse::of("3", true)));
         assert_eq!(told(&values, &tasks[2]), "key.c=3");
         assert!(told(&values, &tasks[1]).starts_with("key.b?"));
         // The plugin has changed its mind; who has one keeps it.
-        values.take(&ask("key", "b"), Ok(Answer::of("2", false)));
+        values.take(&ask("key", "b"), Ok(DriverResponse::of("2", false)));
         let all = tasks.each_ref().map(|task| told(&values, task));
         assert_eq!(all, ["key.a=1", "key=2", "key.c=3"]);
     }
@@ -383,7 +383,7 @@ mod tests {
         values.rested(&ask("key", "a"));
         // The other's answer may do.
         assert_eq!(values.next(&state, tasks.iter()), []);
-        values.take(&ask("key", "b"), Ok(Answer::of("2", true)));
+        values.take(&ask("key", "b"), Ok(DriverResponse::of("2", true)));
         let mut rest = REST_MIN;
         for _ in 0..40 {
             assert_eq!(values.next(&state, tasks.iter()), [ask("key", "a")]);
@@ -403,7 +403,7 @@ mod tests {
         let task = |n| task(&format!("t{n:03}"), TaskState::Assigned, &["key"]);
         let tasks: Vec<_> = (0..100).map(task).collect();
         let first = values.next(&state, tasks.iter()).remove(0);
-        values.take(&first, Ok(Answer::of("1", true)));
+        values.take(&first, Ok(DriverResponse::of("1", true)));
         let asks = values.next(&state, tasks.iter());
         assert_eq!(asks.len(), ASKING_MAX);
         values.take(&asks[0], Err(refused("no")));

@@ -21,7 +21,7 @@ pub(super) trait Drivers: Send + Sync + 'static {
         &self,
         driver: &str,
         request: Request,
-    ) -> BoxFuture<'static, Result<Answer, DriverError>>;
+    ) -> BoxFuture<'static, Result<DriverResponse, DriverError>>;
 }
 
 /// Why there is no value, or no such driver.
@@ -147,7 +147,7 @@ fn port(port: &PortConfig) -> Port {
 /// What a plugin answers.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct Answer {
+pub(super) struct DriverResponse {
     /// The value.
     pub(super) value: Payload,
     /// Why there is none; "" if there is.
@@ -156,7 +156,7 @@ pub(super) struct Answer {
     pub(super) do_not_reuse: bool,
 }
 
-impl Answer {
+impl DriverResponse {
     /// A value.
     #[cfg(test)]
     pub(super) fn of(value: &str, do_not_reuse: bool) -> Self {
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn an_answer_is_a_value_that_a_secret_can_have() {
         let checked = |answer: serde_json::Value| {
-            let answer: Answer = serde_json::from_value(answer).unwrap();
+            let answer: DriverResponse = serde_json::from_value(answer).unwrap();
             answer.checked("vault").map_err(|error| error.to_string())
         };
         let good = checked(json!({"Value": "aGk=", "DoNotReuse": true})).unwrap();

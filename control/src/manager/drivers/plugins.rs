@@ -1,7 +1,7 @@
 //! The plugins of this machine that Docker calls legacy: processes that listen where a socket or a file
 //! of a well-known folder says. JSON over HTTP; the engine's managed plugins are not among them.
 
-use super::{Answer, DriverError, Drivers, Request};
+use super::{DriverError, DriverResponse, Drivers, Request};
 use crate::exchange::{exchange, word};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -98,14 +98,15 @@ impl Plugins {
         .await
     }
 
-    async fn ask(&self, name: &str, request: &Request) -> Result<Answer, DriverError> {
+    async fn ask(&self, name: &str, request: &Request) -> Result<DriverResponse, DriverError> {
         let turns = self.turns(name);
         self.within_deadline(name, async {
             // It is never closed.
             let _turn = turns.acquire().await;
             let address = self.find(name).await?;
             activate(name, &address).await?;
-            let answer: Answer = call(name, &address, "/SecretProvider.GetSecret", request).await?;
+            let answer: DriverResponse =
+                call(name, &address, "/SecretProvider.GetSecret", request).await?;
             answer.checked(name)
         })
         .await
@@ -160,7 +161,7 @@ impl Drivers for Plugins {
         &self,
         driver: &str,
         request: Request,
-    ) -> BoxFuture<'static, Result<Answer, DriverError>> {
+    ) -> BoxFuture<'static, Result<DriverResponse, DriverError>> {
         let (plugins, name) = (self.clone(), driver.to_owned());
         Box::pin(async move { plugins.ask(&name, &request).await })
     }
@@ -269,7 +270,7 @@ async fn call<T: DeserializeOwned>(
     if status.is_success() {
         return serde_json::from_slice(&body).map_err(|error| failed(&error));
     }
-    let said: Answer = serde_json::from_slice(&body).unwrap_or_default();
+    let said: DriverResponse = serde_json::from_slice(&body).unwrap_or_default();
     let said = match &*said.err {
         "" => String::from_utf8_lossy(&body),
         err => err.into(),
@@ -307,7 +308,7 @@ mod tests {
     async fn ask(plugins: &Plugins, name: &str) -> Result<String, String> {
         let request = Request::of(&Secret::default(), &Task::default());
         let answer = plugins.get(name, request).await;
-        let text = |answer: Answer| String::from_utf8(answer.value.to_vec()).unwrap();
+        let text = |answer: DriverResponse| String::from_utf8(answer.value.to_vec()).unwrap();
         answer.map(text).map_err(|error| error.to_string())
     }
 

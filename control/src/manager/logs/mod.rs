@@ -5,7 +5,7 @@ mod reading;
 mod service;
 
 pub(super) use broker::Broker;
-pub(super) use service::Service;
+pub(super) use service::LogsService;
 
 use bytes::Bytes;
 use std::time::Duration;

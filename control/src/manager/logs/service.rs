@@ -14,14 +14,14 @@ use tonic::{Request, Response, Status, Streaming};
 const AGENT_QUEUE: usize = 64;
 
 /// What agents call.
-pub(in crate::manager) struct Service<S> {
+pub(in crate::manager) struct LogsService<S> {
     pub(in crate::manager) store: S,
     pub(in crate::manager) sessions: Sessions,
     pub(in crate::manager) broker: Broker,
 }
 
 #[tonic::async_trait]
-impl<S: Store> proto::logs_server::Logs for Service<S> {
+impl<S: Store> proto::logs_server::Logs for LogsService<S> {
     type SubscriptionsStream = ReceiverStream<Result<proto::LogSubscription, Status>>;
 
     async fn subscriptions(

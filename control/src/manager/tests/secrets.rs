@@ -1,7 +1,7 @@
 //! Secrets whose values drivers have.
 
 use super::*;
-use crate::manager::drivers::{Answer, DriverError, Request};
+use crate::manager::drivers::{DriverError, DriverResponse, Request};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use skein_model::{Driver, PayloadSpec, Secret, SecretReference, task_secret_id};
@@ -9,13 +9,13 @@ use skein_model::{Driver, PayloadSpec, Secret, SecretReference, task_secret_id};
 /// Answers in turn what it is told to; then it answers no more.
 #[derive(Default)]
 struct Scripted {
-    answers: Mutex<Vec<Result<Answer, DriverError>>>,
+    answers: Mutex<Vec<Result<DriverResponse, DriverError>>>,
     /// For which tasks it was asked.
     asked: Mutex<Vec<String>>,
 }
 
 impl Scripted {
-    fn of(mut answers: Vec<Result<Answer, DriverError>>) -> Arc<Self> {
+    fn of(mut answers: Vec<Result<DriverResponse, DriverError>>) -> Arc<Self> {
         answers.reverse();
         Arc::new(Self {
             answers: Mutex::new(answers),
@@ -29,7 +29,7 @@ impl Drivers for Scripted {
         &self,
         driver: &str,
         request: Request,
-    ) -> BoxFuture<'static, Result<Answer, DriverError>> {
+    ) -> BoxFuture<'static, Result<DriverResponse, DriverError>> {
         assert_eq!(driver, "vault");
         self.asked.lock().push(request.task_id().to_owned());
         let answer = self.answers.lock().pop();
@@ -114,7 +114,7 @@ fn tasks(message: &proto::AssignmentsMessage) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_whose_driver_fails_waits_and_is_told_why() {
-    let drivers = Scripted::of(vec![Err(refused()), Ok(Answer::of("v", false))]);
+    let drivers = Scripted::of(vec![Err(refused()), Ok(DriverResponse::of("v", false))]);
     let (store, parts, _shutdown) = cluster_with(&["a"], drivers.clone());
     let mut agent = agent::Raw::open(&parts, "a").await;
     assert!(agent.assignments().await.complete);
@@ -162,8 +162,8 @@ async fn a_driver_that_does_not_answer_keeps_no_task_from_its_node() {
 #[tokio::test(start_paused = true)]
 async fn a_value_for_one_task_comes_under_an_id_of_its_own() {
     let drivers = Scripted::of(vec![
-        Ok(Answer::of("one", true)),
-        Ok(Answer::of("two", true)),
+        Ok(DriverResponse::of("one", true)),
+        Ok(DriverResponse::of("two", true)),
     ]);
     let (store, parts, _shutdown) = cluster_with(&["a"], drivers.clone());
     let mut agent = agent::Raw::open(&parts, "a").await;

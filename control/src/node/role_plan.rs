@@ -1,7 +1,7 @@
 //! What a node does about its role: which of its parts is to begin or to end next. Pure: the node itself does it
-//! (see [`super::roles`]), and so do the nodes of a simulated cluster.
+//! (see [`super::role_loop`]), and so do the nodes of a simulated cluster.
 
-use crate::agent::Place;
+use crate::agent::RaftSeat;
 use skein_model::NodeRole;
 
 /// What a node knows of its role.
@@ -10,7 +10,7 @@ pub struct Situation<'a> {
     /// The role that its certificate gives it.
     pub certified: NodeRole,
     /// Its place among the managers, as the leader last said.
-    pub place: Place,
+    pub place: RaftSeat,
     /// The ID of its member of the Raft group, on disk.
     pub raft_id: Option<u64>,
     /// The state of the store in which it got that; 0: before this run.
@@ -85,7 +85,7 @@ mod tests {
     fn manager() -> Situation<'static> {
         Situation {
             certified: Manager,
-            place: Place::default(),
+            place: RaftSeat::default(),
             raft_id: Some(7),
             joined_at: 0,
             has_log: true,
@@ -159,29 +159,30 @@ mod tests {
 
     #[test]
     fn a_seat_is_lost_when_the_group_has_let_it_go_and_the_node_is_wanted() {
-        let place = Place {
+        let place = RaftSeat {
             is_manager: true,
             raft_id: 0,
             is_member: false,
             index: 90,
         };
-        let told =
-            |place: Place, joined_at| next(|now| (now.place, now.joined_at) = (place, joined_at));
+        let told = |place: RaftSeat, joined_at| {
+            next(|now| (now.place, now.joined_at) = (place, joined_at))
+        };
         assert_eq!(told(place, 0), Step::GiveUp, "let go and wanted");
-        let again = Place {
+        let again = RaftSeat {
             raft_id: 8,
             ..place
         };
         assert_eq!(told(again, 80), Step::GiveUp, "wanted under another ID");
-        let about_to_be = Place {
+        let about_to_be = RaftSeat {
             raft_id: 7,
             ..place
         };
-        let voter = Place {
+        let voter = RaftSeat {
             is_member: true,
             ..place
         };
-        let demoted = Place {
+        let demoted = RaftSeat {
             is_manager: false,
             ..place
         };
@@ -190,7 +191,7 @@ mod tests {
             (voter, 0, "the group needs its vote"),
             (demoted, 0, "it is to be a worker"),
             (place, 90, "it was told so before it joined"),
-            (Place::default(), 0, "nothing was said yet"),
+            (RaftSeat::default(), 0, "nothing was said yet"),
         ] {
             assert_eq!(told(place, joined_at), Step::Rest, "{why}");
         }

@@ -42,7 +42,7 @@ const _: () = assert!(2 * (TICK.as_millis() + ANSWER_TIMEOUT.as_millis()) <= ELE
 
 /// What another member has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum PreVoteReply {
     /// It hears from no leader, so that it may vote for this member.
     Leaderless,
     /// It hears from a leader.
@@ -53,9 +53,10 @@ enum Answer {
 
 /// Whether `own` stands: in each of the group's configurations (two while it changes) a majority of
 /// the voters, itself among them, is without a leader.
-fn stands(own: u64, configs: &[BTreeSet<u64>], answers: &BTreeMap<u64, Answer>) -> bool {
+fn stands(own: u64, configs: &[BTreeSet<u64>], answers: &BTreeMap<u64, PreVoteReply>) -> bool {
     configs.iter().all(|voters| {
-        let leaderless = |id: &&u64| **id == own || answers.get(id) == Some(&Answer::Leaderless);
+        let leaderless =
+            |id: &&u64| **id == own || answers.get(id) == Some(&PreVoteReply::Leaderless);
         let count = voters.iter().filter(leaderless).count();
         count > voters.len() / 2
     })
@@ -219,13 +220,13 @@ impl<P: Platform> Others<P> {
     }
 }
 
-async fn ask<P: Platform>(line: &Line<P>) -> Answer {
+async fn ask<P: Platform>(line: &Line<P>) -> PreVoteReply {
     match platform::timeout::<P, _>(ANSWER_TIMEOUT, line.pre_vote()).await {
-        Some(Ok(true)) => Answer::Led,
-        Some(Ok(false)) => Answer::Leaderless,
+        Some(Ok(true)) => PreVoteReply::Led,
+        Some(Ok(false)) => PreVoteReply::Leaderless,
         // One of an older build is not in the way of an election.
-        Some(Err(status)) if status.code() == Code::Unimplemented => Answer::Leaderless,
-        Some(Err(_)) | None => Answer::None,
+        Some(Err(status)) if status.code() == Code::Unimplemented => PreVoteReply::Leaderless,
+        Some(Err(_)) | None => PreVoteReply::None,
     }
 }
 
@@ -267,7 +268,7 @@ mod tests {
 
     #[test]
     fn it_stands_while_a_majority_is_without_a_leader() {
-        use Answer::{Leaderless, Led, None};
+        use PreVoteReply::{Leaderless, Led, None};
         let all: BTreeSet<u64> = (1..=3).collect();
         let two: BTreeSet<u64> = [1, 4].into();
         for (configs, answers, expected) in [

@@ -35,7 +35,7 @@ const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a leader that hands over tells another member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandOver {
+pub struct LeadershipTransfer {
     /// The leader's, as its followers have it: who has another one by now does nothing.
     pub vote: Vote,
     /// The member that is to lead.
@@ -44,7 +44,7 @@ pub struct HandOver {
     pub step: Step,
 }
 
-impl HandOver {
+impl LeadershipTransfer {
     /// The successor's vote of the next term.
     fn promise(&self) -> Vote {
         Vote::new(self.vote.leader_id().term + 1, self.successor)
@@ -55,11 +55,11 @@ impl HandOver {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Say whether it would take part.
-    Ask,
+    Probe,
     /// Promise the successor the vote of the next term.
-    GiveWay,
+    Yield,
     /// Stand for election.
-    Stand,
+    TimeoutNow,
 }
 
 /// The ways to the other members.
@@ -111,7 +111,7 @@ impl Drop for Closed<'_> {
 
 /// Why the lead was not handed over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HandOverError {
+pub enum TransferError {
     /// Nothing has changed: who led leads. Another try may come to something.
     #[error("{0}")]
     Unchanged(String),
@@ -120,7 +120,7 @@ pub enum HandOverError {
     GivenUp(String),
 }
 
-impl HandOverError {
+impl TransferError {
     fn unchanged(reason: impl Into<String>) -> Self {
         Self::Unchanged(reason.into())
     }
@@ -137,38 +137,41 @@ impl<P: Platform> Raft<P> {
     /// known.
     ///
     /// # Errors
-    /// See [`HandOverError`].
-    pub async fn hand_over(&self) -> Result<(), HandOverError> {
+    /// See [`TransferError`].
+    pub async fn transfer_leadership(&self) -> Result<(), TransferError> {
         let begun = platform::now::<P>();
-        let unchanged = HandOverError::Unchanged;
+        let unchanged = TransferError::Unchanged;
         let vote = self.vote().await.map_err(unchanged)?;
         if vote.leader_id().node_id != self.id() || !vote.is_committed() {
-            return Err(HandOverError::unchanged("this manager does not lead"));
+            return Err(TransferError::unchanged("this manager does not lead"));
         }
-        let order = |successor, step| HandOver {
+        let order = |successor, step| LeadershipTransfer {
             vote,
             successor,
             step,
         };
-        let (lines, takes_part) = self.takers(order(0, Step::Ask)).await.map_err(unchanged)?;
+        let (lines, takes_part) = self
+            .takers(order(0, Step::Probe))
+            .await
+            .map_err(unchanged)?;
         let next = self.successor_of(&takes_part);
         let next =
-            next.ok_or_else(|| HandOverError::unchanged("no other manager is up to date"))?;
+            next.ok_or_else(|| TransferError::unchanged("no other manager is up to date"))?;
 
         let gate = self.gate().close();
         let gate =
-            gate.ok_or_else(|| HandOverError::unchanged("it is being handed over already"))?;
+            gate.ok_or_else(|| TransferError::unchanged("it is being handed over already"))?;
         let catching_up = platform::timeout::<P, _>(CATCH_UP_TIMEOUT, self.caught_up(next)).await;
         catching_up
-            .ok_or_else(|| HandOverError::unchanged("the next leader does not catch up in time"))?;
+            .ok_or_else(|| TransferError::unchanged("the next leader does not catch up in time"))?;
         let mut followers = takes_part;
         followers.remove(&next);
-        tell_all::<P>(&lines, &followers, order(next, Step::GiveWay)).await;
-        let given_way = self.ordered(order(next, Step::GiveWay)).await;
-        given_way.map_err(HandOverError::GivenUp)?;
+        tell_all::<P>(&lines, &followers, order(next, Step::Yield)).await;
+        let given_way = self.handle_transfer(order(next, Step::Yield)).await;
+        given_way.map_err(TransferError::GivenUp)?;
         drop(gate);
         // What it answers matters less than who is elected: it may be late, and leads nevertheless.
-        tell_all::<P>(&lines, &[next].into(), order(next, Step::Stand)).await;
+        tell_all::<P>(&lines, &[next].into(), order(next, Step::TimeoutNow)).await;
         let mut leadership = self.leadership();
         let other = |now: &Leadership| {
             let leader = now.leader.as_ref();
@@ -185,17 +188,17 @@ impl<P: Platform> Raft<P> {
                 tracing::info!(leader, meant = next, ?took, "handed the lead over");
                 Ok(())
             }
-            Some(None) => Err(HandOverError::GivenUp(
+            Some(None) => Err(TransferError::GivenUp(
                 "this Raft member has stopped".into(),
             )),
-            None => Err(HandOverError::GivenUp(format!(
+            None => Err(TransferError::GivenUp(format!(
                 "member {next} was to lead, and nobody is elected yet"
             ))),
         }
     }
 
     /// Those that take part, a majority with this member, and the ways to all.
-    async fn takers(&self, ask: HandOver) -> Result<(Lines<P>, BTreeSet<u64>), String> {
+    async fn takers(&self, ask: LeadershipTransfer) -> Result<(Lines<P>, BTreeSet<u64>), String> {
         let group = self.group();
         if group.joint {
             return Err("the group is being changed".into());
@@ -231,20 +234,20 @@ impl<P: Platform> Raft<P> {
     ///
     /// # Errors
     /// It is not the leader that this member follows.
-    pub async fn ordered(&self, order: HandOver) -> Result<(), String> {
+    pub async fn handle_transfer(&self, order: LeadershipTransfer) -> Result<(), String> {
         let own = self.vote().await?;
         // It was told twice; or it is the leader, which hears of the others' promises in their answers to its beats.
-        if order.step == Step::GiveWay && own == order.promise() {
+        if order.step == Step::Yield && own == order.promise() {
             return Ok(());
         }
         if own != order.vote {
             return Err(format!("the leader that is followed is another: {own}"));
         }
         match order.step {
-            Step::Ask => Ok(()),
-            Step::GiveWay => self.give_way(order).await,
-            Step::Stand if order.successor != self.id() => Err("another is to stand".into()),
-            Step::Stand => {
+            Step::Probe => Ok(()),
+            Step::Yield => self.yield_to(order).await,
+            Step::TimeoutNow if order.successor != self.id() => Err("another is to stand".into()),
+            Step::TimeoutNow => {
                 let standing = self.openraft().trigger().elect().await;
                 standing.map_err(|error| error.to_string())
             }
@@ -253,7 +256,7 @@ impl<P: Platform> Raft<P> {
 
     /// Promises the successor this member's vote of the next term, as one that had voted for it and whose answer was
     /// lost: by a message of that term, which is about no entry that there is.
-    async fn give_way(&self, order: HandOver) -> Result<(), String> {
+    async fn yield_to(&self, order: LeadershipTransfer) -> Result<(), String> {
         let promise = order.promise();
         let (term, successor) = (promise.leader_id().term, promise.leader_id().node_id);
         let message = AppendEntriesRequest::<TypeConfig<P>> {
@@ -314,7 +317,7 @@ impl<P: Platform> Raft<P> {
 async fn tell_all<P: Platform>(
     lines: &Lines<P>,
     members: &BTreeSet<u64>,
-    order: HandOver,
+    order: LeadershipTransfer,
 ) -> BTreeSet<u64> {
     let mut telling = FuturesUnordered::new();
     for (id, line) in lines.iter().filter(|(id, _)| members.contains(id)) {
@@ -328,8 +331,8 @@ async fn tell_all<P: Platform>(
 }
 
 /// Tells one member: its ID if it has done it in time.
-async fn tell<P: Platform>(id: u64, line: &Line<P>, order: HandOver) -> Option<u64> {
-    match platform::timeout::<P, _>(ANSWER_TIMEOUT, line.hand_over(order)).await? {
+async fn tell<P: Platform>(id: u64, line: &Line<P>, order: LeadershipTransfer) -> Option<u64> {
+    match platform::timeout::<P, _>(ANSWER_TIMEOUT, line.transfer_leadership(order)).await? {
         Ok(()) => Some(id),
         Err(status) => {
             let error = status.message();
@@ -359,10 +362,10 @@ mod tests {
 
     #[test]
     fn a_promise_is_newer_than_the_leader_and_no_lead() {
-        let order = HandOver {
+        let order = LeadershipTransfer {
             vote: Vote::new_committed(7, 3),
             successor: 1,
-            step: Step::GiveWay,
+            step: Step::Yield,
         };
         let promise = order.promise();
         assert!(promise > order.vote && !promise.is_committed());

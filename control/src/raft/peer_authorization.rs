@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// may be on its way out, and must hear that this was written. And who joined while this member was
 /// away may lead it when it is back, and then its node is among the managers that this node was told
 /// of: by the leader when it joined, or since then in its agent's session.
-fn may_lead(caller: &PeerIdentity, vote: &Vote, known: &Known<'_>) -> bool {
+fn may_lead(caller: &PeerIdentity, vote: &Vote, known: &GroupView<'_>) -> bool {
     let claimed = vote.leader_id().node_id;
     let members = known.members.iter();
     let mut places = members.map(|member| (member.raft_id, member.node_id.as_str()));
@@ -40,7 +40,7 @@ fn may_stand(caller: &PeerIdentity, claimed: u64, members: &[Member]) -> bool {
 }
 
 /// What a member knows of its group.
-struct Known<'a> {
+struct GroupView<'a> {
     members: &'a [Member],
     cluster: Option<&'a Cluster>,
     /// The managers that the node was told of.
@@ -59,7 +59,7 @@ impl<P: Platform> Raft<P> {
         managers: &[RemoteManager],
     ) -> bool {
         let (state, own) = (self.state(), self.openraft().metrics().borrow().vote);
-        let known = Known {
+        let known = GroupView {
             members: &self.members(),
             cluster: state.cluster().map(|cluster| &**cluster),
             managers,
@@ -124,7 +124,7 @@ mod tests {
             node_id: node_id.into(),
             address: String::new(),
         });
-        let known = |vote| Known {
+        let known = |vote| GroupView {
             members: &members,
             cluster: Some(&cluster),
             managers: &managers,
@@ -150,7 +150,7 @@ mod tests {
         assert!(may_lead(&peer("n1"), &of(8, 1), &known(of(8, 1))));
         assert!(!may_lead(&peer("n1"), &of(9, 1), &known(of(8, 1))));
         // A new member knows the managers that it was told of when it joined.
-        let new = Known {
+        let new = GroupView {
             members: &[],
             cluster: None,
             managers: &managers,

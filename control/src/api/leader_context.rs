@@ -1,6 +1,6 @@
 //! What handlers on the leader work with: the store, read and changed.
 
-use super::{error::ApiError, member::Store};
+use super::{error::ApiError, node_handle::Store};
 use crate::{
     clock,
     raft::{self, ProposeError},

@@ -3,11 +3,11 @@
 
 use super::{
     Node, NodeError, address, interfaces,
-    role::{Situation, Step},
+    role_plan::{Situation, Step},
     runtime::{Runtime, is_manager},
     seat::{self, Seat},
 };
-use crate::agent::Place;
+use crate::agent::RaftSeat;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -62,7 +62,7 @@ pub(super) async fn run(node: Node, runtime: Runtime, shutdown: CancellationToke
 }
 
 /// Takes steps until all is as it is to be.
-async fn settle(node: &Node, runtime: &Runtime, place: &Place) -> Result<(), NodeError> {
+async fn settle(node: &Node, runtime: &Runtime, place: &RaftSeat) -> Result<(), NodeError> {
     follow_address(runtime).await?;
     loop {
         let identity = runtime.credentials.identity();

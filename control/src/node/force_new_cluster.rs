@@ -3,7 +3,7 @@
 use super::{
     InitRequest, LocalState, Node, NodeError, RemoteManager,
     address::{self, Addresses, Asked},
-    founding,
+    bootstrap,
     init::await_own_leadership,
     interfaces,
     lifecycle::{internal, membership},
@@ -33,7 +33,7 @@ impl Node {
         let Some(runtime) = runtime else {
             return Err(NodeError::not_manager(&before));
         };
-        founding::check(&request)?;
+        bootstrap::check(&request)?;
         let (kept, identity) = (runtime.kept.clone(), runtime.credentials.identity());
         let addresses = revived_addresses(&request, &kept).await?;
         let advertise = addresses.advertise.unwrap_or(addresses.listen);
@@ -155,7 +155,7 @@ async fn lead(runtime: &Runtime, request: &InitRequest) -> Result<(), NodeError>
         clock::now(),
     )
     .await
-    .map_err(|error| founding::refused(&error))?;
+    .map_err(|error| bootstrap::refused(&error))?;
     let update = raft.propose(vec![Action::Update(cluster.into())]);
     update.await.map(drop).map_err(internal)
 }
