@@ -2,7 +2,7 @@
 //! of the service begins a new run.
 
 use crate::{
-    global, restart,
+    global,
     settled::Scope,
     slot::{self, SlotKey, Tasks},
     task,
@@ -101,12 +101,7 @@ impl Part {
         if !live.is_empty() {
             return Self::Active(live);
         }
-        let given_up = tasks.last().is_some_and(|newest| {
-            // A task that was told to leave its node has not failed.
-            let left = service.spec.mode.is_global() && !restart::ended_by_itself(newest);
-            !left && !restart::may_restart(service, &tasks, newest)
-        });
-        if given_up {
+        if slot::is_given_up(service, &tasks) {
             Self::GivenUp
         } else {
             Self::Free(tasks)

@@ -50,11 +50,16 @@ pub(crate) fn is_occupied(service: &Service, tasks: &Tasks) -> bool {
     if tasks.iter().any(|task| is_live(task)) {
         return true;
     }
+    let newest = tasks.last();
+    newest.is_some_and(|newest| newest.desired_state == TaskState::Shutdown)
+        && is_given_up(service, tasks)
+}
+
+/// Whether the newest task ended and may have no successor. One that was told to leave its node has not failed.
+pub(crate) fn is_given_up(service: &Service, tasks: &Tasks) -> bool {
     tasks.last().is_some_and(|newest| {
         let has_left = service.spec.mode.is_global() && !restart::ended_by_itself(newest);
-        newest.desired_state == TaskState::Shutdown
-            && !has_left
-            && !restart::may_restart(service, tasks, newest)
+        !has_left && !restart::may_restart(service, tasks, newest)
     })
 }
 

@@ -75,11 +75,7 @@ pub struct Session {
 /// What a message says: which managers there are, and what of the node's own membership.
 pub fn heard(message: SessionMessage) -> (Vec<RemoteManager>, Orders) {
     let managers = message.managers.into_iter();
-    let managers = managers.map(|manager| RemoteManager {
-        node_id: manager.node_id,
-        address: manager.address,
-    });
-    let managers: Vec<RemoteManager> = managers.collect();
+    let managers: Vec<RemoteManager> = managers.map(RemoteManager::from).collect();
     let node = serde_json::from_slice::<Node>(&message.node).ok();
     let place = node.as_ref().map(|node| RaftSeat {
         is_manager: (node.role, node.spec.role) == (NodeRole::Manager, NodeRole::Manager),

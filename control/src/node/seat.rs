@@ -122,11 +122,11 @@ pub(super) async fn join_group(
         let status = match call.await {
             Ok(Ok(response)) => {
                 let response = response.into_inner();
-                let remote = |manager: skein_proto::node::Manager| RemoteManager {
-                    node_id: manager.node_id,
-                    address: manager.address,
-                };
-                saved.managers = response.managers.into_iter().map(remote).collect();
+                saved.managers = response
+                    .managers
+                    .into_iter()
+                    .map(RemoteManager::from)
+                    .collect();
                 if let Some(own) = saved.managers.iter().find(|m| m.node_id == node_id) {
                     // Where it named no host, the leader has seen which it is.
                     saved.advertise = own.address.parse().ok().or(saved.advertise);

@@ -43,6 +43,15 @@ pub struct RemoteManager {
     pub address: String,
 }
 
+impl From<skein_proto::node::Manager> for RemoteManager {
+    fn from(manager: skein_proto::node::Manager) -> Self {
+        Self {
+            node_id: manager.node_id,
+            address: manager.address,
+        }
+    }
+}
+
 /// Why a manager could not be reached.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RpcError {

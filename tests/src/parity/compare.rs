@@ -65,12 +65,26 @@ pub fn unexplained(
             }
             !explained
         });
+        lines.extend(unreached(step, swarm, skein));
         if !lines.is_empty() {
             let step = step.clone();
             differences.push(Difference { step, lines });
         }
     }
     Ok((differences, seen))
+}
+
+/// Which of the two never said what it was waited for: where neither does, they agree, and nothing is shown.
+fn unreached(step: &Step, swarm: &Outcome, skein: &Outcome) -> Option<String> {
+    let text = step.until.as_ref()?;
+    let reached = |outcome: &Outcome| outcome.says(text);
+    let whose = match (reached(swarm), reached(skein)) {
+        (true, true) => return None,
+        (false, false) => "both",
+        (false, true) => "swarm",
+        (true, false) => "skein",
+    };
+    Some(format!("{whose}: (never says {text:?})"))
 }
 
 fn differing(step: &Step, swarm: &Outcome, skein: &Outcome) -> Vec<String> {
@@ -159,5 +173,24 @@ mod tests {
         )
         .unwrap();
         assert!(order[0].lines[0].contains("other order"), "{order:?}");
+    }
+
+    #[test]
+    fn what_neither_ever_says_is_told_though_they_agree() {
+        let mut script = Script::default();
+        script.add("f", "until/up/ $ docker a").unwrap();
+        let lines = |swarm, skein| {
+            let (swarm, skein) = ([outcome(swarm)], [outcome(skein)]);
+            let (differences, _) = unexplained(&script.steps, &swarm, &skein, &[]).unwrap();
+            let lines = differences.into_iter().flat_map(|found| found.lines);
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(lines("is up", "is up"), [""; 0]);
+        assert_eq!(lines("down", "down"), ["both: (never says \"up\")"]);
+        let lines = lines("is up", "down");
+        assert!(
+            lines.contains(&"skein: (never says \"up\")".to_owned()),
+            "{lines:?}"
+        );
     }
 }

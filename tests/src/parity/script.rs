@@ -91,6 +91,13 @@ pub struct Outcome {
     pub stderr: String,
 }
 
+impl Outcome {
+    /// Whether it printed this, anywhere.
+    pub fn says(&self, text: &str) -> bool {
+        self.stdout.contains(text) || self.stderr.contains(text)
+    }
+}
+
 /// A session.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
@@ -213,8 +220,7 @@ impl Step {
             let Some(text) = &self.until else {
                 return Ok(outcome);
             };
-            let seen = outcome.stdout.contains(text) || outcome.stderr.contains(text);
-            if seen || Instant::now() > deadline {
+            if outcome.says(text) || Instant::now() > deadline {
                 return Ok(outcome);
             }
             sleep(UNTIL_RETRY);

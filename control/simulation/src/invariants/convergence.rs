@@ -1,6 +1,6 @@
 //! Once faults stop, the cluster comes to be what its specs say, and the nodes run just that.
 
-use super::{Invariant, has_ended};
+use super::{Invariant, has_ended, is_wanted};
 use crate::history::{Cluster, Seen};
 use skein_model::{
     Availability, Node, NodeRole, NodeState, Service, ServiceMode, State, Task, TaskSpec,
@@ -95,11 +95,6 @@ fn check_roles(cluster: &Cluster, state: &State) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("managers on {:?}", cluster.states.keys())),
     }
-}
-
-fn is_wanted(task: &Task) -> bool {
-    let done = task.mode.is_job() && task.status.state == TaskState::Complete;
-    task.desired_state <= TaskState::Complete && !done
 }
 
 /// The nodes that are to have a task of every global service.

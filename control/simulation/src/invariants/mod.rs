@@ -15,7 +15,7 @@ mod versions;
 pub use convergence::shortfall;
 
 use crate::history::Seen;
-use skein_model::{State, TaskState};
+use skein_model::{State, Task, TaskState};
 
 /// Something that must hold, whatever happens.
 pub trait Invariant: Send {
@@ -46,6 +46,12 @@ impl Invariant for InEveryState {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a task is to run, or to become complete.
+fn is_wanted(task: &Task) -> bool {
+    let done = task.mode.is_job() && task.status.state == TaskState::Complete;
+    task.desired_state <= TaskState::Complete && !done
 }
 
 /// Whether a task will never run again. Said here once more, and not asked of the store: what is wrong there is to be

@@ -1,8 +1,8 @@
 //! One task per slot is wanted, and per node of a global service: of each version of its spec. A second
 //! one is wanted only while an update brings it to take the first one's place.
 
-use super::InEveryState;
-use skein_model::{State, Task, TaskState};
+use super::{InEveryState, is_wanted};
+use skein_model::{State, Task};
 use std::collections::BTreeMap;
 
 pub(super) const INVARIANT: InEveryState = InEveryState {
@@ -12,12 +12,6 @@ pub(super) const INVARIANT: InEveryState = InEveryState {
 
 /// While an update starts the new task before it stops the old one.
 const WANTED_MAX: usize = 2;
-
-/// Whether the task is to run, or to become complete.
-fn is_wanted(task: &Task) -> bool {
-    let done = task.mode.is_job() && task.status.state == TaskState::Complete;
-    task.desired_state <= TaskState::Complete && !done
-}
 
 fn check(state: &State) -> Result<(), String> {
     let mut places: BTreeMap<(&str, u64, &str), Vec<&Task>> = BTreeMap::new();
@@ -52,7 +46,7 @@ fn check(state: &State) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::invariants::testing::{next, service, task};
-    use skein_model::Version;
+    use skein_model::{TaskState, Version};
 
     #[test]
     fn a_second_task_of_a_slot_is_noticed_unless_it_is_to_take_the_place() {
