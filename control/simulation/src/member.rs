@@ -70,6 +70,13 @@ impl Managers {
         pairs.map(|(host, m)| (*host, m.clone())).collect()
     }
 
+    /// None runs any more.
+    pub fn clear(&self) {
+        // Outside the lock, as below.
+        let gone = std::mem::take(&mut *self.0.lock());
+        drop(gone);
+    }
+
     fn remove(&self, host: Host) {
         // Outside the lock: it may be the last handle.
         let gone = self.0.lock().remove(&host);

@@ -45,6 +45,13 @@ impl Directory {
         drop(gone);
     }
 
+    /// None runs any more.
+    pub fn clear(&self) {
+        // Outside the lock, as above.
+        let gone = std::mem::take(&mut *self.0.lock());
+        drop(gone);
+    }
+
     /// The member on a host.
     pub fn get(&self, host: Host) -> Option<Raft<Simulated>> {
         self.0.lock().get(&host).cloned()

@@ -95,6 +95,17 @@ pub struct Outcome {
     pub counts: BTreeMap<&'static str, u64>,
 }
 
+/// The end of a world. Members refer to each other by what carries their messages: that must be let go of, or they
+/// stay for ever.
+struct End(Surroundings);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.directory.clear();
+        self.0.managers.clear();
+    }
+}
+
 /// Runs the world of a seed.
 ///
 /// # Panics
@@ -104,6 +115,7 @@ pub fn simulate(seed: u64, setup: &Setup) -> Outcome {
     let (seen, setup) = (history.clone(), setup.clone());
     let world = async move {
         let world = World::new(seen, &setup);
+        let _end = End(world.around.clone());
         world.live(setup.faults).await;
     };
     let broken = history.clone();
