@@ -1,4 +1,5 @@
-//! Who leads, as the rest of the manager is told: a leader is announced once a quorum has confirmed it.
+//! Who leads, as the rest of the manager is told: a leader is announced once a quorum has confirmed it, and while one
+//! answers it.
 
 use super::{
     Leadership, Member,
@@ -23,7 +24,7 @@ pub(super) fn member(raft_id: u64, peer: &Peer) -> Member {
     }
 }
 
-/// Tells who leads, until `stop`; while `followed` is not so, nobody else does.
+/// Tells who leads, until `stop`; while `followed` is not so, nobody does.
 pub(super) async fn announce<P: Platform>(
     raft: openraft::Raft<TypeConfig<P>>,
     id: u64,
@@ -36,14 +37,12 @@ pub(super) async fn announce<P: Platform>(
         let follows = *followed.borrow_and_update();
         let (seen, claims) = {
             let metrics = metrics.borrow_and_update();
-            let leader = metrics
-                .current_leader
-                .filter(|leader| follows || *leader == id);
+            let leader = metrics.current_leader.filter(|_| follows);
             let leader = leader.and_then(|id| {
                 let members = metrics.membership_config.membership();
                 Some(member(id, members.get_node(&id)?))
             });
-            let claims = metrics.state == ServerState::Leader;
+            let claims = follows && metrics.state == ServerState::Leader;
             let seen = Leadership {
                 term: metrics.vote.leader_id().get_term(),
                 is_self: claims && metrics.current_leader == Some(id),

@@ -32,6 +32,10 @@ use tonic::{Code, Status};
 const LEASE: Duration = Duration::from_millis(ELECTION_MS.1);
 /// A leader that was not heard for this long is none any more: by then openraft stands for election.
 const GIVEN_UP: Duration = LEASE.saturating_add(Duration::from_millis(ELECTION_MS.1));
+/// A leader whom no majority has answered for this long leads nobody any more. The library lets it claim to for ever, and
+/// others may lead, or have let it go, so that nobody answers it again. Generous: who is taken for none loses all nodes'
+/// sessions, and a machine that stood still for a while is none to be missed.
+const ALONE: Duration = Duration::from_secs(10);
 /// Between looks. Several of them fit between the end of the lease and openraft's time to stand.
 const TICK: Duration = Duration::from_millis(HEARTBEAT_MS);
 /// How long the others may take to answer: a member asks, and asks once more, before openraft's
@@ -63,10 +67,15 @@ fn stands(own: u64, configs: &[BTreeSet<u64>], answers: &BTreeMap<u64, PreVoteRe
 }
 
 /// Whether a leader leads still: a majority in each configuration, itself among them, has answered it
-/// lately.
-fn is_followed<P: Platform>(own: u64, configs: &[BTreeSet<u64>], contacts: &Contacts<P>) -> bool {
+/// within a time.
+fn is_followed<P: Platform>(
+    own: u64,
+    configs: &[BTreeSet<u64>],
+    contacts: &Contacts<P>,
+    time: Duration,
+) -> bool {
     configs.iter().all(|voters| {
-        let answered = |id: &&u64| **id == own || contacts.within(**id, LEASE);
+        let answered = |id: &&u64| **id == own || contacts.within(**id, time);
         voters.iter().filter(answered).count() > voters.len() / 2
     })
 }
@@ -145,10 +154,15 @@ impl<P: Platform> Raft<P> {
         nodes.map(|(id, peer)| (*id, peer.clone())).collect()
     }
 
+    /// Whether this member, which claims to lead, was answered by a majority within a time.
+    fn is_followed_within(&self, time: Duration) -> bool {
+        is_followed(self.id(), &self.configs(), self.contacts(), time)
+    }
+
     /// Whether a leader leads this member, or it leads itself.
     async fn is_led(&self) -> bool {
         match self.leader_seen().await {
-            Some(Leader::Own) => is_followed(self.id(), &self.configs(), self.contacts()),
+            Some(Leader::Own) => self.is_followed_within(LEASE),
             Some(leader) => leader.is_heard_within(LEASE),
             None => false,
         }
@@ -239,7 +253,10 @@ async fn run<P: Platform>(raft: Raft<P>) {
         let Some(leader) = raft.leader_seen().await else {
             return;
         };
-        raft.set_followed(leader.is_heard_within(GIVEN_UP));
+        raft.set_followed(match leader {
+            Leader::Own => raft.is_followed_within(ALONE),
+            other => other.is_heard_within(GIVEN_UP),
+        });
         let stands = if leader.is_heard_within(LEASE) {
             others.hang_up();
             false
@@ -306,13 +323,14 @@ mod tests {
     #[test]
     fn a_leader_that_a_majority_does_not_answer_leads_nobody() {
         let (voters, contacts) = ([[1, 2, 3].into()], Contacts::<Daemon>::default());
-        assert!(!is_followed(1, &voters, &contacts));
+        assert!(!is_followed(1, &voters, &contacts, LEASE));
         contacts.answered(3);
-        assert!(is_followed(1, &voters, &contacts));
+        assert!(is_followed(1, &voters, &contacts, LEASE));
         assert!(is_followed(
             1,
             &[[1].into()],
-            &Contacts::<Daemon>::default()
+            &Contacts::<Daemon>::default(),
+            LEASE
         ));
     }
 

@@ -568,6 +568,9 @@ async fn the_lead_is_handed_over_and_nothing_that_was_written_is_lost() {
     to.cut();
     let alone = async { while leads.raft.transfer_leadership().await.is_ok() {} };
     timeout(PATIENCE, alone).await.unwrap();
+    // Until it has been alone for so long that others may lead: then nobody takes it for a leader, itself included.
+    let nobody = |seen: &Leadership| !seen.is_self && seen.leader.is_none();
+    await_leader(&leads.raft, nobody).await;
     for member in all {
         member.kill().await;
     }
