@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod api;
+mod backoff;
 mod blocking;
 pub mod clock;
 mod exchange;

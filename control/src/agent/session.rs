@@ -8,8 +8,10 @@ use super::{
     logs,
     task::{Environment, Tasks},
 };
-use crate::rpc::{Managers, RemoteManager};
-use rand::Rng as _;
+use crate::{
+    backoff,
+    rpc::{Managers, RemoteManager},
+};
 use skein_model::{Node, NodeDescription, NodeRole, Task};
 use skein_proto::{
     network::NetworkUpdate,
@@ -114,7 +116,7 @@ impl Session {
                 5 => tracing::warn!("no manager takes this node: {reason}; its tasks go on"),
                 _ => tracing::debug!("no session with the managers: {reason}"),
             }
-            let delay = retry_delay(failures, rand::rng().random());
+            let delay = backoff::pause(RETRY_MIN, RETRY_MAX, failures);
             sleep(delay).await;
             failures += 1;
         }
@@ -444,28 +446,9 @@ fn ended() -> Status {
     Status::unavailable("the manager ended it")
 }
 
-/// How long to wait after `failures` sessions that did not settle; `jitter` is from 0 to 1.
-fn retry_delay(failures: u32, jitter: f64) -> Duration {
-    let longest = RETRY_MIN
-        .saturating_mul(1 << failures.min(10))
-        .min(RETRY_MAX);
-    longest.mul_f64(0.5 + jitter / 2.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_retry_is_at_once_and_the_later_ones_are_bounded() {
-        assert!(retry_delay(0, 1.0) <= Duration::from_millis(100));
-        assert!(retry_delay(0, 0.0) >= Duration::from_millis(50));
-        for failures in 1..40 {
-            assert!(retry_delay(failures, 0.5) >= retry_delay(failures - 1, 0.5));
-            assert!(retry_delay(failures, 1.0) <= RETRY_MAX);
-        }
-        assert_eq!(retry_delay(u32::MAX, 1.0), RETRY_MAX);
-    }
 
     #[test]
     fn tasks_are_assigned_once_all_of_them_are_there() {

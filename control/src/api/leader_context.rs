@@ -86,6 +86,12 @@ impl Leader {
         Ok(())
     }
 
+    /// Makes several changes, or none.
+    pub(super) async fn propose_together(&self, actions: Vec<Action>) -> Result<(), ProposeError> {
+        self.submit(actions).await?;
+        Ok(())
+    }
+
     async fn linearizable(&self) -> Result<model::State, ProposeError> {
         let read = self.store.linearizable().await;
         read.map_err(|error| self.not_to_repeat(error))

@@ -1,7 +1,7 @@
 //! `/nodes`
 
 use super::{Leader, error::ApiError, filters::Filters, json, node_handle::Store, query::Params};
-use crate::manager::QuorumView;
+use crate::{manager::QuorumView, raft::ProposeError};
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -11,9 +11,13 @@ use http::StatusCode;
 use serde_json::Value;
 use skein_model::{
     Action, Draft, ManagerStatus, Membership, Node, NodeRole, NodeSpec, Object, Reachability,
-    State as Model,
+    Rejection, State as Model,
 };
 use skein_orchestration::validate;
+
+/// How often a demotion is tried while other managers change: they report now and then, and a handful of users at once
+/// is many.
+const DEMOTION_ATTEMPTS: u32 = 5;
 
 const FILTERS: [&str; 6] = ["id", "name", "label", "node.label", "role", "membership"];
 
@@ -107,18 +111,36 @@ pub async fn update(
 ) -> Result<StatusCode, ApiError> {
     let version = params.version("node")?;
     let spec = parse_spec(&body)?;
-    let state = leader.read().await?;
-    let mut node = Node::clone(state.find_node(&id)?);
-    if (node.spec.role, spec.role) == (NodeRole::Manager, NodeRole::Worker) {
-        let store = &leader.store;
-        let group = QuorumView::of(store.members(), |id| store.reachable(id));
-        validate::check_demotion(&state, group.can_spare_node(&node.id))?;
+    let mut attempt = 1;
+    loop {
+        let state = leader.read().await?;
+        let mut node = Node::clone(state.find_node(&id)?);
+        let is_stale = node.meta.version != version;
+        let mut actions = Vec::new();
+        if (node.spec.role, spec.role) == (NodeRole::Manager, NodeRole::Worker) {
+            let store = &leader.store;
+            let group = QuorumView::of(store.members(), |id| store.reachable(id));
+            validate::check_demotion(&state, group.can_spare_node(&node.id))?;
+            actions = validate::demotion_rests_on(&state, &node.id);
+        }
+        let rests_on_others = !actions.is_empty();
+        node.meta.version = version;
+        node.spec = spec.clone();
+        node.membership = Membership::Pending;
+        actions.push(Action::Update(Object::from(node)));
+        match leader.propose_together(actions).await {
+            // What has changed may be another manager, of which there is always something to report.
+            Err(ProposeError::Rejected(Rejection::OutOfSequence))
+                if rests_on_others && !is_stale && attempt < DEMOTION_ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            updated => {
+                updated?;
+                return Ok(StatusCode::OK);
+            }
+        }
     }
-    node.meta.version = version;
-    node.spec = spec;
-    node.membership = Membership::Pending;
-    leader.write(Action::Update(Object::from(node))).await?;
-    Ok(StatusCode::OK)
 }
 
 /// Case does not matter in a node's role and availability.
@@ -173,7 +195,13 @@ fn removal(draft: &mut Draft, id: &str, force: bool) -> Result<String, ApiError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{leader_table, testing::Memory};
+    use axum::{body::Body, extract::Request};
+    use http_body_util::BodyExt as _;
     use skein_model::Availability;
+    use skein_model::Proposal;
+    use std::sync::Arc;
+    use tower::ServiceExt as _;
 
     #[test]
     fn filters_of_few_values_are_read_in_any_case_and_others_refused() {
@@ -215,5 +243,46 @@ mod tests {
             (error.status.as_u16(), &*error.message),
             (400, "invalid Role: \"boss\"")
         );
+    }
+
+    #[tokio::test]
+    async fn two_managers_that_are_demoted_at_once_do_not_both_go() {
+        let store = Arc::new(Memory::default());
+        for id in ["n1", "n2"] {
+            let mut node = Node {
+                id: id.into(),
+                ..Node::default()
+            };
+            node.spec.role = NodeRole::Manager;
+            store.apply(vec![Action::Create(node.into())]).unwrap();
+        }
+        store.has_voters(&["n1", "n2", "n3"]);
+        let demoted = |state: &Model, id: &str| {
+            let mut node = Node::clone(state.node(id).unwrap());
+            node.spec.role = NodeRole::Worker;
+            Action::Update(node.into())
+        };
+        store.meanwhile(move |state| {
+            let index = state.index() + 1;
+            let actions = vec![demoted(state, "n2")];
+            let at = skein_model::Timestamp::default();
+            state.apply(index, &Proposal { at, actions }).unwrap();
+        });
+        let version = store.state().node("n1").unwrap().meta.version.index;
+        let path = format!("/nodes/n1/update?version={version}");
+        let body = r#"{"Role":"worker","Availability":"active"}"#;
+        let request = Request::post(path).body(Body::from(body)).unwrap();
+        let response = leader_table(store.clone()).oneshot(request).await.unwrap();
+        assert!(store.is_over());
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let said = String::from_utf8_lossy(&body).into_owned();
+        assert!(
+            said.contains("attempting to demote the last manager of the swarm"),
+            "{status}: {said}"
+        );
+        let state = store.state();
+        let roles = ["n1", "n2"].map(|id| state.node(id).unwrap().spec.role);
+        assert_eq!(roles, [NodeRole::Manager, NodeRole::Worker]);
     }
 }

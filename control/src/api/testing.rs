@@ -33,6 +33,7 @@ pub struct Memory {
     state: watch::Sender<State>,
     leadership: watch::Sender<Leadership>,
     meanwhile: Mutex<Option<Meanwhile>>,
+    members: Mutex<Vec<raft::Member>>,
     /// For how many proposals more this manager leads, if that has an end.
     left: Mutex<Option<usize>>,
 }
@@ -60,6 +61,17 @@ impl Memory {
     /// Whether others have done what they were to do [meanwhile](Self::meanwhile).
     pub fn is_over(&self) -> bool {
         self.meanwhile.lock().is_none()
+    }
+
+    /// Nodes whose members of the Raft group vote.
+    pub fn has_voters(&self, node_ids: &[&str]) {
+        let member = |(at, id): (usize, &&str)| raft::Member {
+            raft_id: at as u64 + 1,
+            node_id: (*id).to_owned(),
+            address: String::new(),
+            votes: true,
+        };
+        *self.members.lock() = node_ids.iter().enumerate().map(member).collect();
     }
 
     /// After that many proposals another manager leads.
@@ -106,7 +118,7 @@ impl Store for Memory {
         self.leadership.subscribe()
     }
     fn members(&self) -> Vec<raft::Member> {
-        Vec::new()
+        self.members.lock().clone()
     }
     fn reachable(&self, _: u64) -> bool {
         true

@@ -2,6 +2,7 @@
 
 use super::NodeError;
 use crate::{
+    backoff,
     identity::{Identity, JoinToken, key_and_request},
     rpc::{
         self, Credentials, LEADER_METADATA, Managers, RemoteManager, anonymous_channel,
@@ -117,7 +118,7 @@ async fn join(
 ) -> Result<JoinResponse, NodeError> {
     let mut target = address.to_owned();
     let mut attempt = 1;
-    let (begun, mut ca_retry) = (Instant::now(), CA_RETRY_MIN);
+    let (begun, mut ca_failures) = (Instant::now(), 0);
     loop {
         let channel = anonymous_channel(&target, root_pem);
         let channel = channel.map_err(|error| NodeError::unavailable(error.to_string()))?;
@@ -129,8 +130,8 @@ async fn join(
         let awaits_ca = rpc::is_awaiting_ca(&status);
         if awaits_ca && begun.elapsed() < CA_WAIT {
             waits(status.message());
-            tokio::time::sleep(ca_retry).await;
-            ca_retry = (ca_retry * 2).min(CA_RETRY_MAX);
+            tokio::time::sleep(backoff::pause(CA_RETRY_MIN, CA_RETRY_MAX, ca_failures)).await;
+            ca_failures += 1;
             continue;
         }
         // A late answer is worth another question, as it is the same node that asks; and where an earlier question that

@@ -8,6 +8,7 @@ use super::{
     persist::{Joining, Kept, Saved},
 };
 use crate::{
+    backoff,
     blocking::blocking,
     identity::{Identity, JoinToken, Vault},
 };
@@ -145,13 +146,13 @@ impl Node {
             tracing::warn!(reason, "waiting for a certificate, to join the swarm");
             self.note_trouble(attempt, reason);
         };
-        let mut pause = RESUME_MIN;
+        let mut failures = 0;
         let identity = loop {
             match certificate_request::obtain(remote, token, joining.availability, waits).await {
                 Err(error) if patience.outlasts(&error) => {
                     waits(&error.message);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(RESUME_MAX);
+                    sleep(backoff::pause(RESUME_MIN, RESUME_MAX, failures)).await;
+                    failures += 1;
                 }
                 obtained => break obtained?,
             }

@@ -8,6 +8,7 @@ use super::{
     seat::Seat,
 };
 use crate::{
+    backoff,
     blocking::blocking,
     clock,
     identity::{Identity, Stored, Vault},
@@ -75,7 +76,7 @@ impl Node {
         kept: Kept,
         attempt: CancellationToken,
     ) {
-        let mut pause = RESUME_MIN;
+        let mut failures = 0;
         loop {
             let started = tokio::select! {
                 started = self.start_member(&identity, &kept, false) => started,
@@ -88,12 +89,13 @@ impl Node {
                 }
                 Err(error) => error,
             };
-            tracing::error!(%error, retry = ?pause, "could not start as a member of the swarm");
+            let retry = backoff::pause(RESUME_MIN, RESUME_MAX, failures);
+            tracing::error!(%error, ?retry, "could not start as a member of the swarm");
             let mut failed = membership(&identity, &kept.saved(), LocalState::Error);
             failed.error = error.message;
             self.inner.place.write().membership = failed;
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(RESUME_MAX),
+                () = tokio::time::sleep(retry) => failures += 1,
                 () = attempt.cancelled() => return,
             }
         }

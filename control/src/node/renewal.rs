@@ -3,7 +3,7 @@
 use super::persist::Kept;
 use crate::{
     agent::Orders,
-    clock,
+    backoff, clock,
     identity::{Identity, key_and_request},
     rpc::{self, Credentials, Managers},
 };
@@ -95,7 +95,7 @@ impl Renewal {
                 match self.renew().await {
                     Ok(()) => (failures, point, forced) = (0, random_point(), false),
                     Err(NotRenewed { reason, retry_max }) => {
-                        let retry = retry_delay(failures, rand::rng().random()).min(retry_max);
+                        let retry = backoff::pause(RETRY_MIN, RETRY_MAX, failures).min(retry_max);
                         tracing::warn!(reason, ?retry, "could not renew the node's certificate");
                         failures += 1;
                         forced |= self.pause(retry, &mut failures).await;
@@ -108,7 +108,7 @@ impl Renewal {
                 match self.adopt(identity.with_root(orders.root_pem)).await {
                     Ok(()) => failures = 0,
                     Err(error) => {
-                        let retry = retry_delay(failures, rand::rng().random());
+                        let retry = backoff::pause(RETRY_MIN, RETRY_MAX, failures);
                         tracing::warn!(
                             error,
                             ?retry,
@@ -208,12 +208,6 @@ fn adopts_root(orders: &Orders, identity: &Identity) -> bool {
     issuer.cert_issuer_public_key == orders.issuer_key
 }
 
-/// How long to wait after so many failures and one more; `jitter` is from 0 to 1.
-fn retry_delay(failures: u32, jitter: f64) -> Duration {
-    let doubled = RETRY_MIN.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
-    doubled.min(RETRY_MAX).mul_f64(0.75 + jitter / 4.0)
-}
-
 fn random_point() -> f64 {
     rand::rng().random_range(RENEW_FROM..RENEW_UNTIL)
 }
@@ -236,18 +230,6 @@ mod tests {
         assert_eq!(due_in(validity, 0.5, at(150)), Duration::from_secs(50));
         assert_eq!(due_in(validity, 0.75, at(150)), Duration::from_secs(100));
         assert_eq!(due_in(validity, 0.5, at(250)), Duration::ZERO);
-    }
-
-    #[test]
-    fn failed_renewals_are_tried_less_and_less_often() {
-        for failures in [0, 1, 5, 9, 10, 31, 32, u32::MAX] {
-            let (short, long) = (retry_delay(failures, 0.0), retry_delay(failures, 1.0));
-            assert!(short < long && long <= RETRY_MAX, "{failures}");
-            assert!(short >= RETRY_MIN.mul_f64(0.75), "{failures}");
-        }
-        assert_eq!(retry_delay(0, 1.0), RETRY_MIN);
-        assert_eq!(retry_delay(3, 1.0), RETRY_MIN * 8);
-        assert_eq!(retry_delay(u32::MAX, 1.0), RETRY_MAX);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{
     runtime::{Runtime, is_manager},
     seat::{self, Seat},
 };
-use crate::agent::RaftSeat;
+use crate::{agent::RaftSeat, backoff};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ pub(super) async fn run(node: Node, runtime: Runtime, shutdown: CancellationToke
     let follow = async {
         let mut generation = runtime.credentials.generation();
         let mut orders = runtime.orders();
-        let mut retry = RETRY_MIN;
+        let mut failures = 0;
         loop {
             generation.mark_unchanged();
             let began = Instant::now();
@@ -51,11 +51,12 @@ pub(super) async fn run(node: Node, runtime: Runtime, shutdown: CancellationToke
                 Err(error) => error,
             };
             if began.elapsed() > RETRY_MAX {
-                retry = RETRY_MIN;
+                failures = 0;
             }
+            let retry = backoff::pause(RETRY_MIN, RETRY_MAX, failures);
             tracing::warn!(%error, ?retry, "this node does not have its role; it is taken up again");
             tokio::time::sleep(retry).await;
-            retry = (retry * 2).min(RETRY_MAX);
+            failures += 1;
         }
     };
     shutdown.run_until_cancelled(follow).await;

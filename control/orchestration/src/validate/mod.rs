@@ -17,7 +17,7 @@ pub use cluster::check_cluster;
 pub use image::is_image_reference;
 pub(crate) use network::MTU_OPTION;
 pub use network::check_network;
-pub use node::{check_demotion, check_node_removal};
+pub use node::{check_demotion, check_node_removal, demotion_rests_on};
 pub use payload::{check_config, check_payload_update, check_secret, check_secret_data};
 pub(crate) use service::default_update_config;
 pub use service::{

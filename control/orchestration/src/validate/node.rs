@@ -1,7 +1,8 @@
 //! Nodes: when one may become a worker, and when it may go.
 
 use super::{SpecError, SpecErrorKind};
-use skein_model::{Node, NodeRole, NodeState, State};
+use skein_model::{Action, Kind, Node, NodeRole, NodeState, State};
+use std::sync::Arc;
 
 /// Checks that a manager may become a worker. `can_spare` says whether the managers keep a quorum without
 /// it, which only Raft knows; `None`: it is no member.
@@ -29,6 +30,20 @@ pub fn check_demotion(state: &State, can_spare: Option<bool>) -> Result<(), Spec
             "can't find manager in raft memberlist",
         )),
     }
+}
+
+/// What a demotion of a node rests on: that those which are to be managers beside it still are when it is made. Two that
+/// are made at once would each rest on the other's.
+pub fn demotion_rests_on(state: &State, node_id: &str) -> Vec<Action> {
+    let others = state
+        .nodes()
+        .filter(|node| node.spec.role == NodeRole::Manager && node.id != node_id);
+    let expect = |node: &Arc<Node>| Action::Expect {
+        kind: Kind::Node,
+        id: node.id.clone(),
+        version: node.meta.version,
+    };
+    others.map(expect).collect()
 }
 
 /// Checks that a node may be removed: one that is up only by `force`.

@@ -31,7 +31,7 @@ pub fn draw(state: &State, group: &QuorumView, now: Timestamp) -> Option<Drawn> 
         83..85 => cluster::change(state),
         85..87 => nodes::label(state),
         87..92 => nodes::change_availability(state),
-        92..98 => nodes::change_role(state, group),
+        92..98 => return nodes::change_role(state, group),
         _ => return nodes::remove(state, now),
     };
     let (what, action) = change?;

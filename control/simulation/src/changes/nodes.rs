@@ -30,7 +30,7 @@ pub(super) fn change_availability(state: &State) -> Option<Change> {
 }
 
 /// Promotes a worker, or demotes a manager: so that there are three, as a rule.
-pub(super) fn change_role(state: &State, group: &QuorumView) -> Option<Change> {
+pub(super) fn change_role(state: &State, group: &QuorumView) -> Option<Drawn> {
     let node = state.nodes().choose(&mut Random)?;
     let managers = state.nodes();
     let managers = managers.filter(|node| node.spec.role == NodeRole::Manager);
@@ -40,7 +40,7 @@ pub(super) fn change_role(state: &State, group: &QuorumView) -> Option<Change> {
             let mut node = Node::clone(node);
             node.spec.role = NodeRole::Manager;
             let what = format!("promote {}", node.id);
-            Some((what, Action::Update(node.into())))
+            Some((what, vec![vec![Action::Update(node.into())]]))
         }
         NodeRole::Manager if count >= turn => demote(state, group, node),
         _ => None,
@@ -48,12 +48,14 @@ pub(super) fn change_role(state: &State, group: &QuorumView) -> Option<Change> {
 }
 
 /// Demotes a manager.
-pub(crate) fn demote(state: &State, group: &QuorumView, node: &Node) -> Option<Change> {
+pub(crate) fn demote(state: &State, group: &QuorumView, node: &Node) -> Option<Drawn> {
     validate::check_demotion(state, group.can_spare_node(&node.id)).ok()?;
+    let mut actions = validate::demotion_rests_on(state, &node.id);
     let mut node = node.clone();
     node.spec.role = NodeRole::Worker;
     let what = format!("demote {}", node.id);
-    Some((what, Action::Update(node.into())))
+    actions.push(Action::Update(node.into()));
+    Some((what, vec![actions]))
 }
 
 /// Removes a node: one that is away as a rule, and one that runs by force.

@@ -14,7 +14,7 @@ use crate::{
         engine::EngineError,
         store::Record,
     },
-    clock,
+    backoff, clock,
 };
 use bollard::models::ContainerInspectResponse;
 use rand::Rng as _;
@@ -362,7 +362,7 @@ impl Supervisor {
             self.report(change).await;
         }
         self.tries = tries.saturating_add(1);
-        let time = RETRY_MIN.saturating_mul(1 << tries.min(4)).min(RETRY_MAX);
+        let time = backoff::longest(RETRY_MIN, RETRY_MAX, tries);
         self.pause(jittered(time)).await;
     }
 
