@@ -742,7 +742,7 @@ impl World {
             if let Some(node) = self.left_manager(&state) {
                 // One that was promoted and never came cannot be demoted, but goes.
                 let demoted = demote(&state, &group, &node).map(|(_, actions)| actions);
-                let removed = || Some(remove_one(&state, &node, false, raft.now())?.1);
+                let removed = || Some(remove_one(&state, &group, &node, false, raft.now())?.1);
                 let proposals = demoted.or_else(removed).unwrap_or_default();
                 changes.extend(proposals);
             }

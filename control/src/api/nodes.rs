@@ -1,7 +1,10 @@
 //! `/nodes`
 
 use super::{Leader, error::ApiError, filters::Filters, json, node_handle::Store, query::Params};
-use crate::{manager::QuorumView, raft::ProposeError};
+use crate::{
+    manager::QuorumView,
+    raft::{Member, ProposeError},
+};
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -171,7 +174,7 @@ pub async fn remove(
     let removed = |draft: &mut Draft| {
         let is_gone = |id: &String| draft.state().node(id).is_none();
         if !begun.as_ref().is_some_and(is_gone) {
-            begun = Some(removal(draft, &id, force)?);
+            begun = Some(removal(draft, &id, &leader.store.members(), force)?);
         }
         Ok(())
     };
@@ -184,10 +187,16 @@ pub async fn remove(
 }
 
 /// The ID of the node that goes.
-fn removal(draft: &mut Draft, id: &str, force: bool) -> Result<String, ApiError> {
+fn removal(
+    draft: &mut Draft,
+    id: &str,
+    members: &[Member],
+    force: bool,
+) -> Result<String, ApiError> {
     let state = draft.state();
     let node = state.find_node(id)?.clone();
-    validate::check_node_removal(state, &node, force)?;
+    let has_voice = members.iter().any(|member| member.node_id == node.id);
+    validate::check_node_removal(state, &node, has_voice, force)?;
     skein_orchestration::remove_node(draft, &node.id);
     Ok(node.id.clone())
 }

@@ -46,17 +46,23 @@ pub fn demotion_rests_on(state: &State, node_id: &str) -> Vec<Action> {
     others.map(expect).collect()
 }
 
-/// Checks that a node may be removed: one that is up only by `force`.
+/// Checks that a node may be removed: one that is up only by `force`, and none whose place in the Raft group is wanted,
+/// or there still (`has_voice`, which only Raft knows): the others would not hear it any more, and miss it in their quorum.
 ///
 /// # Errors
 /// It may not.
-pub fn check_node_removal(state: &State, node: &Node, force: bool) -> Result<(), SpecError> {
+pub fn check_node_removal(
+    state: &State,
+    node: &Node,
+    has_voice: bool,
+    force: bool,
+) -> Result<(), SpecError> {
     let refuse = |message| Err(SpecError::with(SpecErrorKind::Precondition, message));
     let id = &node.id;
     let is_member = state
         .cluster()
         .is_some_and(|cluster| cluster.managers.contains_key(id));
-    if is_member {
+    if is_member || has_voice {
         return refuse(format!(
             "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to \
              worker before removal"
@@ -110,7 +116,7 @@ mod tests {
         fixture.node("n", |_| {});
         let check = |fixture: &Fixture, force| {
             let node = fixture.state.node("n").unwrap();
-            answer(check_node_removal(&fixture.state, node, force))
+            answer(check_node_removal(&fixture.state, node, false, force))
         };
         let refused = |message: &str| Some((SpecErrorKind::Precondition, message.to_owned()));
         let up = refused("node n is not down and can't be removed");
@@ -118,13 +124,17 @@ mod tests {
         assert_eq!(check(&fixture, true), None);
         fixture.node("n", |node| node.status.state = NodeState::Down);
         assert_eq!(check(&fixture, false), None);
-        let mut cluster = Cluster::clone(fixture.state.cluster().unwrap());
-        cluster.managers.insert("n".into(), RaftMember::default());
-        fixture.put(cluster);
         let manager = refused(
             "node n is a cluster manager and is a member of the raft cluster. It must be demoted to \
              worker before removal",
         );
+        // It was demoted, and the group is still to let it go.
+        let node = fixture.state.node("n").unwrap();
+        let early = check_node_removal(&fixture.state, node, true, true);
+        assert_eq!(answer(early), manager);
+        let mut cluster = Cluster::clone(fixture.state.cluster().unwrap());
+        cluster.managers.insert("n".into(), RaftMember::default());
+        fixture.put(cluster);
         assert_eq!(check(&fixture, true), manager);
     }
 }

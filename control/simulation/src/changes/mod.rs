@@ -32,7 +32,7 @@ pub fn draw(state: &State, group: &QuorumView, now: Timestamp) -> Option<Drawn> 
         85..87 => nodes::label(state),
         87..92 => nodes::change_availability(state),
         92..98 => return nodes::change_role(state, group),
-        _ => return nodes::remove(state, now),
+        _ => return nodes::remove(state, group, now),
     };
     let (what, action) = change?;
     Some((what, vec![vec![action]]))

@@ -59,16 +59,23 @@ pub(crate) fn demote(state: &State, group: &QuorumView, node: &Node) -> Option<D
 }
 
 /// Removes a node: one that is away as a rule, and one that runs by force.
-pub(super) fn remove(state: &State, now: Timestamp) -> Option<Drawn> {
+pub(super) fn remove(state: &State, group: &QuorumView, now: Timestamp) -> Option<Drawn> {
     let force = Random.random_bool(FORCE);
     let is_here = |node: &&std::sync::Arc<Node>| node.status.state == NodeState::Ready;
     let node = state.nodes().filter(|node| force || !is_here(node));
-    remove_one(state, node.choose(&mut Random)?, force, now)
+    remove_one(state, group, node.choose(&mut Random)?, force, now)
 }
 
 /// Removes this node.
-pub(crate) fn remove_one(state: &State, node: &Node, force: bool, now: Timestamp) -> Option<Drawn> {
-    validate::check_node_removal(state, node, force).ok()?;
+pub(crate) fn remove_one(
+    state: &State,
+    group: &QuorumView,
+    node: &Node,
+    force: bool,
+    now: Timestamp,
+) -> Option<Drawn> {
+    let has_voice = group.can_spare_node(&node.id).is_some();
+    validate::check_node_removal(state, node, has_voice, force).ok()?;
     let what = format!("remove {}", node.id);
     let mut draft = Draft::new(state.clone(), now);
     remove_node(&mut draft, &node.id);
