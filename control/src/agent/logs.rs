@@ -234,12 +234,34 @@ impl Reader {
     }
 
     async fn read(&self) -> Result<(), Gone> {
+        while !self.read_once().await? && self.begins_yet() {
+            tokio::select! {
+                () = sleep(CONTAINER_POLL) => {}
+                () = self.chunks.closed() => return Err(Gone),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a log that ended without a word may be that of a container which the engine had not started yet.
+    fn begins_yet(&self) -> bool {
+        let task = self.tasks.get(&self.task_id);
+        let state = task.map(|(_, status)| status.state);
+        self.subscription.follow && state.is_some_and(|state| state <= TaskState::Starting)
+    }
+
+    /// Reads the log to its end, whether or not it goes on after that. False: there was nothing in it.
+    async fn read_once(&self) -> Result<bool, Gone> {
         let Some(container) = self.container().await? else {
-            return Ok(());
+            return Ok(true);
         };
+        let mut has_said = false;
         let docker = match self.engine.streams().await {
             Ok(docker) => docker,
-            Err(error) => return self.send_error(&error.to_string()).await,
+            Err(error) => {
+                self.send_error(&error.to_string()).await?;
+                return Ok(true);
+            }
         };
         let wanted = &self.subscription;
         let tail = match wanted.tail {
@@ -267,12 +289,16 @@ impl Reader {
             } else {
                 match timeout(SILENCE, output.next()).await {
                     Ok(next) => next,
-                    Err(_) => return self.send_error("the engine does not send the log").await,
+                    Err(_) => {
+                        self.send_error("the engine does not send the log").await?;
+                        return Ok(true);
+                    }
                 }
             };
             match next {
-                None => return Ok(()),
+                None => return Ok(has_said),
                 Some(Ok(line)) => {
+                    has_said = true;
                     let (stream, message) = match line {
                         LogOutput::StdErr { message } => (2, message),
                         LogOutput::StdOut { message }
@@ -285,8 +311,11 @@ impl Reader {
                     }
                     self.send(stream, line).await?;
                 }
-                Some(Err(error)) if has_no_log(&error) => return Ok(()),
-                Some(Err(error)) => return self.send_error(&error.to_string()).await,
+                Some(Err(error)) if has_no_log(&error) => return Ok(true),
+                Some(Err(error)) => {
+                    self.send_error(&error.to_string()).await?;
+                    return Ok(true);
+                }
             }
         }
     }

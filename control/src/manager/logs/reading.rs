@@ -97,9 +97,10 @@ impl<S: Store> Reading<S> {
         let single = self.selector.tasks.iter().filter_map(|id| state.task(id));
         let mut by_node: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for task in of_services.chain(single) {
-            // Without following, a task that never ran has nothing to say.
+            // Without following, a task that never ran has nothing to say. One that is followed is known to its node for
+            // sure once that says that it starts; asked before, it might say that there is no such task.
             let least = if self.options.follow {
-                TaskState::Assigned
+                TaskState::Starting
             } else {
                 TaskState::Running
             };
