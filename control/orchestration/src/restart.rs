@@ -106,7 +106,11 @@ pub(crate) fn replace(draft: &mut Draft, scope: &Scope, wake: &mut Wake, rng: &m
         let tasks = places.tasks_at(draft, &service.id, &place);
         let mut after = tasks.iter().skip_while(|task| task.id != old.id).skip(1);
         let newer = after.any(|task| slot::is_live(task));
-        if newer || !may_restart(&service, &tasks, &old) {
+        // One that its node was away with, and that was taken for lost.
+        let done = tasks
+            .iter()
+            .any(|task| slot::is_done(task) && task.job_iteration == old.job_iteration);
+        if newer || done || !may_restart(&service, &tasks, &old) {
             continue;
         }
         let mut next = task::new(&service, &place, TaskState::Ready, draft.now(), rng);

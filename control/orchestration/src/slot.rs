@@ -66,6 +66,10 @@ pub(crate) fn is_given_up(service: &Service, tasks: &Tasks) -> bool {
 /// Whether the task is wanted: it runs, or is on its way there. One of a job that is complete has
 /// done what it was wanted for.
 pub(crate) fn is_live(task: &Task) -> bool {
-    let done = task.mode.is_job() && task.status.state == TaskState::Complete;
-    task.is_wanted() && !done
+    task.is_wanted() && !is_done(task)
+}
+
+/// Whether the task has done what a job wanted it for.
+pub(crate) fn is_done(task: &Task) -> bool {
+    task.mode.is_job() && task.status.state == TaskState::Complete
 }

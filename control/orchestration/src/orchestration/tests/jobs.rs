@@ -72,6 +72,30 @@ fn a_job_runs_as_many_at_a_time_until_all_are_complete() {
     assert_eq!(world.update_state("job"), None);
 }
 
+/// Its node was away, and it was taken for lost; then both are heard of at once.
+#[test]
+fn what_a_lost_task_has_completed_is_not_done_again_when_its_successor_fails() {
+    let mut world = World::new(&["a", "b"]);
+    job(&mut world, replicated(1, 1));
+    world.decide();
+    let first = world.under_way().remove(0);
+    world.fixture.report(&first.id, TaskState::Running);
+    world.fixture.down(&first.node_id);
+    world.decide();
+    let mut second = world.under_way();
+    second.retain(|task| task.id != first.id);
+    let second = second.remove(0);
+    world.fixture.up(&first.node_id);
+    world.fixture.report(&first.id, TaskState::Complete);
+    world.fixture.report(&second.id, TaskState::Failed);
+    world.run_for(600.0);
+    let ids = world.run_of_job().into_iter().map(|task| task.id);
+    let made: Vec<_> = ids
+        .filter(|id| *id != first.id && *id != second.id)
+        .collect();
+    assert!(made.is_empty(), "{made:?}");
+}
+
 #[test]
 fn a_failed_task_of_a_job_is_tried_again_as_its_policy_says() {
     for (policy, tries) in [
