@@ -93,7 +93,7 @@ enum Part {
 
 impl Part {
     fn of(service: &Service, tasks: Tasks) -> Self {
-        let complete = tasks.iter().any(|task| is_complete(task));
+        let complete = tasks.iter().any(|task| slot::is_done(task));
         let live: Tasks = tasks.iter().filter(|t| slot::is_live(t)).cloned().collect();
         if complete {
             return Self::Complete(live);
@@ -116,10 +116,6 @@ impl Part {
             }
         }
     }
-}
-
-fn is_complete(task: &Task) -> bool {
-    task.status.state == TaskState::Complete
 }
 
 /// The slots in which a task is to be started now.
